@@ -1,0 +1,5 @@
+"""`python -m monge` is the command line."""
+
+from monge.cli import main
+
+main()

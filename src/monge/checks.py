@@ -1,0 +1,59 @@
+"""Checks at the public doors: a ValueError names the argument, the value and the way out."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def positive(name: str, value: float) -> float:
+    """`value` as a float, if it is positive and finite."""
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"`{name}` must be positive and finite, got {value}")
+    return float(value)
+
+
+def dimension(name: str, value: int) -> int:
+    """`value`, if it is an integer of at least 1."""
+    if not (isinstance(value, int) and value >= 1):
+        raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}")
+    return value
+
+
+def order(p: float) -> float:
+    """`p`, if W_p is a distance for it."""
+    if not (p >= 1 and math.isfinite(p)):
+        raise ValueError(f"`p` must be a finite number of at least 1, got {p}")
+    return p
+
+
+def floating(name: str, x: Tensor) -> Tensor:
+    """`x`, if it is a tensor of real floating point numbers."""
+    if not isinstance(x, Tensor) or not torch.is_floating_point(x):
+        what = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"`{name}` must be a floating point tensor, got {what}: use .float()")
+    return x
+
+
+def finite(name: str, x: Tensor) -> Tensor:
+    """`x`, if it holds neither NaN nor infinity."""
+    if not torch.isfinite(x).all():
+        bad = int((~torch.isfinite(x)).sum())
+        raise ValueError(f"`{name}` must be finite, got {bad} NaN or infinite of {x.numel()}")
+    return x
+
+
+def sample_pair(x: Tensor, y: Tensor, least: int = 1) -> tuple[Tensor, Tensor]:
+    r"""Two samples (n, \*) and (m, \*) as matrices (n, d) and (m, d), n, m ≥ `least`."""
+    for name, sample in (("x", x), ("y", y)):
+        floating(name, sample)
+        if sample.ndim < 1 or len(sample) < least:
+            raise ValueError(
+                f"`{name}` must hold at least {least} samples, got shape {tuple(sample.shape)}"
+            )
+    if x.shape[1:] != y.shape[1:] or x.device != y.device:
+        raise ValueError(
+            "`x` and `y` must hold samples of one shape on one device, got "
+            f"{tuple(x.shape)} on {x.device} and {tuple(y.shape)} on {y.device}"
+        )
+    return x.reshape(len(x), -1), y.reshape(len(y), -1)

@@ -1,0 +1,400 @@
+"""The command line: thin verbs over `monge.fit`, `monge.load` and the pictures.
+
+Nothing here imports torch until a verb needs it, so that help is instant. Exit codes: 0 done,
+1 the run failed, 2 bad arguments or bad input (one line on stderr), 130 and 143 after SIGINT
+and SIGTERM, both with the run saved.
+"""
+
+import contextlib
+import dataclasses
+import io
+import json
+import re
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Union
+
+import tyro
+from tyro.conf import Positional, arg
+
+from monge.config import ALIASES, DATA, RECIPES, Config, override
+from monge.errors import FailedRun, Interrupted
+
+Number = Annotated[int, arg(aliases=["-n"])]
+# flags that leave the configuration as it is when they are not given
+Int = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
+Float = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
+Text = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
+Place = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
+
+# which field of the configuration each flag of `train` sets
+FIELDS = {
+    "data": "data.name", "data_dir": "data.dir", "size": "data.size", "crop": "data.crop",
+    "channels": "data.channels", "seed": "seed", "preset": "preset", "latent": "latent",
+    "weight": "weight", "epochs": "training.epochs", "steps": "training.steps",
+    "batch": "training.batch", "lr": "training.lr", "inner_steps": "training.inner_steps",
+    "precision": "training.precision", "device": "device", "threads": "threads",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a recipe on data; writes a run directory with a report."""
+
+    recipe: Positional[Text] = None
+    """Which recipe; `monge recipes` lists them. May be left out with --resume."""
+    data: Text = None
+    """digits (default), mnist, fashion-mnist, or a path: folder or zip of images, folder of idx
+    files, .npy, .npz, .csv."""
+    data_dir: Text = None
+    """Where mnist and fashion-mnist lie; MONGE_DATA by default."""
+    out: Place = None
+    """The run directory; a new one under runs/ by default."""
+    epochs: Int = None
+    """Passes over the training data."""
+    steps: Int = None
+    """Outer steps, in place of epochs; 3,000 by default."""
+    seed: Int = None
+    """Seed of weights, draws and order; 0 by default."""
+    preset: Text = None
+    """Networks and optimisation: small."""
+    resume: bool = False
+    """Go on with the run in --out from its newest valid checkpoint."""
+    size: Int = None
+    """Resize images to this side in pixels, after a centre crop."""
+    crop: Int = None
+    """Side in pixels of the centre crop; the largest square by default."""
+    channels: Literal["grey", "colour"] | None = None
+    """Read images as grey or in colour; as they are by default."""
+    batch: Int = None
+    """Samples a step; 100 by default."""
+    latent: Int = None
+    """Dimension of the codes; 8 for small images, 64 for large ones by default."""
+    weight: Float = None
+    """λ, the weight of the divergence, in units of the cost."""
+    lr: Float = None
+    """Learning rate; 0.001 by default."""
+    inner_steps: Int = None
+    """Steps of a critic before each step of the model; 1 by default."""
+    device: Text = None
+    """cpu (default), cuda, …"""
+    precision: Literal["fp32", "bf16"] | None = None
+    """Precision of the networks; divergences are always in fp32."""
+    threads: Int = None
+    """CPU threads."""
+    set: tuple[str, ...] = ()
+    """Any other setting, as a.b=c; config.json of a run shows them all."""
+
+    def run(self) -> None:
+        from monge.train import fit
+
+        config = self._config()
+        try:
+            run = fit(config.recipe, config=config, out=self.out, resume=self.resume)
+        except Interrupted as stop:
+            stop.args = (f"{stop}; the same command with --out RUN --resume goes on",)
+            raise
+        print(f"report: {run.report}")
+
+    def _config(self) -> Config:
+        """The default or, with --resume, the stored configuration with the flags laid over it."""
+        stored = None
+        if self.resume and self.out and (self.out / "config.json").exists():
+            from monge.runs import read_config
+
+            stored = read_config(self.out)
+        if self.recipe is None and stored is None:
+            raise ValueError(f"`recipe` is missing: give one of {', '.join(RECIPES)}")
+        config = stored or Config()
+        if self.recipe is not None:
+            config = dataclasses.replace(config, recipe=self.recipe)
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("`epochs` and `steps` exclude each other: give one of them")
+        if self.epochs is not None or self.steps is not None:
+            config = override(config, "training.epochs", None)
+            config = override(config, "training.steps", None)
+        for flag, path in FIELDS.items():
+            if (value := getattr(self, flag)) is not None:
+                config = override(config, path, value)
+        for setting in self.set:
+            path, equals, value = setting.partition("=")
+            if not equals:
+                raise ValueError(f"`set` must look like a.b=c, got {setting!r}")
+            config = override(config, path, value)
+        return config
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw samples from a trained model."""
+
+    path: Annotated[Positional[Path], arg(name="run")]
+    """A run directory."""
+    out: Path
+    """Where to write: .png for a picture, .npy for the samples."""
+    n: Number = 64
+    """How many."""
+    seed: int = 0
+    """The first n draws of a seed are the same for every n."""
+
+    def run(self) -> None:
+        _check_out(self.out)
+        from monge import pictures
+        from monge.draws import generator
+        from monge.runs import Run
+
+        run = Run(self.path)
+        drawn = run.model.sample(self.n, generator(self.seed, "sample"))
+        _save(self.out, drawn, lambda: pictures.samples(drawn))
+
+
+@dataclass(frozen=True)
+class Reconstruct:
+    """Reconstruct samples of the test part."""
+
+    path: Annotated[Positional[Path], arg(name="run")]
+    """A run directory."""
+    out: Path
+    """.png: samples beside their reconstructions; .npy: the reconstructions."""
+    data: Text = None
+    """Other data of the same shape, by name or path; the run's own by default."""
+    n: Number = 32
+    """How many, spread over the test part."""
+
+    def run(self) -> None:
+        _check_out(self.out)
+        from monge import pictures
+        from monge.models import evaluating
+
+        model, x = _test_samples(self.path, self.data, self.n)
+        with evaluating(model):
+            y = model.reconstruct(x)
+        _save(self.out, y, lambda: pictures.reconstructions(model, x))
+
+
+@dataclass(frozen=True)
+class Interpolate:
+    """Decode straight lines between the codes of test samples."""
+
+    path: Annotated[Positional[Path], arg(name="run")]
+    """A run directory."""
+    out: Path
+    """.png: a row a line; .npy: the frames, (n · frames, …)."""
+    data: Text = None
+    """Other data of the same shape, by name or path; the run's own by default."""
+    n: Number = 8
+    """How many lines."""
+    frames: int = 10
+    """Frames a line, both ends included."""
+
+    def run(self) -> None:
+        _check_out(self.out)
+        if self.n < 1 or self.frames < 2:
+            raise ValueError(
+                f"`n` must be at least 1 and `frames` at least 2, got {self.n} and {self.frames}"
+            )
+        from monge import pictures
+
+        model, x = _test_samples(self.path, self.data, 2 * self.n)
+        x = x[: len(x) // 2 * 2]
+        frames = pictures.interpolate(model, x[::2], x[1::2], self.frames)
+        _save(self.out, frames, lambda: pictures.interpolations(model, x, self.frames))
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Put trained models side by side: one figure and one table."""
+
+    paths: Annotated[Positional[tuple[Path, ...]], arg(name="runs")]
+    """Run directories, a column each."""
+    out: Path
+    """The folder to write compare.png, compare.md and compare.json to."""
+
+    def run(self) -> None:
+        if not self.paths:
+            raise ValueError("`runs` is empty: give at least one run directory")
+        from monge.report import compare
+        from monge.runs import Run
+
+        for file in compare([Run(path) for path in self.paths], self.out):
+            print(file)
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """List the recipes."""
+
+    def run(self) -> None:
+        others = {name: [a for a, r in ALIASES.items() if r == name] for name in RECIPES}
+        for name, line in RECIPES.items():
+            print(f"{', '.join([name, *others[name]]):14} {line}")
+
+
+@dataclass(frozen=True)
+class Data:
+    """List the data sets that are known by name."""
+
+    def run(self) -> None:
+        for name, line in DATA.items():
+            print(f"{name:14} {line}")
+        print(f"{'PATH':14} folder or .zip of images, folder of idx files, .npy, .npz or .csv")
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Measure how far apart two samples are, each a .npy, .npz or .csv file."""
+
+    a: Positional[Path]
+    """The first sample, (n, …)."""
+    b: Positional[Path]
+    """The second sample, (m, …)."""
+    method: Literal["sliced", "mmd"] = "sliced"
+    """sliced: SW_p, with the root; mmd: unbiased MMD² with the seven-scale inverse multiquadratic
+    kernel whose base is E‖y - y'‖² of the second sample."""
+    p: float = 2.0
+    """Order of the sliced distance."""
+    directions: int = 1000
+    """Random directions of the sliced distance."""
+    seed: int = 0
+    """Draws the directions."""
+    json: bool = False
+    """One JSON object in place of a line."""
+
+    def run(self) -> None:
+        import torch
+
+        from monge.data import arrays
+
+        x, y = (
+            torch.from_numpy(arrays.read(path)[0].astype("float64")).flatten(1)
+            for path in (self.a, self.b)
+        )
+        began = time.perf_counter()
+        value = self._sliced(x, y) if self.method == "sliced" else self._mmd(x, y)
+        result = {
+            "method": self.method, "value": value, "n": len(x), "m": len(y), "d": x.shape[1],
+            "seconds": round(time.perf_counter() - began, 4),
+        }  # fmt: skip
+        if self.method == "sliced":
+            result |= {"p": self.p, "directions": self.directions, "seed": self.seed}
+        text = "  ".join(f"{name} {content}" for name, content in result.items())
+        print(json.dumps(result) if self.json else text)
+
+    def _sliced(self, x, y) -> float:
+        from monge.draws import generator
+        from monge.transport import sliced_wasserstein
+
+        seeded = generator(self.seed, "distance")
+        return float(
+            sliced_wasserstein(x, y, p=self.p, directions=self.directions, generator=seeded)
+        )
+
+    def _mmd(self, x, y) -> float:
+        from monge.checks import finite
+        from monge.divergences import MMD
+        from monge.kernels import multiscale_imq
+
+        spread = 2 * float(finite("b", y).var(0, correction=0).sum())
+        return float(MMD(multiscale_imq(spread))(finite("a", x), y))
+
+
+def _check_out(out: Path) -> None:
+    if out.suffix not in (".png", ".npy"):
+        raise ValueError(f"`out` must end in .png or .npy, got {str(out)!r}")
+
+
+def _save(out: Path, samples, picture) -> None:
+    """Writes samples to .npy or their picture to .png, whole or not at all."""
+    content = io.BytesIO()
+    if out.suffix == ".npy":
+        import numpy as np
+
+        np.save(content, samples.numpy())
+    else:
+        picture().save(content, "PNG")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = out.with_name(f".{out.name}.part")
+        partial.write_bytes(content.getvalue())
+        partial.rename(out)
+    except OSError as error:
+        raise ValueError(f"`out` {str(out)!r} cannot be written: {error}") from None
+    print(out)
+
+
+def _test_samples(path: Path, data: str | None, n: int):
+    """The model of a run and n test samples of its data, or of other data of the same shape."""
+    from monge.data import as_floats, load
+    from monge.models import AutoEncoder
+    from monge.pictures import apart
+    from monge.runs import Run
+
+    if n < 1:
+        raise ValueError(f"`n` must be at least 1, got {n}")
+    run = Run(path)
+    if not isinstance(run.model, AutoEncoder):
+        raise ValueError(f"`run` {str(path)!r} ({run.config.recipe}) has no encoder")
+    source = run.source
+    if data is not None:
+        source = load(dataclasses.replace(run.config.data, name=data))
+        if source.shape != run.config.shape:
+            raise ValueError(
+                f"`data` {data!r} has samples of shape {source.shape}, the run needs "
+                f"{run.config.shape}"
+            )
+    if n > len(source.test):
+        print(f"the test part has {len(source.test)} samples: using them all")
+    return run.model, as_floats(source.test[apart(n, len(source.test))])
+
+
+Verb = Union[  # noqa: UP007
+    Train, Sample, Reconstruct, Interpolate, Compare, Recipes, Data, Distance
+]
+
+
+def parse(argv: list[str]) -> Verb:
+    """The verb that the arguments name; tyro's boxed messages become one line and exit code 2."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                Verb,  # pyright: ignore
+                prog="monge",
+                args=argv or ["--help"],
+                description="Optimal-transport generative modelling.",
+                config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
+            )
+    except SystemExit as stop:
+        if stop.code == 0:
+            raise
+        lines = [line.strip("│ \n") for line in complaint.getvalue().splitlines()[1:]]
+        rule = next((i for i, line in enumerate(lines) if re.fullmatch(r"[─╰╯]+", line)), None)
+        verb = f"monge {argv[0]}" if argv[0].isalpha() else "monge"
+        reason = " ".join(" ".join(lines[:rule]).split()).partition(" Got errors")[0]
+        raise ValueError(f"{reason}: see {verb} --help") from None
+
+
+def _warn(message, category, filename, lineno, file=None, line=None) -> None:
+    print(f"monge: warning: {message}", file=sys.stderr)
+
+
+def main() -> None:
+    """The console script."""
+    warnings.showwarning = _warn
+    code, complaint = 0, None
+    try:
+        parse(sys.argv[1:]).run()
+    except ValueError as error:
+        code, complaint = 2, f"error: {error}"
+    except (FailedRun, OSError) as error:
+        code, complaint = 1, f"error: {error}"
+    except Interrupted as error:
+        code, complaint = 128 + error.number, str(error)
+    except KeyboardInterrupt:
+        code, complaint = 130, "interrupted"
+    if complaint:
+        print(f"monge: {' '.join(complaint.split())}", file=sys.stderr)
+    sys.exit(code)

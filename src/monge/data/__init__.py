@@ -1,0 +1,38 @@
+"""Data: from a name, a path or an array to samples in memory, a held-out part kept apart."""
+
+from pathlib import Path
+
+from monge.config import DATA, DataConfig
+from monge.data import arrays, idx, images
+from monge.data.batches import Batches
+from monge.data.source import Source, as_floats
+
+__all__ = ["Batches", "Source", "as_floats", "load"]
+
+
+def load(config: DataConfig) -> Source:
+    """Reads what `config` names.
+
+    Raises:
+        ValueError: for a name or path that is neither a data set nor readable, with the reason.
+    """
+    if config.name == "digits":
+        return arrays.digits()
+    if config.name in idx.DATASETS:
+        return idx.named(config.name, config.dir)
+    path = Path(config.name)
+    if not path.exists():
+        raise ValueError(
+            f"`data` {config.name!r} is neither a file or folder nor one of {', '.join(DATA)}"
+        )
+    if path.is_dir():
+        return idx.folder(path) if idx.is_idx_folder(path) else images.folder(path, config)
+    suffix = path.suffix.lower()
+    if suffix in (".npy", ".npz", ".csv"):
+        return arrays.load(path)
+    if suffix == ".zip":
+        return images.archive(path, config)
+    raise ValueError(
+        f"`data` {config.name!r} has an unknown kind {suffix!r}: give a folder or .zip of images, "
+        "a folder of idx files, .npy, .npz or .csv"
+    )

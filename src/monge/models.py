@@ -1,0 +1,178 @@
+r"""Models: a decoder G and a prior P_Z, fitted by making two samples indistinguishable.
+
+A model's `forward` is one `Pass`: the means it decreases itself (reconstruction, KL), and one
+pair of samples for its divergence. The trainer adds `weight · divergence(*pair)` and calls
+backward; a user's own loop does the same in five lines.
+"""
+
+import abc
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from monge.checks import dimension
+from monge.divergences import Divergence
+from monge.draws import Draws
+from monge.networks.codes import Dirac, Normal
+from monge.priors import Gaussian, Prior
+
+
+class Pass(NamedTuple):
+    """What one batch gives to the trainer."""
+
+    terms: dict[str, Tensor]
+    """The model's own means over its samples, weighted."""
+    pair: tuple[Tensor, Tensor]
+    """(model sample, target sample), for the divergence."""
+
+
+class Model(nn.Module, abc.ABC):
+    """A decoder, a prior, and the divergence (with its weight) that fits them to data."""
+
+    decoder: nn.Module
+    prior: Prior
+    divergence: Divergence | None
+    weight: float
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor, draws: Draws) -> Pass:
+        r"""The pass of a batch x (n, \*), this process's rows of the draws' global batch."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        r"""G(z): codes (n, dim) to samples (n, \*)."""
+        return self.decoder(z)
+
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, prior: Prior | None = None
+    ) -> Tensor:
+        r"""n draws of the model, (n, \*), in evaluation mode and without gradient.
+
+        Arguments:
+            n: how many, at least 1.
+            generator: a CPU generator; torch's global one by default. The draws do not depend
+                on the batches in which they are decoded.
+            prior: draws the codes in place of the model's own prior.
+        """
+        device = next(self.decoder.parameters()).device
+        codes = (prior or self.prior).sample(dimension("n", n), generator).to(device)
+        with evaluating(self):
+            return torch.cat([self.decode(z) for z in codes.split(500)])
+
+
+class AutoEncoder(Model):
+    """A model with an encoder Q(Z|X)."""
+
+    encoder: nn.Module
+
+    def encode(self, x: Tensor) -> Dirac | Normal:
+        """The law Q(Z|x). A network that returns a plain tensor is a deterministic encoder."""
+        law = self.encoder(x)
+        return Dirac(law) if isinstance(law, Tensor) else law
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """G at the mean of Q(Z|x)."""
+        return self.decode(self.encode(x).mean)
+
+
+class WAE(AutoEncoder):
+    r"""Wasserstein auto-encoder: min E c(X, G(Z)) + weight · D(Q_Z, P_Z), Z ~ Q(Z|X).
+
+    The penalty asks the aggregate posterior Q_Z, not each Q(Z|x), to be the prior. With
+    Q_Z = P_Z the first term bounds the transport cost W_c(P_X, P_G) from above, and its infimum
+    over encoders attains it.
+
+    Arguments:
+        encoder: x (n, *) to a law of codes, or to a tensor (n, dim) of codes.
+        decoder: codes (n, dim) to samples (n, *).
+        prior: P_Z.
+        divergence: D, of codes and prior draws.
+        cost: c(x, y) → (n,).
+        weight: λ ≥ 0, in the units of the cost.
+
+    Source: Tolstikhin, Bousquet, Gelly, Schölkopf, "Wasserstein auto-encoders", 2018.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        prior: Prior,
+        divergence: Divergence,
+        *,
+        cost: nn.Module,
+        weight: float,
+    ):
+        super().__init__()
+        if not weight >= 0:
+            raise ValueError(f"`weight` must be at least 0, got {weight}")
+        self.encoder, self.decoder, self.prior = encoder, decoder, prior
+        self.divergence, self.cost, self.weight = divergence, cost, weight
+
+    def forward(self, x: Tensor, draws: Draws) -> Pass:
+        z = self.encode(x).rsample(draws)
+        terms = {"reconstruction": self.cost(x, self.decode(z)).mean()}
+        return Pass(terms, (z, draws.rows("prior", self.prior.sample).to(z.dtype)))
+
+
+class VAE(AutoEncoder):
+    r"""Variational auto-encoder: min E[-log p(X|Z)] + beta · E KL(Q(Z|X), P_Z), Z ~ Q(Z|X).
+
+    With beta = 1 the sum of the terms is the negative evidence lower bound, in nats. There is
+    no divergence to train on; the pair (codes, prior draws) makes D(Q_Z, P_Z) a metric.
+
+    Arguments:
+        encoder: x (n, *) to a `Normal` law of codes.
+        decoder: codes (n, dim) to samples (n, *).
+        prior: a `Gaussian`.
+        likelihood: -log p(x|z) as a cost of x and G(z): `GaussianLikelihood` or `Bernoulli`.
+        beta: weight of the KL term.
+
+    Source: Kingma, Welling, "Auto-encoding variational Bayes", 2014; beta: Higgins et al.,
+    "beta-VAE", 2017.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        prior: Prior,
+        *,
+        likelihood: nn.Module,
+        beta: float = 1.0,
+    ):
+        super().__init__()
+        if not isinstance(prior, Gaussian):
+            raise ValueError(
+                f"`prior` must be a Gaussian for the closed-form KL, got {type(prior).__name__}: "
+                "use a WAE for other priors"
+            )
+        self.encoder, self.decoder, self.prior = encoder, decoder, prior
+        self.likelihood, self.beta, self.scale = likelihood, beta, prior.scale
+        self.divergence, self.weight = None, 0.0
+
+    def forward(self, x: Tensor, draws: Draws) -> Pass:
+        law = self.encode(x)
+        if not isinstance(law, Normal):
+            raise ValueError("`encoder` of a VAE must return a Normal: wrap it in NormalEncoder")
+        z = law.rsample(draws)
+        terms = {
+            "reconstruction": self.likelihood(x, self.decode(z)).mean(),
+            "kl": self.beta * law.kl_to(self.scale).mean(),
+        }
+        return Pass(terms, (z, draws.rows("prior", self.prior.sample).to(z.dtype)))
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside, evaluation mode without gradients; outside, each module's mode as it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

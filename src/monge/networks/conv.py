@@ -1,0 +1,56 @@
+"""Convolutional networks for images of any size.
+
+Each block halves the sides (4×4 kernel, stride 2); the decoder mirrors the sizes the encoder
+went through, odd ones included. Layers before a batch normalisation have no bias: it would have
+no effect on the function, and rounding in its gradient grows through Adam.
+"""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from monge.networks.norm import BatchNorm
+
+
+def _sides(side: int, blocks: int) -> list[int]:
+    sides = [side]
+    for _ in range(blocks):
+        sides.append(sides[-1] // 2)
+    if sides[-1] < 1:
+        raise ValueError(
+            f"images with a side of {side} pixels are too small for {blocks} halvings: "
+            f"resize them to at least {2**blocks} pixels or use fewer filters"
+        )
+    return sides
+
+
+def conv_encoder(shape: Sequence[int], outputs: int, filters: Sequence[int]) -> nn.Sequential:
+    """(n, c, h, w) → (n, outputs): a block of each number of filters, then a linear layer."""
+    channels, height, width = shape
+    heights, widths = _sides(height, len(filters)), _sides(width, len(filters))
+    layers: list[nn.Module] = []
+    for inputs, count in zip([channels, *filters], filters):
+        layers += [nn.Conv2d(inputs, count, 4, 2, 1, bias=False), BatchNorm(count), nn.ReLU()]
+    area = heights[-1] * widths[-1]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(filters[-1] * area, outputs))
+
+
+def conv_decoder(shape: Sequence[int], inputs: int, filters: Sequence[int]) -> nn.Sequential:
+    """(n, inputs) → (n, c, h, w) in [0, 1]: the mirror of `conv_encoder` with the same filters."""
+    channels, height, width = shape
+    heights, widths = _sides(height, len(filters)), _sides(width, len(filters))
+    counts = [channels, *filters]
+    start = (filters[-1], heights[-1], widths[-1])
+    layers: list[nn.Module] = [
+        nn.Linear(inputs, start[0] * start[1] * start[2]),
+        nn.Unflatten(1, start),
+        nn.ReLU(),
+    ]
+    for i in reversed(range(len(filters))):
+        odd = (heights[i] - 2 * heights[i + 1], widths[i] - 2 * widths[i + 1])
+        last = i == 0
+        layers.append(
+            nn.ConvTranspose2d(counts[i + 1], counts[i], 4, 2, 1, output_padding=odd, bias=last)
+        )
+        layers += [nn.Sigmoid()] if last else [BatchNorm(counts[i]), nn.ReLU()]
+    return nn.Sequential(*layers)

@@ -1,0 +1,36 @@
+"""Networks for vectors."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def mlp(sizes: Sequence[int]) -> nn.Sequential:
+    """Linear layers of the given sizes with ReLU between: (n, sizes[0]) → (n, sizes[-1])."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(sizes, sizes[1:]):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class Standardise(nn.Module):
+    """x ↦ (x - mean) / deviation, column by column: the door into a network for tables."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, mean: Tensor, deviation: Tensor):
+        super().__init__()
+        self.register_buffer("mean", torch.as_tensor(mean))
+        self.register_buffer("deviation", torch.as_tensor(deviation))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.deviation
+
+
+class Unstandardise(Standardise):
+    """y ↦ mean + deviation · y: the door out of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mean + self.deviation * x

@@ -1,0 +1,159 @@
+"""Pictures: grids of images, reconstructions, interpolations, latent maps, curves.
+
+Image grids are made pixel by pixel with Pillow, plots with matplotlib; both are returned as
+Pillow images, so that one `save` serves all.
+"""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from monge.data import Source, as_floats
+from monge.models import AutoEncoder, evaluating
+
+WIDEST = 900
+BLUE, ORANGE, GREY = "#1f77b4", "#ff7f0e", "#b8b8b8"
+
+
+def grid(images: Tensor, columns: int) -> Image.Image:
+    """Images (n, c, h, w) in [0, 1], row by row, enlarged by whole pixels for small ones."""
+    n, c, h, w = images.shape
+    gap = 1 if h < 16 else 2
+    rows = -(-n // columns)
+    canvas = np.full((rows * (h + gap) - gap, columns * (w + gap) - gap, c), 255, np.uint8)
+    pixels = (images.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    for i, image in enumerate(pixels):
+        top, left = (i // columns) * (h + gap), (i % columns) * (w + gap)
+        canvas[top : top + h, left : left + w] = np.moveaxis(image, 0, -1)
+    picture = Image.fromarray(canvas[..., 0] if c == 1 else canvas)
+    scale = max(1, WIDEST // picture.width) if h < 64 else 1
+    return picture.resize(
+        (picture.width * scale, picture.height * scale), Image.Resampling.NEAREST
+    )
+
+
+def _rendered(figure: Figure) -> Image.Image:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=110, bbox_inches="tight")
+    buffer.seek(0)
+    return Image.open(buffer).convert("RGB")
+
+
+def _plane(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of a sample (n, d) and its first two principal directions (d, 2)."""
+    mean = x.mean(0)
+    if x.shape[1] <= 2:
+        return torch.zeros_like(mean), torch.eye(x.shape[1], max(2, x.shape[1]))[:, :2].to(x)
+    return mean, torch.linalg.svd(x - mean, full_matrices=False).Vh[:2].T
+
+
+def scatter(groups: Sequence[tuple[str, Tensor, str]], title: str) -> Image.Image:
+    """Samples (label, (n, d), colour) in the plane of the first one's principal directions."""
+    mean, plane = _plane(groups[0][1])
+    figure = Figure(figsize=(5, 4.6))
+    axes = figure.subplots()
+    for label, x, colour in groups:
+        a, b = ((x - mean) @ plane).T.numpy()
+        axes.scatter(a, b, s=6, alpha=0.5, color=colour, label=label, linewidths=0)
+    axes.legend(loc="upper right", frameon=False, markerscale=2)
+    axes.set_title(title, fontsize=10)
+    return _rendered(figure)
+
+
+def latent_map(codes: Tensor, prior: Tensor, labels: Tensor | None) -> Image.Image:
+    """Test codes over prior draws, in the plane of the codes' principal directions."""
+    mean, plane = _plane(codes)
+    figure = Figure(figsize=(6, 5.2))
+    axes = figure.subplots()
+    a, b = ((prior - mean) @ plane).T.numpy()
+    axes.scatter(a, b, s=6, color=GREY, label="prior", linewidths=0)
+    a, b = ((codes - mean) @ plane).T.numpy()
+    if labels is None:
+        axes.scatter(a, b, s=6, color=BLUE, label="test codes", linewidths=0)
+    else:
+        marks = axes.scatter(a, b, s=6, c=labels.numpy(), cmap="tab10", linewidths=0)
+        figure.colorbar(marks, ax=axes, label="class of the test codes")
+    axes.legend(loc="upper right", frameon=False, markerscale=2)
+    axes.set_aspect("equal", "datalim")
+    axes.set_xlabel("first principal direction of the codes")
+    axes.set_ylabel("second")
+    return _rendered(figure)
+
+
+def curves(rows: Sequence[dict], smooth: int = 25) -> Image.Image:
+    """Each term over the steps, thin as logged and thick as a running mean."""
+    names = [name for name in rows[-1] if name not in ("step", "epoch", "seconds")]
+    steps = np.array([row["step"] for row in rows])
+    figure = Figure(figsize=(3.3 * len(names), 2.5))
+    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names):
+        values = np.array([row[name] for row in rows], dtype=float)
+        window = min(smooth, len(values))
+        sums = np.cumsum(np.concatenate([[0.0], values]))
+        mean = (sums[window:] - sums[:-window]) / window
+        axes.plot(steps, values, color=GREY, linewidth=0.6)
+        axes.plot(steps[window - 1 :], mean, color=BLUE, linewidth=1.4)
+        # the first steps are far off and would flatten the rest
+        settled = values[len(values) // 50 :]
+        low, high = np.quantile(settled, [0.0, 0.995])
+        axes.set_ylim(low - 0.05 * (high - low) - 1e-12, high + 0.05 * (high - low) + 1e-12)
+        axes.set_title(name, fontsize=9)
+        axes.tick_params(labelsize=7)
+    figure.tight_layout()
+    return _rendered(figure)
+
+
+def apart(count: int, n: int) -> Tensor:
+    """`count` indices (or n, if fewer) spread evenly over 0 … n - 1."""
+    return torch.linspace(0, n - 1, min(count, n)).long()
+
+
+def reconstructions(model: AutoEncoder, x: Tensor, columns: int = 8) -> Image.Image:
+    """Each sample of x beside its reconstruction; for vectors, both in one plane."""
+    with evaluating(model):
+        y = model.reconstruct(x)
+    if x.ndim == 2:
+        return scatter([("test", x, GREY), ("reconstruction", y, BLUE)], "reconstructions")
+    return grid(torch.stack([x, y], 1).flatten(0, 1), columns)
+
+
+def interpolate(model: AutoEncoder, start: Tensor, end: Tensor, count: int = 10) -> Tensor:
+    r"""Decoded straight lines between the codes of start and end, both (n, \*): (n · count, \*)."""
+    with evaluating(model):
+        a, b = model.encode(start).mean, model.encode(end).mean
+        t = torch.linspace(0, 1, count)[None, :, None].to(a)
+        return model.decode(torch.lerp(a[:, None], b[:, None], t).flatten(0, 1))
+
+
+def interpolations(model: AutoEncoder, x: Tensor, count: int = 10) -> Image.Image:
+    """A row for each pair of successive samples of x (2n, …), the line between them decoded."""
+    frames = interpolate(model, x[::2], x[1::2], count)
+    if frames.ndim == 2:
+        return scatter([("interpolation", frames, BLUE), ("ends", x, ORANGE)], "interpolations")
+    return grid(frames, count)
+
+
+def samples(drawn: Tensor, source: Source | None = None, columns: int = 8) -> Image.Image:
+    """A grid of drawn images; drawn vectors over those of the test part."""
+    if drawn.ndim > 2:
+        return grid(drawn, columns)
+    groups = [("samples", drawn, BLUE)]
+    if source is not None:
+        groups.insert(0, ("test", source.test[: len(drawn)], GREY))
+    return scatter(groups, "samples")
+
+
+def neighbours(drawn: Tensor, train: Tensor) -> Image.Image:
+    """Drawn images above the training images nearest to them in squared distance of pixels."""
+    flat = drawn.flatten(1)
+    best, index = torch.full((len(drawn),), float("inf")), torch.zeros(len(drawn)).long()
+    for first in range(0, len(train), 10_000):
+        block = as_floats(train[first : first + 10_000]).flatten(1)
+        values, places = (block.square().sum(1) - 2 * flat @ block.T).min(1)
+        closer = values < best
+        best, index = torch.where(closer, values, best), torch.where(closer, places + first, index)
+    return grid(torch.cat([drawn, as_floats(train[index])]), len(drawn))

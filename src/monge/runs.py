@@ -1,0 +1,99 @@
+"""A run directory: what was run, what it measured, and the trained model rebuilt from it."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import monge
+from monge.config import Config
+from monge.data import Source
+from monge.data import load as load_data
+from monge.models import Model
+from monge.recipes import build
+from monge.training import checkpoint
+
+
+class Run:
+    """A run directory.
+
+    Raises:
+        ValueError: if `path` is no run, or one of a version of monge that differs.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config = read_config(self.path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def report(self) -> Path:
+        """Where the report lies."""
+        return self.path / "report.html"
+
+    @property
+    def name(self) -> str:
+        """The directory's name."""
+        return self.path.resolve().name
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The logged rows."""
+        file = self.path / "metrics.jsonl"
+        return (
+            [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        )
+
+    @functools.cached_property
+    def model(self) -> Model:
+        """The trained model in evaluation mode, from the newest checkpoint that verifies."""
+        return load(self.path)
+
+    @functools.cached_property
+    def source(self) -> Source:
+        """The data of the run."""
+        return load_data(self.config.data)
+
+
+def read_config(path: Path) -> Config:
+    """The configuration of the run in `path`; a ValueError if it is no run of this version."""
+    file = path / "config.json"
+    if not file.is_file():
+        raise ValueError(f"`run` {str(path)!r} is no run directory: it has no config.json")
+    try:
+        text = file.read_text()
+        made_by = json.loads(text).get("version")
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
+        raise ValueError(f"`run` {str(path)!r} has a damaged config.json: {error}") from None
+    if str(made_by).split(".")[:2] != monge.__version__.split(".")[:2]:
+        raise ValueError(
+            f"`run` {str(path)!r} was made by monge {made_by}, this is {monge.__version__}: "
+            f"install monge=={made_by} to use it"
+        )
+    return Config.from_json(text).check()
+
+
+def load(run_directory: str | Path) -> Model:
+    """Rebuilds a trained model, in evaluation mode, on the CPU.
+
+    Raises:
+        ValueError: if the directory is no run, was made by another version, holds no checkpoint
+            that verifies, or was fitted to a model that no recipe rebuilds.
+    """
+    path = Path(run_directory)
+    config = read_config(path)
+    if config.recipe == "custom":
+        raise ValueError(
+            f"`run` {str(path)!r} was fitted to a model of your own: build it, then load "
+            "model.safetensors of its newest checkpoint into it"
+        )
+    found = checkpoint.newest(path / "checkpoints")
+    if found is None:
+        damaged = checkpoint.newest_first(path / "checkpoints")
+        if damaged:
+            checkpoint.verified(damaged[0])  # says what is wrong with it
+        raise ValueError(f"`run` {str(path)!r} has no checkpoint: train it with --resume")
+    model = build(config)
+    model.load_state_dict(checkpoint.tensors(found[1], "model.safetensors"))
+    return model.eval()

@@ -1,0 +1,150 @@
+r"""Checkpoints: safetensors and JSON, written whole or not at all, believed only if verified.
+
+A checkpoint is a folder `step-<n>` with model.safetensors, training.safetensors, training.json
+and manifest.json. It is written under another name, flushed to disk and renamed, so a kill in
+mid-write leaves no half checkpoint. The manifest holds the sha256 of every file and of itself,
+so that no changed bit goes unseen. Nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+FILES = ("model.safetensors", "training.safetensors", "training.json")
+KEPT = 2
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a small file so that a reader sees the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    _write(temporary, text.encode())
+    temporary.rename(path)
+    _sync_folder(path.parent)
+
+
+def _canonical(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def save(
+    folder: Path,
+    step: int,
+    model: dict[str, Tensor],
+    training: dict[str, Tensor],
+    notes: dict[str, Any],
+) -> Path:
+    """Writes `folder/step-<step>` and removes all but the newest two checkpoints.
+
+    Raises:
+        ValueError: for weights that are not finite, with the name of the first; a run that has
+            diverged must not replace its last good checkpoint.
+    """
+    for name, tensor in model.items():
+        if torch.is_floating_point(tensor) and not torch.isfinite(tensor).all():
+            raise ValueError(f"the weights {name!r} are not finite")
+    contents = {
+        "model.safetensors": save_tensors({k: v.contiguous() for k, v in model.items()}),
+        "training.safetensors": save_tensors({k: v.contiguous() for k, v in training.items()}),
+        "training.json": _canonical({"step": step, **notes}),
+    }
+    manifest: dict[str, Any] = {"files": {name: _sha256(c) for name, c in contents.items()}}
+    manifest["manifest"] = _sha256(_canonical(manifest))
+    contents["manifest.json"] = _canonical(manifest)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".writing-*"):
+        shutil.rmtree(leftover)
+    temporary, final = folder / f".writing-{step}", folder / f"step-{step}"
+    temporary.mkdir()
+    for name, content in contents.items():
+        _write(temporary / name, content)
+    _sync_folder(temporary)
+    if final.exists():
+        shutil.rmtree(final)
+    temporary.rename(final)
+    _sync_folder(folder)
+    for old in newest_first(folder)[KEPT:]:
+        shutil.rmtree(old)
+    return final
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """The checkpoints of a run, verified or not, by falling step."""
+    found = [p for p in folder.glob("step-*") if p.name.removeprefix("step-").isdigit()]
+    return sorted(found, key=lambda p: -int(p.name.removeprefix("step-")))
+
+
+def verified(checkpoint: Path) -> dict[str, bytes]:
+    """The contents of a checkpoint's files.
+
+    Raises:
+        ValueError: if a file is missing, or a bit of any file is not what was written.
+    """
+    try:
+        text = (checkpoint / "manifest.json").read_bytes()
+        manifest = json.loads(text)
+        digest = manifest.pop("manifest")
+        whole = _canonical({**manifest, "manifest": digest}) == text
+        if not whole or digest != _sha256(_canonical(manifest)):
+            raise ValueError(f"{checkpoint / 'manifest.json'} is damaged")
+        contents = {name: (checkpoint / name).read_bytes() for name in FILES}
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError, KeyError) as error:
+        raise ValueError(f"{checkpoint} is damaged or incomplete: {error}") from None
+    for name, content in contents.items():
+        if _sha256(content) != manifest["files"].get(name):
+            raise ValueError(f"{checkpoint / name} is damaged: its sha256 is not the manifest's")
+    return contents
+
+
+def newest(folder: Path) -> tuple[Path, dict[str, bytes]] | None:
+    """The newest checkpoint that verifies, with its contents; None if there is none."""
+    for checkpoint in newest_first(folder):
+        try:
+            return checkpoint, verified(checkpoint)
+        except ValueError:
+            continue
+    return None
+
+
+def tensors(contents: dict[str, bytes], name: str) -> dict[str, Tensor]:
+    """The tensors of a verified safetensors file."""
+    return load_tensors(contents[name])
+
+
+def notes(contents: dict[str, bytes]) -> dict[str, Any]:
+    """The step and the notes of a verified checkpoint."""
+    return json.loads(contents["training.json"])
+
+
+def discard_newer(folder: Path, step: int) -> None:
+    """Removes the checkpoints after `step`, which did not verify."""
+    for checkpoint in newest_first(folder):
+        if int(checkpoint.name.removeprefix("step-")) > step:
+            shutil.rmtree(checkpoint)

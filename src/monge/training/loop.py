@@ -1,0 +1,145 @@
+"""The loop around the step: logs, checkpoints, signals. Reads like what it does."""
+
+import json
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+
+from torch import Tensor
+
+from monge.data.batches import Batches
+from monge.errors import FailedRun, Interrupted
+from monge.models import AutoEncoder
+from monge.training import checkpoint
+from monge.training.distributed import world
+from monge.training.progress import Display
+from monge.training.trainer import Trainer
+
+
+class Signals:
+    """Inside, the first SIGINT or SIGTERM is only noted; a second acts as usual."""
+
+    def __enter__(self) -> "Signals":
+        self.received: int | None = None
+        self.previous = {
+            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        for known, handler in self.previous.items():
+            signal.signal(known, handler)
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+
+def fetch(trainer: Trainer, samples: Tensor, batches: Batches) -> list[Tensor]:
+    """The batches of the trainer's next step: fresh inner ones, then the outer one.
+
+    An auto-encoder with one inner step shows its critic the outer batch.
+    """
+    rank, count = world()
+    step, inner = trainer.position, trainer.config.inner_steps
+    if trainer.inner is None or (inner == 1 and isinstance(trainer.model, AutoEncoder)):
+        inner = 0
+    indices = [batches.inner(step * inner + i) for i in range(inner)] + [batches.outer(step)]
+    return [samples[index[rank::count].to(samples.device)] for index in indices]
+
+
+def run(
+    trainer: Trainer,
+    samples: Tensor,
+    batches: Batches,
+    steps: int,
+    folder: Path,
+    *,
+    seconds: float = 0.0,
+    quiet: bool = False,
+) -> float:
+    """Trains up to step `steps`, with metrics and checkpoints in `folder`.
+
+    Arguments:
+        seconds: how long the run had trained before it was resumed.
+
+    Returns:
+        The seconds of training in all.
+
+    Raises:
+        FailedRun: for a term that is not finite, or a checkpoint that cannot be written.
+        Interrupted: after SIGINT or SIGTERM, with the last step saved.
+    """
+    config = trainer.config
+    start = trainer.position
+    began = saved = time.monotonic()
+    with (
+        Signals() as signals,
+        (folder / "metrics.jsonl").open("a") as metrics,
+        Display(start, steps, batches.per_epoch, quiet) as display,
+    ):
+        while trainer.position < steps:
+            terms = trainer.step(fetch(trainer, samples, batches))
+            step, now = trainer.position, time.monotonic()
+            if step % config.log_every == 0 or step == steps:
+                values = {name: float(term) for name, term in terms.items()}
+                row = {
+                    "step": step,
+                    "epoch": round(step / batches.per_epoch, 4),
+                    "seconds": round(seconds + now - began, 3),
+                    **values,
+                }
+                metrics.write(json.dumps(row) + "\n")
+                metrics.flush()
+                display.update(step, (step - start) * batches.size / (now - began), values)
+            if signals.received or step == steps or now - saved > config.checkpoint_seconds:
+                save(trainer, folder, seconds + now - began)
+                saved = time.monotonic()
+            if signals.received and step < steps:
+                raise Interrupted(signals.received, f"saved step {step} of {steps} in {folder}")
+    return seconds + time.monotonic() - began
+
+
+def save(trainer: Trainer, folder: Path, seconds: float) -> None:
+    """A checkpoint of the trainer as it stands."""
+    step = trainer.position
+    try:
+        checkpoint.save(
+            folder / "checkpoints", step, trainer.model.state_dict(), trainer.state(),
+            {"seconds": round(seconds, 3)},
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise FailedRun(
+            f"step {step}: no checkpoint could be saved: {error}; "
+            "the checkpoint before it is intact"
+        ) from None
+
+
+def resume(trainer: Trainer, folder: Path) -> float:
+    """Restores the newest checkpoint that verifies, if there is one; the seconds trained so far.
+
+    Metrics after its step are cut off, and damaged checkpoints newer than it are removed.
+    """
+    found = checkpoint.newest(folder / "checkpoints")
+    seconds, step = 0.0, 0
+    if found:
+        path, contents = found
+        notes = checkpoint.notes(contents)
+        seconds, step = notes["seconds"], notes["step"]
+        trainer.model.load_state_dict(checkpoint.tensors(contents, "model.safetensors"))
+        trainer.restore(checkpoint.tensors(contents, "training.safetensors"), step)
+    checkpoint.discard_newer(folder / "checkpoints", step)
+    metrics = folder / "metrics.jsonl"
+    if metrics.exists():
+        kept = [line for line in metrics.read_text().splitlines() if _step_of(line) <= step]
+        checkpoint.write_whole(metrics, "".join(line + "\n" for line in kept))
+    return seconds
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except json.JSONDecodeError:  # the torn last line of a killed run
+        return float("inf")

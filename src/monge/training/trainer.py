@@ -1,0 +1,199 @@
+r"""One training step, the same for every model and divergence; the only place with optimisers.
+
+    k inner steps:  pair without gradient → inner_loss.backward → inner optimiser → project_
+    one outer step: pass → Σ terms + weight · divergence(pair) → backward → outer optimiser
+
+The outer step meets the divergence as a fixed function, the inner steps the model: neither
+touches the parameters or the buffers of the other.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from monge.adversarial import Learned
+from monge.config import TrainingConfig
+from monge.data.source import as_floats
+from monge.draws import Draws
+from monge.errors import FailedRun
+from monge.models import Model, Pass
+from monge.training.distributed import gather, world
+
+
+@contextlib.contextmanager
+def frozen(parameters: Iterable[Tensor], buffers: Iterable[Tensor]) -> Iterator[None]:
+    """Inside, no gradient reaches `parameters`; afterwards `buffers` are as they were.
+
+    Batch normalisation moves its statistics, and spectral normalisation its vectors, at every
+    forward pass in training mode, gradients or not.
+    """
+    active = [p for p in parameters if p.requires_grad]
+    kept = [(b, b.clone()) for b in buffers]
+    for p in active:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in active:
+            p.requires_grad_(True)
+        with torch.no_grad():
+            for buffer, value in kept:
+                buffer.copy_(value)
+
+
+class Trainer:
+    """Holds a model, its optimisers and the step they have reached.
+
+    Arguments:
+        model: what is trained, in place.
+        config: batch size, rates, betas, inner steps, precision.
+        seed: with the step, the seed of every draw.
+        device: where the model is.
+    """
+
+    def __init__(
+        self, model: Model, config: TrainingConfig | None = None, *, seed: int = 0, device="cpu"
+    ):
+        self.model, self.config, self.seed = model, config or TrainingConfig(), seed
+        self.device = torch.device(device)
+        self.position = 0
+        divergence = model.divergence
+        inner = [] if divergence is None else list(divergence.parameters())
+        theirs = {id(tensor) for tensor in inner}
+        self.parameters = [p for p in model.parameters() if id(p) not in theirs]
+        self.divergence_parameters = inner
+        self.divergence_buffers = [] if divergence is None else list(divergence.buffers())
+        theirs = {id(tensor) for tensor in self.divergence_buffers}
+        self.buffers = [b for b in model.buffers() if id(b) not in theirs]
+        self.outer = self._adam(self.parameters, self.config.lr)
+        self.inner = (
+            self._adam(inner, self.config.inner_lr) if isinstance(divergence, Learned) else None
+        )
+
+    def _adam(self, parameters: list[nn.Parameter] | list[Tensor], lr: float):
+        trained = [p for p in parameters if p.requires_grad]
+        return torch.optim.Adam(trained, lr, betas=self.config.betas, fused=True)
+
+    def step(self, batches: Sequence[Tensor]) -> dict[str, Tensor]:
+        """One outer step, after its inner steps.
+
+        Arguments:
+            batches: the inner batches, in order, and last the outer batch. With a learned
+                divergence and the outer batch alone, its pair serves one inner step too.
+
+        Returns:
+            The terms of the step, without graph: the model's own, `divergence` (unweighted),
+            `inner` (the last inner loss) and `loss`, the sum that was decreased.
+
+        Raises:
+            FailedRun: for a term that is not finite, before it reaches the weights.
+        """
+        *inner, outer = batches
+        logged: dict[str, Tensor] = {}
+        for i, batch in enumerate(inner):
+            draws = self._draws(batch, f"inner {i} ")
+            with torch.no_grad(), frozen([], self.buffers):
+                pair = self._pass(batch, draws).pair
+            logged["inner"] = self._inner_step(pair, draws)
+        draws = self._draws(outer)
+        result = self._pass(outer, draws)
+        if self.inner is not None and not inner:
+            logged["inner"] = self._inner_step(result.pair, draws)
+        logged.update(self._outer_step(result, draws))
+        self.position += 1
+        return logged
+
+    def _draws(self, batch: Tensor, purpose: str = "") -> Draws:
+        rank, count = world()
+        total = len(batch)
+        if count > 1:
+            sizes = torch.tensor([total])
+            torch.distributed.all_reduce(sizes)
+            total = int(sizes)
+        return Draws(
+            self.seed, f"{purpose}{self.position}", total,
+            rank=rank, world=count, device=self.device,
+        )  # fmt: skip
+
+    def _pass(self, batch: Tensor, draws: Draws) -> Pass:
+        half = self.config.precision == "bf16"
+        with (
+            draws.stream("network"),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=half),
+        ):
+            terms, (x, y) = self.model(as_floats(batch), draws)
+        if half:
+            terms = {name: value.float() for name, value in terms.items()}
+            x, y = x.float(), y.float()
+        return Pass(terms, (x, y))
+
+    def _inner_step(self, pair: tuple[Tensor, Tensor], draws: Draws) -> Tensor:
+        divergence = self.model.divergence
+        assert isinstance(divergence, Learned) and self.inner is not None
+        x, y = (sample.detach() for sample in pair)
+        with draws.stream("inner"):
+            loss = divergence.inner_loss(x, y)
+        self._check({"inner": loss})
+        self.inner.zero_grad()
+        loss.backward()
+        self.inner.step()
+        divergence.project_()
+        return loss.detach()
+
+    def _outer_step(self, result: Pass, draws: Draws) -> dict[str, Tensor]:
+        terms, (x, y) = result
+        # a local mean over n_r of n rows, averaged over K processes, weighs n_r K / n
+        share = len(x) * draws.world / draws.total
+        loss = torch.stack([term * share for term in terms.values()]).sum()
+        divergence = self.model.divergence
+        with frozen(self.divergence_parameters, self.divergence_buffers):
+            if divergence is not None:
+                if not divergence.additive:
+                    x, y, share = gather(x, draws.total), gather(y, draws.total), 1.0
+                with draws.stream("divergence"):
+                    value = divergence(x, y)
+                terms = {**terms, "divergence": value}
+                loss = loss + self.model.weight * share * value
+            terms = {**terms, "loss": loss}
+            self._check(terms)
+            self.outer.zero_grad()
+            loss.backward()
+        self.outer.step()
+        return {name: term.detach() for name, term in terms.items()}
+
+    def _check(self, terms: dict[str, Tensor]) -> None:
+        if math.isfinite(sum(float(term.detach()) for term in terms.values())):
+            return
+        for name, term in terms.items():
+            if not math.isfinite(float(term.detach())):
+                raise FailedRun(
+                    f"step {self.position + 1}: the term {name!r} is {float(term.detach())}: "
+                    "lower the learning rate or the weight, and look at the data"
+                )
+
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"outer": self.outer} | ({} if self.inner is None else {"inner": self.inner})
+
+    def state(self) -> dict[str, Tensor]:
+        """The optimisers' tensors, named `outer.<parameter number>.<name>`."""
+        return {
+            f"{kind}.{index}.{name}": value
+            for kind, optimiser in self._optimisers().items()
+            for index, values in optimiser.state_dict()["state"].items()
+            for name, value in values.items()
+        }
+
+    def restore(self, state: dict[str, Tensor], position: int) -> None:
+        """The inverse of `state`, at step `position`."""
+        for kind, optimiser in self._optimisers().items():
+            values: dict[int, dict[str, Tensor]] = {}
+            for key, value in state.items():
+                owner, index, name = key.split(".")
+                if owner == kind:
+                    values.setdefault(int(index), {})[name] = value
+            fresh = optimiser.state_dict()
+            optimiser.load_state_dict({"state": values, "param_groups": fresh["param_groups"]})
+        self.position = position
