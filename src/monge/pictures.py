@@ -122,7 +122,7 @@ def reconstructions(model: AutoEncoder, x: Tensor, columns: int = 8) -> Image.Im
 
 
 def interpolate(model: AutoEncoder, start: Tensor, end: Tensor, count: int = 10) -> Tensor:
-    r"""Decoded straight lines between the codes of start and end, both (n, \*): (n · count, \*)."""
+    r"""Decoded lines between the codes of start and end, both (n, \*): (n · count, \*)."""
     with evaluating(model):
         a, b = model.encode(start).mean, model.encode(end).mean
         t = torch.linspace(0, 1, count)[None, :, None].to(a)

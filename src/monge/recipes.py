@@ -31,7 +31,8 @@ class Parts:
     """
 
     def __init__(self, config: Config, moments: tuple[torch.Tensor, torch.Tensor] | None = None):
-        assert config.kind and config.shape and config.latent, "the config must be settled"
+        if config.shape is None or config.latent is None:
+            raise ValueError("`config` must be settled: use config.settled(kind, shape, version)")
         self.config, self.shape, self.latent = config, config.shape, config.latent
         self.weight = 0.0 if config.weight is None else config.weight
         self.tabular = config.kind == "vector"
@@ -39,9 +40,8 @@ class Parts:
 
     @property
     def prior(self) -> Prior:
-        return {"gaussian": Gaussian, "uniform": Uniform, "sphere": Sphere}[self.config.prior](
-            self.latent
-        )
+        laws = {"gaussian": Gaussian, "uniform": Uniform, "sphere": Sphere}
+        return laws[self.config.prior](self.latent)
 
     def encoder(self, outputs: int) -> nn.Module:
         net = self.config.network

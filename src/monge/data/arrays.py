@@ -3,6 +3,7 @@
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ def digits() -> Source:
     """scikit-learn's 1,797 real 8×8 digits with 17 grey levels; the last 297 are held out."""
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
+    bunch: Any = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
     return split("digits", "image", images, bunch.target, np.arange(len(images)) >= 1500)
 

@@ -125,7 +125,7 @@ def resume(trainer: Trainer, folder: Path) -> float:
     found = checkpoint.newest(folder / "checkpoints")
     seconds, step = 0.0, 0
     if found:
-        path, contents = found
+        _, contents = found
         notes = checkpoint.notes(contents)
         seconds, step = notes["seconds"], notes["step"]
         trainer.model.load_state_dict(checkpoint.tensors(contents, "model.safetensors"))

@@ -132,7 +132,8 @@ class Trainer:
 
     def _inner_step(self, pair: tuple[Tensor, Tensor], draws: Draws) -> Tensor:
         divergence = self.model.divergence
-        assert isinstance(divergence, Learned) and self.inner is not None
+        assert isinstance(divergence, Learned)
+        assert self.inner is not None
         x, y = (sample.detach() for sample in pair)
         with draws.stream("inner"):
             loss = divergence.inner_loss(x, y)
@@ -175,7 +176,8 @@ class Trainer:
                 )
 
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
-        return {"outer": self.outer} | ({} if self.inner is None else {"inner": self.inner})
+        named = {"outer": self.outer, "inner": self.inner}
+        return {name: optimiser for name, optimiser in named.items() if optimiser is not None}
 
     def state(self) -> dict[str, Tensor]:
         """The optimisers' tensors, named `outer.<parameter number>.<name>`."""
