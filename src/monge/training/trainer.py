@@ -94,11 +94,11 @@ class Trainer:
         *inner, outer = batches
         logged: dict[str, Tensor] = {}
         for i, batch in enumerate(inner):
-            draws = self._draws(batch, f"inner {i} ")
+            draws = self._draws(batch, f"{self.position} inner {i}")
             with torch.no_grad(), frozen([], self.buffers):
                 pair = self._pass(batch, draws).pair
             logged["inner"] = self._inner_step(pair, draws)
-        draws = self._draws(outer)
+        draws = self._draws(outer, self.position)
         result = self._pass(outer, draws)
         if self.inner is not None and not inner:
             logged["inner"] = self._inner_step(result.pair, draws)
@@ -106,7 +106,7 @@ class Trainer:
         self.position += 1
         return logged
 
-    def _draws(self, batch: Tensor, purpose: str = "") -> Draws:
+    def _draws(self, batch: Tensor, step: int | str) -> Draws:
         rank, count = world()
         total = len(batch)
         if count > 1:
@@ -114,7 +114,7 @@ class Trainer:
             torch.distributed.all_reduce(sizes)
             total = int(sizes)
         return Draws(
-            self.seed, f"{purpose}{self.position}", total,
+            self.seed, step, total,
             rank=rank, world=count, device=self.device,
         )  # fmt: skip
 

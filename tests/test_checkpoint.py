@@ -1,0 +1,229 @@
+"""Checkpoints: the same bits after a resume, every flipped bit seen, nothing unpickled."""
+
+import dataclasses
+import json
+import pickle
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from zoo import RECIPES
+
+import monge
+from monge.config import Config, NetworkConfig, TrainingConfig
+from monge.errors import FailedRun
+from monge.training import checkpoint, loop
+
+NETWORK = NetworkConfig(filters=(4, 8), hidden=(16,), critic=(16,))
+
+
+def config(**training) -> Config:
+    training = {"batch": 300, "log_every": 2, **training}
+    return Config(latent=3, network=NETWORK, training=TrainingConfig(**training))
+
+
+def weights(run) -> bytes:
+    return (checkpoint.newest_first(run / "checkpoints")[0] / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A short finished run."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    monge.fit("wae-gan", "digits", config(epochs=1), path, quiet=True)
+    return path
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_two_epochs_and_two_more_are_four_bit_for_bit(recipe, tmp_path):
+    """Weights, optimisers and the logged terms; the seconds are a clock's."""
+    monge.fit(recipe, "digits", config(epochs=4), tmp_path / "whole", quiet=True)
+    monge.fit(recipe, "digits", config(epochs=2), tmp_path / "parts", quiet=True)
+    assert weights(tmp_path / "parts") != weights(tmp_path / "whole")
+    run = monge.fit(
+        recipe, "digits", config(epochs=4), tmp_path / "parts", resume=True, quiet=True
+    )
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+    states = [
+        (tmp_path / name / "checkpoints/step-20/training.safetensors").read_bytes()
+        for name in ("whole", "parts")
+    ]
+    assert states[0] == states[1]
+    rows = [
+        [{k: v for k, v in row.items() if k != "seconds"} for row in monge.runs.Run(p).metrics()]
+        for p in (run.path, tmp_path / "whole")
+    ]
+    assert rows[0] == rows[1]
+    assert [row["step"] for row in rows[0]] == list(range(2, 21, 2))
+
+
+def test_the_seed_decides_every_bit(tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        given = dataclasses.replace(config(steps=3), seed=seed)
+        monge.fit("swae", "digits", given, tmp_path / name, quiet=True)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert weights(tmp_path / "a") != weights(tmp_path / "c")
+
+
+def test_a_checkpoint_holds_tensors_and_json_only(finished, monkeypatch):
+    folder = checkpoint.newest_first(finished / "checkpoints")[0]
+    names = sorted(p.name for p in folder.iterdir())
+    assert names == [
+        "manifest.json", "model.safetensors", "training.json", "training.safetensors",
+    ]  # fmt: skip
+    for name in ("training.json", "manifest.json"):
+        json.loads((folder / name).read_text())
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("something was unpickled")
+
+    monkeypatch.setattr(torch, "load", refuse)
+    monkeypatch.setattr(pickle, "load", refuse)
+    monkeypatch.setattr(pickle, "loads", refuse)
+    monkeypatch.setattr(pickle, "Unpickler", refuse)
+    monge.load(finished).sample(2)
+
+
+def test_every_flipped_bit_is_seen(copy):
+    """200 random bits over the checkpoint's files, and each kind of file among them."""
+    folder = checkpoint.newest_first(copy / "checkpoints")[0]
+    contents = {p: p.read_bytes() for p in folder.iterdir()}
+    total = sum(map(len, contents.values()))
+    chosen = random.Random(0)
+    places = [(p, chosen.randrange(len(c))) for p, c in contents.items() for _ in range(10)]
+    while len(places) < 200:
+        at = chosen.randrange(total)
+        for path, content in contents.items():
+            if at < len(content):
+                places.append((path, at))
+                break
+            at -= len(content)
+    seen = 0
+    for path, at in places:
+        damaged = bytearray(contents[path])
+        damaged[at] ^= 1 << chosen.randrange(8)
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="damaged"):
+            checkpoint.verified(folder)
+        seen += 1
+        path.write_bytes(contents[path])
+    assert seen == 200
+    checkpoint.verified(folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "manifest.json", "training.json"])
+@pytest.mark.parametrize("how", ["cut", "missing", "empty"])
+def test_a_file_cut_short_or_missing_is_seen(copy, name, how):
+    file = checkpoint.newest_first(copy / "checkpoints")[0] / name
+    content = file.read_bytes()
+    file.unlink()
+    if how != "missing":
+        file.write_bytes(content[: len(content) // 2] if how == "cut" else b"")
+    with pytest.raises(ValueError, match="damaged"):
+        monge.load(copy)
+
+
+def test_resuming_falls_back_to_the_newest_checkpoint_that_verifies(tmp_path):
+    """With the last checkpoint damaged, the run goes on from the one before to the same end."""
+    path = tmp_path / "run"
+    monge.fit("wae-mmd", "digits", config(steps=3), path, quiet=True)
+    monge.fit("wae-mmd", "digits", config(steps=6), path, resume=True, quiet=True)
+    end = weights(path)
+    newest, before = checkpoint.newest_first(path / "checkpoints")
+    assert (newest.name, before.name) == ("step-6", "step-3")
+    damaged = bytearray(end)
+    damaged[-1] ^= 1
+    (newest / "model.safetensors").write_bytes(damaged)
+    monge.fit("wae-mmd", "digits", config(steps=6), path, resume=True, quiet=True)
+    assert weights(path) == end
+
+
+def test_resuming_without_any_valid_checkpoint_starts_over_to_the_same_end(copy):
+    end = weights(copy)
+    for folder in checkpoint.newest_first(copy / "checkpoints"):
+        (folder / "manifest.json").unlink()
+    monge.fit("wae-gan", "digits", config(epochs=1), copy, resume=True, quiet=True)
+    assert weights(copy) == end
+
+
+def test_a_torn_last_line_of_the_metrics_is_cut_off(copy):
+    rows = monge.runs.Run(copy).metrics()
+    with (copy / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "epo')
+    monge.fit("wae-gan", "digits", config(epochs=2), copy, resume=True, quiet=True)
+    assert monge.runs.Run(copy).metrics()[: len(rows)] == rows
+
+
+def test_resuming_a_finished_run_changes_nothing(copy):
+    before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
+    monge.fit("wae-gan", "digits", config(epochs=1), copy, resume=True, quiet=True)
+    assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"weight": 3.0}, {"latent": 4}])
+def test_resuming_with_other_settings_is_refused(copy, change):
+    given = dataclasses.replace(config(epochs=1), **change)
+    with pytest.raises(ValueError, match=f"other settings of {next(iter(change))}"):
+        monge.fit("wae-gan", "digits", given, copy, resume=True, quiet=True)
+
+
+def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(copy):
+    model = monge.load(copy)
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] = float("nan")
+    trainer = monge.training.Trainer(model)
+    trainer.position = 99
+    with pytest.raises(FailedRun, match="step 99: no checkpoint could be saved"):
+        loop.save(trainer, copy, 0.0)
+    assert [p.name for p in checkpoint.newest_first(copy / "checkpoints")] == ["step-5"]
+    monge.load(copy)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(copy, monkeypatch):
+    """A full disk in the middle of the write."""
+    write = checkpoint._write
+
+    def full(path, content):
+        if path.name == "training.json":
+            raise OSError(28, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(checkpoint, "_write", full)
+    trainer = monge.training.Trainer(monge.load(copy))
+    trainer.position = 99
+    with pytest.raises(FailedRun, match="No space left"):
+        loop.save(trainer, copy, 0.0)
+    monge.load(copy)
+
+
+def test_only_the_newest_two_checkpoints_are_kept(tmp_path):
+    for step in (1, 2, 3, 10):
+        checkpoint.save(tmp_path, step, {"w": torch.zeros(1)}, {}, {})
+    assert [p.name for p in checkpoint.newest_first(tmp_path)] == ["step-10", "step-3"]
+
+
+def test_a_loaded_model_is_the_trained_one(finished):
+    model = monge.load(finished)
+    assert not model.training
+    again = monge.load(finished)
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    assert torch.equal(model.sample(4, generators[0]), again.sample(4, generators[1]))
+
+
+def test_a_model_of_ones_own_is_trained_in_place(tmp_path):
+    from zoo import model
+
+    mine = model("wae-mmd")
+    before = next(mine.parameters()).clone()
+    run = monge.fit(mine, "digits", config(steps=2), tmp_path / "run", quiet=True)
+    assert run.model is mine
+    assert not torch.equal(next(mine.parameters()), before)
+    with pytest.raises(ValueError, match="model of your own"):
+        monge.load(tmp_path / "run")

@@ -1,0 +1,221 @@
+"""Laws that every divergence of the zoo claims, and the estimators against independent sums."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from zoo import DIVERGENCES, pair
+
+from monge.divergences import MMD, SlicedWasserstein
+from monge.draws import stream
+from monge.kernels import IMQ, RBF, multiscale_imq
+from monge.priors import Gaussian
+
+EVERY = pytest.mark.parametrize("name", DIVERGENCES)
+TRUE = pytest.mark.parametrize("name", [n for n, r in DIVERGENCES.items() if not r.surrogate])
+
+
+def at_fixed_draws(name):
+    """A divergence of the zoo in float64, as a function: the same directions at each call."""
+    torch.manual_seed(1)
+    divergence = DIVERGENCES[name].make().double()
+
+    def value(x, y):
+        with stream("fixed"):
+            return divergence(x, y)
+
+    return value
+
+
+@EVERY
+def test_gradient_equals_finite_differences(name):
+    x, y = pair(5, 5)
+    divergence = at_fixed_draws(name)
+    assert torch.autograd.gradcheck(
+        divergence, (x.requires_grad_(), y.requires_grad_()), eps=1e-6, atol=1e-7, rtol=1e-5
+    )
+
+
+@TRUE
+def test_gradient_equals_finite_differences_for_unequal_sizes(name):
+    x, y = pair(4, 6)
+    divergence = at_fixed_draws(name)
+    assert torch.autograd.gradcheck(
+        divergence, (x.requires_grad_(), y.requires_grad_()), eps=1e-6, atol=1e-7, rtol=1e-5
+    )
+
+
+@EVERY
+def test_order_of_the_samples_does_not_matter(name):
+    x, y = pair(6, 6)
+    value = at_fixed_draws(name)
+    torch.testing.assert_close(value(x, y), value(x.flip(0), y[torch.randperm(6)]))
+
+
+@EVERY
+def test_symmetric_where_claimed(name):
+    x, y = pair(6, 5)
+    value = at_fixed_draws(name)
+    same = math.isclose(value(x, y).item(), value(y, x).item(), rel_tol=1e-9)
+    assert same == DIVERGENCES[name].symmetric
+
+
+@TRUE
+def test_nothing_moves_under_a_common_translation(name):
+    x, y = pair()
+    value = at_fixed_draws(name)
+    torch.testing.assert_close(value(x + 5, y + 5), value(x, y))
+
+
+@TRUE
+def test_zero_and_positive_where_claimed(name):
+    row = DIVERGENCES[name]
+    x, y = pair()
+    value = at_fixed_draws(name)
+    assert (abs(value(x, x)) < 1e-12) == row.zero
+    assert value(x, y) > 0.05
+    if row.nonnegative:
+        assert all(value(*pair(n, n + 1, shift=0.0)) >= 0 for n in range(2, 30))
+
+
+@TRUE
+def test_gradient_step_brings_the_samples_together(name):
+    """Decreasing D in x moves the mean of x towards that of y."""
+    x, y = pair(20, 20, shift=2.0)
+    at_fixed_draws(name)(x.requires_grad_(), y).backward()
+    towards = (y.mean(0) - x.detach().mean(0)) @ -x.grad.sum(0)
+    assert towards > 0
+
+
+@EVERY
+def test_samples_of_any_shape_are_vectors(name):
+    if DIVERGENCES[name].surrogate:
+        pytest.skip("a critic reads the shape it was built for")
+    x, y = pair()
+    value = at_fixed_draws(name)
+    assert value(x[:, :, None], y[:, :, None]) == value(x, y)
+
+
+@TRUE
+@pytest.mark.parametrize(
+    "bad",
+    [
+        (torch.zeros(0, 3), torch.zeros(4, 3)),
+        (torch.zeros(4, 3), torch.zeros(4, 2)),
+        (torch.zeros(4, 3, dtype=torch.long), torch.zeros(4, 3)),
+    ],
+)
+def test_bad_samples_are_refused(name, bad):
+    with pytest.raises(ValueError, match=r"`[xy]`"):
+        DIVERGENCES[name].make()(*bad)
+
+
+# MMD
+
+
+def by_loop(kernel, x, y, unbiased):
+    """The definition, one pair at a time."""
+
+    def k(a, b):
+        return float(kernel(a[None], b[None]))
+
+    n, m = len(x), len(y)
+    xx = sum(k(x[i], x[j]) for i in range(n) for j in range(n) if not unbiased or i != j)
+    yy = sum(k(y[i], y[j]) for i in range(m) for j in range(m) if not unbiased or i != j)
+    xy = sum(k(a, b) for a in x for b in y)
+    if unbiased:
+        return xx / (n * (n - 1)) + yy / (m * (m - 1)) - 2 * xy / (n * m)
+    return xx / n**2 + yy / m**2 - 2 * xy / (n * m)
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+@pytest.mark.parametrize("sizes", [(6, 6), (4, 7), (2, 9)])
+def test_mmd_equals_the_double_loop(unbiased, sizes):
+    x, y = pair(*sizes)
+    kernel = multiscale_imq(6.0)
+    assert float(MMD(kernel, unbiased)(x, y)) == pytest.approx(
+        by_loop(kernel, x, y, unbiased), abs=1e-12
+    )
+
+
+def test_unbiased_mmd_has_mean_zero_between_equal_laws():
+    """Within 3 standard errors over 400 draws; the biased one does not."""
+    kernel, prior = multiscale_imq(6.0), Gaussian(3)
+    values = {
+        unbiased: torch.stack([
+            MMD(kernel, unbiased)(prior.sample(20), prior.sample(20)) for _ in range(400)
+        ])
+        for unbiased in (True, False)
+    }  # fmt: skip
+    error = values[True].std() / 20
+    assert abs(values[True].mean()) < 3 * error
+    assert values[False].mean() > 10 * error
+
+
+def test_unbiased_mmd_of_gaussians_has_the_closed_form_as_mean():
+    """RBF kernel, N(0, I) against N(v, I): 2 (s²/(s²+2))^{d/2} (1 - exp(-‖v‖²/(2(s²+2))))."""
+    s, d, v = 1.5, 3, 1.0
+    mmd = MMD(RBF(s))
+    x, y = torch.randn(300, 40, d), torch.randn(300, 40, d)
+    y[..., 0] += v
+    values = torch.stack([mmd(a, b) for a, b in zip(x, y)])
+    expected = 2 * (s**2 / (s**2 + 2)) ** (d / 2) * (1 - math.exp(-(v**2) / (2 * (s**2 + 2))))
+    assert abs(values.mean() - expected) < 3 * values.std() / math.sqrt(300)
+
+
+def test_unbiased_mmd_does_not_depend_on_the_batch_size_in_expectation():
+    mmd = MMD(multiscale_imq(6.0))
+
+    def mean_and_error(n, draws):
+        values = torch.stack([mmd(torch.randn(n, 3), torch.randn(n, 3) + 0.5) for _ in range(draws)])
+        return values.mean(), values.std() / math.sqrt(draws)
+
+    (small, e1), (large, e2) = mean_and_error(8, 600), mean_and_error(80, 100)
+    assert abs(small - large) < 3 * math.hypot(e1, e2)
+    assert large > 10 * e2
+
+
+def test_unbiased_mmd_needs_two_samples():
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        MMD(IMQ(1.0))(torch.zeros(1, 2), torch.zeros(4, 2))
+    assert MMD(IMQ(1.0), unbiased=False)(torch.zeros(1, 2), torch.zeros(4, 2)) == 0
+
+
+@given(st.integers(2, 12), st.integers(2, 12), st.floats(0.1, 10), st.integers(0, 10**6))
+def test_biased_mmd_is_never_negative(n, m, c, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 3, dtype=torch.float64, generator=generator)
+    y = torch.randn(m, 3, dtype=torch.float64, generator=generator)
+    assert MMD(multiscale_imq(c), unbiased=False)(x, y) >= -1e-12
+
+
+# Sliced
+
+
+@pytest.mark.parametrize("n", [5, 50])
+def test_sliced_of_a_translation_is_the_projected_translation_whatever_n(n):
+    """SW_2²(x, x + v) = mean (θ·v)² exactly, so its expectation is ‖v‖²/d for every n."""
+    v = torch.tensor([3.0, 0.0, 4.0])
+    x = torch.randn(n, 3)
+    value = SlicedWasserstein(20_000)(x, x + v)
+    assert value == pytest.approx(25 / 3, rel=0.03)
+
+
+def test_sliced_does_not_grow_with_the_number_of_directions():
+    x, y = pair(30, 30)
+    few = torch.stack([SlicedWasserstein(10)(x, y) for _ in range(200)])
+    assert SlicedWasserstein(5_000)(x, y) == pytest.approx(float(few.mean()), rel=0.05)
+
+
+def test_sliced_draws_fresh_directions_from_the_global_generator():
+    x, y = pair()
+    divergence = SlicedWasserstein(4)
+    first, second = divergence(x, y), divergence(x, y)
+    torch.manual_seed(0)
+    assert first != second
+    torch.manual_seed(5)
+    third = divergence(x, y)
+    torch.manual_seed(5)
+    assert divergence(x, y) == third

@@ -1,0 +1,77 @@
+"""Kernels against SciPy's distances and their formulas; the algebra; the WAE paper's kernel."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+
+from monge.kernels import IMQ, RBF, Energy, Laplace, RationalQuadratic, multiscale_imq
+
+FORMULAS = {
+    "rbf": (RBF(0.7), lambda d: np.exp(-(d**2) / (2 * 0.7**2))),
+    "imq": (IMQ(3.0), lambda d: 3.0 / (3.0 + d**2)),
+    "laplace": (Laplace(0.7), lambda d: np.exp(-d / 0.7)),
+    "rq": (RationalQuadratic(0.7, 1.4), lambda d: (1 + d**2 / (2 * 1.4 * 0.7**2)) ** -1.4),
+    "energy": (Energy(), lambda d: -d),
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_matrix_equals_the_formula_at_scipys_distances(name, dtype):
+    kernel, formula = FORMULAS[name]
+    x, y = torch.randn(9, 4, dtype=dtype), torch.randn(6, 4, dtype=dtype)
+    expected = formula(cdist(x.double().numpy(), y.double().numpy()))
+    tolerance = 1e-12 if dtype == torch.float64 else 2e-6
+    np.testing.assert_allclose(kernel(x, y).numpy(), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ["rbf", "imq", "laplace", "rq"])
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_a_point_with_itself_gives_one_exactly(name, offset):
+    """Also far from the origin, in float32, where ‖x‖² + ‖y‖² - 2x·y would have no digits left."""
+    x = torch.randn(20, 8) + offset
+    assert torch.equal(FORMULAS[name][0](x, x).diagonal(), torch.ones(20))
+
+
+def test_far_laws_in_high_dimension_are_far():
+    """N(0, 1) against N(3, 1) in d = 128: cross values are small, so MMD² is near 2 E k(x, x')."""
+    x, y = torch.randn(200, 128), torch.randn(200, 128) + 3
+    kernel = multiscale_imq(2.0 * 128)
+    within = (kernel(x, x).sum() - 7 * 200) / (200 * 199)
+    assert 2 * (within - kernel(x, y).mean()) > 2
+
+
+def test_multiscale_is_the_sum_of_the_papers_seven_scales():
+    x, y = torch.randn(5, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    squared = torch.from_numpy(cdist(x.numpy(), y.numpy(), "sqeuclidean"))
+    base = 16.0
+    expected = sum(s * base / (s * base + squared) for s in (0.1, 0.2, 0.5, 1, 2, 5, 10))
+    torch.testing.assert_close(multiscale_imq(base)(x, y), expected)
+    torch.testing.assert_close(
+        multiscale_imq(base)(x, x).diagonal(), torch.full((5,), 7.0, dtype=torch.float64)
+    )
+
+
+def test_algebra_is_pointwise():
+    x, y = torch.randn(5, 3), torch.randn(4, 3)
+    a, b = RBF(1.0), IMQ(2.0)
+    torch.testing.assert_close((a + b)(x, y), a(x, y) + b(x, y))
+    torch.testing.assert_close((a * b)(x, y), a(x, y) * b(x, y))
+    torch.testing.assert_close((0.3 * a)(x, y), 0.3 * a(x, y))
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_gradient_is_finite_where_points_coincide(name):
+    x = torch.randn(5, 3)
+    x[1] = x[0]
+    x.requires_grad_()
+    FORMULAS[name][0](x, x).sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
+@pytest.mark.parametrize("make", [RBF, IMQ, Laplace, multiscale_imq])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_scales_must_be_positive(make, value):
+    with pytest.raises(ValueError, match="must be positive"):
+        make(value)

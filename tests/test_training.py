@@ -1,0 +1,250 @@
+"""The step: who is touched by it, what it returns, and what it does with what is not finite."""
+
+import gc
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+from zoo import RECIPES, model
+
+from monge.adversarial import JensenShannon
+from monge.config import TrainingConfig
+from monge.costs import SquaredL2
+from monge.data import Batches
+from monge.divergences import MMD
+from monge.errors import FailedRun
+from monge.kernels import multiscale_imq
+from monge.models import WAE
+from monge.networks import BatchNorm
+from monge.priors import Gaussian
+from monge.training import Trainer, loop
+
+EVERY = pytest.mark.parametrize("recipe", RECIPES)
+
+
+def images(n=16):
+    return torch.rand(n, 1, 8, 8)
+
+
+def stateful_gan():
+    """Batch norm in the encoder; batch norm and spectral norm, with buffers, in the critic."""
+    encoder = nn.Sequential(nn.Linear(4, 8), BatchNorm(8), nn.ReLU(), nn.Linear(8, 2))
+    critic = nn.Sequential(
+        spectral_norm(nn.Linear(2, 8)), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1)
+    )
+    decoder, prior = nn.Linear(2, 4), Gaussian(2)
+    divergence = JensenShannon(critic)
+    return WAE(encoder, decoder, prior, divergence, cost=SquaredL2(), weight=1.0)
+
+
+def state(wae, of_divergence):
+    return {
+        name: value.clone()
+        for name, value in wae.state_dict().items()
+        if name.startswith("divergence.") == of_divergence
+    }
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_critic_step_leaves_the_model_alone_and_the_other_way_round():
+    """Parameters and buffers, for which batch norm and spectral norm are the trap."""
+    wae = stateful_gan()
+    trainer = Trainer(wae)
+    x = torch.randn(16, 4)
+    draws = trainer._draws(x, 0)
+    result = trainer._pass(x, draws)
+
+    ours, critics = state(wae, False), state(wae, True)
+    trainer._inner_step(result.pair, draws)
+    assert same(ours, state(wae, False))
+    assert not same(critics, state(wae, True))
+    assert all(p.grad is None for p in trainer.parameters)
+
+    critics = state(wae, True)
+    gradients = [p.grad.clone() for p in trainer.divergence_parameters]
+    trainer._outer_step(result, draws)
+    assert same(critics, state(wae, True))
+    assert all(map(torch.equal, gradients, [p.grad for p in trainer.divergence_parameters]))
+    assert not same(ours, state(wae, False))
+    assert all(p.requires_grad for p in wae.parameters())
+
+
+def test_inner_steps_on_batches_of_their_own_leave_the_model_alone():
+    wae = stateful_gan()
+    trainer = Trainer(wae, TrainingConfig(lr=1e-9))
+    statistics = wae.encoder[1].running_mean.clone()
+    outer = torch.randn(16, 4)
+    trainer.step([torch.randn(16, 4), torch.randn(16, 4), outer])
+    expected = 0.9 * statistics + 0.1 * wae.encoder[0](outer).mean(0)
+    torch.testing.assert_close(wae.encoder[1].running_mean, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_the_shared_batch_shows_the_critic_the_pair_of_the_outer_step():
+    """With one batch, the critic sees the very codes and prior draws that the model is judged on."""
+    seen = []
+
+    class Spy(JensenShannon):
+        def inner_loss(self, x, y):
+            seen.append((x, y))
+            return super().inner_loss(x, y)
+
+        def forward(self, x, y):
+            seen.append((x.detach(), y))
+            return super().forward(x, y)
+
+    wae = stateful_gan()
+    wae.divergence = Spy(nn.Linear(2, 1))
+    Trainer(wae).step([torch.randn(16, 4)])
+    (x0, y0), (x1, y1) = seen
+    assert torch.equal(x0, x1)
+    assert torch.equal(y0, y1)
+    assert not x0.requires_grad
+
+
+def test_constraint_is_met_before_the_model_meets_the_critic():
+    class Clipped(JensenShannon):
+        def project_(self):
+            for p in self.parameters():
+                p.data.clamp_(-0.01, 0.01)
+
+        def forward(self, x, y):
+            assert all(p.abs().max() <= 0.01 for p in self.parameters())
+            return super().forward(x, y)
+
+    wae = stateful_gan()
+    wae.divergence = Clipped(nn.Linear(2, 1))
+    Trainer(wae, TrainingConfig(inner_lr=1.0)).step([torch.randn(16, 4)])
+
+
+@EVERY
+def test_terms_hold_no_graph_and_add_up(recipe):
+    wae = model(recipe)
+    terms = Trainer(wae).step([images()])
+    assert all(not t.requires_grad and t.grad_fn is None for t in terms.values())
+    own = terms["reconstruction"] + terms.get("kl", 0)
+    total = own + wae.weight * terms.get("divergence", 0)
+    assert terms["loss"].item() == pytest.approx(total.item(), rel=1e-5)
+
+
+def test_memory_is_flat_over_a_thousand_steps():
+    """No tensor outlives its step, in the model's state or in the logs."""
+    trainer = Trainer(stateful_gan())
+    x = torch.randn(16, 4)
+
+    def tensors():
+        gc.collect()
+        return sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects())
+
+    logged = [trainer.step([x]) for _ in range(20)]
+    before = tensors()
+    for _ in range(1000):
+        logged = logged[1:] + [trainer.step([x])]
+    assert tensors() == before
+
+
+@EVERY
+def test_loss_falls(recipe):
+    trainer = Trainer(model(recipe), TrainingConfig(lr=3e-3))
+    x = images(64)
+    values = [trainer.step([x])["reconstruction"].item() for _ in range(60)]
+    assert sum(values[-10:]) < sum(values[:10])
+
+
+def test_the_readme_loop_is_the_trainers_step():
+    """Pass, weighted sum, backward, Adam: five lines give the same weights as Trainer."""
+    from monge.draws import Draws
+
+    def make():
+        torch.manual_seed(1)
+        return WAE(
+            nn.Linear(4, 2), nn.Linear(2, 4), Gaussian(2), MMD(multiscale_imq(4.0)),
+            cost=SquaredL2(), weight=3.0,
+        )  # fmt: skip
+
+    x = torch.randn(16, 4)
+    ours, theirs = make(), make()
+    trainer = Trainer(theirs, seed=7)
+    optimiser = torch.optim.Adam(ours.parameters(), 1e-3, betas=(0.5, 0.999))
+    for step in range(5):
+        terms, pair = ours(x, Draws(7, step, len(x)))
+        loss = sum(terms.values()) + ours.weight * ours.divergence(*pair)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        trainer.step([x])
+    for a, b in zip(ours.parameters(), theirs.parameters()):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_term_that_is_not_finite_is_named_with_its_step_before_it_reaches_the_weights():
+    wae = stateful_gan()
+    trainer = Trainer(wae)
+    trainer.step([torch.randn(16, 4)])
+    before = {k: v.clone() for k, v in wae.named_parameters() if "divergence" not in k}
+    x = torch.randn(16, 4)
+    x[3, 2] = math.nan
+    with pytest.raises(FailedRun, match=r"step 2: the term '(inner|reconstruction)' is nan"):
+        trainer.step([x])
+    assert all(torch.equal(before[k], v) for k, v in wae.named_parameters() if k in before)
+
+
+def test_halved_precision_keeps_divergences_in_float32():
+    seen = []
+
+    class Spy(MMD):
+        def forward(self, x, y):
+            seen.append((x.dtype, y.dtype, torch.is_autocast_enabled("cpu")))
+            return super().forward(x, y)
+
+    wae = model("wae-mmd")
+    wae.divergence = Spy(multiscale_imq(6.0))
+    terms = Trainer(wae, TrainingConfig(precision="bf16")).step([images()])
+    assert seen == [(torch.float32, torch.float32, False)]
+    assert all(t.dtype == torch.float32 for t in terms.values())
+
+
+# Batches
+
+
+@pytest.mark.parametrize(("n", "size"), [(10, 5), (11, 5), (12, 5), (14, 5), (5, 5), (6, 5), (7, 2)])
+def test_an_epoch_visits_each_sample_once_in_batches_of_two_or_more(n, size):
+    batches = Batches(n, size, seed=0)
+    for epoch in range(3):
+        steps = range(epoch * batches.per_epoch, (epoch + 1) * batches.per_epoch)
+        cut = [batches.outer(step) for step in steps]
+        assert sorted(torch.cat(cut).tolist()) == list(range(n))
+        assert min(map(len, cut)) >= 2
+        assert all(len(c) == size for c in cut[:-1])
+
+
+def test_one_sample_too_many_joins_the_batch_before_it():
+    sizes = [len(Batches(11, 5, 0).outer(i)) for i in range(2)]
+    assert sizes == [5, 6]
+
+
+@EVERY
+def test_a_data_set_of_k_batches_and_one_sample_trains(recipe):
+    wae, batches = model(recipe), Batches(9, 4, 0)
+    trainer = Trainer(wae, TrainingConfig(batch=4))
+    x = images(9)
+    for _ in range(2 * batches.per_epoch):
+        trainer.step(loop.fetch(trainer, x, batches))
+
+
+def test_inner_batches_are_others_than_the_outer_ones():
+    batches = Batches(100, 10, 0)
+    assert not torch.equal(batches.inner(0), batches.outer(0))
+    trainer = Trainer(stateful_gan(), TrainingConfig(inner_steps=3))
+    assert len(loop.fetch(trainer, torch.randn(100, 4), batches)) == 4
+    trainer = Trainer(stateful_gan(), TrainingConfig(inner_steps=1))
+    assert len(loop.fetch(trainer, torch.randn(100, 4), batches)) == 1
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(ValueError, match="`batch` is 11 but there are 10"):
+        Batches(10, 11, 0)

@@ -1,0 +1,76 @@
+"""The table of divergences and recipes that the property tests run over.
+
+A new divergence is one row here; `test_divergences.py` then holds it to every law it claims.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from monge.adversarial import JensenShannon
+from monge.config import Config, NetworkConfig
+from monge.divergences import MMD, Divergence, SlicedWasserstein
+from monge.kernels import IMQ, RBF, Energy, Laplace, RationalQuadratic, multiscale_imq
+from monge.models import Model
+from monge.networks import mlp
+from monge.recipes import build
+
+DIM = 3
+
+
+def smooth_critic() -> nn.Module:
+    """A critic without kinks, so that finite differences are exact to second order."""
+    return nn.Sequential(nn.Linear(DIM, 5), nn.Tanh(), nn.Linear(5, 1))
+
+
+class Row(NamedTuple):
+    make: Callable[[], Divergence]
+    symmetric: bool = True
+    """D(x, y) = D(y, x)."""
+    zero: bool = False
+    """D(x, x) = 0; the unbiased estimators are negative there."""
+    nonnegative: bool = False
+    """D ≥ 0 on every pair of samples."""
+    surrogate: bool = False
+    """Only its gradient means something: the value depends on x alone, or on a critic."""
+
+
+DIVERGENCES = {
+    "mmd-imq-unbiased": Row(lambda: MMD(multiscale_imq(2.0 * DIM))),
+    "mmd-imq-biased": Row(
+        lambda: MMD(multiscale_imq(2.0 * DIM), unbiased=False), zero=True, nonnegative=True
+    ),
+    "mmd-rbf": Row(lambda: MMD(RBF(1.3), unbiased=False), zero=True, nonnegative=True),
+    "mmd-laplace": Row(lambda: MMD(Laplace(1.3), unbiased=False), zero=True, nonnegative=True),
+    "mmd-energy": Row(lambda: MMD(Energy(), unbiased=False), zero=True, nonnegative=True),
+    "mmd-algebra": Row(
+        lambda: MMD(0.5 * RBF(1.0) * IMQ(2.0) + RationalQuadratic(1.0, 0.7), unbiased=False),
+        zero=True,
+        nonnegative=True,
+    ),
+    "sliced-2": Row(lambda: SlicedWasserstein(16), zero=True, nonnegative=True),
+    "sliced-3": Row(lambda: SlicedWasserstein(16, p=3), zero=True, nonnegative=True),
+    "js": Row(lambda: JensenShannon(smooth_critic()), symmetric=False, surrogate=True),
+    "js-minimax": Row(
+        lambda: JensenShannon(smooth_critic(), saturating=True), symmetric=False, surrogate=True
+    ),
+}
+
+RECIPES = ("wae-mmd", "wae-gan", "swae", "vae")
+
+
+def model(recipe: str, kind: str = "image", shape: tuple[int, ...] = (1, 8, 8), **changes) -> Model:
+    """A small untrained model of a recipe."""
+    network = NetworkConfig(filters=(4, 8), hidden=(16,), critic=(16,))
+    config = Config(recipe=recipe, network=network, latent=DIM, **changes)
+    return build(config.settled(kind, shape, "test"))
+
+
+def pair(n: int = 7, m: int = 7, shift: float = 0.7) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two samples in float64, the second one moved and stretched."""
+    generator = torch.Generator().manual_seed(n * 100 + m)
+    x = torch.randn(n, DIM, dtype=torch.float64, generator=generator)
+    y = torch.randn(m, DIM, dtype=torch.float64, generator=generator)
+    return x, 1.2 * y + shift
