@@ -49,6 +49,11 @@ def _canonical(values: dict[str, Any]) -> bytes:
     return (json.dumps(values, indent=1, sort_keys=True) + "\n").encode()
 
 
+def _packed(tensors: dict[str, Tensor]) -> bytes:
+    # clones, since safetensors refuses tensors that share memory, as tied weights do
+    return save_tensors({k: v.detach().clone().contiguous() for k, v in tensors.items()})
+
+
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -70,8 +75,8 @@ def save(
         if torch.is_floating_point(tensor) and not torch.isfinite(tensor).all():
             raise ValueError(f"the weights {name!r} are not finite")
     contents = {
-        "model.safetensors": save_tensors({k: v.contiguous() for k, v in model.items()}),
-        "training.safetensors": save_tensors({k: v.contiguous() for k, v in training.items()}),
+        "model.safetensors": _packed(model),
+        "training.safetensors": _packed(training),
         "training.json": _canonical({"step": step, **notes}),
     }
     manifest: dict[str, Any] = {"files": {name: _sha256(c) for name, c in contents.items()}}

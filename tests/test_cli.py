@@ -1,0 +1,321 @@
+"""The command line: what it does, and one line with exit code 2 for whatever it cannot do."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import monge
+from monge import cli
+from monge.config import Config, NetworkConfig, TrainingConfig
+
+TINY = ["--set", "network.filters=4,8", "network.critic=16", "--latent", "3", "--batch", "300"]
+
+
+def run(capsys, monkeypatch, *argv: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the command line."""
+    monkeypatch.setattr(sys, "argv", ["monge", *map(str, argv)])
+    monkeypatch.setattr(sys.modules["warnings"], "showwarning", sys.modules["warnings"].showwarning)
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    out, err = capsys.readouterr()
+    return stop.value.code, out, err
+
+
+@pytest.fixture
+def monge_(capsys, monkeypatch):
+    return lambda *argv: run(capsys, monkeypatch, *argv)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A small finished run."""
+    path = tmp_path_factory.mktemp("runs") / "mmd"
+    network = NetworkConfig(filters=(4, 8))
+    config = Config(latent=3, network=network, training=TrainingConfig(batch=300, steps=20))
+    monge.fit("wae-mmd", "digits", config, path, quiet=True)
+    return path
+
+
+def test_train_makes_a_run_with_everything_in_it(monge_, tmp_path):
+    out = tmp_path / "run"
+    code, text, err = monge_("train", "aae", "--steps", 4, "--out", out, "--seed", 3, *TINY)
+    assert (code, err) == (0, "")
+    assert text.splitlines()[-1] == f"report: {out / 'report.html'}"
+    names = {p.name for p in out.iterdir()}
+    assert names == {"config.json", "metrics.jsonl", "checkpoints", "pictures", "report.html"}
+    config = json.loads((out / "config.json").read_text())
+    assert (config["recipe"], config["seed"], config["training"]["steps"]) == ("wae-gan", 3, 4)
+    row = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert row["step"] == 4
+    assert {"epoch", "seconds", "reconstruction", "divergence", "inner", "loss"} <= set(row)
+
+
+def test_resume_goes_on_and_may_train_longer(monge_, tmp_path):
+    out = tmp_path / "run"
+    assert monge_("train", "swae", "--steps", 3, "--out", out, *TINY)[0] == 0
+    assert monge_("train", "--out", out, "--resume", "--steps", 5)[0] == 0
+    assert monge.runs.Run(out).metrics()[-1]["step"] == 5
+    assert monge_("train", "swae", "--out", out, "--resume", "--epochs", 2)[0] == 0
+    assert monge.runs.Run(out).metrics()[-1]["step"] == 10
+
+
+def test_resume_of_what_was_not_begun_begins_it(monge_, tmp_path):
+    out = tmp_path / "run"
+    assert monge_("train", "vae", "--steps", 2, "--out", out, "--resume", *TINY)[0] == 0
+
+
+def test_tables_train_too(monge_, tmp_path):
+    random = np.random.default_rng(0)
+    table = np.concatenate([random.normal(size=(200, 3)) * [1, 100, 0.01], np.ones((200, 1))], 1)
+    np.savetxt(tmp_path / "x.csv", table, delimiter=",", header="a,b,c,d", comments="")
+    out = tmp_path / "run"
+    argv = ("train", "wae-mmd", "--data", tmp_path / "x.csv", "--steps", 300, "--out", out)
+    assert monge_(*argv, "--latent", 3)[0] == 0
+    assert monge_("sample", out, "-n", 500, "--out", tmp_path / "s.npy")[0] == 0
+    drawn = np.load(tmp_path / "s.npy")
+    assert drawn.shape == (500, 4)
+    # in the units of the table, column by column
+    np.testing.assert_allclose(drawn.std(0)[:3], table.std(0)[:3], rtol=0.35)
+    np.testing.assert_allclose(drawn[:, 3], 1, atol=0.2)
+
+
+def test_sample_reconstruct_interpolate(monge_, trained, tmp_path):
+    shapes = {
+        ("sample", "-n", 7): (7, 1, 8, 8),
+        ("reconstruct", "-n", 5): (5, 1, 8, 8),
+        ("interpolate", "-n", 3, "--frames", 4): (12, 1, 8, 8),
+    }
+    for (verb, *options), shape in shapes.items():
+        for suffix in (".npy", ".png"):
+            out = tmp_path / "deep" / f"{verb}{suffix}"
+            code, text, err = monge_(verb, trained, *options, "--out", out)
+            assert (code, text.strip(), err) == (0, str(out), "")
+        array = np.load(out.with_suffix(".npy"))
+        assert (array.shape, array.dtype) == (shape, np.float32)
+        assert 0 <= array.min() <= array.max() <= 1
+        Image.open(out).verify()
+
+
+def test_a_seed_gives_the_same_first_samples_for_every_n(monge_, trained, tmp_path):
+    for n in (3, 9):
+        monge_("sample", trained, "-n", n, "--seed", 5, "--out", tmp_path / f"{n}.npy")
+    few, many = np.load(tmp_path / "3.npy"), np.load(tmp_path / "9.npy")
+    np.testing.assert_allclose(few, many[:3], atol=1e-6)
+
+
+def test_more_than_the_test_part_holds_uses_it_all_and_says_so(monge_, trained, tmp_path):
+    out = tmp_path / "r.npy"
+    code, text, _ = monge_("reconstruct", trained, "-n", 1000, "--out", out)
+    assert code == 0
+    assert "has 297 samples" in text
+    assert len(np.load(out)) == 297
+
+
+def test_compare_makes_a_figure_and_a_table(monge_, trained, tmp_path):
+    out = tmp_path / "out"
+    assert monge_("compare", trained, trained, "--out", out)[0] == 0
+    Image.open(out / "compare.png").verify()
+    assert "test reconstruction" in (out / "compare.md").read_text()
+    assert json.loads((out / "compare.json").read_text())["mmd"]["steps"] == 20
+
+
+def test_the_report_is_one_page_that_needs_nothing_else(trained):
+    page = (trained / "report.html").read_text()
+    for part in ("curves", "reconstructions", "samples", "interpolations", "latent map", "neighbours"):
+        assert f"<h2>{part}</h2>" in page
+    assert "src=\"http" not in page
+    assert "href" not in page
+    assert page.count("data:image/png;base64,") == 6
+
+
+def test_lists(monge_):
+    code, text, _ = monge_("recipes")
+    assert code == 0
+    assert "wae-gan, aae" in text
+    assert "mnist" in monge_("data")[1]
+
+
+def test_distance(monge_, tmp_path):
+    x = np.random.default_rng(0).normal(size=(300, 2))
+    np.save(tmp_path / "x.npy", x)
+    np.savetxt(tmp_path / "y.csv", x[:200] + [3.0, 4.0], delimiter=",")
+    code, text, _ = monge_("distance", tmp_path / "x.npy", tmp_path / "y.csv", "--json")
+    result = json.loads(text)
+    assert code == 0
+    assert (result["n"], result["m"], result["d"]) == (300, 200, 2)
+    assert result["value"] == pytest.approx(5 / 2**0.5, rel=0.05)
+    text = monge_("distance", tmp_path / "x.npy", tmp_path / "y.csv", "--method", "mmd", "--json")[1]
+    assert json.loads(text)["value"] > 1
+
+
+def bad_commands(trained, tmp_path):
+    """name: (arguments, what the message must name)."""
+    out = ["--out", tmp_path / "new"]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "mixed").mkdir()
+    for i, size in enumerate([(8, 8)] * 4 + [(9, 9)]):
+        Image.new("L", size).save(tmp_path / "mixed" / f"{i}.png")
+    np.save(tmp_path / "small.npy", np.zeros((10, 2)))
+    np.save(tmp_path / "nan.npy", np.full((10, 2), np.nan))
+    return {
+        "unknown verb": (["fly"], "fly"),
+        "unknown flag": (["train", "vae", "--wings", "2"], "--wings"),
+        "wrong type": (["train", "vae", "--steps", "many"], "--steps"),
+        "missing out": (["sample", trained], "--out"),
+        "unknown recipe": (["train", "wae-xyz", *out], "`recipe`.*wae-mmd.*'wae-xyz'"),
+        "no recipe": (["train", *out], "`recipe` is missing"),
+        "unknown preset": (["train", "vae", "--preset", "huge", *out], "`preset`"),
+        "missing path": (["train", "vae", "--data", tmp_path / "none", *out], "none"),
+        "empty folder": (["train", "vae", "--data", tmp_path / "empty", *out], "holds no images"),
+        "image sizes": (["train", "vae", "--data", tmp_path / "mixed", *out], "give --size"),
+        "large batch": (["train", "vae", "--batch", "5000", *out], "`batch` is 5000"),
+        "batch of one": (["train", "vae", "--batch", "1", *out], "`batch`"),
+        "negative epochs": (["train", "vae", "--epochs", "-3", *out], "`epochs`.*-3"),
+        "zero steps": (["train", "vae", "--steps", "0", *out], "`steps`.*0"),
+        "both": (["train", "vae", "--steps", "3", "--epochs", "3", *out], "exclude"),
+        "nan rate": (["train", "vae", "--lr", "nan", *out], "`lr`"),
+        "negative weight": (["train", "wae-mmd", "--weight", "-1", *out], "`weight`"),
+        "bad setting": (["train", "vae", "--set", "training.speed=3", *out], "speed"),
+        "bad setting value": (["train", "vae", "--set", "training.lr=fast", *out], "'fast'"),
+        "setting without value": (["train", "vae", "--set", "seed", *out], "a.b=c"),
+        "device": (["train", "vae", "--device", "abacus", *out], "`device` 'abacus'"),
+        "existing run": (["train", "vae", "--out", trained], "exists already.*--resume"),
+        "resume nothing": (["train", "vae", "--resume"], "give --out"),
+        "resume changed": (
+            ["train", "wae-mmd", "--out", trained, "--resume", "--seed", "9"], "settings of seed",
+        ),
+        "resume another recipe": (
+            ["train", "vae", "--out", trained, "--resume"], "settings of recipe",
+        ),
+        "unwritable": (["train", "vae", "--out", tmp_path / "file" / "run"], "cannot be written"),
+        "proc": (["train", "vae", "--out", "/proc/monge-run"], "cannot be written"),
+        "no run": (["sample", tmp_path / "none", "--out", "x.png"], "no run directory"),
+        "suffix": (["sample", trained, "--out", tmp_path / "x.gif"], ".png or .npy"),
+        "no samples": (["sample", trained, "-n", "0", "--out", tmp_path / "x.png"], "`n`"),
+        "other shape": (
+            ["reconstruct", trained, "--data", tmp_path / "small.npy", "--out", tmp_path / "x.png"],
+            "shape",
+        ),
+        "one frame": (
+            ["interpolate", trained, "--frames", "1", "--out", tmp_path / "x.png"], "`frames`",
+        ),
+        "compare nothing": (["compare", "--out", tmp_path / "x"], "runs"),
+        "distance of nan": (["distance", tmp_path / "nan.npy", tmp_path / "small.npy"], "finite"),
+        "distance of text": (["distance", tmp_path / "file", tmp_path / "small.npy"], "file"),
+        "distance p": (
+            ["distance", tmp_path / "small.npy", tmp_path / "small.npy", "--p", "0.5"], "`p`",
+        ),
+    }  # fmt: skip
+
+
+BAD = (
+    "unknown verb", "unknown flag", "wrong type", "missing out", "unknown recipe", "no recipe",
+    "unknown preset", "missing path", "empty folder", "image sizes", "large batch",
+    "batch of one", "negative epochs", "zero steps", "both", "nan rate", "negative weight",
+    "bad setting", "bad setting value", "setting without value", "device", "existing run",
+    "resume nothing", "resume changed", "resume another recipe", "unwritable", "proc", "no run",
+    "suffix", "no samples", "other shape", "one frame", "compare nothing", "distance of nan",
+    "distance of text", "distance p",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_exit_code_two_and_nothing_written(
+    monge_, trained, tmp_path, name, monkeypatch
+):
+    argv, named = bad_commands(trained, tmp_path)[name]
+    monkeypatch.chdir(tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in (*tmp_path.rglob("*"), *trained.rglob("*"))}
+    code, out, err = monge_(*argv)
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert err.startswith("monge: error: ")
+    assert __import__("re").search(named, err), err
+    assert "Traceback" not in out + err
+    assert {p: p.stat().st_mtime_ns for p in (*tmp_path.rglob("*"), *trained.rglob("*"))} == before
+
+
+def test_every_bad_command_is_tried(trained, tmp_path):
+    assert set(BAD) == set(bad_commands(trained, tmp_path))
+
+
+def damage(path, name, content):
+    (path / name).write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ('{"recipe": "vae", "version": "9.1.0"}', "made by monge 9.1.0"),
+        ('{"recipe": "vae"}', "made by monge None"),
+        ('{"recipe": "vae", "wings": 2, "version": "0.1.0"}', "wings"),
+        ("{", "damaged config.json"),
+        ("[]", "damaged config.json"),
+    ],
+)
+def test_a_run_of_another_version_or_with_a_damaged_config_is_refused(
+    monge_, tmp_path, content, named
+):
+    (tmp_path / "config.json").write_text(content)
+    for argv in (
+        ("sample", tmp_path, "--out", tmp_path / "x.png"),
+        ("train", "vae", "--out", tmp_path, "--resume"),
+    ):
+        code, _, err = monge_(*argv)
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert named in err
+
+
+def test_a_damaged_checkpoint_is_named(monge_, trained, tmp_path):
+    import shutil
+
+    run = shutil.copytree(trained, tmp_path / "run")
+    file = next(run.glob("checkpoints/*/model.safetensors"))
+    content = bytearray(file.read_bytes())
+    content[1000] ^= 4
+    file.write_bytes(content)
+    code, _, err = monge_("sample", run, "--out", tmp_path / "x.png")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "model.safetensors is damaged" in err
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_a_run_that_fails_says_where_and_exits_with_one(monge_, tmp_path):
+    out = tmp_path / "run"
+    argv = ("train", "wae-mmd", "--steps", 50, "--out", out, "--lr", "1e30", *TINY)
+    code, _, err = monge_(*argv)
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert __import__("re").search(r"monge: error: step \d+: the term '\w+' is (nan|inf)", err)
+
+
+def test_help_is_instant_and_without_torch():
+    script = (
+        "import sys, time; t = time.perf_counter(); sys.argv = ['monge', '--help']\n"
+        "from monge import cli\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "train" in done.stdout
+
+
+def test_importing_the_library_costs_little_beside_torch():
+    """`import monge` loads no torch at all; everything below it, little more than torch."""
+    script = "import monge, sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
+    light = "import torch, monge, monge.models, monge.recipes, monge.transport, sys\n"
+    light += "assert not {'sklearn', 'matplotlib', 'ot', 'rich'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", light], check=True)
+
+
+def test_python_dash_m_is_the_same_program():
+    done = subprocess.run(
+        [sys.executable, "-m", "monge", "recipes"], capture_output=True, text=True, check=True
+    )
+    assert "wae-mmd" in done.stdout

@@ -1,0 +1,75 @@
+"""What machines do to a run: SIGKILL at random moments, SIGTERM, Ctrl-C."""
+
+import hashlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from monge.training import checkpoint
+
+STEPS = 1500
+
+
+def command(out, *more):
+    return [
+        sys.executable, "-m", "monge", "train", "wae-gan", "--out", str(out), "--steps", str(STEPS),
+        "--threads", "1", "--set", "training.checkpoint_seconds=0.2", "network.filters=4,8", *more,
+    ]  # fmt: skip
+
+
+def sha256(out):
+    folder = checkpoint.newest_first(out / "checkpoints")[0]
+    assert folder.name == f"step-{STEPS}"
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def steps(out):
+    found = checkpoint.newest_first(out / "checkpoints")
+    return int(found[0].name.removeprefix("step-")) if found else 0
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The sha256 of the weights of the run that nothing happened to."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    subprocess.run(command(out), check=True, capture_output=True)
+    return sha256(out)
+
+
+def test_killed_five_times_and_resumed_ends_with_the_same_bits(uninterrupted, tmp_path):
+    """SIGKILL at random moments, in imports, steps and checkpoint writes alike."""
+    out, moments = tmp_path / "killed", random.Random(0)
+    reached = []
+    for _ in range(5):
+        process = subprocess.Popen(command(out, "--resume"), stdout=subprocess.DEVNULL)
+        while steps(out) <= (reached[-1] if reached else 0) and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+        reached.append(steps(out))
+    assert 0 < reached[0] < reached[-1] < STEPS
+    subprocess.run(command(out, "--resume"), check=True, capture_output=True)
+    assert sha256(out) == uninterrupted
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_says_how_to_go_on_and_the_run_ends_with_the_same_bits(
+    uninterrupted, tmp_path, number, code
+):
+    out = tmp_path / "stopped"
+    process = subprocess.Popen(command(out), stderr=subprocess.PIPE, text=True)
+    while steps(out) == 0:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert len(err.splitlines()) == 1
+    assert f"saved step {steps(out)} of {STEPS}" in err
+    assert "--resume" in err
+    subprocess.run(command(out, "--resume"), check=True, capture_output=True)
+    assert sha256(out) == uninterrupted
