@@ -18,7 +18,9 @@ TINY = ["--set", "network.filters=4,8", "network.critic=16", "--latent", "3", "-
 def run(capsys, monkeypatch, *argv: str) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of the command line."""
     monkeypatch.setattr(sys, "argv", ["monge", *map(str, argv)])
-    monkeypatch.setattr(sys.modules["warnings"], "showwarning", sys.modules["warnings"].showwarning)
+    monkeypatch.setattr(
+        sys.modules["warnings"], "showwarning", sys.modules["warnings"].showwarning
+    )
     with pytest.raises(SystemExit) as stop:
         cli.main()
     out, err = capsys.readouterr()
@@ -125,9 +127,16 @@ def test_compare_makes_a_figure_and_a_table(monge_, trained, tmp_path):
 
 def test_the_report_is_one_page_that_needs_nothing_else(trained):
     page = (trained / "report.html").read_text()
-    for part in ("curves", "reconstructions", "samples", "interpolations", "latent map", "neighbours"):
+    for part in (
+        "curves",
+        "reconstructions",
+        "samples",
+        "interpolations",
+        "latent map",
+        "neighbours",
+    ):
         assert f"<h2>{part}</h2>" in page
-    assert "src=\"http" not in page
+    assert 'src="http' not in page
     assert "href" not in page
     assert page.count("data:image/png;base64,") == 6
 
@@ -142,13 +151,15 @@ def test_lists(monge_):
 def test_distance(monge_, tmp_path):
     x = np.random.default_rng(0).normal(size=(300, 2))
     np.save(tmp_path / "x.npy", x)
-    np.savetxt(tmp_path / "y.csv", x[:200] + [3.0, 4.0], delimiter=",")
+    np.savetxt(tmp_path / "y.csv", x[:200] + np.array([3.0, 4.0]), delimiter=",")
     code, text, _ = monge_("distance", tmp_path / "x.npy", tmp_path / "y.csv", "--json")
     result = json.loads(text)
     assert code == 0
     assert (result["n"], result["m"], result["d"]) == (300, 200, 2)
     assert result["value"] == pytest.approx(5 / 2**0.5, rel=0.05)
-    text = monge_("distance", tmp_path / "x.npy", tmp_path / "y.csv", "--method", "mmd", "--json")[1]
+    text = monge_("distance", tmp_path / "x.npy", tmp_path / "y.csv", "--method", "mmd", "--json")[
+        1
+    ]
     assert json.loads(text)["value"] > 1
 
 
@@ -198,7 +209,7 @@ def bad_commands(trained, tmp_path):
         "suffix": (["sample", trained, "--out", tmp_path / "x.gif"], ".png or .npy"),
         "no samples": (["sample", trained, "-n", "0", "--out", tmp_path / "x.png"], "`n`"),
         "other shape": (
-            ["reconstruct", trained, "--data", tmp_path / "small.npy", "--out", tmp_path / "x.png"],
+            ["reconstruct", trained, "--out", "x.png", "--data", tmp_path / "small.npy"],
             "shape",
         ),
         "one frame": (
@@ -301,7 +312,9 @@ def test_help_is_instant_and_without_torch():
         "except SystemExit: pass\n"
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert "train" in done.stdout
 
 

@@ -13,7 +13,9 @@ Y = torch.rand(4, 1, 3, 3, dtype=torch.float64)
 
 
 def by_hand(f):
-    return torch.tensor([sum(f(a, b) for a, b in zip(x, y)) for x, y in zip(X.flatten(1), Y.flatten(1))])
+    return torch.tensor(
+        [sum(f(a, b) for a, b in zip(x, y)) for x, y in zip(X.flatten(1), Y.flatten(1))]
+    )
 
 
 COSTS = {

@@ -65,7 +65,12 @@ def test_published_sets_with_their_official_test_part(real_data, name, monkeypat
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
-    return b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}i", *array.shape) + array.tobytes()
+    return (
+        b"\0\0\x08"
+        + bytes([array.ndim])
+        + struct.pack(f">{array.ndim}i", *array.shape)
+        + array.tobytes()
+    )
 
 
 IMAGES = np.arange(6 * 4 * 4, dtype=np.uint8).reshape(6, 4, 4)
@@ -86,7 +91,10 @@ def test_idx_is_read_back(tmp_path, zipped):
         (b"\x89PNG", "magic 89504e47"),
         (b"\0\0\x08\x03\0\0\0\x06", "header is cut short"),
         (b"\0\0\x08\x01" + struct.pack(">i", -5), "impossible idx dimensions"),
-        (b"\0\0\x08\x03" + struct.pack(">3i", 2**31 - 1, 2**31 - 1, 9), "impossible idx dimensions"),
+        (
+            b"\0\0\x08\x03" + struct.pack(">3i", 2**31 - 1, 2**31 - 1, 9),
+            "impossible idx dimensions",
+        ),
         (idx_bytes(IMAGES)[:-1], "only 95 of the 96 bytes"),
         (idx_bytes(IMAGES) + b"!", "more than the 96 bytes"),
     ],
@@ -126,7 +134,8 @@ def test_a_folder_of_idx_files_is_a_data_set(tmp_path):
 def test_download_is_checked_and_kept(tmp_path, monkeypatch):
     origin = write_set(tmp_path / "origin")
     sums = tuple(
-        hashlib.md5((origin / f"{stem}.gz").read_bytes()).hexdigest() for stem in idx.FILES.values()
+        hashlib.md5((origin / f"{stem}.gz").read_bytes()).hexdigest()
+        for stem in idx.FILES.values()
     )
     monkeypatch.delenv("MONGE_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -206,14 +215,18 @@ DAMAGED = {
     "zeros": bytes(100),
     "empty": b"",
     "text": b"not an image",
-    "flipped": (lambda b: b[:40] + bytes([b[40] ^ 255]) + b[41:])(png(Image.fromarray(gradient()))),
+    "flipped": (lambda b: b[:40] + bytes([b[40] ^ 255]) + b[41:])(
+        png(Image.fromarray(gradient()))
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
 def test_one_damaged_image_in_two_hundred_is_named_in_one_warning(tmp_path, kind):
     path = folder(tmp_path, 199, bad__png=DAMAGED[kind])
-    with pytest.warns(UserWarning, match=r"1 of 200 images in .* could not be read: bad.png") as seen:
+    with pytest.warns(
+        UserWarning, match=r"1 of 200 images in .* could not be read: bad.png"
+    ) as seen:
         source = load(DataConfig(str(path)))
     assert len(seen) == 1
     assert len(source.train) + len(source.test) == 199

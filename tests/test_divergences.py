@@ -169,7 +169,9 @@ def test_unbiased_mmd_does_not_depend_on_the_batch_size_in_expectation():
     mmd = MMD(multiscale_imq(6.0))
 
     def mean_and_error(n, draws):
-        values = torch.stack([mmd(torch.randn(n, 3), torch.randn(n, 3) + 0.5) for _ in range(draws)])
+        values = torch.stack(
+            [mmd(torch.randn(n, 3), torch.randn(n, 3) + 0.5) for _ in range(draws)]
+        )
         return values.mean(), values.std() / math.sqrt(draws)
 
     (small, e1), (large, e2) = mean_and_error(8, 600), mean_and_error(80, 100)

@@ -12,7 +12,9 @@ def test_draws_depend_on_seed_step_and_purpose_only():
     again = Draws(0, 5, 6)
     assert torch.equal(first.normal("codes", like), again.normal("codes", like))
     others = [Draws(1, 5, 6), Draws(0, 6, 6)]
-    assert all(not torch.equal(again.normal("codes", like), d.normal("codes", like)) for d in others)
+    assert all(
+        not torch.equal(again.normal("codes", like), d.normal("codes", like)) for d in others
+    )
     assert not torch.equal(again.normal("codes", like), again.normal("prior", like))
 
 

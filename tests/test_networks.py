@@ -1,5 +1,7 @@
 """Shapes for every image size, no useless bias, and batch normalisation as torch has it."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -39,7 +41,7 @@ def test_images_too_small_for_the_halvings_are_refused():
 def test_no_layer_has_a_bias_before_batch_normalisation():
     for network in (conv_encoder((1, 28, 28), 8, (4, 8)), conv_decoder((1, 28, 28), 8, (4, 8))):
         layers = list(network)
-        for layer, following in zip(layers, layers[1:]):
+        for layer, following in pairwise(layers):
             if isinstance(following, BatchNorm):
                 assert layer.bias is None
 

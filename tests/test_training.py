@@ -85,7 +85,7 @@ def test_inner_steps_on_batches_of_their_own_leave_the_model_alone():
 
 
 def test_the_shared_batch_shows_the_critic_the_pair_of_the_outer_step():
-    """With one batch, the critic sees the very codes and prior draws that the model is judged on."""
+    """With one batch, the critic sees the codes and prior draws that the model is judged on."""
     seen = []
 
     class Spy(JensenShannon):
@@ -143,7 +143,7 @@ def test_memory_is_flat_over_a_thousand_steps():
     logged = [trainer.step([x]) for _ in range(20)]
     before = tensors()
     for _ in range(1000):
-        logged = logged[1:] + [trainer.step([x])]
+        logged = [*logged[1:], trainer.step([x])]
     assert tensors() == before
 
 
@@ -211,7 +211,9 @@ def test_halved_precision_keeps_divergences_in_float32():
 # Batches
 
 
-@pytest.mark.parametrize(("n", "size"), [(10, 5), (11, 5), (12, 5), (14, 5), (5, 5), (6, 5), (7, 2)])
+@pytest.mark.parametrize(
+    ("n", "size"), [(10, 5), (11, 5), (12, 5), (14, 5), (5, 5), (6, 5), (7, 2)]
+)
 def test_an_epoch_visits_each_sample_once_in_batches_of_two_or_more(n, size):
     batches = Batches(n, size, seed=0)
     for epoch in range(3):

@@ -14,7 +14,6 @@ from monge.config import Config, NetworkConfig
 from monge.divergences import MMD, Divergence, SlicedWasserstein
 from monge.kernels import IMQ, RBF, Energy, Laplace, RationalQuadratic, multiscale_imq
 from monge.models import Model
-from monge.networks import mlp
 from monge.recipes import build
 
 DIM = 3
@@ -61,7 +60,9 @@ DIVERGENCES = {
 RECIPES = ("wae-mmd", "wae-gan", "swae", "vae")
 
 
-def model(recipe: str, kind: str = "image", shape: tuple[int, ...] = (1, 8, 8), **changes) -> Model:
+def model(
+    recipe: str, kind: str = "image", shape: tuple[int, ...] = (1, 8, 8), **changes
+) -> Model:
     """A small untrained model of a recipe."""
     network = NetworkConfig(filters=(4, 8), hidden=(16,), critic=(16,))
     config = Config(recipe=recipe, network=network, latent=DIM, **changes)

@@ -6,6 +6,8 @@ hands each its own rows. With parameters' gradients averaged over processes, as 
 is the gradient of the divergence of the global batch.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -34,6 +36,25 @@ class _Gather(torch.autograd.Function):
         gradient = gradients[0].contiguous()
         dist.all_reduce(gradient)
         return gradient[ctx.rank :: ctx.count], None
+
+
+def global_size(n: int) -> int:
+    """The size of the global batch of which this process has n rows."""
+    if world()[1] == 1:
+        return n
+    sizes = torch.tensor([n])
+    dist.all_reduce(sizes)
+    return int(sizes)
+
+
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Replaces each gradient by its mean over the processes."""
+    _, count = world()
+    if count > 1:
+        for p in parameters:
+            if p.grad is not None:
+                dist.all_reduce(p.grad)
+                p.grad /= count
 
 
 def gather(x: Tensor, total: int) -> Tensor:

@@ -20,7 +20,7 @@ from monge.data.source import as_floats
 from monge.draws import Draws
 from monge.errors import FailedRun
 from monge.models import Model, Pass
-from monge.training.distributed import gather, world
+from monge.training.distributed import average_gradients, gather, global_size, world
 
 
 @contextlib.contextmanager
@@ -108,15 +108,8 @@ class Trainer:
 
     def _draws(self, batch: Tensor, step: int | str) -> Draws:
         rank, count = world()
-        total = len(batch)
-        if count > 1:
-            sizes = torch.tensor([total])
-            torch.distributed.all_reduce(sizes)
-            total = int(sizes)
-        return Draws(
-            self.seed, step, total,
-            rank=rank, world=count, device=self.device,
-        )  # fmt: skip
+        total = global_size(len(batch))
+        return Draws(self.seed, step, total, rank=rank, world=count, device=self.device)
 
     def _pass(self, batch: Tensor, draws: Draws) -> Pass:
         half = self.config.precision == "bf16"
@@ -134,26 +127,24 @@ class Trainer:
         divergence = self.model.divergence
         assert isinstance(divergence, Learned)
         assert self.inner is not None
-        x, y = (sample.detach() for sample in pair)
+        (x, y), share = self._shown((pair[0].detach(), pair[1].detach()), draws)
         with draws.stream("inner"):
-            loss = divergence.inner_loss(x, y)
+            loss = share * divergence.inner_loss(x, y)
         self._check({"inner": loss})
         self.inner.zero_grad()
         loss.backward()
+        average_gradients(self.divergence_parameters)
         self.inner.step()
         divergence.project_()
         return loss.detach()
 
     def _outer_step(self, result: Pass, draws: Draws) -> dict[str, Tensor]:
-        terms, (x, y) = result
-        # a local mean over n_r of n rows, averaged over K processes, weighs n_r K / n
-        share = len(x) * draws.world / draws.total
-        loss = torch.stack([term * share for term in terms.values()]).sum()
+        terms, pair = result
+        loss = self._share(pair, draws) * sum(terms.values(), pair[0].new_zeros(()))
         divergence = self.model.divergence
         with frozen(self.divergence_parameters, self.divergence_buffers):
             if divergence is not None:
-                if not divergence.additive:
-                    x, y, share = gather(x, draws.total), gather(y, draws.total), 1.0
+                (x, y), share = self._shown(pair, draws)
                 with draws.stream("divergence"):
                     value = divergence(x, y)
                 terms = {**terms, "divergence": value}
@@ -162,8 +153,20 @@ class Trainer:
             self._check(terms)
             self.outer.zero_grad()
             loss.backward()
+        average_gradients(self.parameters)
         self.outer.step()
         return {name: term.detach() for name, term in terms.items()}
+
+    def _share(self, pair: tuple[Tensor, Tensor], draws: Draws) -> float:
+        """The weight of a local mean over n_r of n rows, averaged over K processes: n_r K / n."""
+        return len(pair[0]) * draws.world / draws.total
+
+    def _shown(self, pair: tuple[Tensor, Tensor], draws: Draws):
+        """What the divergence sees, and its weight: own rows if it is additive, else all rows."""
+        assert self.model.divergence is not None
+        if self.model.divergence.additive:
+            return pair, self._share(pair, draws)
+        return (gather(pair[0], draws.total), gather(pair[1], draws.total)), 1.0
 
     def _check(self, terms: dict[str, Tensor]) -> None:
         if math.isfinite(sum(float(term.detach()) for term in terms.values())):
