@@ -17,7 +17,8 @@ STEPS = 1500
 def command(out, *more):
     return [
         sys.executable, "-m", "monge", "train", "wae-gan", "--out", str(out),
-        "--steps", str(STEPS), "--threads", "1", "--set", "training.checkpoint_seconds=0.2", "network.filters=4,8", *more,
+        "--steps", str(STEPS), "--threads", "1",
+        "--set", "training.checkpoint_seconds=0.2", "network.filters=4,8", *more,
     ]  # fmt: skip
 
 
