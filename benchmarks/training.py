@@ -13,6 +13,7 @@ import argparse
 import importlib.util
 import json
 import logging
+import os
 import statistics
 import tempfile
 import time
@@ -70,6 +71,7 @@ def pythae(images: Tensor) -> Callable[[], None]:
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
 
     logging.disable(logging.WARNING)
+    os.environ["TQDM_DISABLE"] = "1"
 
     class Encoder(BaseEncoder):
         def __init__(self):

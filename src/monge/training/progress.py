@@ -4,7 +4,10 @@ import sys
 import time
 from collections.abc import Mapping
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 PLAIN_SECONDS = 10.0
 
@@ -15,36 +18,36 @@ class Display:
     def __init__(self, start: int, steps: int, per_epoch: int, quiet: bool = False):
         self.start, self.steps, self.per_epoch, self.quiet = start, steps, per_epoch, quiet
         self.began = self.shown = time.monotonic()
-        self.bar: Progress | None = None
+        self.live: Live | None = None
         if not quiet and sys.stdout.isatty():
-            self.bar = Progress(
-                TextColumn("{task.completed}/{task.total}"),
-                BarColumn(bar_width=24),
-                TimeRemainingColumn(),
-                TextColumn("{task.description}"),
-            )
+            rate = TextColumn("{task.description}")
+            self.bar = Progress(MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), rate)
             self.task = self.bar.add_task("", total=steps, completed=start)
+            self.live = Live(self.bar, refresh_per_second=4)
 
     def __enter__(self) -> "Display":
-        if self.bar:
-            self.bar.start()
+        if self.live:
+            self.live.start()
         return self
 
     def __exit__(self, *_) -> None:
-        if self.bar:
-            self.bar.stop()
+        if self.live:
+            self.live.stop()
 
     def update(self, step: int, rate: float, terms: Mapping[str, float]) -> None:
         """Called at each logged step."""
         if self.quiet:
             return
         numbers = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
-        text = f"epoch {step / self.per_epoch:.2f}  {rate:,.0f} samples/s  {numbers}"
+        speed, epoch = f"{rate:,.0f} samples/s", f"epoch {step / self.per_epoch:.2f}"
         now = time.monotonic()
-        if self.bar:
-            self.bar.update(self.task, completed=step, description=text)
+        if self.live:
+            self.bar.update(self.task, completed=step, description=speed)
+            self.live.update(Group(self.bar, Text(f"{epoch}  {numbers}")))
         elif now - self.shown >= PLAIN_SECONDS or step == self.steps:
             self.shown = now
             left = (now - self.began) / (step - self.start) * (self.steps - step)
             clock = f"{int(left) // 60}:{int(left) % 60:02d}"
-            print(f"step {step}/{self.steps}  left {clock}  {text}", flush=True)
+            print(
+                f"step {step}/{self.steps}  left {clock}  {speed}  {epoch}  {numbers}", flush=True
+            )
