@@ -52,7 +52,7 @@ def bare(images: Tensor) -> Callable[[], None]:
 
 def ours(recipe: str, images: Tensor) -> Callable[[], None]:
     """A recipe as `monge train` runs it, without logs and checkpoints."""
-    model = build(Config(recipe=recipe, latent=LATENT).settled("image", SHAPE, "benchmark"))
+    model = build(Config(recipe=recipe, latent=LATENT).settled("image", SHAPE, len(images)))
     trainer, batches = Trainer(model), Batches(len(images), BATCH, seed=0)
 
     def epoch():

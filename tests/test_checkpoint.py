@@ -5,8 +5,10 @@ import json
 import pickle
 import random
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from zoo import RECIPES
@@ -141,7 +143,8 @@ def test_resuming_falls_back_to_the_newest_checkpoint_that_verifies(tmp_path):
     damaged = bytearray(end)
     damaged[-1] ^= 1
     (newest / "model.safetensors").write_bytes(damaged)
-    monge.fit("wae-mmd", "digits", config(steps=6), path, resume=True, quiet=True)
+    with pytest.warns(UserWarning, match="model.safetensors is damaged.*using step-3"):
+        monge.fit("wae-mmd", "digits", config(steps=6), path, resume=True, quiet=True)
     assert weights(path) == end
 
 
@@ -149,7 +152,8 @@ def test_resuming_without_any_valid_checkpoint_starts_over_to_the_same_end(copy)
     end = weights(copy)
     for folder in checkpoint.newest_first(copy / "checkpoints"):
         (folder / "manifest.json").unlink()
-    monge.fit("wae-gan", "digits", config(epochs=1), copy, resume=True, quiet=True)
+    with pytest.warns(UserWarning, match="starting at step 0"):
+        monge.fit("wae-gan", "digits", config(epochs=1), copy, resume=True, quiet=True)
     assert weights(copy) == end
 
 
@@ -188,14 +192,14 @@ def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(copy):
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(copy, monkeypatch):
     """A full disk in the middle of the write."""
-    write = checkpoint._write
+    write = checkpoint.write_synced
 
     def full(path, content):
         if path.name == "training.json":
             raise OSError(28, "No space left on device")
         write(path, content)
 
-    monkeypatch.setattr(checkpoint, "_write", full)
+    monkeypatch.setattr(checkpoint, "write_synced", full)
     trainer = monge.training.Trainer(monge.load(copy))
     trainer.position = 99
     with pytest.raises(FailedRun, match="No space left"):
@@ -227,3 +231,59 @@ def test_a_model_of_ones_own_is_trained_in_place(tmp_path):
     assert not torch.equal(next(mine.parameters()), before)
     with pytest.raises(ValueError, match="model of your own"):
         monge.load(tmp_path / "run")
+
+
+def test_what_a_resumed_run_leaves_open_stays_as_it_was(tmp_path):
+    """A weight that was set is kept, not replaced by the default."""
+    given = dataclasses.replace(config(steps=2), weight=5.0)
+    monge.fit("wae-mmd", "digits", given, tmp_path / "run", quiet=True)
+    run = monge.fit(
+        "wae-mmd", "digits", config(steps=3), tmp_path / "run", resume=True, quiet=True
+    )
+    assert run.config.weight == run.model.weight == 5.0
+
+
+def test_resuming_on_other_data_is_refused_and_leaves_the_run_alone(tmp_path):
+    table, random = tmp_path / "x.csv", np.random.default_rng(0)
+    np.savetxt(table, random.normal(size=(400, 3)), delimiter=",")
+    monge.fit("swae", table, config(steps=2), tmp_path / "run", quiet=True)
+    for shape, named in (((400, 4), "shape"), ((500, 3), "samples")):
+        np.savetxt(table, random.normal(size=shape), delimiter=",")
+        with pytest.raises(ValueError, match=f"other settings of {named}"):
+            monge.fit("swae", table, config(steps=3), tmp_path / "run", resume=True, quiet=True)
+        assert monge.load(tmp_path / "run").sample(2).shape == (2, 3)
+
+
+def test_a_run_cannot_be_resumed_to_an_earlier_step(copy):
+    before = (copy / "config.json").read_text()
+    with pytest.raises(ValueError, match=r"`steps` is 3, but .* has reached 5"):
+        monge.fit("wae-gan", "digits", config(steps=3), copy, resume=True, quiet=True)
+    assert (copy / "config.json").read_text() == before
+
+
+def test_a_folder_of_other_things_is_no_run_to_resume(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds no run to resume"):
+        monge.fit("vae", "digits", config(steps=1), tmp_path, resume=True, quiet=True)
+
+
+def test_the_recipe_may_be_named_by_the_config_alone(tmp_path):
+    given = dataclasses.replace(config(steps=1), recipe="vae")
+    run = monge.fit(config=given, out=tmp_path / "run", quiet=True)
+    assert run.config.recipe == "vae"
+
+
+@pytest.mark.parametrize("n", [4, 12, 35, 55])
+@pytest.mark.parametrize("shape", [(8, 8), (3,)])
+def test_the_smallest_data_get_a_report(tmp_path, n, shape):
+    array = np.random.default_rng(0).random((n, *shape), dtype=np.float32)
+    run = monge.fit("wae-mmd", array, config(steps=2, batch=2), tmp_path / "run", quiet=True)
+    assert run.report.exists()
+
+
+def test_training_goes_on_outside_the_main_thread(tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(
+            monge.fit, "swae", "digits", config(steps=2), tmp_path / "run", quiet=True
+        )
+    assert done.result().report.exists()

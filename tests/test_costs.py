@@ -72,3 +72,9 @@ def test_cross_entropy_refuses_targets_outside_the_unit_interval(shift):
 def test_unlike_shapes_are_refused_instead_of_broadcast():
     with pytest.raises(ValueError, match="must have the shape of `x`"):
         SquaredL2()(torch.zeros(4, 1, 8, 8), torch.zeros(4, 64))
+
+
+def test_learned_sigma_can_come_back_from_below_its_floor():
+    likelihood = GaussianLikelihood(1e-4, learned=True)
+    likelihood(X.float(), Y.float()).mean().backward()
+    assert likelihood.log_sigma.grad < 0

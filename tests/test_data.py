@@ -348,9 +348,12 @@ def test_a_constant_column_has_deviation_one():
         (np.full((10, 2), np.nan), "must be finite, got 20"),
         (np.zeros((3, 2)), "at least 4"),
         (np.zeros((10, 5, 5, 5)), "has shape"),
-        (np.zeros(10), "has shape"),
+        (np.zeros((10, 2, 5, 5)), "has shape"),
+        (np.full((10, 2), 1e300), "beyond float32"),
+        (1.7e9 + np.arange(20.0).reshape(10, 2), "column 0 varies by less"),
         (np.full((10, 1, 4, 4), 2.0), r"must lie in \[0, 1\]"),
-        (np.array([["a", "b"]] * 10), "must hold numbers"),
+        (np.array([["a", "b"]] * 10), "must hold real numbers"),
+        (np.zeros((10, 2), complex), "must hold real numbers"),
     ],
 )
 def test_bad_arrays_are_named(array, reason):
@@ -388,3 +391,71 @@ def test_missing_and_empty_paths_are_named(tmp_path):
         load(DataConfig(str(tmp_path / "nowhere")))
     with pytest.raises(ValueError, match="holds no images"):
         load(DataConfig(str(tmp_path)))
+
+
+def test_labels_of_any_type_become_classes(tmp_path):
+    (tmp_path / "x.csv").write_text(
+        "Class,a\n" + "".join(f"{'cat' if i % 2 else 'dog'},{i}\n" for i in range(20))
+    )
+    source = load(DataConfig(str(tmp_path / "x.csv")))
+    assert torch.equal(source.train_labels, (source.train[:, 0] % 2 == 0).long())
+    with pytest.raises(ValueError, match="labels that are NaN"):
+        from_array(np.zeros((10, 2)), np.full(10, np.nan))
+
+
+def test_a_first_row_with_a_number_is_no_header(tmp_path):
+    (tmp_path / "x.csv").write_text("NA,5\n" + "1,2\n" * 10)
+    with pytest.raises(ValueError, match="could not convert string 'NA'"):
+        load(DataConfig(str(tmp_path / "x.csv")))
+
+
+def test_a_validation_part_is_neither_trained_nor_tested_on_beside_a_test_part(tmp_path):
+    x = np.arange(40, dtype=np.float32).reshape(20, 2)
+    parts = np.repeat(["train", "val", "test"], [10, 5, 5])
+    source = from_array(x, parts=parts)
+    assert (len(source.train), source.test.tolist()) == (10, x[15:].tolist())
+    source = from_array(x[:15], parts=parts[:15])
+    assert source.test.tolist() == x[10:15].tolist()
+
+
+def test_a_folder_around_the_parts_changes_nothing(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for part, count in (("train", 6), ("val", 3), ("test", 4)):
+            for i in range(count):
+                archive.writestr(f"all/{part}/{i}.png", png(Image.fromarray(gradient())))
+    source = load(DataConfig(str(tmp_path / "x.zip")))
+    assert (len(source.train), len(source.test)) == (6, 4)
+    assert source.train_labels is None
+
+
+def test_an_encrypted_archive_is_a_clear_error(tmp_path):
+    """The flag bit alone makes zipfile refuse to read without a password."""
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for i in range(5):
+            archive.writestr(f"{i}.png", png(Image.fromarray(gradient())))
+    content = bytearray((tmp_path / "x.zip").read_bytes())
+    for at in range(len(content) - 4):
+        if content[at : at + 4] == b"PK\x01\x02":
+            content[at + 8] |= 1
+        elif content[at : at + 4] == b"PK\x03\x04":
+            content[at + 6] |= 1
+    (tmp_path / "x.zip").write_bytes(content)
+    with pytest.raises(ValueError, match=r"5 of 5 images .* could not be read"):
+        load(DataConfig(str(tmp_path / "x.zip")))
+
+
+def test_a_transparent_colour_is_laid_over_white():
+    content = png(Image.fromarray(np.zeros((4, 4), np.uint8)), transparency=0)
+    assert (decode(content, DataConfig()) == 255).all()
+
+
+def test_flags_for_images_are_refused_where_they_would_be_ignored():
+    with pytest.raises(ValueError, match="`size` has no meaning for 'digits'"):
+        load(DataConfig("digits", size=16))
+
+
+def test_one_published_set_does_not_pass_for_another(tmp_path):
+    write_set(tmp_path / "mnist")
+    assert load(DataConfig("mnist", dir=str(tmp_path / "mnist"))).shape == (1, 4, 4)
+    with pytest.raises(ValueError, match="holds no fashion-mnist"):
+        load(DataConfig("fashion-mnist", dir=str(tmp_path / "mnist")))

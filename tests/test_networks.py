@@ -89,3 +89,13 @@ def test_mlp_has_no_activation_at_the_end():
     network = mlp([3, 8, 2])
     assert [type(layer).__name__ for layer in network] == ["Linear", "ReLU", "Linear"]
     assert network(torch.randn(5, 3)).shape == (5, 2)
+
+
+def test_laws_leave_the_reduced_precision_of_their_network():
+    """In bfloat16 the KL of a nearly standard normal law would be off by a fifth."""
+    mean, log_variance = torch.full((1, 4), 0.02), torch.full((1, 4), 0.02)
+    exact = Normal(mean, log_variance).kl_to(1.0)
+    law = Normal(mean.bfloat16(), log_variance.bfloat16())
+    assert law.kl_to(1.0).dtype == torch.float32
+    torch.testing.assert_close(law.kl_to(1.0), exact, rtol=0.02, atol=0)
+    assert Dirac(mean.double()).mean.dtype == torch.float64

@@ -162,3 +162,15 @@ def test_bad_input_on_the_line_is_named(arguments, word):
 def test_order_below_one_is_refused():
     with pytest.raises(ValueError, match="`p`"):
         sliced_wasserstein(torch.zeros(2, 2), torch.zeros(2, 2), p=0.5)
+
+
+@pytest.mark.parametrize("n", [7, 10, 33])
+def test_repeating_a_sample_changes_nothing_in_float32(n):
+    """Equal levels of two sizes must be equal numbers, or values far apart meet."""
+    u = 10 * torch.randn(n)
+    assert wasserstein_1d(u, u.repeat_interleave(3)) == 0
+
+
+def test_equal_values_share_out_their_images():
+    image = quantile_map(torch.tensor([1.0, 1.0]), torch.tensor([5.0, 0.0]))
+    assert image.tolist() == [0.0, 5.0]

@@ -66,7 +66,7 @@ def model(
     """A small untrained model of a recipe."""
     network = NetworkConfig(filters=(4, 8), hidden=(16,), critic=(16,))
     config = Config(recipe=recipe, network=network, latent=DIM, **changes)
-    return build(config.settled(kind, shape, "test"))
+    return build(config.settled(kind, shape, 100))
 
 
 def pair(n: int = 7, m: int = 7, shift: float = 0.7) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,7 @@
 """Checks at the public doors: a ValueError names the argument, the value and the way out."""
 
 import math
+import operator
 
 import torch
 from torch import Tensor
@@ -15,9 +16,13 @@ def positive(name: str, value: float) -> float:
 
 def dimension(name: str, value: int) -> int:
     """`value`, if it is an integer of at least 1."""
-    if not (isinstance(value, int) and value >= 1):
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
         raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}")
-    return value
+    return number
 
 
 def order(p: float) -> float:
@@ -57,3 +62,16 @@ def sample_pair(x: Tensor, y: Tensor, least: int = 1) -> tuple[Tensor, Tensor]:
             f"{tuple(x.shape)} on {x.device} and {tuple(y.shape)} on {y.device}"
         )
     return x.reshape(len(x), -1), y.reshape(len(y), -1)
+
+
+def weights(name: str, w: Tensor, count: int) -> Tensor:
+    r"""`w` (\*, count), if it is at least 0 and sums to 1 over its last dimension."""
+    floating(name, w)
+    if w.shape[-1:] != (count,):
+        raise ValueError(
+            f"`{name}` must hold a weight for each of the {count} values, got {tuple(w.shape)}"
+        )
+    total = w.detach().double().sum(-1)
+    if not (torch.all(w >= 0) and torch.allclose(total, torch.ones_like(total), atol=1e-5)):
+        raise ValueError(f"`{name}` must be at least 0 and sum to 1: divide it by its sum")
+    return w

@@ -7,7 +7,9 @@ and SIGTERM, both with the run saved.
 
 import contextlib
 import dataclasses
+import errno
 import io
+import itertools
 import json
 import re
 import sys
@@ -111,8 +113,6 @@ class Train:
         config = stored or Config()
         if self.recipe is not None:
             config = dataclasses.replace(config, recipe=self.recipe)
-        if self.epochs is not None and self.steps is not None:
-            raise ValueError("`epochs` and `steps` exclude each other: give one of them")
         if self.epochs is not None or self.steps is not None:
             config = override(config, "training.epochs", None)
             config = override(config, "training.steps", None)
@@ -172,7 +172,7 @@ class Reconstruct:
         model, x = _test_samples(self.path, self.data, self.n)
         with evaluating(model):
             y = model.reconstruct(x)
-        _save(self.out, y, lambda: pictures.reconstructions(model, x))
+        _save(self.out, y, lambda: pictures.reconstructions(x, y))
 
 
 @dataclass(frozen=True)
@@ -196,12 +196,11 @@ class Interpolate:
             raise ValueError(
                 f"`n` must be at least 1 and `frames` at least 2, got {self.n} and {self.frames}"
             )
-        from monge import pictures
+        from monge import pictures, report
 
         model, x = _test_samples(self.path, self.data, 2 * self.n)
-        x = x[: len(x) // 2 * 2]
-        frames = pictures.interpolate(model, x[::2], x[1::2], self.frames)
-        _save(self.out, frames, lambda: pictures.interpolations(model, x, self.frames))
+        frames = report.paired(model, x, self.frames)
+        _save(self.out, frames, lambda: pictures.interpolations(frames, self.frames))
 
 
 @dataclass(frozen=True)
@@ -264,14 +263,7 @@ class Distance:
     """One JSON object in place of a line."""
 
     def run(self) -> None:
-        import torch
-
-        from monge.data import arrays
-
-        x, y = (
-            torch.from_numpy(arrays.read(path)[0].astype("float64")).flatten(1)
-            for path in (self.a, self.b)
-        )
+        x, y = _sample(self.a), _sample(self.b)
         began = time.perf_counter()
         value = self._sliced(x, y) if self.method == "sliced" else self._mmd(x, y)
         result = {
@@ -293,12 +285,13 @@ class Distance:
         )
 
     def _mmd(self, x, y) -> float:
-        from monge.checks import finite
         from monge.divergences import MMD
         from monge.kernels import multiscale_imq
 
-        spread = 2 * float(finite("b", y).var(0, correction=0).sum())
-        return float(MMD(multiscale_imq(spread))(finite("a", x), y))
+        spread = 2 * float(y.var(0, correction=0).sum())
+        if not spread > 0:
+            raise ValueError(f"`b` {str(self.b)!r} holds one point only: no scale for the kernel")
+        return float(MMD(multiscale_imq(spread))(x, y))
 
 
 def _check_out(out: Path) -> None:
@@ -315,14 +308,25 @@ def _save(out: Path, samples, picture) -> None:
         np.save(content, samples.numpy())
     else:
         picture().save(content, "PNG")
+    from monge.files import write_whole
+
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        partial = out.with_name(f".{out.name}.part")
-        partial.write_bytes(content.getvalue())
-        partial.rename(out)
+        write_whole(out, content.getvalue())
     except OSError as error:
         raise ValueError(f"`out` {str(out)!r} cannot be written: {error}") from None
     print(out)
+
+
+def _sample(path: Path):
+    """The samples of a file as rows (n, d) in float64; uint8 images in [0, 1]."""
+    import torch
+
+    from monge.data import arrays
+
+    kind, samples = arrays.normalised(arrays.read(path).samples, str(path))
+    scale = 255.0 if kind == "image" and samples.dtype == "uint8" else 1.0
+    return torch.from_numpy(samples.astype("float64")).flatten(1) / scale
 
 
 def _test_samples(path: Path, data: str | None, n: int):
@@ -337,8 +341,9 @@ def _test_samples(path: Path, data: str | None, n: int):
     run = Run(path)
     if not isinstance(run.model, AutoEncoder):
         raise ValueError(f"`run` {str(path)!r} ({run.config.recipe}) has no encoder")
-    source = run.source
-    if data is not None:
+    if data is None:
+        source = run.source
+    else:
         source = load(dataclasses.replace(run.config.data, name=data))
         if source.shape != run.config.shape:
             raise ValueError(
@@ -370,11 +375,17 @@ def parse(argv: list[str]) -> Verb:
     except SystemExit as stop:
         if stop.code == 0:
             raise
-        lines = [line.strip("│ \n") for line in complaint.getvalue().splitlines()[1:]]
-        rule = next((i for i, line in enumerate(lines) if re.fullmatch(r"[─╰╯]+", line)), None)
+        # a title, with or without a box around, then the reason up to the next rule
+        lines = [line.strip("│| \n") for line in complaint.getvalue().splitlines()[1:]]
+        rest = itertools.dropwhile(_is_rule, lines)
+        reason = " ".join(itertools.takewhile(lambda line: not _is_rule(line), rest))
         verb = f"monge {argv[0]}" if argv[0].isalpha() else "monge"
-        reason = " ".join(" ".join(lines[:rule]).split()).partition(" Got errors")[0]
+        reason = " ".join(reason.split()).partition(" Got errors")[0]
         raise ValueError(f"{reason}: see {verb} --help") from None
+
+
+def _is_rule(line: str) -> bool:
+    return re.fullmatch(r"[─╰╯+-]*", line) is not None
 
 
 def _warn(message, category, filename, lineno, file=None, line=None) -> None:
@@ -384,13 +395,18 @@ def _warn(message, category, filename, lineno, file=None, line=None) -> None:
 def main() -> None:
     """The console script."""
     warnings.showwarning = _warn
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     code, complaint = 0, None
     try:
         parse(sys.argv[1:]).run()
     except ValueError as error:
         code, complaint = 2, f"error: {error}"
-    except (FailedRun, OSError) as error:
+    except FailedRun as error:
         code, complaint = 1, f"error: {error}"
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT)
+        code, complaint = 1 if full else 2, f"error: {error}"
     except Interrupted as error:
         code, complaint = 128 + error.number, str(error)
     except KeyboardInterrupt:

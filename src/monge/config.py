@@ -8,6 +8,8 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from monge import __version__
+
 RECIPES = {
     "wae-mmd": "Wasserstein auto-encoder, codes matched to the prior by MMD (multi-scale IMQ)",
     "wae-gan": "Wasserstein auto-encoder, codes matched by a latent critic (Jensen-Shannon)",
@@ -15,6 +17,8 @@ RECIPES = {
     "vae": "variational auto-encoder, Gaussian decoder with learned variance",
 }
 ALIASES = {"aae": "wae-gan"}
+
+PUBLISHED = ("mnist", "fashion-mnist")
 
 DATA = {
     "digits": "1,797 real 8×8 digits, embedded; the last 297 are the test part (scikit-learn)",
@@ -44,7 +48,7 @@ class DataConfig:
 
     def __post_init__(self):
         # a run is found again from wherever it is opened
-        if self.name not in (*DATA, "array"):
+        if self.name not in (*DATA, "array", ""):
             object.__setattr__(self, "name", os.path.abspath(os.path.expanduser(self.name)))
         if self.dir is not None:
             object.__setattr__(self, "dir", os.path.abspath(os.path.expanduser(self.dir)))
@@ -107,6 +111,8 @@ class Config:
     """What the data are; read from them."""
     shape: tuple[int, ...] | None = None
     """Shape of one sample; read from the data."""
+    samples: int | None = None
+    """How many training samples there are; read from the data."""
     version: str | None = None
 
     def __post_init__(self):
@@ -130,14 +136,34 @@ class Config:
         ):  # fmt: skip
             _demand(value is None or value >= 1, name, value, "at least 1")
         _demand(t.batch >= 2, "batch", t.batch, "at least 2: divergences compare samples")
-        for name, value in (("lr", t.lr), ("inner_lr", t.inner_lr)):
+        for name, value in (
+            ("lr", t.lr),
+            ("inner_lr", t.inner_lr),
+            ("checkpoint_seconds", t.checkpoint_seconds),
+        ):
             _demand(value > 0 and math.isfinite(value), name, value, "positive and finite")
+        _demand(t.epochs is None or t.steps is None, "epochs", t.epochs, "left out beside `steps`")
+        betas = len(t.betas) == 2 and all(0 <= beta < 1 for beta in t.betas)
+        _demand(betas, "betas", t.betas, "two numbers in [0, 1)")
+        net = self.network
+        _demand(len(net.filters) > 0, "filters", net.filters, "at least one number")
+        for name, sizes in (
+            ("filters", net.filters),
+            ("hidden", net.hidden),
+            ("critic", net.critic),
+        ):
+            _demand(all(size >= 1 for size in sizes), name, sizes, "numbers of at least 1")
+        _demand(self.device.split(":")[0] in ("cpu", "cuda", "mps"), "device", self.device,
+                "cpu, cuda, cuda:1, … or mps")  # fmt: skip
+        weighted = self.recipe in RELATIVE_WEIGHTS or self.recipe == "custom"
+        _demand(weighted or self.weight is None, "weight", self.weight,
+                f"left out for {self.recipe}, which has no divergence")  # fmt: skip
         _demand(self.weight is None or (self.weight >= 0 and math.isfinite(self.weight)),
                 "weight", self.weight, "at least 0 and finite")  # fmt: skip
         return self
 
-    def settled(self, kind: str, shape: tuple[int, ...], version: str) -> "Config":
-        """With everything filled in that depends on the data, samples of `shape`."""
+    def settled(self, kind: str, shape: tuple[int, ...], samples: int) -> "Config":
+        """With everything filled in that depends on the data: `samples` of `shape` to train on."""
         d = math.prod(shape)
         latent = self.latent
         if latent is None:
@@ -148,9 +174,13 @@ class Config:
         t = self.training
         if t.epochs is None and t.steps is None:
             t = dataclasses.replace(t, steps=3000)
+        data = self.data
+        if data.name in PUBLISHED and data.dir is None:
+            data = dataclasses.replace(data, dir=os.environ.get("MONGE_DATA"))
         return dataclasses.replace(
-            self, kind=kind, shape=shape, latent=latent, weight=weight, training=t, version=version
-        )
+            self, kind=kind, shape=shape, samples=samples, latent=latent, weight=weight,
+            data=data, training=t, version=__version__,
+        )  # fmt: skip
 
     def to_json(self) -> str:
         """The config as JSON text."""

@@ -94,8 +94,10 @@ class GaussianLikelihood(Cost):
         self.log_sigma = nn.Parameter(torch.tensor(math.log(sigma)), requires_grad=learned)
 
     def between(self, x: Tensor, y: Tensor) -> Tensor:
-        # a floor of e^-7 ≈ 0.001, a quarter of a grey level: constant data must not send σ to 0
-        log_sigma = self.log_sigma.clamp(min=-7.0).to(x.dtype)
+        # A floor of e^-7 ≈ 0.001, a quarter of a grey level: constant data must not send σ to 0.
+        # Below it the gradient is that at the floor, so that σ can come back.
+        floored = self.log_sigma + (self.log_sigma.clamp(min=-7.0) - self.log_sigma).detach()
+        log_sigma = floored.to(x.dtype)
         squared = (x - y).square().sum(1) * (-2 * log_sigma).exp()
         return 0.5 * squared + x.shape[1] * (log_sigma + 0.5 * math.log(2 * math.pi))
 

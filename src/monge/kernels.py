@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from monge.checks import positive
+from monge.numerics import root
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
@@ -138,12 +139,6 @@ class Energy(Kernel):
 
     def of_squared(self, squared: Tensor) -> Tensor:
         return -root(squared)
-
-
-def root(squared: Tensor) -> Tensor:
-    """√squared, with gradient 0 at 0."""
-    zero = squared == 0
-    return torch.where(zero, 1.0, squared).sqrt().masked_fill(zero, 0.0)
 
 
 def multiscale_imq(base: float) -> Kernel:

@@ -56,7 +56,7 @@ class Model(nn.Module, abc.ABC):
                 on the batches in which they are decoded.
             prior: draws the codes in place of the model's own prior.
         """
-        device = next(self.decoder.parameters()).device
+        device = next(self.parameters(), torch.empty(0)).device
         codes = (prior or self.prior).sample(dimension("n", n), generator).to(device)
         with evaluating(self):
             return torch.cat([self.decode(z) for z in codes.split(500)])
@@ -75,6 +75,15 @@ class AutoEncoder(Model):
     def reconstruct(self, x: Tensor) -> Tensor:
         """G at the mean of Q(Z|x)."""
         return self.decode(self.encode(x).mean)
+
+    def interpolate(self, x: Tensor, y: Tensor, count: int = 10) -> Tensor:
+        r"""Decoded straight lines between the mean codes of x and y, both (n, \*).
+
+        Returns `count` frames a line, both ends included, (n · count, \*).
+        """
+        a, b = self.encode(x).mean[:, None], self.encode(y).mean[:, None]
+        t = torch.linspace(0, 1, count, device=a.device, dtype=a.dtype)[None, :, None]
+        return self.decode(torch.lerp(a, b, t).flatten(0, 1))
 
 
 class WAE(AutoEncoder):
@@ -120,8 +129,9 @@ class WAE(AutoEncoder):
 class VAE(AutoEncoder):
     r"""Variational auto-encoder: min E[-log p(X|Z)] + beta · E KL(Q(Z|X), P_Z), Z ~ Q(Z|X).
 
-    With beta = 1 the sum of the terms is the negative evidence lower bound, in nats. There is
-    no divergence to train on; the pair (codes, prior draws) makes D(Q_Z, P_Z) a metric.
+    With beta = 1 the sum of the terms is the negative evidence lower bound, in nats of the units
+    in which the likelihood sees x. There is no divergence to train on; the pair (codes, prior
+    draws) makes D(Q_Z, P_Z) a metric.
 
     Arguments:
         encoder: x (n, *) to a `Normal` law of codes.

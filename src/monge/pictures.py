@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from monge.data import Source, as_floats
-from monge.models import AutoEncoder, evaluating
 
 WIDEST = 900
 BLUE, ORANGE, GREY = "#1f77b4", "#ff7f0e", "#b8b8b8"
@@ -46,9 +46,9 @@ def _rendered(figure: Figure) -> Image.Image:
 
 def _plane(x: Tensor) -> tuple[Tensor, Tensor]:
     """The mean of a sample (n, d) and its first two principal directions (d, 2)."""
-    mean = x.mean(0)
-    if x.shape[1] <= 2:
-        return torch.zeros_like(mean), torch.eye(x.shape[1], max(2, x.shape[1]))[:, :2].to(x)
+    mean, d = x.mean(0), x.shape[1]
+    if d <= 2 or len(x) < 2:
+        return torch.zeros_like(mean), torch.eye(d, max(2, d))[:, :2].to(x)
     return mean, torch.linalg.svd(x - mean, full_matrices=False).Vh[:2].T
 
 
@@ -76,8 +76,15 @@ def latent_map(codes: Tensor, prior: Tensor, labels: Tensor | None) -> Image.Ima
     if labels is None:
         axes.scatter(a, b, s=6, color=BLUE, label="test codes", linewidths=0)
     else:
-        marks = axes.scatter(a, b, s=6, c=labels.numpy(), cmap="tab10", linewidths=0)
-        figure.colorbar(marks, ax=axes, label="class of the test codes")
+        count = int(labels.max()) + 1
+        most = max(count, 10)
+        cmap = colormaps["tab10" if count <= 10 else "hsv"].resampled(most)
+        marks = axes.scatter(
+            a, b, s=6, c=labels.numpy(), cmap=cmap, vmin=-0.5, vmax=most - 0.5, linewidths=0
+        )  # fmt: skip
+        ticks = range(count) if count <= 20 else None
+        bar = figure.colorbar(marks, ax=axes, label="class of the test codes", ticks=ticks)
+        bar.ax.set_ylim(-0.5, count - 0.5)
     axes.legend(loc="upper right", frameon=False, markerscale=2)
     axes.set_aspect("equal", "datalim")
     axes.set_xlabel("first principal direction of the codes")
@@ -112,28 +119,17 @@ def apart(count: int, n: int) -> Tensor:
     return torch.linspace(0, n - 1, min(count, n)).long()
 
 
-def reconstructions(model: AutoEncoder, x: Tensor, columns: int = 8) -> Image.Image:
-    """Each sample of x beside its reconstruction; for vectors, both in one plane."""
-    with evaluating(model):
-        y = model.reconstruct(x)
+def reconstructions(x: Tensor, y: Tensor, columns: int = 8) -> Image.Image:
+    """Each sample of x beside its reconstruction in y; for vectors, both in one plane."""
     if x.ndim == 2:
         return scatter([("test", x, GREY), ("reconstruction", y, BLUE)], "reconstructions")
     return grid(torch.stack([x, y], 1).flatten(0, 1), columns)
 
 
-def interpolate(model: AutoEncoder, start: Tensor, end: Tensor, count: int = 10) -> Tensor:
-    r"""Decoded lines between the codes of start and end, both (n, \*): (n · count, \*)."""
-    with evaluating(model):
-        a, b = model.encode(start).mean, model.encode(end).mean
-        t = torch.linspace(0, 1, count)[None, :, None].to(a)
-        return model.decode(torch.lerp(a[:, None], b[:, None], t).flatten(0, 1))
-
-
-def interpolations(model: AutoEncoder, x: Tensor, count: int = 10) -> Image.Image:
-    """A row for each pair of successive samples of x (2n, …), the line between them decoded."""
-    frames = interpolate(model, x[::2], x[1::2], count)
+def interpolations(frames: Tensor, count: int) -> Image.Image:
+    """Lines of `count` frames each, a row a line; for vectors, all frames in one plane."""
     if frames.ndim == 2:
-        return scatter([("interpolation", frames, BLUE), ("ends", x, ORANGE)], "interpolations")
+        return scatter([("interpolation", frames, BLUE)], "interpolations")
     return grid(frames, count)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from monge.adversarial import JensenShannon
-from monge.config import ALIASES, Config
+from monge.config import Config
 from monge.costs import GaussianLikelihood, Scaled, SquaredL2
 from monge.divergences import MMD, SlicedWasserstein
 from monge.kernels import multiscale_imq
@@ -32,11 +32,16 @@ class Parts:
 
     def __init__(self, config: Config, moments: tuple[torch.Tensor, torch.Tensor] | None = None):
         if config.shape is None or config.latent is None:
-            raise ValueError("`config` must be settled: use config.settled(kind, shape, version)")
+            raise ValueError("`config` must be settled: use config.settled(kind, shape, samples)")
         self.config, self.shape, self.latent = config, config.shape, config.latent
-        self.weight = 0.0 if config.weight is None else config.weight
         self.tabular = config.kind == "vector"
         self.moments = moments or (torch.zeros(self.shape), torch.ones(self.shape))
+
+    @property
+    def weight(self) -> float:
+        if self.config.weight is None:
+            raise ValueError("`weight` is missing in the configuration: give λ")
+        return self.config.weight
 
     @property
     def prior(self) -> Prior:
@@ -117,7 +122,6 @@ def build(config: Config, moments: tuple[torch.Tensor, torch.Tensor] | None = No
     Raises:
         ValueError: for a recipe that does not exist.
     """
-    name = ALIASES.get(config.recipe, config.recipe)
-    if name not in RECIPES:
-        raise ValueError(f"`recipe` must be one of {', '.join(RECIPES)}, got {name!r}")
-    return RECIPES[name](Parts(config, moments))
+    if config.recipe not in RECIPES:
+        raise ValueError(f"`recipe` must be one of {', '.join(RECIPES)}, got {config.recipe!r}")
+    return RECIPES[config.recipe](Parts(config, moments))

@@ -18,12 +18,12 @@ from monge import pictures
 from monge.config import RECIPES
 from monge.data import as_floats
 from monge.divergences import MMD
-from monge.draws import generator
+from monge.draws import generator, stream
+from monge.files import write_whole
 from monge.kernels import multiscale_imq
 from monge.models import AutoEncoder, evaluating
 from monge.runs import Run
 from monge.training import checkpoint
-from monge.training.checkpoint import write_whole
 
 CAPTIONS = {
     "curves": "Every term over the steps: as logged, and its running mean.",
@@ -37,12 +37,6 @@ CAPTIONS = {
 MOST_CODES = 2000
 
 
-def codes_of(model: AutoEncoder, x: Tensor) -> Tensor:
-    """The means of Q(Z|x) for samples as they are stored, (n, dim)."""
-    with evaluating(model):
-        return torch.cat([model.encode(as_floats(part)).mean for part in x.split(500)])
-
-
 def measure(run: Run) -> dict[str, float]:
     """What a run is summed up by, on its test part.
 
@@ -50,53 +44,62 @@ def measure(run: Run) -> dict[str, float]:
     unbiased multi-scale MMD² between draws of Q_Z and of the prior, its floor the same between
     two samples of the prior, all of one size.
     """
-    model, x = run.model, run.source.test
-    assert isinstance(model, AutoEncoder)
-    with evaluating(model):
-        errors = torch.cat([
-            (as_floats(part) - model.reconstruct(as_floats(part))).square().flatten(1).sum(1)
-            for part in x.split(500)
-        ])  # fmt: skip
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(run.config.seed)
-            codes = model.encode(as_floats(x[:MOST_CODES])).rsample()
-    one, two = (
-        model.prior.sample(len(codes), generator(run.config.seed, "report", i)) for i in (0, 1)
-    )
-    mmd = MMD(multiscale_imq(model.prior.spread))
     rows = run.metrics()
     last = rows[-1] if rows else {"step": 0, "seconds": 0.0}
     seen = last["step"] * run.config.training.batch
-    return {
-        "test reconstruction": float(errors.mean()),
-        "MMD² of codes": float(mmd(codes, one)),
-        "its floor": float(mmd(two, one)),
-        "n of codes": len(codes),
+    result = {
         "steps": last["step"],
         "training seconds": last["seconds"],
         "samples per second": seen / last["seconds"] if last["seconds"] else 0.0,
     }
+    return result if not isinstance(run.model, AutoEncoder) else _errors(run, run.model) | result
+
+
+def _errors(run: Run, model: AutoEncoder) -> dict[str, float]:
+    x, seed = run.source.test, run.config.seed
+    errors, codes = [], []
+    with evaluating(model), stream(seed, "report codes"):
+        for part in map(as_floats, x.split(500)):
+            law = model.encode(part)
+            errors.append((part - model.decode(law.mean)).square().flatten(1).sum(1))
+            codes.append(law.rsample())
+    drawn = torch.cat(codes)[:MOST_CODES]
+    one, two = (model.prior.sample(len(drawn), generator(seed, "report", i)) for i in (0, 1))
+    mmd = MMD(multiscale_imq(model.prior.spread))
+    return {
+        "test reconstruction": float(torch.cat(errors).mean()),
+        "MMD² of codes": float(mmd(drawn, one)),
+        "its floor": float(mmd(two, one)),
+        "n of codes": len(drawn),
+    }
+
+
+def paired(model: AutoEncoder, x: Tensor, count: int) -> Tensor:
+    """The lines between successive samples of x, an odd last one left out."""
+    with evaluating(model):
+        return model.interpolate(x[0 : len(x) // 2 * 2 : 2], x[1::2], count)
 
 
 def draw_all(run: Run) -> dict[str, Image.Image]:
     """The pictures of a run, by name."""
-    model, source = run.model, run.source
-    assert isinstance(model, AutoEncoder)
-    test = as_floats(source.test[pictures.apart(32, len(source.test))])
-    if source.kind == "vector":
-        test = as_floats(source.test[:1000])
-    drawn = model.sample(
-        64 if source.kind == "image" else 1000, generator(run.config.seed, "look")
-    )
-    codes = codes_of(model, source.test[:MOST_CODES])
-    prior = model.prior.sample(len(codes), generator(run.config.seed, "map"))
-    labels = None if source.test_labels is None else source.test_labels[: len(codes)]
-    made = {
-        "reconstructions": pictures.reconstructions(model, test),
-        "samples": pictures.samples(drawn, source),
-        "interpolations": pictures.interpolations(model, test[:16]),
-        "latent_map": pictures.latent_map(codes, prior, labels),
-    }
+    model, source, seed = run.model, run.source, run.config.seed
+    count = 64 if source.kind == "image" else 1000
+    drawn = model.sample(count, generator(seed, "look"))
+    made = {"samples": pictures.samples(drawn, source)}
+    if isinstance(model, AutoEncoder):
+        test = source.test[
+            pictures.apart(32 if source.kind == "image" else 1000, len(source.test))
+        ]
+        x = as_floats(test)
+        with evaluating(model):
+            y = model.reconstruct(x)
+            parts = source.test[:MOST_CODES].split(500)
+            codes = torch.cat([model.encode(as_floats(part)).mean for part in parts])
+        prior = model.prior.sample(len(codes), generator(seed, "map"))
+        labels = None if source.test_labels is None else source.test_labels[: len(codes)]
+        made["reconstructions"] = pictures.reconstructions(x, y)
+        made["interpolations"] = pictures.interpolations(paired(model, x[:16], 10), 10)
+        made["latent_map"] = pictures.latent_map(codes, prior, labels)
     if source.kind == "image":
         made["neighbours"] = pictures.neighbours(drawn[:10], source.train)
     if rows := run.metrics():
@@ -152,29 +155,38 @@ def compare(runs: Sequence[Run], out: Path) -> list[Path]:
                 f"`run` {str(run.path)!r} holds {run.config.kind}s of shape {run.config.shape}, "
                 f"the first {first.kind}s of {first.shape}: compare image runs of one shape"
             )
-    columns = []
+    columns, table = [], []
     for run in runs:
         model, test = run.model, run.source.test
-        assert isinstance(model, AutoEncoder)
+        if not isinstance(model, AutoEncoder):
+            raise ValueError(f"`run` {str(run.path)!r} ({run.config.recipe}) has no encoder")
         x = as_floats(test[pictures.apart(32, len(test))])
+        with evaluating(model):
+            y = model.reconstruct(x)
+        drawn = model.sample(64, generator(first.seed, "look"))
         columns.append([
-            pictures.interpolations(model, x[:16], 8),
-            pictures.reconstructions(model, x),
-            pictures.samples(model.sample(64, generator(first.seed, "look"))),
+            pictures.interpolations(paired(model, x[:16], 8), 8),
+            pictures.reconstructions(x, y),
+            pictures.samples(drawn),
         ])  # fmt: skip
-    table = {run.name: {"recipe": run.config.recipe, **measure(run)} for run in runs}
-    heads = ["run", *next(iter(table.values()))]
-    lines = [heads, ["---"] * len(heads)]
-    for name, row in table.items():
-        numbers = [v if isinstance(v, str) else f"{v:,.4g}" for v in row.values()]
-        lines.append([name, *numbers])
-    out.mkdir(parents=True, exist_ok=True)
-    files = [out / "compare.png", out / "compare.md", out / "compare.json"]
-    heading = [f"{run.name} ({run.config.recipe})" for run in runs]
-    _tabulate(columns, heading).save(files[0], "PNG")
-    files[1].write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))
-    files[2].write_text(json.dumps(table, indent=2) + "\n")
-    return files
+        table.append({"run": run.name, "recipe": run.config.recipe, **measure(run)})
+    lines = [list(table[0]), ["---"] * len(table[0])]
+    lines += [[v if isinstance(v, str) else f"{v:,.4g}" for v in row.values()] for row in table]
+    picture = io.BytesIO()
+    heads = [f"{run.name} ({run.config.recipe})" for run in runs]
+    _tabulate(columns, heads).save(picture, "PNG", optimize=True)
+    contents = {
+        "compare.png": picture.getvalue(),
+        "compare.md": "".join(f"| {' | '.join(line)} |\n" for line in lines),
+        "compare.json": json.dumps(table, indent=2) + "\n",
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            write_whole(out / name, content)
+    except OSError as error:
+        raise ValueError(f"`out` {str(out)!r} cannot be written: {error}") from None
+    return [out / name for name in contents]
 
 
 def _tabulate(columns: list[list[Image.Image]], heads: list[str]) -> Image.Image:

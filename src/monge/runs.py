@@ -12,6 +12,7 @@ from monge.data import load as load_data
 from monge.models import Model
 from monge.recipes import build
 from monge.training import checkpoint
+from monge.training.loop import read_metrics
 
 
 class Run:
@@ -40,10 +41,7 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The logged rows."""
-        file = self.path / "metrics.jsonl"
-        return (
-            [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-        )
+        return read_metrics(self.path)
 
     @functools.cached_property
     def model(self) -> Model:
@@ -52,7 +50,9 @@ class Run:
 
     @functools.cached_property
     def source(self) -> Source:
-        """The data of the run."""
+        """The data of the run; a ValueError if it was fitted to an array in memory."""
+        if self.config.data.name == "array":
+            raise ValueError(f"`run` {str(self.path)!r} was fitted to an array: give its data")
         return load_data(self.config.data)
 
 
@@ -71,7 +71,10 @@ def read_config(path: Path) -> Config:
             f"`run` {str(path)!r} was made by monge {made_by}, this is {monge.__version__}: "
             f"install monge=={made_by} to use it"
         )
-    return Config.from_json(text).check()
+    try:
+        return Config.from_json(text).check()
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"`run` {str(path)!r} has a damaged config.json: {error}") from None
 
 
 def load(run_directory: str | Path) -> Model:

@@ -3,27 +3,27 @@
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-import monge
 from monge import report
-from monge.config import Config
+from monge.config import Config, override
 from monge.data import Batches, Source, load
 from monge.data.arrays import from_array
 from monge.draws import stream
+from monge.files import write_whole
 from monge.models import Model
 from monge.recipes import build
 from monge.runs import Run, read_config
 from monge.training import loop
-from monge.training.checkpoint import write_whole
 from monge.training.trainer import Trainer
 
 
 def fit(
-    model_or_recipe: Model | str = "wae-mmd",
+    model_or_recipe: Model | str | None = None,
     data: str | Path | np.ndarray | Tensor | Source | None = None,
     config: Config | None = None,
     out: str | Path | None = None,
@@ -34,13 +34,15 @@ def fit(
     """Trains a model and writes a run directory with checkpoints, metrics, pictures and report.
 
     Arguments:
-        model_or_recipe: a recipe's name, or a model of your own, which is trained in place.
+        model_or_recipe: a recipe's name, or a model of your own, which is trained in place; by
+            default the recipe of `config`.
         data: a name or path as on the command line, an array, or a `Source`; by default what
             `config.data` names.
-        config: everything else; its recipe and data name give way to the two before.
+        config: everything else.
         out: the run directory, which must not exist yet unless `resume`; by default a new one
             under `runs/`.
-        resume: go on from the newest checkpoint in `out` that verifies, or start it.
+        resume: go on from the newest checkpoint in `out` that verifies, or start it. Epochs and
+            steps may grow; every other setting must be as it was, or None.
         quiet: show no progress.
 
     Returns:
@@ -49,41 +51,56 @@ def fit(
     Raises:
         ValueError: for bad arguments or data, before anything is written.
         FailedRun: if training cannot go on; the last good checkpoint is intact.
+        Interrupted: after SIGINT or SIGTERM, with the last step saved.
     """
-    custom = model_or_recipe if isinstance(model_or_recipe, Model) else None
-    config = config or Config()
-    recipe = "custom" if custom is not None else str(model_or_recipe)
-    config = dataclasses.replace(config, recipe=recipe)
-    if isinstance(data, (str, Path)):
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, name=str(data)))
-    elif data is not None:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, name="array"))
-    config.check()
+    config = _asked(model_or_recipe, data, config or Config())
     path = _directory(config, out, resume)
-    _use(config)
-
+    stored = read_config(path) if resume and (path / "config.json").exists() else None
+    if stored:
+        config = _onto(stored, config)
+        _same(stored, config, path)
+    _use(config.check())
     source = _source(data, config)
-    config = config.settled(source.kind, source.shape, monge.__version__)
+    config = config.settled(source.kind, source.shape, len(source.train))
+    if stored:
+        _same(stored, config, path)
     batches = Batches(len(source.train), config.training.batch, config.seed)
     epochs, steps = config.training.epochs, config.training.steps
     steps = steps if epochs is None else epochs * batches.per_epoch
     assert steps is not None, "a settled config has one of the two"
-    with stream(config.seed, "initial weights"):
-        model = build(config, source.moments()) if custom is None else custom
+
+    model = model_or_recipe
+    if not isinstance(model, Model):
+        with stream(config.seed, "initial weights"):
+            model = build(config, source.moments())
     model.to(config.device)
     trainer = Trainer(model, config.training, seed=config.seed, device=config.device)
-
-    _open(path, config)
-    seconds = loop.resume(trainer, path) if resume else 0.0
-    finished = trainer.position >= steps
-    samples = source.train.to(config.device)
+    seconds = loop.resume(trainer, path) if stored else 0.0
+    if steps < trainer.position:
+        raise ValueError(
+            f"`steps` is {steps}, but the run {str(path)!r} has reached {trainer.position}"
+        )
+    _write_config(path, config)
+    finished = trainer.position == steps
     model.train()
+    samples = source.train.to(config.device)
     loop.run(trainer, samples, batches, steps, path, seconds=seconds, quiet=quiet)
     run = Run(path)
     run.model, run.source = model.to("cpu").eval(), source
     if not (finished and run.report.exists()):
         report.write(run)
     return run
+
+
+def _asked(model_or_recipe: Model | str | None, data, config: Config) -> Config:
+    """The config with the recipe and the data that the other arguments name."""
+    if model_or_recipe is not None:
+        recipe = "custom" if isinstance(model_or_recipe, Model) else model_or_recipe
+        config = dataclasses.replace(config, recipe=recipe)
+    if data is not None:
+        name = str(data) if isinstance(data, (str, Path)) else "array"
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, name=name))
+    return config
 
 
 def _directory(config: Config, out: str | Path | None, resume: bool) -> Path:
@@ -95,36 +112,48 @@ def _directory(config: Config, out: str | Path | None, resume: bool) -> Path:
         numbers = (stem if i == 1 else f"{stem}-{i}" for i in range(1, 10**6))
         return next(p for p in (Path("runs") / name for name in numbers) if not p.exists())
     path = Path(out)
-    if not resume:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ValueError(
-                f"`out` {str(path)!r} exists already: go on with --resume or choose another"
-            )
-    elif (path / "config.json").exists():
-        stored = read_config(path)
-        if changed := _changes(stored, config):
-            raise ValueError(
-                f"`out` {str(path)!r} was started with other settings of {', '.join(changed)}: "
-                "a resumed run may only change epochs or steps"
-            )
+    if os.path.exists(path):  # unlike path.exists(), False for names that are too long
+        taken = not path.is_dir() or {p.name for p in path.iterdir()} - {".config.json.part"}
+        if taken and not (resume and (path / "config.json").exists()):
+            way = "it holds no run to resume" if resume else "go on with --resume"
+            raise ValueError(f"`out` {str(path)!r} exists already: {way}, or choose another")
     return path
 
 
-def _changes(stored: Config, given: Config) -> list[str]:
-    """Names of the settings that `given` sets and `stored` has otherwise."""
+def _leaves(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Every setting by its dotted path."""
+    leaves: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        nested = dataclasses.is_dataclass(value)
+        name = prefix + field.name
+        leaves |= _leaves(value, f"{name}.") if nested else {name: value}
+    return leaves
 
-    def flat(values: dict, prefix: str = "") -> dict:
-        out = {}
-        for name, value in values.items():
-            if isinstance(value, dict):
-                out |= flat(value, f"{prefix}{name}.")
-            else:
-                out[prefix + name] = value
-        return out
 
-    free = {"training.epochs", "training.steps", "version", "kind", "shape"}
-    old, new = flat(dataclasses.asdict(stored)), flat(dataclasses.asdict(given))
-    return [k for k, v in new.items() if k not in free and v is not None and v != old[k]]
+FREE = ("training.epochs", "training.steps")
+
+
+def _onto(stored: Config, given: Config) -> Config:
+    """`given`, with what it leaves open as it is stored."""
+    old = _leaves(stored)
+    if given.training.epochs is None and given.training.steps is None:
+        given = override(given, FREE[0], stored.training.epochs)
+        given = override(given, FREE[1], stored.training.steps)
+    for name, value in _leaves(given).items():
+        if value is None and name not in FREE:
+            given = override(given, name, old[name])
+    return given
+
+
+def _same(stored: Config, given: Config, path: Path) -> None:
+    old, new = _leaves(stored), _leaves(given)
+    changed = [name for name in old if name not in (*FREE, "version") and old[name] != new[name]]
+    if changed:
+        raise ValueError(
+            f"`out` {str(path)!r} was started with other settings of {', '.join(changed)}: "
+            "a resumed run may only change epochs or steps"
+        )
 
 
 def _use(config: Config) -> None:
@@ -142,14 +171,12 @@ def _source(data, config: Config) -> Source:
         return data
     if isinstance(data, Tensor):
         data = data.detach().cpu().numpy()
-    return from_array(data) if isinstance(data, np.ndarray) else load(config.data)
+    return load(config.data) if data is None or isinstance(data, (str, Path)) else from_array(data)
 
 
-def _open(path: Path, config: Config) -> None:
+def _write_config(path: Path, config: Config) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if not os.access(path, os.W_OK):
-            raise PermissionError("permission denied")
         write_whole(path / "config.json", config.to_json())
     except OSError as error:
         raise ValueError(f"`out` {str(path)!r} cannot be written: {error}") from None

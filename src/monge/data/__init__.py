@@ -1,5 +1,7 @@
 """Data: from a name, a path or an array to samples in memory, a held-out part kept apart."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 from monge.config import DATA, DataConfig
@@ -17,22 +19,35 @@ def load(config: DataConfig) -> Source:
         ValueError: for a name or path that is neither a data set nor readable, with the reason.
     """
     if config.name == "digits":
-        return arrays.digits()
+        return _unflagged(config, arrays.digits)
     if config.name in idx.DATASETS:
-        return idx.named(config.name, config.dir)
+        return _unflagged(config, lambda: idx.named(config.name, config.dir))
     path = Path(config.name)
-    if not path.exists():
+    if config.name == "" or not os.path.exists(path):
         raise ValueError(
             f"`data` {config.name!r} is neither a file or folder nor one of {', '.join(DATA)}"
         )
     if path.is_dir():
-        return idx.folder(path) if idx.is_idx_folder(path) else images.folder(path, config)
+        if idx.is_idx_folder(path):
+            return _unflagged(config, lambda: idx.folder(path))
+        return images.folder(path, config)
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz", ".csv"):
-        return arrays.load(path)
+        return _unflagged(config, lambda: arrays.load(path))
     if suffix == ".zip":
         return images.archive(path, config)
     raise ValueError(
         f"`data` {config.name!r} has an unknown kind {suffix!r}: give a folder or .zip of images, "
         "a folder of idx files, .npy, .npz or .csv"
     )
+
+
+def _unflagged(config: DataConfig, read: Callable[[], Source]) -> Source:
+    """`read()`, unless flags are given that only folders and archives of images heed."""
+    for name in ("size", "crop", "channels"):
+        if getattr(config, name) is not None:
+            raise ValueError(
+                f"`{name}` has no meaning for {config.name!r}: only folders and .zip archives of "
+                "images are cropped, resized and converted"
+            )
+    return read()

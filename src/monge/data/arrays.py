@@ -1,13 +1,31 @@
 """Arrays and tables: the embedded digits, .npy, .npz and .csv."""
 
+import struct
+import tokenize
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from monge.data.source import Source, split
+
+# what NumPy raises on damaged files
+DAMAGED = (
+    ValueError, OSError, EOFError, KeyError, TypeError, SyntaxError, MemoryError, RuntimeError,
+    IndexError, OverflowError, struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError,
+)  # fmt: skip
+
+
+class Content(NamedTuple):
+    """What a file of samples holds."""
+
+    samples: np.ndarray
+    labels: np.ndarray | None = None
+    parts: np.ndarray | None = None
+    """The part of each sample: train, test, …"""
 
 
 def digits() -> Source:
@@ -16,67 +34,99 @@ def digits() -> Source:
 
     bunch: Any = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
-    return split("digits", "image", images, bunch.target, np.arange(len(images)) >= 1500)
+    return split(
+        "digits", "image", images, bunch.target, np.repeat(["train", "test"], [1500, 297])
+    )
 
 
-def from_array(samples: np.ndarray, labels=None, test=None, name: str = "array") -> Source:
-    """A source from an array.
+def normalised(samples: np.ndarray, name: str) -> tuple[Literal["image", "vector"], np.ndarray]:
+    """The kind of an array's samples, and the array in the layout of that kind.
 
-    (n, d) are vectors; (n, h, w), (n, c, h, w) and (n, h, w, c) with c = 1 or 3 are images,
-    uint8 or floats in [0, 1].
+    (n,) and (n, d) are vectors; (n, h, w), (n, c, h, w) and (n, h, w, c) with c = 1 or 3 are
+    images, uint8 or floats in [0, 1], and become (n, c, h, w).
 
     Raises:
         ValueError: for other shapes, other ranges, NaN or infinity.
     """
-    samples = np.asarray(samples)
     if samples.dtype.kind not in "iufb":
-        raise ValueError(f"`data` {name!r} must hold numbers, got {samples.dtype}")
+        raise ValueError(f"{name!r} must hold real numbers, got {samples.dtype}")
     if samples.dtype.kind == "f" and not np.isfinite(samples).all():
         bad = int((~np.isfinite(samples)).sum())
-        raise ValueError(f"`data` {name!r} must be finite, got {bad} NaN or infinite values")
-    if samples.ndim == 2:
-        return split(name, "vector", samples.astype(np.float32), labels, test)
+        raise ValueError(f"{name!r} must be finite, got {bad} NaN or infinite values")
+    if samples.ndim in (1, 2):
+        return "vector", samples.reshape(len(samples), -1)
     if samples.ndim == 3 and samples.shape[-1] != 3:
         samples = samples[:, None]
     elif samples.ndim == 4 and samples.shape[-1] in (1, 3) and samples.shape[1] not in (1, 3):
         samples = np.moveaxis(samples, -1, 1)
     if samples.ndim != 4 or samples.shape[1] not in (1, 3):
         raise ValueError(
-            f"`data` {name!r} has shape {samples.shape}: give vectors (n, d) or images (n, h, w), "
+            f"{name!r} has shape {samples.shape}: give vectors (n, d) or images (n, h, w), "
             "(n, c, h, w) or (n, h, w, c) with c = 1 or 3"
         )
-    if samples.dtype != np.uint8:
-        if samples.size and (samples.min() < 0 or samples.max() > 1):
+    if samples.dtype != np.uint8 and samples.size and not 0 <= samples.min() <= samples.max() <= 1:
+        raise ValueError(
+            f"{name!r}: images that are not uint8 must lie in [0, 1], "
+            f"got [{samples.min():.4g}, {samples.max():.4g}]"
+        )
+    return "image", samples
+
+
+def from_array(samples: np.ndarray, labels=None, parts=None, name: str = "array") -> Source:
+    """A source from an array, as `normalised` reads it: images uint8 or float32, vectors float32.
+
+    Raises:
+        ValueError: also for values that float32 cannot hold apart.
+    """
+    kind, samples = normalised(np.asarray(samples), name)
+    if samples.dtype == np.uint8 and kind == "image":
+        return split(name, kind, np.ascontiguousarray(samples), labels, parts)
+    with np.errstate(over="ignore"):
+        single = np.ascontiguousarray(samples, dtype=np.float32)
+    if not np.isfinite(single).all():
+        raise ValueError(f"{name!r} holds values beyond float32, up to {abs(samples).max():.4g}")
+    if kind == "vector" and len(samples):
+        lost = (np.ptp(samples, 0) > 0) & (np.ptp(single, 0) == 0)
+        if lost.any():
             raise ValueError(
-                f"`data` {name!r}: images that are not uint8 must lie in [0, 1], "
-                f"got [{samples.min():.4g}, {samples.max():.4g}]"
+                f"{name!r}: column {int(lost.argmax())} varies by less than float32 can tell: "
+                "subtract its mean"
             )
-        samples = samples.astype(np.float32)
-    return split(name, "image", np.ascontiguousarray(samples), labels, test)
+    return split(name, kind, single, labels, parts)
 
 
 def load(path: Path) -> Source:
     """A source from a .npy, .npz or .csv file."""
-    samples, labels, test = read(path)
-    return from_array(samples, labels, test, path.name)
+    samples, labels, parts = read(path)
+    return from_array(samples, labels, parts, path.name)
 
 
-def read(path: Path) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Samples, labels and the mask of the test part of a file; the latter two may be absent."""
+def read(path: Path) -> Content:
+    """What a .npy, .npz or .csv file holds.
+
+    Raises:
+        ValueError: for another kind of file, or one that is damaged.
+    """
     reader = {".npy": _npy, ".npz": _npz, ".csv": _csv}.get(path.suffix.lower())
     if reader is None or not path.is_file():
         raise ValueError(f"{str(path)!r} is no file of samples: give a .npy, .npz or .csv file")
     try:
-        return reader(path)
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{str(path)!r} is not readable: {error}") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an empty table, which is refused by its size
+            return reader(path)
+    except DAMAGED as error:
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{str(path)!r} is not readable: {reason}") from None
 
 
-def _npy(path: Path):
-    return np.load(path, allow_pickle=False), None, None
+def _npy(path: Path) -> Content:
+    array = np.load(path, allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise ValueError("it holds several arrays: name it .npz")
+    return Content(array)
 
 
-def _npz(path: Path):
+def _npz(path: Path) -> Content:
     """Samples under the key `images` or `x`; optional `labels`, and `split` of train / test."""
     with np.load(path, allow_pickle=False) as archive:
         content = {key: archive[key] for key in archive.files}
@@ -84,26 +134,30 @@ def _npz(path: Path):
     if key is None:
         raise ValueError(f"of the keys {sorted(content)} none is images or x")
     for other in ("labels", "split"):
-        if other in content and content[other].shape != (len(content[key]),):
+        if other in content and content[other].shape != content[key].shape[:1]:
             raise ValueError(
-                f"{len(content[key])} {key} and {other} of shape {content[other].shape}"
+                f"{key} of shape {content[key].shape} and {other} of {content[other].shape}"
             )
-    test = content["split"] == "test" if "split" in content else None
-    return content[key], content.get("labels"), test
+    return Content(content[key], content.get("labels"), content.get("split"))
 
 
-def _csv(path: Path):
-    """A table of numbers, a row a sample; a header is optional, its column `label` is a class."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        cells = [cell.strip().strip('"') for cell in file.readline().split(",")]
-    header = not all(_is_number(cell) for cell in cells)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of an empty table, which is refused by its size
-        table = np.loadtxt(path, delimiter=",", skiprows=int(header), ndmin=2, dtype=np.float64)
-    if not (header and "label" in cells):
-        return table, None, None
-    column = cells.index("label")
-    return np.delete(table, column, axis=1), table[:, column], None
+def _csv(path: Path) -> Content:
+    """A table of numbers, a row a sample. A first row without any number is a header; its column
+    `label` or `class` holds classes of any type."""
+    options: dict[str, Any] = {"delimiter": ",", "quotechar": '"', "comments": None, "ndmin": 2}
+    with path.open(encoding="utf-8-sig") as file:
+        lines = file.readlines()
+    lines = [line for line in lines if line.strip()]
+    first = np.loadtxt(lines[:1], dtype=str, **options)[0] if lines else np.empty(0, str)
+    names = [cell.strip().lower() for cell in first]
+    if any(map(_is_number, names)) or not any(names):
+        return Content(np.loadtxt(lines, **options))
+    labelled = [i for i, name in enumerate(names) if name in ("label", "class")]
+    rest = [i for i in range(len(names)) if i not in labelled]
+    table = np.loadtxt(lines[1:], usecols=rest, **options)
+    if not labelled:
+        return Content(table)
+    return Content(table, np.loadtxt(lines[1:], usecols=labelled[:1], dtype=str, **options)[:, 0])
 
 
 def _is_number(cell: str) -> bool:

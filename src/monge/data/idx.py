@@ -64,7 +64,9 @@ def read(path: Path) -> np.ndarray:
                 count *= side
             if min(shape) < 1 or count > MOST_VALUES:
                 raise ValueError(f"{path}: impossible idx dimensions {shape}")
-            body = file.read(count + 1)
+            body = bytearray()  # in blocks: the header alone must not claim the memory
+            while len(body) <= count and (block := file.read(2**24)):
+                body += block
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: not readable: {error}") from None
     if len(body) != count:
@@ -105,8 +107,8 @@ def folder(path: Path, name: str | None = None) -> Source:
         raise ValueError(f"`data` {str(path)!r}: training and test images differ in size")
     images = np.concatenate([part["train-images"], part["test-images"]])[:, None]
     labels = np.concatenate([part["train-labels"], part["test-labels"]])
-    test = np.arange(len(images)) >= len(part["train-images"])
-    return split(name or path.name, "image", images, labels, test)
+    counts = [len(part["train-images"]), len(part["test-images"])]
+    return split(name or path.name, "image", images, labels, np.repeat(["train", "test"], counts))
 
 
 def named(name: str, directory: str | None) -> Source:
@@ -116,7 +118,9 @@ def named(name: str, directory: str | None) -> Source:
         cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "monge" / name
         download(name, cache)
         return folder(cache, name)
-    candidates = (Path(root) / name, Path(root))
+    candidates = [Path(root) / name]
+    if Path(root).name not in set(DATASETS) - {name}:  # mnist/ must not pass for fashion-mnist
+        candidates.append(Path(root))
     for candidate in candidates:
         if is_idx_folder(candidate):
             return folder(candidate, name)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from monge.config import DataConfig
-from monge.data.source import Source, split
+from monge.data.source import HELD_OUT_NAMES, Source, split
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -25,13 +25,14 @@ MOST_FAILURES = 0.01
 # what Pillow raises on damaged files, besides its own errors, which are OSErrors
 DAMAGED = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError,
-    MemoryError, struct.error, zlib.error, zipfile.BadZipFile, Image.DecompressionBombError,
+    MemoryError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile,
+    Image.DecompressionBombError,
 )  # fmt: skip
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
     """Any mode as 8-bit grey ("L") or colour ("RGB"); transparency is laid over white."""
-    if image.mode in ("L", "RGB"):
+    if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
     if image.mode == "1":
         return image.convert("L")
@@ -41,7 +42,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating point pixels have no known range")
     if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
-        grey = image.mode in ("LA", "La")
+        grey = image.mode in ("L", "LA", "La")
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("L" if grey else "RGB")
@@ -66,6 +67,10 @@ def decode(content: bytes, config: DataConfig) -> np.ndarray:
         image = image.crop((left, top, left + side, top + side))
     if config.size is not None and image.size != (config.size, config.size):
         image = image.resize((config.size, config.size), Image.Resampling.BILINEAR)
+    if max(image.size) > LARGEST_SIDE:
+        raise ValueError(
+            f"{image.width}×{image.height} pixels are over {LARGEST_SIDE} a side: give --size"
+        )
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
 
@@ -108,11 +113,6 @@ def _stack(names: list[str], pixels: list[np.ndarray], where: str) -> np.ndarray
             f"images in {where} differ in size: {names[0]} is {w0}×{h0}, {names[odd]} is "
             f"{w1}×{h1}: give --size to crop and resize them"
         )
-    if max(sizes[0]) > LARGEST_SIDE:
-        raise ValueError(
-            f"images in {where} are {sizes[0][1]}×{sizes[0][0]} pixels, over {LARGEST_SIDE}: "
-            "give --size to resize them"
-        )
     channels = max(len(p) for p in pixels)
     out = np.empty((len(pixels), channels, *sizes[0]), np.uint8)
     for i, p in enumerate(pixels):
@@ -120,29 +120,37 @@ def _stack(names: list[str], pixels: list[np.ndarray], where: str) -> np.ndarray
     return out
 
 
-def _labels(names: list[str]) -> np.ndarray | None:
-    """Classes from folder names below train/ and test/, if there are between 2 and 1,000."""
-    folders = [PurePosixPath(name).parts[:-1] for name in names]
-    inner = [parts[1:] if parts and parts[0] in ("train", "test") else parts for parts in folders]
-    classes, labels = np.unique(
-        [parts[0] if parts else "" for parts in inner], return_inverse=True
-    )
-    return labels if 2 <= len(classes) <= 1000 and "" not in classes else None
+def _parts_and_labels(names: list[str]) -> tuple[list[str] | None, list[str] | None]:
+    """What folders say: the part (train, test, …) if there are several, and the class below it.
+
+    Folders that all names share say nothing. Classes are read if there are 2 to 1,000.
+    """
+    paths = [PurePosixPath(name.replace("\\", "/")).parts for name in names]
+    known = {"train", *HELD_OUT_NAMES}
+    while all(len(p) > 1 for p in paths) and len({p[0] for p in paths}) == 1:
+        paths = [p[1:] for p in paths]
+    parts = None
+    if all(len(p) > 1 and p[0] in known for p in paths):
+        parts = [p[0] for p in paths]
+        paths = [p[1:] for p in paths]
+    labels = [p[0] if len(p) > 1 else "" for p in paths]
+    classes = set(labels)
+    return parts, labels if 2 <= len(classes) <= 1000 and "" not in classes else None
 
 
 def _source(names: list[str], read: Callable[[str], bytes], config: DataConfig, path: Path):
-    names = sorted(
-        n for n in names
-        if PurePosixPath(n).suffix.lower() in SUFFIXES
-        and not any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(n).parts)
-    )  # fmt: skip
+    def shown(name: str) -> bool:
+        parts = name.replace("\\", "/").split("/")
+        hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
+        return not hidden and PurePosixPath(parts[-1]).suffix.lower() in SUFFIXES
+
+    names = sorted(filter(shown, names))
     if not names:
         raise ValueError(f"`data` {str(path)!r} holds no images ({', '.join(sorted(SUFFIXES))})")
     names, pixels = _decode_all(names, read, config, str(path))
     samples = _stack(names, pixels, str(path))
-    tops = np.array([PurePosixPath(name).parts[0] for name in names])
-    test = tops == "test" if {"train", "test"} <= set(tops) else None
-    return split(path.stem, "image", samples, _labels(names), test)
+    parts, labels = _parts_and_labels(names)
+    return split(path.stem, "image", samples, labels, parts)
 
 
 def folder(path: Path, config: DataConfig) -> Source:

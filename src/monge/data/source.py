@@ -1,6 +1,5 @@
 """What a data set is once it is read."""
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from monge.draws import permutation
 
 HELD_OUT = 0.1
+HELD_OUT_NAMES = ("test", "val", "valid", "validation")
 
 
 def as_floats(x: Tensor) -> Tensor:
@@ -47,35 +47,39 @@ class Source:
         deviation, mean = torch.std_mean(self.train, 0, correction=0)
         return mean, torch.where(deviation > 0, deviation, 1.0)
 
-    def to(self, device: str) -> "Source":
-        """The same samples on another device."""
-        return dataclasses.replace(self, train=self.train.to(device), test=self.test.to(device))
 
+def split(name: str, kind, samples: np.ndarray, labels=None, parts=None) -> Source:
+    """A source from samples (n, …), a held-out part set apart.
 
-def split(name: str, kind, samples: np.ndarray, labels=None, test=None) -> Source:
-    """A source from samples (n, …), with the rows `test` (n,) bool held out.
-
-    Without `test`, a tenth (at most 10,000) is held out, the same rows each time.
+    Arguments:
+        labels: a class for each sample, of any type.
+        parts: the part each sample belongs to. `test` is held out, or `val` / `valid` where there
+            is no `test`; what is neither that nor `train` is left out. Without parts a tenth
+            (at least 2, at most 10,000) is held out, the same rows each time.
     """
     n = len(samples)
     if n < 4:
         raise ValueError(f"`data` {name!r} holds {n} samples: at least 4 are needed")
-    if test is None:
-        test = np.zeros(n, dtype=bool)
-        test[permutation(0, "held out", n)[: min(max(1, int(HELD_OUT * n)), 10_000)].numpy()] = (
-            True
-        )
-    if not 1 <= test.sum() <= n - 2:
+    if parts is None:
+        count = min(max(2, int(HELD_OUT * n)), 10_000)
+        test = np.isin(np.arange(n), permutation(0, "held out", n)[:count].numpy())
+        train = ~test
+    else:
+        parts = np.asarray(parts)
+        held = next((part for part in HELD_OUT_NAMES if part in parts), "test")
+        train, test = parts == "train", parts == held
+    if min(train.sum(), test.sum()) < 2:
         raise ValueError(
-            f"`data` {name!r} has {n - test.sum()} training and {test.sum()} test samples: "
-            "at least 2 and 1 are needed"
+            f"`data` {name!r} has {train.sum()} training and {test.sum()} test samples: "
+            "at least 2 of each are needed"
         )
-    pick = torch.from_numpy
-    return Source(
-        name,
-        kind,
-        pick(samples[~test]),
-        pick(samples[test]),
-        None if labels is None else pick(np.asarray(labels)[~test].astype(np.int64)),
-        None if labels is None else pick(np.asarray(labels)[test].astype(np.int64)),
+    if labels is not None:
+        labels = np.asarray(labels)
+        if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+            raise ValueError(f"`data` {name!r} has labels that are NaN or infinite")
+        labels = np.unique(labels, return_inverse=True)[1]
+    train_labels, test_labels = (
+        None if labels is None else torch.from_numpy(labels[rows]) for rows in (train, test)
     )
+    x, y = torch.from_numpy(samples[train]), torch.from_numpy(samples[test])
+    return Source(name, kind, x, y, train_labels, test_labels)

@@ -3,17 +3,24 @@ r"""The laws Q(Z|X) that encoders return.
 A law has a mean and `rsample(draws)`, a reparametrised draw through which gradients flow.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from monge.draws import Draws
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Codes leave the reduced precision of their network: divergences need their digits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class Dirac:
     """A point mass at `mean` (n, d): the law of a deterministic encoder."""
 
     def __init__(self, mean: Tensor):
-        self.mean = mean
+        self.mean = at_least_float32(mean)
 
     def rsample(self, draws: Draws | None = None) -> Tensor:
         """The mean."""
@@ -24,7 +31,8 @@ class Normal:
     """N(mean, diag exp(log_variance)), both (n, d)."""
 
     def __init__(self, mean: Tensor, log_variance: Tensor):
-        self.mean, self.log_variance = mean, log_variance
+        self.mean = at_least_float32(mean)
+        self.log_variance = at_least_float32(log_variance)
 
     def rsample(self, draws: Draws | None = None) -> Tensor:
         """mean + σ ξ, with ξ from the step's draws, or from torch's global generator."""
@@ -33,9 +41,9 @@ class Normal:
 
     def kl_to(self, scale: float) -> Tensor:
         """KL to N(0, scale² I), in nats, (n,)."""
-        variance = self.log_variance.exp() / scale**2
+        log_variance = self.log_variance - 2 * math.log(scale)
         squared = (self.mean / scale).square()
-        return 0.5 * (variance + squared - 1 - variance.log()).sum(1)
+        return 0.5 * (log_variance.exp() + squared - 1 - log_variance).sum(1)
 
 
 class NormalEncoder(nn.Module):

@@ -8,8 +8,8 @@ so that no changed bit goes unseen. Nothing is ever unpickled.
 
 import hashlib
 import json
-import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +18,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from monge.files import sync_folder, write_synced
+
 FILES = ("model.safetensors", "training.safetensors", "training.json")
 KEPT = 2
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a small file so that a reader sees the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    _write(temporary, text.encode())
-    temporary.rename(path)
-    _sync_folder(path.parent)
 
 
 def _canonical(values: dict[str, Any]) -> bytes:
@@ -89,12 +68,12 @@ def save(
     temporary, final = folder / f".writing-{step}", folder / f"step-{step}"
     temporary.mkdir()
     for name, content in contents.items():
-        _write(temporary / name, content)
-    _sync_folder(temporary)
+        write_synced(temporary / name, content)
+    sync_folder(temporary)
     if final.exists():
         shutil.rmtree(final)
     temporary.rename(final)
-    _sync_folder(folder)
+    sync_folder(folder)
     for old in newest_first(folder)[KEPT:]:
         shutil.rmtree(old)
     return final
@@ -120,7 +99,7 @@ def verified(checkpoint: Path) -> dict[str, bytes]:
         if not whole or digest != _sha256(_canonical(manifest)):
             raise ValueError(f"{checkpoint / 'manifest.json'} is damaged")
         contents = {name: (checkpoint / name).read_bytes() for name in FILES}
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError, KeyError) as error:
+    except (FileNotFoundError, ValueError, AttributeError, KeyError) as error:
         raise ValueError(f"{checkpoint} is damaged or incomplete: {error}") from None
     for name, content in contents.items():
         if _sha256(content) != manifest["files"].get(name):
@@ -129,12 +108,20 @@ def verified(checkpoint: Path) -> dict[str, bytes]:
 
 
 def newest(folder: Path) -> tuple[Path, dict[str, bytes]] | None:
-    """The newest checkpoint that verifies, with its contents; None if there is none."""
+    """The newest checkpoint that verifies, with its contents; None if there is none.
+
+    A warning names the newer ones that were passed over.
+    """
+    damaged = []
     for checkpoint in newest_first(folder):
         try:
-            return checkpoint, verified(checkpoint)
-        except ValueError:
+            found = checkpoint, verified(checkpoint)
+        except ValueError as error:
+            damaged.append(str(error))
             continue
+        if damaged:
+            warnings.warn(f"{'; '.join(damaged)}: using {checkpoint.name}", stacklevel=2)
+        return found
     return None
 
 

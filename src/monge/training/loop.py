@@ -1,15 +1,20 @@
 """The loop around the step: logs, checkpoints, signals. Reads like what it does."""
 
+import contextlib
 import json
 import signal
+import threading
 import time
+import warnings
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from torch import Tensor
 
 from monge.data.batches import Batches
 from monge.errors import FailedRun, Interrupted
+from monge.files import write_whole
 from monge.models import AutoEncoder
 from monge.training import checkpoint
 from monge.training.distributed import world
@@ -22,9 +27,10 @@ class Signals:
 
     def __enter__(self) -> "Signals":
         self.received: int | None = None
-        self.previous = {
-            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        # Python lets only its main thread set handlers; elsewhere signals act as usual
+        mine = threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGINT, signal.SIGTERM) if mine else ()
+        self.previous = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -59,14 +65,11 @@ def run(
     *,
     seconds: float = 0.0,
     quiet: bool = False,
-) -> float:
+) -> None:
     """Trains up to step `steps`, with metrics and checkpoints in `folder`.
 
     Arguments:
         seconds: how long the run had trained before it was resumed.
-
-    Returns:
-        The seconds of training in all.
 
     Raises:
         FailedRun: for a term that is not finite, or a checkpoint that cannot be written.
@@ -99,7 +102,6 @@ def run(
                 saved = time.monotonic()
             if signals.received and step < steps:
                 raise Interrupted(signals.received, f"saved step {step} of {steps} in {folder}")
-    return seconds + time.monotonic() - began
 
 
 def save(trainer: Trainer, folder: Path, seconds: float) -> None:
@@ -130,16 +132,21 @@ def resume(trainer: Trainer, folder: Path) -> float:
         seconds, step = notes["seconds"], notes["step"]
         trainer.model.load_state_dict(checkpoint.tensors(contents, "model.safetensors"))
         trainer.restore(checkpoint.tensors(contents, "training.safetensors"), step)
+    elif checkpoint.newest_first(folder / "checkpoints"):
+        warnings.warn(f"no checkpoint in {folder} verifies: starting at step 0", stacklevel=2)
     checkpoint.discard_newer(folder / "checkpoints", step)
     metrics = folder / "metrics.jsonl"
     if metrics.exists():
-        kept = [line for line in metrics.read_text().splitlines() if _step_of(line) <= step]
-        checkpoint.write_whole(metrics, "".join(line + "\n" for line in kept))
+        kept = [row for row in read_metrics(folder) if row["step"] <= step]
+        write_whole(metrics, "".join(json.dumps(row) + "\n" for row in kept))
     return seconds
 
 
-def _step_of(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except json.JSONDecodeError:  # the torn last line of a killed run
-        return float("inf")
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The logged rows of a run, without the torn last line of one that was killed."""
+    file = folder / "metrics.jsonl"
+    rows = []
+    for line in file.read_text().splitlines() if file.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows

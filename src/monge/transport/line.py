@@ -12,27 +12,20 @@ Source: Santambrogio, "Optimal transport for applied mathematicians", 2015, chap
 import torch
 from torch import Tensor
 
-from monge.checks import finite, floating, order
+from monge.checks import finite, floating, order, weights
+from monge.numerics import root
 
 
-def root(value: Tensor, p: float) -> Tensor:
-    """value^{1/p}, with gradient 0 where the value is 0."""
-    if p == 1:
-        return value
-    zero = value == 0
-    return torch.where(zero, 1.0, value).pow(1 / p).masked_fill(zero, 0.0)
+def _levels(values: Tensor, weights: Tensor | None, order: Tensor) -> Tensor:
+    """The distribution function at sorted values, in float64.
 
-
-def _weights(name: str, w: Tensor, values: Tensor) -> Tensor:
-    if w.shape[-1:] != values.shape[-1:]:
-        raise ValueError(
-            f"`{name}` must hold a weight for each of the {values.shape[-1]} values, "
-            f"got shape {tuple(w.shape)}"
-        )
-    total = w.detach().double().sum(-1)
-    if not (torch.all(w >= 0) and torch.allclose(total, torch.ones_like(total), atol=1e-5)):
-        raise ValueError(f"`{name}` must be at least 0 and sum to 1: divide it by its sum")
-    return w.expand(values.shape)
+    Uniform levels are quotients of integers, so that equal levels of two sizes are equal numbers.
+    """
+    n = values.shape[-1]
+    if weights is None:
+        ranks = torch.arange(1, n + 1, dtype=torch.float64, device=values.device)
+        return (ranks / n).expand(values.shape)
+    return weights.double().expand(values.shape).gather(-1, order).cumsum(-1)
 
 
 def power_1d(
@@ -43,18 +36,23 @@ def power_1d(
     v, order_v = v.sort(-1)
     if a is None and b is None and u.shape[-1] == v.shape[-1]:
         return (u - v).abs().pow(p).mean(-1)
-    a = torch.full_like(u, 1 / u.shape[-1]) if a is None else a.expand(u.shape).gather(-1, order_u)
-    b = torch.full_like(v, 1 / v.shape[-1]) if b is None else b.expand(v.shape).gather(-1, order_v)
-    levels_u, levels_v = a.cumsum(-1), b.cumsum(-1)
     batch = torch.broadcast_shapes(u.shape[:-1], v.shape[:-1])
-    u, levels_u = u.expand(*batch, -1), levels_u.expand(*batch, -1).contiguous()
-    v, levels_v = v.expand(*batch, -1), levels_v.expand(*batch, -1).contiguous()
+    levels_u = _levels(u, a, order_u).expand(*batch, -1).contiguous()
+    levels_v = _levels(v, b, order_v).expand(*batch, -1).contiguous()
+    u, v = u.expand(*batch, -1), v.expand(*batch, -1)
     levels = torch.cat([levels_u, levels_v], -1).sort(-1).values.clamp(max=1)
     widths = levels.diff(dim=-1, prepend=torch.zeros_like(levels[..., :1]))
     # the quantile at a level is the first value whose distribution function reaches it
     i = torch.searchsorted(levels_u.detach(), levels.detach()).clamp(max=u.shape[-1] - 1)
     j = torch.searchsorted(levels_v.detach(), levels.detach()).clamp(max=v.shape[-1] - 1)
-    return (widths * (u.gather(-1, i) - v.gather(-1, j)).abs().pow(p)).sum(-1)
+    return (widths.to(u.dtype) * (u.gather(-1, i) - v.gather(-1, j)).abs().pow(p)).sum(-1)
+
+
+def _values(name: str, values: Tensor) -> Tensor:
+    floating(name, values)
+    if values.ndim < 1 or values.shape[-1] < 1:
+        raise ValueError(f"`{name}` must hold a value, got shape {tuple(values.shape)}")
+    return finite(name, values)
 
 
 def wasserstein_1d(
@@ -76,23 +74,22 @@ def wasserstein_1d(
         ValueError: for an empty sample, NaN or infinity, p < 1, or weights that are no law.
     """
     order(p)
-    for name, values in (("u", u), ("v", v)):
-        floating(name, values)
-        if values.ndim < 1 or values.shape[-1] < 1:
-            raise ValueError(f"`{name}` must hold a value, got shape {tuple(values.shape)}")
-        finite(name, values)
-    a = None if a is None else _weights("a", a, u)
-    b = None if b is None else _weights("b", b, v)
+    u, v = _values("u", u), _values("v", v)
+    a = None if a is None else weights("a", a, u.shape[-1])
+    b = None if b is None else weights("b", b, v.shape[-1])
     return root(power_1d(u, v, a, b, p=p), p)
 
 
 def quantile_map(u: Tensor, v: Tensor) -> Tensor:
     r"""The monotone map F_ν^{-1} ∘ F_μ of samples u (\*, n) and v (\*, m), at each u: (\*, n).
 
-    With n = m it is a permutation of v, the optimal assignment for every convex cost.
+    With n = m it is a permutation of v, the optimal assignment for every convex cost; equal
+    values of u share out their images in the order of their indices.
     """
+    u, v = _values("u", u), _values("v", v)
     n, m = u.shape[-1], v.shape[-1]
-    rank = u.argsort(-1).argsort(-1)
+    rank = u.argsort(dim=-1, stable=True).argsort(-1)
     # F_ν reaches the level (rank + 1) / n at its ⌈(rank + 1) m / n⌉-th value
     index = torch.div((rank + 1) * m + n - 1, n, rounding_mode="floor") - 1
-    return v.sort(-1).values.gather(-1, index)
+    batch = torch.broadcast_shapes(u.shape[:-1], v.shape[:-1])
+    return v.sort(-1).values.expand(*batch, -1).gather(-1, index.expand(*batch, -1))

@@ -11,8 +11,9 @@ Source: Bonneel, Rabin, Peyré, Pfister, "Sliced and Radon Wasserstein barycente
 import torch
 from torch import Tensor
 
-from monge.checks import dimension, finite, order, sample_pair
-from monge.transport.line import _weights, power_1d, root
+from monge.checks import dimension, finite, order, sample_pair, weights
+from monge.numerics import root
+from monge.transport.line import power_1d
 
 
 def uniform_directions(
@@ -46,7 +47,7 @@ def sliced_wasserstein(
         a: weights (n,), at least 0 with sum 1; uniform by default.
         b: weights (m,).
         p: order, at least 1.
-        directions: how many to draw, or a tensor (L, d) of the directions to use.
+        directions: how many to draw, or a tensor (L, d) of unit directions, used as they are.
         generator: draws the directions, on the CPU; torch's global one by default.
 
     Raises:
@@ -59,8 +60,11 @@ def sliced_wasserstein(
     order(p)
     if not isinstance(directions, Tensor):
         directions = uniform_directions(directions, x.shape[1], generator=generator)
+    elif directions.ndim != 2 or directions.shape[1] != x.shape[1]:
+        raise ValueError(
+            f"`directions` must have shape (L, {x.shape[1]}), got {tuple(directions.shape)}"
+        )
     theta = directions.to(x)
-    u, v = theta @ x.T, theta @ y.T
-    a = None if a is None else _weights("a", a, u)
-    b = None if b is None else _weights("b", b, v)
-    return root(power_1d(u, v, a, b, p=p).mean(), p)
+    a = None if a is None else weights("a", a, len(x))
+    b = None if b is None else weights("b", b, len(y))
+    return root(power_1d(theta @ x.T, theta @ y.T, a, b, p=p).mean(), p)
