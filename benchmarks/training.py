@@ -13,7 +13,6 @@ import argparse
 import importlib.util
 import json
 import logging
-import os
 import statistics
 import tempfile
 import time
@@ -71,7 +70,6 @@ def pythae(images: Tensor) -> Callable[[], None]:
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
 
     logging.disable(logging.WARNING)
-    os.environ["TQDM_DISABLE"] = "1"
 
     class Encoder(BaseEncoder):
         def __init__(self):
