@@ -163,6 +163,28 @@ def test_distance(monge_, tmp_path):
     assert json.loads(text)["value"] > 1
 
 
+@pytest.mark.parametrize("method", cli.METHODS)
+def test_every_distance_of_a_translation(monge_, tmp_path, method):
+    """W_p and the worst slice are the translation's length 5, SW_2 is 5/√2, the divergences have
+    their closed forms, and Gromov-Wasserstein does not see it."""
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", x + np.array([3.0, 4.0]))
+    argv = ("distance", tmp_path / "x.npy", tmp_path / "y.npy", "--method", method, "--json")
+    code, text, err = monge_(*argv)
+    result = json.loads(text)
+    assert (code, err, result["method"], result["n"]) == (0, "", method, 60)
+    known = {"exact": 5, "w1": 5, "sliced": 5 / 2**0.5, "max-sliced": 5, "sinkhorn": 25}
+    if method == "gromov":
+        assert result["value"] == pytest.approx(0, abs=1e-6)
+    elif method in known:
+        assert result["value"] == pytest.approx(known[method], rel=0.05)
+    else:
+        assert result["value"] > 1
+    assert "standard_error" in result or method != "sliced"
+    assert "marginal_error" in result or method != "sinkhorn"
+
+
 def bad_commands(trained, tmp_path):
     """name: (arguments, what the message must name)."""
     out = ["--out", tmp_path / "new"]
@@ -172,6 +194,7 @@ def bad_commands(trained, tmp_path):
     for i, size in enumerate([(8, 8)] * 4 + [(9, 9)]):
         Image.new("L", size).save(tmp_path / "mixed" / f"{i}.png")
     np.save(tmp_path / "small.npy", np.zeros((10, 2)))
+    np.save(tmp_path / "wide.npy", np.zeros((10, 3)))
     np.save(tmp_path / "nan.npy", np.full((10, 2), np.nan))
     return {
         "unknown verb": (["fly"], "fly"),
@@ -218,6 +241,13 @@ def bad_commands(trained, tmp_path):
         "compare nothing": (["compare", "--out", tmp_path / "x"], "runs"),
         "distance of nan": (["distance", tmp_path / "nan.npy", tmp_path / "small.npy"], "finite"),
         "distance of text": (["distance", tmp_path / "file", tmp_path / "small.npy"], "file"),
+        "distance shapes": (
+            ["distance", tmp_path / "small.npy", tmp_path / "wide.npy"], "samples of 3 numbers",
+        ),
+        "distance epsilon": (
+            ["distance", tmp_path / "small.npy", tmp_path / "small.npy", "--method", "sinkhorn",
+             "--epsilon", "-1"], "`epsilon`",
+        ),
         "distance p": (
             ["distance", tmp_path / "small.npy", tmp_path / "small.npy", "--p", "0.5"], "`p`",
         ),
@@ -231,7 +261,7 @@ BAD = (
     "bad setting", "bad setting value", "setting without value", "device", "existing run",
     "resume nothing", "resume changed", "resume another recipe", "unwritable", "proc", "no run",
     "suffix", "no samples", "other shape", "one frame", "compare nothing", "distance of nan",
-    "distance of text", "distance p",
+    "distance of text", "distance p", "distance shapes", "distance epsilon",
 )  # fmt: skip
 
 

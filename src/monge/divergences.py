@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from monge.checks import order, sample_pair
 from monge.kernels import Kernel
-from monge.transport.sliced import sliced_powers, uniform_directions
+from monge.transport.sliced import sliced_power, uniform_directions
 
 
 class Divergence(nn.Module, abc.ABC):
@@ -77,4 +77,4 @@ class SlicedWasserstein(Divergence):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = sample_pair(x, y)
         theta = uniform_directions(self.directions, x.shape[1]).to(x)
-        return sliced_powers(x, y, theta, self.p).mean()
+        return sliced_power(x, y, theta, p=self.p)

@@ -1,10 +1,71 @@
 """Optimal transport on finite samples, as pure functions of tensors.
 
 Functions return distances W_p, with the root, unless their name or docstring says otherwise.
-The cost is d(x, y)^p with d Euclidean, without a factor 1/p.
+The cost is d(x, y)^p with d Euclidean, without a factor 1/p; ε is in units of that cost.
 """
 
+from monge.transport.discrete import jensen_shannon, kullback_leibler, total_variation
+from monge.transport.entropic import (
+    Anderson,
+    Randkhorn,
+    sinkhorn,
+    sinkhorn_divergence,
+    solve_entropic,
+)
+from monge.transport.exact import kantorovich_potential, monge_map, solve, wasserstein
+from monge.transport.gaussian import gaussian_kl, gaussian_map, gaussian_wasserstein
+from monge.transport.gromov import (
+    entropic_gromov_wasserstein,
+    gromov_wasserstein,
+    sliced_gromov_wasserstein,
+)
 from monge.transport.line import quantile_map, wasserstein_1d
-from monge.transport.sliced import sliced_wasserstein, uniform_directions
+from monge.transport.plan import Plan
+from monge.transport.sliced import (
+    generalized_sliced_wasserstein,
+    max_generalized_sliced_wasserstein,
+    max_sliced_wasserstein,
+    orthogonal_directions,
+    sliced_wasserstein,
+    sliced_wasserstein_estimate,
+    sobol_directions,
+    uniform_directions,
+)
+from monge.transport.slicers import Circular, Linear, Neural, Polynomial, Slicer
 
-__all__ = ["quantile_map", "sliced_wasserstein", "uniform_directions", "wasserstein_1d"]
+__all__ = [
+    "Anderson",
+    "Circular",
+    "Linear",
+    "Neural",
+    "Plan",
+    "Polynomial",
+    "Randkhorn",
+    "Slicer",
+    "entropic_gromov_wasserstein",
+    "gaussian_kl",
+    "gaussian_map",
+    "gaussian_wasserstein",
+    "generalized_sliced_wasserstein",
+    "gromov_wasserstein",
+    "jensen_shannon",
+    "kantorovich_potential",
+    "kullback_leibler",
+    "max_generalized_sliced_wasserstein",
+    "max_sliced_wasserstein",
+    "monge_map",
+    "orthogonal_directions",
+    "quantile_map",
+    "sinkhorn",
+    "sinkhorn_divergence",
+    "sliced_gromov_wasserstein",
+    "sliced_wasserstein",
+    "sliced_wasserstein_estimate",
+    "sobol_directions",
+    "solve",
+    "solve_entropic",
+    "total_variation",
+    "uniform_directions",
+    "wasserstein",
+    "wasserstein_1d",
+]

@@ -28,14 +28,17 @@ def _levels(values: Tensor, weights: Tensor | None, order: Tensor) -> Tensor:
     return weights.double().expand(values.shape).gather(-1, order).cumsum(-1)
 
 
-def power_1d(
-    u: Tensor, v: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, p: float = 2
-) -> Tensor:
-    """W_p^p over the last dimension, unchecked: what `wasserstein_1d` takes the root of."""
+def merged(
+    u: Tensor, v: Tensor, a: Tensor | None = None, b: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""The monotone plan of samples (\*, n) and (\*, m): widths of levels, and both values there.
+
+    All three are (\*, k), with k = n for equal sizes without weights, else n + m.
+    """
     u, order_u = u.sort(-1)
     v, order_v = v.sort(-1)
     if a is None and b is None and u.shape[-1] == v.shape[-1]:
-        return (u - v).abs().pow(p).mean(-1)
+        return u.new_full((1,), 1 / u.shape[-1]), u, v
     batch = torch.broadcast_shapes(u.shape[:-1], v.shape[:-1])
     levels_u = _levels(u, a, order_u).expand(*batch, -1).contiguous()
     levels_v = _levels(v, b, order_v).expand(*batch, -1).contiguous()
@@ -45,7 +48,15 @@ def power_1d(
     # the quantile at a level is the first value whose distribution function reaches it
     i = torch.searchsorted(levels_u.detach(), levels.detach()).clamp(max=u.shape[-1] - 1)
     j = torch.searchsorted(levels_v.detach(), levels.detach()).clamp(max=v.shape[-1] - 1)
-    return (widths.to(u.dtype) * (u.gather(-1, i) - v.gather(-1, j)).abs().pow(p)).sum(-1)
+    return widths.to(u.dtype), u.gather(-1, i), v.gather(-1, j)
+
+
+def power_1d(
+    u: Tensor, v: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, p: float = 2
+) -> Tensor:
+    """W_p^p over the last dimension, unchecked: what `wasserstein_1d` takes the root of."""
+    widths, u, v = merged(u, v, a, b)
+    return (widths * (u - v).abs().pow(p)).sum(-1)
 
 
 def _values(name: str, values: Tensor) -> Tensor:

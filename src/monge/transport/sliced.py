@@ -2,11 +2,16 @@ r"""Sliced Wasserstein distances: the line's closed form, averaged over directio
 
     SW_p^p(μ, ν) = ∫_{S^{d-1}} W_p^p(θ_# μ, θ_# ν) dθ,    θ_# the projection x ↦ θ·x,
 
-estimated by a mean over drawn directions θ_1 … θ_L.
+estimated by a mean over drawn directions θ_1 … θ_L. Directions are worked off in chunks, and the
+gradient in the points is accumulated with the value, so that memory does not grow with L.
 
 Source: Bonneel, Rabin, Peyré, Pfister, "Sliced and Radon Wasserstein barycenters of measures",
-2015; Deshpande, Zhang, Schwing, "Generative modeling using the sliced Wasserstein distance", 2018.
+2015; Deshpande et al., "Max-sliced Wasserstein distance and its use for GANs", 2019; Kolouri et
+al., "Generalized sliced Wasserstein distances", 2019; Nguyen, Bariletto, Ho, "Quasi-Monte Carlo
+for 3D sliced Wasserstein", 2024.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +19,10 @@ from torch import Tensor
 from monge.checks import dimension, finite, order, sample_pair, weights
 from monge.numerics import root
 from monge.transport.line import power_1d
+from monge.transport.slicers import Slicer
+
+CHUNK = 2**20
+"""Projected values a chunk: a few megabytes, which stay in cache."""
 
 
 def uniform_directions(
@@ -24,9 +33,89 @@ def uniform_directions(
     return torch.nn.functional.normalize(normal, dim=1)
 
 
-def sliced_powers(x: Tensor, y: Tensor, directions: Tensor, p: float) -> Tensor:
-    """W_p^p of the projections on each direction, (L,), unchecked."""
-    return power_1d(directions @ x.T, directions @ y.T, p=p)
+def orthogonal_directions(
+    count: int, dim: int, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """Uniform directions, orthonormal in blocks of `dim`: each is uniform on the sphere, and a
+    block cannot look twice the same way. (count, dim), float32.
+
+    Source: Rowland et al., "Orthogonal estimation of Wasserstein distances", 2019.
+    """
+    blocks = -(-dimension("count", count) // dimension("dim", dim))
+    normal = torch.randn(blocks, dim, dim, generator=generator, dtype=torch.float64)
+    q, r = torch.linalg.qr(normal)
+    # with the signs of R's diagonal taken out, Q follows the Haar measure
+    q = q * torch.diagonal(r, dim1=1, dim2=2).sign()[:, None]
+    return q.transpose(1, 2).reshape(-1, dim)[:count].float()
+
+
+def sobol_directions(count: int, dim: int, *, generator: torch.Generator | None = None) -> Tensor:
+    """Quasi-Monte-Carlo directions: a scrambled Sobol sequence through the normal quantile
+    function, normalised; each is uniform on the sphere. (count, dim), float32."""
+    dimension("count", count)
+    if dimension("dim", dim) > torch.quasirandom.SobolEngine.MAXDIM:
+        raise ValueError(
+            f"`dim` {dim} is over {torch.quasirandom.SobolEngine.MAXDIM}: use uniform_directions"
+        )
+    seed = int(torch.randint(2**31, (), generator=generator))
+    engine = torch.quasirandom.SobolEngine(dim, scramble=True, seed=seed)
+    uniform = engine.draw(count, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
+    return torch.nn.functional.normalize(torch.special.ndtri(uniform), dim=1).float()
+
+
+class _Powers(torch.autograd.Function):
+    """W_p^p on each of the directions (L,), with the points' gradients of their mean.
+
+    The gradient is made chunk by chunk in the forward pass; nothing of size n × L is kept.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, y: Tensor, theta: Tensor, a, b, p: float) -> Tensor:
+        ctx.set_materialize_grads(False)
+        wanted = [w for w, need in zip((x, y, a, b), _needs(ctx)) if need]
+        totals = [torch.zeros_like(w) for w in wanted]
+        total = torch.zeros((), dtype=torch.float64, device=x.device)
+        size = max(1, CHUNK // (len(x) + len(y)))
+        for part in theta.split(size):
+            with torch.enable_grad():
+                leaves = [w.detach().requires_grad_() for w in wanted]
+                inputs = iter(leaves)
+                xs, ys, us, vs = (
+                    next(inputs) if need else w for w, need in zip((x, y, a, b), _needs(ctx))
+                )
+                values = power_1d(part @ xs.T, part @ ys.T, us, vs, p=p).sum()
+            total += values.detach()
+            if leaves:
+                for sum_, g in zip(totals, torch.autograd.grad(values, leaves)):
+                    sum_ += g
+        ctx.save_for_backward(*totals)
+        ctx.count = len(theta)
+        return (total / len(theta)).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        if gradients[0] is None:
+            return (None,) * 6
+        scaled = iter(gradients[0] / ctx.count * g for g in ctx.saved_tensors)
+        x, y, a, b = (next(scaled) if need else None for need in _needs(ctx))
+        return x, y, None, a, b, None
+
+
+def _needs(ctx) -> tuple[bool, bool, bool, bool]:
+    x, y, _, a, b, _ = ctx.needs_input_grad
+    return x, y, a, b
+
+
+def sliced_power(x: Tensor, y: Tensor, theta: Tensor, a=None, b=None, *, p: float = 2) -> Tensor:
+    """SW_p^p over the directions theta (L, d), unchecked: the mean of W_p^p of the projections."""
+    return _Powers.apply(x, y, theta, a, b, p)  # pyright: ignore
+
+
+class Estimate(NamedTuple):
+    """A Monte-Carlo estimate and its standard error."""
+
+    value: Tensor
+    error: Tensor
 
 
 def sliced_wasserstein(
@@ -54,17 +143,158 @@ def sliced_wasserstein(
         ValueError: for an empty sample, NaN or infinity, unlike dimensions, p < 1, or weights
             that are no law.
     """
+    x, y, theta = _ready(x, y, p, directions, generator)
+    a = None if a is None else weights("a", a, len(x))
+    b = None if b is None else weights("b", b, len(y))
+    return root(sliced_power(x, y, theta, a, b, p=p), p)
+
+
+@torch.no_grad()
+def sliced_wasserstein_estimate(
+    x: Tensor, y: Tensor, a=None, b=None, *, p: float = 2, directions=128, generator=None
+) -> Estimate:
+    """SW_p with the standard error of its Monte-Carlo mean over independent directions.
+
+    The error of the mean of W_p^p, carried through the root: σ / (√L p SW_p^{p-1}). Arguments as
+    for `sliced_wasserstein`; without gradient.
+    """
+    x, y, theta = _ready(x, y, p, directions, generator)
+    if len(theta) < 2:
+        raise ValueError(f"`directions` must be at least 2 for a standard error, got {len(theta)}")
+    a = None if a is None else weights("a", a, len(x))
+    b = None if b is None else weights("b", b, len(y))
+    size = max(1, CHUNK // (len(x) + len(y)))
+    powers = torch.cat([power_1d(t @ x.T, t @ y.T, a, b, p=p) for t in theta.split(size)])
+    value = root(powers.mean(), p)
+    error = powers.std() / len(theta) ** 0.5
+    return Estimate(value, error / (p * value ** (p - 1)) if value > 0 else error)
+
+
+def _ready(x, y, p, directions, generator) -> tuple[Tensor, Tensor, Tensor]:
     x, y = sample_pair(x, y)
     finite("x", x)
     finite("y", y)
     order(p)
     if not isinstance(directions, Tensor):
         directions = uniform_directions(directions, x.shape[1], generator=generator)
-    elif directions.ndim != 2 or directions.shape[1] != x.shape[1]:
+    elif directions.ndim != 2 or directions.shape[1] != x.shape[1] or len(directions) < 1:
         raise ValueError(
             f"`directions` must have shape (L, {x.shape[1]}), got {tuple(directions.shape)}"
         )
-    theta = directions.to(x)
-    a = None if a is None else weights("a", a, len(x))
-    b = None if b is None else weights("b", b, len(y))
-    return root(power_1d(theta @ x.T, theta @ y.T, a, b, p=p).mean(), p)
+    return x, y, directions.detach().to(x)
+
+
+def max_sliced_wasserstein(
+    x: Tensor,
+    y: Tensor,
+    *,
+    p: float = 2,
+    starts: int = 64,
+    kept: int = 8,
+    iterations: int = 100,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The max-sliced distance max_θ W_p(θ_# x, θ_# y), with the root, and the direction.
+
+    At a frozen matching W_p^p is convex in θ and θ ← ∇ / ‖∇‖ increases it (the power method);
+    where the matching changes under way, the step is halved until the value rises. The ascent
+    starts from the best of random directions and the difference of means. W_p^p itself is a
+    minimum over matchings and has many local maxima: a better one is not excluded.
+
+    Arguments:
+        x: points (n, d).
+        y: points (m, d).
+        p: order, at least 1.
+        starts: random directions to begin with.
+        kept: how many of the best are followed.
+        iterations: most ascent steps of each.
+        generator: draws the starts, on the CPU.
+
+    Returns:
+        (distance, direction (d,)). The distance is differentiable in the points at the frozen
+        direction, which is its gradient where the maximum is unique; the ascent leaves none.
+    """
+    x, y, theta = _ready(x, y, p, dimension("starts", starts), generator)
+    with torch.no_grad():
+        away = x.mean(0) - y.mean(0)
+        theta = torch.cat([theta, torch.nn.functional.normalize(away, dim=0)[None]])
+        powers = power_1d(theta @ x.T, theta @ y.T, p=p)
+        theta = theta[powers.topk(min(dimension("kept", kept), len(theta))).indices]
+    fixed_x, fixed_y = x.detach(), y.detach()
+    powers, slope = _ascent(theta, fixed_x, fixed_y, p)
+    length = torch.ones_like(powers)
+    for _ in range(dimension("iterations", iterations)):
+        moved = torch.lerp(theta, slope, length[:, None])
+        moved = torch.nn.functional.normalize(moved, dim=1)
+        gained, turned = _ascent(moved, fixed_x, fixed_y, p)
+        better = gained > powers
+        theta = torch.where(better[:, None], moved, theta)
+        slope = torch.where(better[:, None], turned, slope)
+        powers = torch.where(better, gained, powers)
+        length = torch.where(better, (2 * length).clamp(max=1), length / 2)
+        if length.max() < 1e-6:
+            break
+    direction = theta[powers.argmax()].detach()
+    return root(power_1d(x @ direction, y @ direction, p=p), p), direction
+
+
+def _ascent(theta: Tensor, x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    """W_p^p on each direction, and its gradient there as a unit vector."""
+    with torch.enable_grad():
+        leaf = theta.detach().requires_grad_()
+        powers = power_1d(leaf @ x.T, leaf @ y.T, p=p)
+        (slope,) = torch.autograd.grad(powers.sum(), leaf)
+    return powers.detach(), torch.nn.functional.normalize(slope, dim=1)
+
+
+def generalized_sliced_wasserstein(
+    x: Tensor, y: Tensor, slicer: Slicer, *, p: float = 2
+) -> Tensor:
+    """GSW_p = (mean_l W_p^p(g(x, θ_l), g(y, θ_l)))^{1/p} for the slicer's present slices, with the
+    root. With `Linear` this is SW_p. Differentiable in the points and in the slices."""
+    return root(generalized_power(*_checked(x, y, p), slicer, p), p)
+
+
+def generalized_power(x: Tensor, y: Tensor, slicer: Slicer, p: float) -> Tensor:
+    """GSW_p^p, unchecked."""
+    return power_1d(slicer(x).T, slicer(y).T, p=p).mean()
+
+
+def max_generalized_sliced_wasserstein(
+    x: Tensor, y: Tensor, slicer: Slicer, *, p: float = 2, iterations: int = 200, lr: float = 0.05
+) -> Tensor:
+    """The largest W_p over the slicer's slices, each ascended by Adam from where it is; with the
+    root. The slicer keeps the slices at which its own worst one was largest.
+
+    With `Linear` this approaches `max_sliced_wasserstein` from below. The ascent leaves no
+    gradient in the points; the distance has the one at the frozen slice.
+    """
+    x, y = _checked(x, y, p)
+    optimiser = torch.optim.Adam(slicer.parameters(), lr)
+    fade = torch.optim.lr_scheduler.LinearLR(
+        optimiser, 1.0, 0.01, dimension("iterations", iterations)
+    )
+    best, kept = -1.0, slicer.state_dict()
+    for _ in range(iterations):
+        with torch.enable_grad():
+            powers = power_1d(slicer(x.detach()).T, slicer(y.detach()).T, p=p)
+        if powers.max() > best:
+            best = float(powers.max().detach())
+            kept = {name: value.clone() for name, value in slicer.state_dict().items()}
+        gradients = torch.autograd.grad(-powers.sum(), list(slicer.parameters()))
+        for parameter, gradient in zip(slicer.parameters(), gradients):
+            parameter.grad = gradient
+        optimiser.step()
+        fade.step()
+        slicer.project_()
+    optimiser.zero_grad()
+    slicer.load_state_dict(kept)
+    return root(power_1d(slicer(x).T, slicer(y).T, p=p).max(), p)
+
+
+def _checked(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    x, y = sample_pair(x, y)
+    finite("x", x)
+    finite("y", y)
+    order(p)
+    return x, y

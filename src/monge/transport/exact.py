@@ -1,0 +1,198 @@
+r"""Exact transport between finite samples: Kantorovich's linear programme and Monge's assignment.
+
+    min_π Σ_ij C_ij π_ij   over π ≥ 0, π1 = a, πᵀ1 = b
+  = max_{f,g} <a, f> + <b, g>   over f_i + g_j ≤ C_ij.
+
+With n = m and uniform weights a vertex of the polytope is a permutation, Monge's map. The network
+simplex is POT's (Bonneel et al., "Displacement interpolation using Lagrangian mass transport",
+2011; Flamary et al., "POT", 2021), the assignment SciPy's (Crouse, "On implementing 2D rectangular
+assignment algorithms", 2016).
+
+Gradients are those of the dual at its optimum (the envelope theorem): the plan for the cost, the
+potentials for the weights. Potentials are fixed up to a constant; as gradients they are centred.
+"""
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+from torch import Tensor
+
+from monge.checks import finite, floating, order, sample_pair, weights
+from monge.numerics import root
+from monge.transport.plan import Plan
+
+MOST_ITERATIONS = 10**9
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return x.detach().double().cpu().numpy()
+
+
+def law(name: str, w: Tensor | None, like: Tensor, count: int) -> Tensor:
+    """The weights w (count,), uniform if there are none."""
+    if w is None:
+        return torch.full((count,), 1 / count, dtype=like.dtype, device=like.device)
+    if w.ndim != 1 or w.device != like.device:
+        raise ValueError(f"`{name}` must have shape ({count},) on {like.device}, got {w.shape}")
+    return weights(name, w, count)
+
+
+def _simplex(cost: np.ndarray, a: np.ndarray, b: np.ndarray):
+    """The plan and feasible optimal potentials of a cost of any scale."""
+    import ot
+
+    scale = np.abs(cost).max() or 1.0
+    a, b = a / a.sum(), b / b.sum()
+    plan, log = ot.emd(a, b, cost / scale, numItermax=MOST_ITERATIONS, log=True)
+    if log["result_code"] != 1:
+        raise ValueError(f"the network simplex failed: {log['warning']}")
+    f = log["u"] * scale
+    # two c-transforms keep the value and make f_i + g_j ≤ C_ij hold everywhere
+    g = (cost - f[:, None]).min(0)
+    f = (cost - g).min(1)
+    return plan, f, g
+
+
+def _centred_slope(w: Tensor | None, potential: np.ndarray, scale: float) -> Tensor | float:
+    """A zero whose gradient in the weights w is the centred potential."""
+    if w is None or not w.requires_grad:
+        return 0.0
+    slope = torch.from_numpy((potential - potential.mean()) / scale).to(w)
+    return (slope * (w - w.detach())).sum()
+
+
+def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Plan:
+    """Kantorovich's problem for a cost matrix.
+
+    Arguments:
+        cost: C (n, m), of any sign.
+        a: weights (n,), at least 0 with sum 1; uniform by default.
+        b: weights (m,).
+
+    Returns:
+        The plan, with `value` = <C, π> = <a, f> + <b, g> and f_i + g_j ≤ C_ij.
+
+    Raises:
+        ValueError: for a cost that is no finite matrix, or weights that are no law.
+    """
+    floating("cost", cost)
+    if cost.ndim != 2 or 0 in cost.shape:
+        raise ValueError(f"`cost` must be a matrix (n, m), got shape {tuple(cost.shape)}")
+    finite("cost", cost)
+    mu, nu = law("a", a, cost, cost.shape[0]), law("b", b, cost, cost.shape[1])
+    pi, f, g = _simplex(_array(cost), _array(mu), _array(nu))
+    plan = torch.from_numpy(pi).to(cost)
+    value = (plan * cost).sum() + _centred_slope(a, f, 1.0) + _centred_slope(b, g, 1.0)
+    errors = (plan.sum(1) - mu).abs().sum(), (plan.sum(0) - nu).abs().sum()
+    return Plan(
+        value=value,
+        value_linear=value.detach(),
+        potentials=(torch.from_numpy(f).to(cost), torch.from_numpy(g).to(cost)),
+        marginal_error=float(max(error.detach() for error in errors)),
+        iterations=None,
+        converged=True,
+        make=lambda: plan,
+    )
+
+
+def _matching(x: Tensor, y: Tensor, p: float) -> tuple[np.ndarray, float]:
+    """The optimal permutation of equally many, equally weighted points, and the cost's scale."""
+    distances = cdist(_array(x), _array(y))
+    scale = distances.max() or 1.0
+    return linear_sum_assignment((distances / scale) ** p)[1], float(scale)
+
+
+def monge_map(x: Tensor, y: Tensor, *, p: float = 2) -> Tensor:
+    """Monge's map between n and n points: y[indices] are the images of x.
+
+    Arguments:
+        x: points (n, d).
+        y: points (n, d).
+        p: order, at least 1.
+
+    Returns:
+        The indices (n,), a permutation that minimises Σ ‖x_i - y_σ(i)‖^p.
+
+    Raises:
+        ValueError: also for samples of unlike sizes, between which there may be no map: split
+            mass needs a plan.
+    """
+    x, y = _points(x, y, p)
+    if len(x) != len(y):
+        raise ValueError(
+            f"`x` and `y` must hold equally many points, got {len(x)} and {len(y)}: "
+            "use `solve` for a plan that splits mass"
+        )
+    return torch.from_numpy(_matching(x, y, p)[0]).to(x.device)
+
+
+def _points(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    x, y = sample_pair(x, y)
+    finite("x", x)
+    finite("y", y)
+    order(p)
+    return x, y
+
+
+def wasserstein(
+    x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, p: float = 2
+) -> Tensor:
+    """The Wasserstein distance W_p between weighted points, with the root.
+
+    Differentiable in points and weights, with gradient 0 where the distance is 0.
+
+    Arguments:
+        x: points (n, d).
+        y: points (m, d).
+        a: weights (n,), at least 0 with sum 1; uniform by default.
+        b: weights (m,).
+        p: order, at least 1; the cost is ‖x_i - y_j‖^p.
+
+    Raises:
+        ValueError: for an empty sample, NaN or infinity, unlike dimensions, p < 1, or weights
+            that are no law.
+    """
+    x, y = _points(x, y, p)
+    slopes: Tensor | float = 0.0
+    if a is None and b is None and len(x) == len(y):
+        columns, scale = _matching(x, y, p)
+        rows, mass = np.arange(len(x)), np.full(len(x), 1 / len(x))
+    else:
+        mu, nu = law("a", a, x, len(x)), law("b", b, y, len(y))
+        distances = cdist(_array(x), _array(y))
+        scale = float(distances.max()) or 1.0
+        plan, f, g = _simplex((distances / scale) ** p, _array(mu), _array(nu))
+        rows, columns = plan.nonzero()
+        mass = plan[rows, columns]
+        slopes = _centred_slope(a, f, 1.0) + _centred_slope(b, g, 1.0)
+    i, j = torch.from_numpy(rows).to(x.device), torch.from_numpy(columns).to(x.device)
+    # in units of the largest distance, whose p-th power neither overflows nor vanishes
+    lengths = torch.linalg.vector_norm((x[i] - y[j]) / scale, dim=1)
+    power = (torch.from_numpy(mass).to(x) * lengths.pow(p)).sum() + slopes
+    return scale * root(power, p)
+
+
+def kantorovich_potential(
+    x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The function that attains W_1 in the Kantorovich-Rubinstein duality, on both samples.
+
+    It is φ(z) = min_j ‖z - y_j‖ - g_j with the dual potential g, 1-Lipschitz everywhere, and
+    W_1 = Σ a_i φ(x_i) - Σ b_j φ(y_j).
+
+    Arguments:
+        x: points (n, d).
+        y: points (m, d).
+        a: weights (n,), at least 0 with sum 1; uniform by default.
+        b: weights (m,).
+
+    Returns:
+        (φ on x (n,), φ on y (m,)), without gradient.
+    """
+    x, y = _points(x, y, 1)
+    mu, nu = law("a", a, x, len(x)), law("b", b, y, len(y))
+    distances = cdist(_array(x), _array(y))
+    _, _, g = _simplex(distances, _array(mu), _array(nu))
+    on_x, on_y = (distances - g).min(1), (cdist(_array(y), _array(y)) - g).min(1)
+    return torch.from_numpy(on_x).to(x), torch.from_numpy(on_y).to(y)

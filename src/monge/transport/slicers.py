@@ -1,0 +1,146 @@
+r"""Slicers: families of functions g(·, θ_l): R^d → R, l = 1 … L, that project samples to the line.
+
+A slicer is a module x (n, d) ↦ (n, L). Its slices are drawn afresh by `resample_()`; after
+steps that ascend in them, `project_()` puts them back where a slice must be, so that a worst
+slice does not grow without bound.
+
+Source: Kolouri, Nadjahi, Simsekli, Badeau, Rohde, "Generalized sliced Wasserstein distances",
+2019.
+"""
+
+import abc
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from monge.checks import dimension, positive
+
+MOST_MONOMIALS = 100_000
+
+
+class Slicer(nn.Module, abc.ABC):
+    """A family of slices with parameters of its own."""
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """The slices of points (n, d), as (n, L)."""
+
+    @abc.abstractmethod
+    def resample_(self, generator: torch.Generator | None = None) -> None:
+        """Draws every slice anew, from a CPU generator."""
+
+    @abc.abstractmethod
+    def project_(self) -> None:
+        """Normalises the slices in place."""
+
+
+@torch.no_grad()
+def _unit_rows_(rows: Tensor) -> None:
+    rows.div_(torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp_min(1e-30))
+
+
+@torch.no_grad()
+def _normal_(parameter: Tensor, generator: torch.Generator | None) -> None:
+    parameter.copy_(torch.randn(parameter.shape, generator=generator))
+
+
+class Linear(Slicer):
+    """g(x, θ) = θ·x with ‖θ‖ = 1: the Radon transform, and plain slices."""
+
+    def __init__(self, dim: int, slices: int = 128):
+        super().__init__()
+        shape = dimension("slices", slices), dimension("dim", dim)
+        self.theta = nn.Parameter(torch.empty(shape))
+        self.resample_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.theta.to(x.dtype).T
+
+    def resample_(self, generator: torch.Generator | None = None) -> None:
+        _normal_(self.theta, generator)
+        self.project_()
+
+    def project_(self) -> None:
+        _unit_rows_(self.theta.data)
+
+
+class Circular(Slicer):
+    """g(x, θ) = ‖x - rθ‖ with ‖θ‖ = 1 and a fixed radius r: the circular Radon transform."""
+
+    def __init__(self, dim: int, slices: int = 128, radius: float = 2.0):
+        super().__init__()
+        shape = dimension("slices", slices), dimension("dim", dim)
+        self.radius = positive("radius", radius)
+        self.theta = nn.Parameter(torch.empty(shape))
+        self.resample_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        centres = self.radius * self.theta.to(x.dtype)
+        return torch.cdist(x, centres, compute_mode="donot_use_mm_for_euclid_dist")
+
+    def resample_(self, generator: torch.Generator | None = None) -> None:
+        _normal_(self.theta, generator)
+        self.project_()
+
+    def project_(self) -> None:
+        _unit_rows_(self.theta.data)
+
+
+class Polynomial(Slicer):
+    """g(x, θ) = Σ_{|α| = degree} θ_α x^α with ‖θ‖ = 1: homogeneous of odd degree."""
+
+    factors: Tensor
+
+    def __init__(self, dim: int, degree: int = 3, slices: int = 128):
+        super().__init__()
+        dimension("dim", dim)
+        if dimension("degree", degree) % 2 == 0:
+            raise ValueError(
+                f"`degree` must be odd for the transform to be injective, got {degree}"
+            )
+        count = math.comb(dim + degree - 1, degree)
+        if count > MOST_MONOMIALS:
+            raise ValueError(
+                f"`dim` {dim} and `degree` {degree} have {count:,} monomials, over "
+                f"{MOST_MONOMIALS:,}: reduce the dimension first"
+            )
+        factors = torch.tensor(list(itertools.combinations_with_replacement(range(dim), degree)))
+        self.register_buffer("factors", factors)
+        self.theta = nn.Parameter(torch.empty(dimension("slices", slices), count))
+        self.resample_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, self.factors].prod(-1) @ self.theta.to(x.dtype).T
+
+    def resample_(self, generator: torch.Generator | None = None) -> None:
+        _normal_(self.theta, generator)
+        self.project_()
+
+    def project_(self) -> None:
+        _unit_rows_(self.theta.data)
+
+
+class Neural(Slicer):
+    """g(x, θ): the outputs of a network with one hidden layer, each layer of spectral norm ≤ 1."""
+
+    def __init__(self, dim: int, slices: int = 128, hidden: int = 64):
+        super().__init__()
+        self.inner = nn.Linear(dimension("dim", dim), dimension("hidden", hidden))
+        self.outer = nn.Linear(hidden, dimension("slices", slices), bias=False)
+        self.resample_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = nn.functional.linear(x, self.inner.weight.to(x.dtype), self.inner.bias.to(x.dtype))
+        return nn.functional.leaky_relu(inner, 0.2) @ self.outer.weight.to(x.dtype).T
+
+    def resample_(self, generator: torch.Generator | None = None) -> None:
+        for parameter in self.parameters():
+            _normal_(parameter.data, generator)
+        self.project_()
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        for weight in (self.inner.weight, self.outer.weight):
+            weight.div_(torch.linalg.matrix_norm(weight, 2).clamp_min(1.0))

@@ -1,0 +1,140 @@
+"""Gromov-Wasserstein: the factorised objective, isometries, the line, POT and gradients."""
+
+import numpy as np
+import ot
+import pytest
+import torch
+
+from monge.draws import generator
+from monge.transport import (
+    entropic_gromov_wasserstein,
+    gromov_wasserstein,
+    sliced_gromov_wasserstein,
+    solve,
+)
+from monge.transport.gromov import objective
+
+
+def doubles(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def distances(x):
+    return torch.cdist(x, x)
+
+
+def by_loop(cx, cy, plan):
+    """The definition, four sums deep."""
+    n, m = plan.shape
+    return sum(
+        float((cx[i, k] - cy[j, l]) ** 2 * plan[i, j] * plan[k, l])
+        for i in range(n) for j in range(m) for k in range(n) for l in range(m)
+    )  # fmt: skip
+
+
+def test_factorised_objective_equals_the_four_sums():
+    cx, cy = distances(doubles(4, 2)), distances(doubles(3, 3))
+    plan = torch.rand(4, 3).double()
+    assert float(objective(cx, cy, plan)) == pytest.approx(by_loop(cx, cy, plan), rel=1e-10)
+
+
+@pytest.mark.parametrize("n", [4, 6, 8])
+def test_isometric_clouds_are_at_distance_zero(n):
+    """Rotated, reflected and permuted: the best of several starts finds the true plan."""
+    x = doubles(n, 3)
+    rotation = torch.linalg.qr(doubles(3, 3)).Q
+    order = torch.randperm(n)
+    y = (x @ rotation.T + 2)[order]
+    plan = gromov_wasserstein(distances(x), distances(y), starts=10)
+    assert float(plan.value) == pytest.approx(0, abs=1e-9)
+    assert plan.plan.argmax(0).tolist() == order.tolist()
+    assert plan.converged
+    assert plan.marginal_error < 1e-9
+
+
+def test_value_is_at_most_pots_from_the_product_plan():
+    for seed in range(5):
+        torch.manual_seed(seed)
+        cx, cy = distances(doubles(10, 2)), distances(doubles(8, 3))
+        theirs = ot.gromov.gromov_wasserstein2(
+            cx.numpy(), cy.numpy(), ot.unif(10), ot.unif(8), "square_loss"
+        )
+        ours = gromov_wasserstein(cx, cy)
+        assert float(ours.value) <= float(theirs) * (1 + 1e-6)
+        assert float(ours.value) == pytest.approx(float(objective(cx, cy, ours.plan)), rel=1e-9)
+
+
+def test_on_the_line_it_is_at_most_the_better_monotone_matching():
+    x, y = doubles(7, 1), doubles(7, 1)
+    cx, cy = distances(x) ** 2, distances(y) ** 2
+    order_x, order_y = x[:, 0].argsort(), y[:, 0].argsort()
+    values = []
+    for order in (order_y, order_y.flip(0)):
+        plan = torch.zeros(7, 7).double()
+        plan[order_x, order] = 1 / 7
+        values.append(float(objective(cx, cy, plan)))
+    assert float(sliced_gromov_wasserstein(x, y)) == pytest.approx(min(values), rel=1e-9)
+    assert float(gromov_wasserstein(cx, cy, starts=10).value) <= min(values) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("sizes", [(6, 6), (6, 4)])
+def test_sliced_on_the_line_equals_the_four_sums(sizes):
+    """For unequal sizes the monotone plan splits mass; it is the exact plan of the line."""
+    x, y = (doubles(n, 1).sort(0).values for n in sizes)
+    cx, cy = distances(x) ** 2, distances(y) ** 2
+    up = solve((x - y.T).square()).plan
+    down = solve((x + y.T).square()).plan
+    expected = min(by_loop(cx, cy, up), by_loop(cx, cy, down))
+    assert float(sliced_gromov_wasserstein(x, y)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_sliced_is_zero_for_a_reflected_line_and_pads_unlike_dimensions():
+    x = doubles(9, 2)
+    theta = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).double()
+    assert abs(sliced_gromov_wasserstein(x, -x, directions=theta)) < 1e-9
+    y = torch.nn.functional.pad(x, (0, 1))
+    three = torch.nn.functional.pad(theta, (0, 1))
+    assert abs(sliced_gromov_wasserstein(x, y, directions=three)) < 1e-9
+    value = sliced_gromov_wasserstein(x, 2 * y, generator=generator(0))
+    assert value > 0.1
+
+
+def test_entropic_equals_pot():
+    cx, cy = distances(doubles(7, 2)), distances(doubles(5, 2))
+    plan = entropic_gromov_wasserstein(cx, cy, epsilon=0.5, tolerance=1e-10)
+    theirs = ot.gromov.entropic_gromov_wasserstein(
+        cx.numpy(), cy.numpy(), ot.unif(7), ot.unif(5), "square_loss", epsilon=0.5, tol=1e-12,
+        max_iter=1000,
+    )  # fmt: skip
+    np.testing.assert_allclose(plan.plan.numpy(), theirs, atol=1e-6)
+    assert plan.converged
+    torch.testing.assert_close(plan.value_linear, objective(cx, cy, plan.plan))
+
+
+def test_gradients_equal_finite_differences():
+    """At the plan found; distances move through the points behind them."""
+    x, y = doubles(5, 2).requires_grad_(), doubles(4, 2).requires_grad_()
+
+    def value(x, y):
+        gaps_x, gaps_y = (z[:, None] - z for z in (x, y))
+        return gromov_wasserstein(gaps_x.square().sum(-1), gaps_y.square().sum(-1)).value
+
+    assert torch.autograd.gradcheck(value, (x, y), atol=1e-5, rtol=1e-4)
+    theta = doubles(4, 2)
+    assert torch.autograd.gradcheck(
+        lambda x, y: sliced_gromov_wasserstein(x, y, directions=theta), (x, y), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("cost", "word"),
+    [
+        (torch.zeros(3, 4), "square"),
+        (torch.tensor([[0.0, 1.0], [2.0, 0.0]]), "symmetric"),
+        (torch.full((2, 2), float("nan")), "finite"),
+        (torch.zeros(2, 2).int(), "floating"),
+    ],
+)
+def test_bad_costs_are_named(cost, word):
+    with pytest.raises(ValueError, match=f"`cx`.*{word}"):
+        gromov_wasserstein(cost, torch.zeros(3, 3))

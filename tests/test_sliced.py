@@ -1,0 +1,313 @@
+"""The sliced family: directions, bounds, worst slices, curved slices; memory and gradients."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monge.draws import generator
+from monge.transport import (
+    Circular,
+    Linear,
+    Neural,
+    Polynomial,
+    generalized_sliced_wasserstein,
+    max_generalized_sliced_wasserstein,
+    max_sliced_wasserstein,
+    orthogonal_directions,
+    sliced_wasserstein,
+    sliced_wasserstein_estimate,
+    sobol_directions,
+    uniform_directions,
+    wasserstein,
+    wasserstein_1d,
+)
+from monge.transport.sliced import sliced_power
+
+SLICERS = {
+    "linear": lambda dim: Linear(dim, 16),
+    "circular": lambda dim: Circular(dim, 16),
+    "polynomial": lambda dim: Polynomial(dim, 3, 16),
+    "neural": lambda dim: Neural(dim, 16, 8),
+}
+DIRECTIONS = pytest.mark.parametrize(
+    "draw", [uniform_directions, orthogonal_directions, sobol_directions]
+)
+
+
+def doubles(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def law(n):
+    w = torch.rand(n, dtype=torch.float64) + 0.1
+    return w / w.sum()
+
+
+@DIRECTIONS
+def test_directions_are_unit_and_isotropic(draw):
+    theta = draw(20_000, 4, generator=generator(0))
+    assert theta.shape == (20_000, 4)
+    torch.testing.assert_close(theta.norm(dim=1), torch.ones(20_000))
+    torch.testing.assert_close(theta.T @ theta / 20_000, torch.eye(4) / 4, atol=0.01, rtol=0)
+    torch.testing.assert_close(theta.mean(0), torch.zeros(4), atol=0.015, rtol=0)
+    assert torch.equal(theta, draw(20_000, 4, generator=generator(0)))
+    assert draw(3, 1).abs().tolist() == [[1.0]] * 3
+
+
+def test_orthogonal_directions_are_orthonormal_in_blocks():
+    theta = orthogonal_directions(8, 4, generator=generator(0))
+    for block in theta.split(4):
+        torch.testing.assert_close(block @ block.T, torch.eye(4))
+
+
+@pytest.mark.parametrize("draw", [orthogonal_directions, sobol_directions])
+def test_structured_directions_have_less_error_at_equal_count(draw):
+    """Root mean squared error of SW_2² over 60 repetitions, against 100,000 directions."""
+    x, y = doubles(40, 3), doubles(40, 3) * torch.tensor([1.0, 2.0, 0.3]) + 1
+    truth = sliced_wasserstein(x, y, directions=100_000, generator=generator("truth")) ** 2
+
+    def error(draw):
+        values = [
+            sliced_wasserstein(x, y, directions=draw(30, 3, generator=generator(i))) ** 2
+            for i in range(60)
+        ]
+        return (torch.stack(values) - truth).square().mean().sqrt()
+
+    assert error(draw) < 0.8 * error(uniform_directions)
+
+
+def plain(x, y, theta, a, b, p):
+    """The mean over directions, one at a time, through autograd alone."""
+    powers = [wasserstein_1d(x @ t, y @ t, a, b, p=p) ** p for t in theta]
+    return torch.stack(powers).mean()
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+@pytest.mark.parametrize("case", ["equal", "unequal", "weighted"])
+def test_value_and_gradient_by_chunks_equal_the_plain_mean(p, case, monkeypatch):
+    monkeypatch.setattr("monge.transport.sliced.CHUNK", 40)
+    x, y, theta = doubles(7, 3), doubles(7 if case == "equal" else 5, 3), doubles(11, 3)
+    leaves = [x.requires_grad_(), y.requires_grad_()]
+    a = b = None
+    if case == "weighted":
+        a, b = law(7).requires_grad_(), law(5).requires_grad_()
+        leaves += [a, b]
+    ours, expected = sliced_power(x, y, theta, a, b, p=p), plain(x, y, theta, a, b, p)
+    torch.testing.assert_close(ours, expected)
+    for g, h in zip(
+        torch.autograd.grad(3 * ours, leaves), torch.autograd.grad(3 * expected, leaves)
+    ):
+        torch.testing.assert_close(g - g.mean(0), h - h.mean(0))
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_gradient_equals_finite_differences(p):
+    x, y, theta = doubles(5, 2).requires_grad_(), doubles(4, 2).requires_grad_(), doubles(6, 2)
+    assert torch.autograd.gradcheck(
+        lambda x, y: sliced_wasserstein(x, y, p=p, directions=theta), (x, y), atol=1e-6
+    )
+
+
+def test_gradient_is_finite_at_equal_samples():
+    x = doubles(6, 3).requires_grad_()
+    sliced_wasserstein(x, x.detach().clone()).backward()
+    assert torch.equal(x.grad, torch.zeros_like(x))
+
+
+def test_nothing_is_recorded_without_gradients():
+    x = doubles(6, 3).requires_grad_()
+    with torch.no_grad():
+        assert not sliced_wasserstein(x, doubles(6, 3)).requires_grad
+    assert torch.is_grad_enabled()
+
+
+def test_standard_error_covers_the_truth():
+    """The estimate is within two errors of the truth in most of 200 repetitions."""
+    x, y = doubles(30, 5), doubles(25, 5) + 0.7
+    truth = sliced_wasserstein(x, y, directions=100_000, generator=generator("truth"))
+    estimates = [
+        sliced_wasserstein_estimate(x, y, directions=50, generator=generator(i))
+        for i in range(200)
+    ]
+    covered = sum(abs(e.value - truth) < 2 * e.error for e in estimates) / 200
+    assert 0.9 < covered <= 0.99
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(1, 5), st.integers(0, 10**6))
+def test_sliced_is_bounded_by_the_exact_distance(n, m, d, seed):
+    """SW_p^p ≤ W_p^p on every direction, since projections are 1-Lipschitz; for p = 2 over an
+    orthonormal basis the mean is at most W_2²/d."""
+    random = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, d, dtype=torch.float64, generator=random)
+    y = torch.randn(m, d, dtype=torch.float64, generator=random)
+    theta = orthogonal_directions(d, d, generator=random)
+    assert sliced_wasserstein(x, y, directions=theta) ** 2 <= wasserstein(x, y) ** 2 / d + 1e-6
+    assert sliced_wasserstein(x, y, p=1, directions=theta) <= wasserstein(x, y, p=1) + 1e-6
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3])
+@pytest.mark.parametrize("d", [2, 5, 20])
+def test_sliced_power_is_at_most_alpha_times_the_exact_one(p, d):
+    """SW_p^p ≤ α_{d,p} W_p^p with α = ∫ ‖θ‖_p^p dθ / d = ∫ |θ_1|^p dθ, and equal to it for
+    translations."""
+    alpha = math.gamma(d / 2) * math.gamma((p + 1) / 2) / math.gamma((d + p) / 2) / math.pi**0.5
+    x, y, v = doubles(30, d), doubles(20, d) * 1.5, doubles(d)
+    theta = uniform_directions(20_000, d, generator=generator(0)).double()
+    powers = wasserstein_1d(theta @ x.T, theta @ y.T, p=p) ** p
+    error = powers.std() / 20_000**0.5
+    assert powers.mean() <= alpha * wasserstein(x, y, p=p) ** p + 4 * error
+    moved = (theta @ v).abs() ** p
+    error = moved.std() / 20_000**0.5
+    assert abs(moved.mean() - alpha * v.norm() ** p) < 4 * error
+    translated = sliced_wasserstein(x, x + v, p=p, directions=theta) ** p
+    assert float(translated) == pytest.approx(float(moved.mean()), rel=1e-9)
+
+
+@given(st.floats(0.01, 100), st.integers(2, 6), st.integers(0, 10**6))
+def test_sliced_scales_and_ignores_translation(scale, d, seed):
+    random = torch.Generator().manual_seed(seed)
+    x = torch.randn(6, d, dtype=torch.float64, generator=random)
+    y = torch.randn(4, d, dtype=torch.float64, generator=random)
+    theta = uniform_directions(5, d, generator=random)
+    value = sliced_wasserstein(x, y, directions=theta)
+    scaled = sliced_wasserstein(scale * x + 3, scale * y + 3, directions=theta)
+    assert float(scaled) == pytest.approx(float(scale * value), rel=1e-6)
+
+
+# Worst slices
+
+
+def test_max_sliced_finds_a_far_mean_where_plain_slices_lose_it():
+    """N(0, I) against N(v, I): value near ‖v‖ along v, while SW goes to ‖v‖/√d."""
+    d, v = 50, 10.0
+    x, y = torch.randn(2000, d), torch.randn(2000, d)
+    y[:, 3] += v
+    value, direction = max_sliced_wasserstein(x, y, generator=generator(0))
+    assert float(value) == pytest.approx(v, rel=0.02)
+    assert abs(direction[3]) > 0.99
+    assert float(direction.norm()) == pytest.approx(1, rel=1e-5)
+    plain = sliced_wasserstein(x, y, directions=500, generator=generator(0))
+    assert float(plain) == pytest.approx(v / math.sqrt(d), rel=0.2)
+
+
+def test_max_sliced_is_at_least_every_drawn_slice():
+    x, y = doubles(60, 8), doubles(40, 8) * 1.3
+    value, direction = max_sliced_wasserstein(x, y, generator=generator(0))
+    theta = uniform_directions(3000, 8, generator=generator(1)).double()
+    assert value >= wasserstein_1d(theta @ x.T, theta @ y.T).max()
+    assert float(value) == pytest.approx(float(wasserstein_1d(x @ direction, y @ direction)))
+    assert value <= wasserstein(x, y) + 1e-9
+
+
+def test_max_sliced_in_the_plane_is_the_maximum_over_angles():
+    x, y = doubles(20, 2), doubles(20, 2) * torch.tensor([3.0, 0.5]) + 0.3
+    angles = torch.linspace(0, math.pi, 20_001, dtype=torch.float64)
+    theta = torch.stack([angles.cos(), angles.sin()], 1)
+    expected = wasserstein_1d(theta @ x.T, theta @ y.T).max()
+    value, _ = max_sliced_wasserstein(x, y, generator=generator(0))
+    assert float(value) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_max_sliced_gradient_is_that_of_the_frozen_slice():
+    x, y = doubles(8, 3).requires_grad_(), doubles(8, 3)
+    value, direction = max_sliced_wasserstein(x, y, generator=generator(0))
+    assert not direction.requires_grad
+    (gradient,) = torch.autograd.grad(value, x)
+    expected = torch.autograd.grad(wasserstein_1d(x @ direction, y @ direction), x)[0]
+    torch.testing.assert_close(gradient, expected)
+    assert x.grad is None
+
+
+# Curved slices
+
+
+def test_linear_slices_are_plain_slices():
+    x, y, slicer = doubles(9, 4), doubles(6, 4), Linear(4, 16)
+    expected = sliced_wasserstein(x, y, directions=slicer.theta.detach())
+    torch.testing.assert_close(generalized_sliced_wasserstein(x, y, slicer), expected)
+
+
+@pytest.mark.parametrize("name", SLICERS)
+def test_generalized_gradient_equals_finite_differences(name):
+    slicer = SLICERS[name](3).double()
+    x, y = doubles(5, 3).requires_grad_(), doubles(4, 3).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda x, y: generalized_sliced_wasserstein(x, y, slicer), (x, y), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", SLICERS)
+def test_slices_are_normalised_and_drawn_afresh(name):
+    slicer = SLICERS[name](3)
+    before = [p.clone() for p in slicer.parameters()]
+    slicer.resample_(generator(7))
+    drawn = [p.clone() for p in slicer.parameters()]
+    assert all(not torch.equal(p, q) for p, q in zip(before, drawn))
+    slicer.resample_(generator(7))
+    assert all(map(torch.equal, drawn, slicer.parameters()))
+    with torch.no_grad():
+        for p in slicer.parameters():
+            p *= 100
+    slicer.project_()
+    if isinstance(slicer, Neural):
+        for weight in (slicer.inner.weight, slicer.outer.weight):
+            assert torch.linalg.matrix_norm(weight, 2).item() == pytest.approx(1, rel=1e-5)
+    else:
+        torch.testing.assert_close(slicer.theta.norm(dim=1), torch.ones(16))
+
+
+def test_formulas_of_the_slices():
+    x = doubles(5, 3)
+    circular = Circular(3, 2, radius=1.5)
+    expected = torch.stack([(x - 1.5 * t).norm(dim=1) for t in circular.theta.detach()], 1)
+    torch.testing.assert_close(circular(x), expected, rtol=1e-6, atol=1e-6)
+    cubic = Polynomial(2, 3, 1)
+    z = doubles(4, 2)
+    u, v = z.T
+    monomials = torch.stack([u**3, u**2 * v, u * v**2, v**3], 1)
+    torch.testing.assert_close(cubic(z), monomials @ cubic.theta.double().T)
+    torch.testing.assert_close(cubic(2 * z), 8 * cubic(z))
+
+
+@pytest.mark.parametrize("name", SLICERS)
+def test_the_worst_slice_is_at_least_the_drawn_ones_and_is_kept(name):
+    x, y, slicer = doubles(30, 3), doubles(20, 3) + 1, SLICERS[name](3)
+    drawn = wasserstein_1d(slicer(x).T, slicer(y).T).max().detach()
+    value = max_generalized_sliced_wasserstein(x, y, slicer, iterations=50)
+    assert value >= drawn
+    kept = wasserstein_1d(slicer(x).T, slicer(y).T).max()
+    torch.testing.assert_close(kept.detach(), value.detach())
+
+
+def test_the_worst_linear_slice_is_the_max_sliced_distance():
+    x, y = doubles(40, 3), doubles(30, 3) + torch.tensor([2.0, 0.0, 1.0])
+    expected, _ = max_sliced_wasserstein(x, y, generator=generator(0))
+    value = max_generalized_sliced_wasserstein(x, y, Linear(3, 32))
+    assert value.item() == pytest.approx(expected.item(), rel=5e-3)
+    assert value <= expected + 1e-6
+
+
+def test_bad_slicers_are_refused():
+    with pytest.raises(ValueError, match="`degree` must be odd"):
+        Polynomial(3, 2)
+    with pytest.raises(ValueError, match="monomials"):
+        Polynomial(100, 5)
+    with pytest.raises(ValueError, match="`radius`"):
+        Circular(3, radius=0.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"directions": torch.zeros(3, 5)}, "`directions`"),
+        ({"directions": 0}, "`count`"),
+        ({"p": 0.5}, "`p`"),
+        ({"a": torch.ones(4)}, "`a`"),
+    ],
+)
+def test_bad_input_is_named(arguments, word):
+    with pytest.raises(ValueError, match=word):
+        sliced_wasserstein(torch.zeros(4, 2), torch.zeros(3, 2), **arguments)
