@@ -1,11 +1,22 @@
 """Kernels against SciPy's distances and their formulas; the algebra; the WAE paper's kernel."""
 
+import resource
+
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from monge.kernels import IMQ, RBF, Energy, Laplace, RationalQuadratic, multiscale_imq
+from monge import kernels
+from monge.kernels import (
+    IMQ,
+    RBF,
+    Energy,
+    Laplace,
+    RationalQuadratic,
+    multiscale_imq,
+    pair_sum,
+)
 
 FORMULAS = {
     "rbf": (RBF(0.7), lambda d: np.exp(-(d**2) / (2 * 0.7**2))),
@@ -75,3 +86,43 @@ def test_gradient_is_finite_where_points_coincide(name):
 def test_scales_must_be_positive(make, value):
     with pytest.raises(ValueError, match="must be positive"):
         make(value)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_sums_by_blocks_equal_the_matrix_with_their_gradients(name, offset, monkeypatch):
+    """Blocks that do not divide the samples; also far from the origin."""
+    monkeypatch.setattr(kernels, "BLOCK", 4)
+    kernel = FORMULAS[name][0]
+    x = (torch.randn(11, 3, dtype=torch.float64) + offset).requires_grad_()
+    y = (torch.randn(6, 3, dtype=torch.float64) + offset).requires_grad_()
+    within = kernel(x, x).sum() - kernel(x, x).diagonal().sum()
+    for ours, expected, leaves in (
+        (pair_sum(kernel, x, y), kernel(x, y).sum(), [x, y]),
+        (pair_sum(kernel, x), within, [x]),
+    ):
+        torch.testing.assert_close(ours, expected)
+        gradients = zip(torch.autograd.grad(ours, leaves), torch.autograd.grad(expected, leaves))
+        for g, h in gradients:
+            torch.testing.assert_close(g, h, rtol=1e-6, atol=1e-9)
+
+
+def test_sums_by_blocks_need_no_matrix():
+    """20,000 samples, whose matrix of distances alone would take 1.6 GB."""
+    x = torch.randn(20_000, 2, requires_grad=True)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    pair_sum(IMQ(1.0), x).backward()
+    assert torch.isfinite(x.grad).all()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+@pytest.mark.parametrize("kernel", [k for k, _ in FORMULAS.values()] + [
+    RBF(1.0) + 0.5 * IMQ(2.0) * Laplace(1.0) * RBF(2.0), multiscale_imq(3.0),
+])  # fmt: skip
+def test_slopes_are_the_derivatives(kernel):
+    squared = torch.rand(4, 5, dtype=torch.float64).requires_grad_()
+    value, slope = kernel.with_slope(squared.detach().clone())
+    expected = kernel.of_squared(squared)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(slope, torch.autograd.grad(expected.sum(), squared)[0])
+    assert torch.isfinite(kernel.with_slope(torch.zeros(2))[1]).all()

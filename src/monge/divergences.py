@@ -11,7 +11,7 @@ import abc
 from torch import Tensor, nn
 
 from monge.checks import order, sample_pair
-from monge.kernels import Kernel
+from monge.kernels import Kernel, pair_sum
 from monge.transport.sliced import sliced_power, uniform_directions
 
 
@@ -54,14 +54,15 @@ class MMD(Divergence):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = sample_pair(x, y, least=2 if self.unbiased else 1)
-        return self.within(x) + self.within(y) - 2 * self.kernel(x, y).mean()
+        cross = pair_sum(self.kernel, x, y) / (len(x) * len(y))
+        return self.within(x) + self.within(y) - 2 * cross
 
     def within(self, x: Tensor) -> Tensor:
         """The mean of k over the pairs of one sample (n, d)."""
-        matrix = self.kernel(x, x)
-        if not self.unbiased:
-            return matrix.mean()
-        return (matrix.sum() - matrix.diagonal().sum()) / (len(x) * (len(x) - 1))
+        n, total = len(x), pair_sum(self.kernel, x)
+        if self.unbiased:
+            return total / (n * (n - 1))
+        return (total + n * self.kernel.of_squared(x.new_zeros(1)).sum()) / n**2
 
 
 class SlicedWasserstein(Divergence):

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from monge.checks import positive
 from monge.numerics import root
@@ -33,6 +34,10 @@ class Kernel(nn.Module, abc.ABC):
     @abc.abstractmethod
     def of_squared(self, squared: Tensor) -> Tensor:
         """k as a function of the squared distance, elementwise."""
+
+    @abc.abstractmethod
+    def with_slope(self, squared: Tensor) -> tuple[Tensor, Tensor]:
+        """(k, dk/d squared), elementwise and without graph; the slope is 0 where it has a pole."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The matrix k(x_i, y_j), (n, m), of samples (n, d) and (m, d)."""
@@ -59,34 +64,53 @@ class Constant(Kernel):
     def of_squared(self, squared: Tensor) -> Tensor:
         return torch.full_like(squared, self.value)
 
+    def with_slope(self, squared: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.full_like(squared, self.value), torch.zeros_like(squared)
 
-class Sum(Kernel):
+
+class _Combined(Kernel):
+    """A kernel made of others."""
+
+    def __init__(self, kernels: Iterable[Kernel]):
+        super().__init__()
+        self.kernels = nn.ModuleList(kernels)
+
+    def parts(self) -> Iterator[Kernel]:
+        for kernel in self.kernels:
+            assert isinstance(kernel, Kernel)
+            yield kernel
+
+
+class Sum(_Combined):
     """k = Σ_i k_i."""
 
-    def __init__(self, kernels: Iterable[Kernel]):
-        super().__init__()
-        self.kernels = nn.ModuleList(kernels)
-
     def of_squared(self, squared: Tensor) -> Tensor:
-        return sum(of_squared(self.kernels, squared), torch.zeros_like(squared))
+        return sum((part.of_squared(squared) for part in self.parts()), torch.zeros_like(squared))
+
+    def with_slope(self, squared: Tensor) -> tuple[Tensor, Tensor]:
+        first, *rest = self.parts()
+        value, slope = first.with_slope(squared)
+        for part in rest:
+            k, dk = part.with_slope(squared)
+            value, slope = value.add_(k), slope.add_(dk)
+        return value, slope
 
 
-class Product(Kernel):
+class Product(_Combined):
     """k = Π_i k_i."""
 
-    def __init__(self, kernels: Iterable[Kernel]):
-        super().__init__()
-        self.kernels = nn.ModuleList(kernels)
-
     def of_squared(self, squared: Tensor) -> Tensor:
-        return math.prod(of_squared(self.kernels, squared), start=torch.ones_like(squared))
+        parts = (part.of_squared(squared) for part in self.parts())
+        return math.prod(parts, start=torch.ones_like(squared))
 
-
-def of_squared(kernels: nn.ModuleList, squared: Tensor) -> Iterator[Tensor]:
-    """Each kernel's values at the same squared distances."""
-    for kernel in kernels:
-        assert isinstance(kernel, Kernel)
-        yield kernel.of_squared(squared)
+    def with_slope(self, squared: Tensor) -> tuple[Tensor, Tensor]:
+        first, *rest = self.parts()
+        value, slope = first.with_slope(squared)
+        for part in rest:
+            k, dk = part.with_slope(squared)
+            slope = slope.mul_(k).addcmul_(value, dk)
+            value = value.mul_(k)
+        return value, slope
 
 
 class RBF(Kernel):
@@ -99,6 +123,10 @@ class RBF(Kernel):
     def of_squared(self, squared: Tensor) -> Tensor:
         return torch.exp(squared / (-2 * self.s**2))
 
+    def with_slope(self, squared: Tensor) -> tuple[Tensor, Tensor]:
+        k = self.of_squared(squared)
+        return k, k / (-2 * self.s**2)
+
 
 class IMQ(Kernel):
     r"""Inverse multiquadratic k = c / (c + ‖x - y‖²), in the scaling of the WAE paper."""
@@ -109,6 +137,10 @@ class IMQ(Kernel):
 
     def of_squared(self, squared: Tensor) -> Tensor:
         return self.c / (self.c + squared)
+
+    def with_slope(self, squared: Tensor) -> tuple[Tensor, Tensor]:
+        k = (squared / self.c).add_(1).reciprocal_()
+        return k, k.square().div_(-self.c)
 
 
 class Laplace(Kernel):
@@ -121,6 +153,10 @@ class Laplace(Kernel):
     def of_squared(self, squared: Tensor) -> Tensor:
         return torch.exp(root(squared) / -self.s)
 
+    def with_slope(self, squared: Tensor) -> tuple[Tensor, Tensor]:
+        distance, k = squared.sqrt(), self.of_squared(squared)
+        return k, (k / (-2 * self.s * distance)).masked_fill_(squared == 0, 0.0)
+
 
 class RationalQuadratic(Kernel):
     r"""k = (1 + ‖x - y‖² / 2αs²)^-α."""
@@ -132,6 +168,10 @@ class RationalQuadratic(Kernel):
     def of_squared(self, squared: Tensor) -> Tensor:
         return (1 + squared / (2 * self.alpha * self.s**2)) ** -self.alpha
 
+    def with_slope(self, squared: Tensor) -> tuple[Tensor, Tensor]:
+        k = self.of_squared(squared)
+        return k, k / (1 + squared / (2 * self.alpha * self.s**2)) / (-2 * self.s**2)
+
 
 class Energy(Kernel):
     r"""k = -‖x - y‖: conditionally positive definite; its MMD² is the energy distance
@@ -139,6 +179,10 @@ class Energy(Kernel):
 
     def of_squared(self, squared: Tensor) -> Tensor:
         return -root(squared)
+
+    def with_slope(self, squared: Tensor) -> tuple[Tensor, Tensor]:
+        distance = squared.sqrt()
+        return -distance, (-0.5 / distance).masked_fill_(squared == 0, 0.0)
 
 
 def multiscale_imq(base: float) -> Kernel:
@@ -152,3 +196,66 @@ def multiscale_imq(base: float) -> Kernel:
     """
     positive("base", base)
     return Sum(IMQ(scale * base) for scale in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0))
+
+
+BLOCK = 512
+"""Samples a side of the blocks that `pair_sum` works through: a megabyte of distances."""
+
+
+class _PairSum(torch.autograd.Function):
+    """Σ k(x_i, y_j) with its gradient, block by block, in memory O(n d).
+
+    With w = dk/d(squared distance), the gradient in x_i is 2 Σ_j w_ij (x_i - y_j).
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, y: Tensor | None, kernel: Kernel) -> Tensor:
+        moving = any(ctx.needs_input_grad[:2])
+        # far from the origin x_i Σ w - Σ w y would lose its digits
+        centre = x.mean(0)
+        a, b = x - centre, x - centre if y is None else y - centre
+        gx = torch.zeros_like(a)
+        gy = gx if y is None else torch.zeros_like(b)
+        total = torch.zeros((), dtype=torch.float64, device=x.device)
+        for i in range(0, len(a), BLOCK):
+            for j in range(i if y is None else 0, len(b), BLOCK):
+                rows, columns = a[i : i + BLOCK], b[j : j + BLOCK]
+                times = 2 if y is None and j > i else 1
+                squared = _squared(rows, columns, same=y is None and i == j)
+                if not moving:
+                    total += times * kernel.of_squared(squared).sum()
+                    continue
+                k, w = kernel.with_slope(squared)
+                total += times * k.sum()
+                w.mul_(2 * times)
+                gx[i : i + BLOCK].add_(w.sum(1, keepdim=True) * rows).addmm_(w, columns, alpha=-1)
+                gy[j : j + BLOCK].add_(w.sum(0)[:, None] * columns).addmm_(w.T, rows, alpha=-1)
+        if y is None:
+            total -= len(x) * kernel.of_squared(x.new_zeros(1)).double().sum()
+        ctx.save_for_backward(gx, None if y is None else gy)
+        return total.to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, outer: Tensor):
+        gx, gy = ctx.saved_tensors
+        return outer * gx, None if gy is None else outer * gy, None
+
+
+def _squared(x: Tensor, y: Tensor, same: bool) -> Tensor:
+    """‖x_i - y_j‖² of centred samples as one matrix product; exactly 0 on the diagonal if `same`.
+
+    Close points lose digits here, which a sum over all pairs does not notice.
+    """
+    squared = torch.addmm(y.square().sum(1), x, y.T, alpha=-2)
+    squared.add_(x.square().sum(1, keepdim=True)).clamp_(min=0)
+    return squared.fill_diagonal_(0) if same else squared
+
+
+def pair_sum(kernel: Kernel, x: Tensor, y: Tensor | None = None) -> Tensor:
+    """Σ_ij k(x_i, y_j) of samples (n, d) and (m, d), or Σ_{i≠j} k(x_i, x_j) of one sample.
+
+    Equal to `kernel(x, y).sum()`, without the matrix: memory is O((n + m) d). Differentiable
+    once; for second derivatives use the matrix.
+    """
+    return _PairSum.apply(x, y, kernel)  # pyright: ignore

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from monge.checks import finite, floating, order, positive, sample_pair
+from monge.kernels import distances
 from monge.transport.exact import law
 from monge.transport.plan import Plan
 
@@ -102,8 +103,8 @@ class Points(Cost):
 
 def powers(x: Tensor, y: Tensor, p: float) -> Tensor:
     """‖x_i - y_j‖^p, (n, m), from differences, so that close points keep their digits."""
-    distances = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
-    return distances if p == 1 else distances.pow(p)
+    lengths = distances(x, y)
+    return lengths if p == 1 else lengths.pow(p)
 
 
 def _cost(x: Tensor, y: Tensor, p: float) -> Cost:

@@ -14,8 +14,6 @@ potentials for the weights. Potentials are fixed up to a constant; as gradients 
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from monge.checks import finite, floating, order, sample_pair, weights
@@ -36,6 +34,13 @@ def law(name: str, w: Tensor | None, like: Tensor, count: int) -> Tensor:
     if w.ndim != 1 or w.device != like.device:
         raise ValueError(f"`{name}` must have shape ({count},) on {like.device}, got {w.shape}")
     return weights(name, w, count)
+
+
+def _distances(x: Tensor, y: Tensor) -> np.ndarray:
+    """‖x_i - y_j‖ in float64, (n, m)."""
+    from scipy.spatial.distance import cdist
+
+    return cdist(_array(x), _array(y))
 
 
 def _simplex(cost: np.ndarray, a: np.ndarray, b: np.ndarray):
@@ -98,7 +103,9 @@ def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Pla
 
 def _matching(x: Tensor, y: Tensor, p: float) -> tuple[np.ndarray, float]:
     """The optimal permutation of equally many, equally weighted points, and the cost's scale."""
-    distances = cdist(_array(x), _array(y))
+    from scipy.optimize import linear_sum_assignment
+
+    distances = _distances(x, y)
     scale = distances.max() or 1.0
     return linear_sum_assignment((distances / scale) ** p)[1], float(scale)
 
@@ -160,7 +167,7 @@ def wasserstein(
         rows, mass = np.arange(len(x)), np.full(len(x), 1 / len(x))
     else:
         mu, nu = law("a", a, x, len(x)), law("b", b, y, len(y))
-        distances = cdist(_array(x), _array(y))
+        distances = _distances(x, y)
         scale = float(distances.max()) or 1.0
         plan, f, g = _simplex((distances / scale) ** p, _array(mu), _array(nu))
         rows, columns = plan.nonzero()
@@ -192,7 +199,7 @@ def kantorovich_potential(
     """
     x, y = _points(x, y, 1)
     mu, nu = law("a", a, x, len(x)), law("b", b, y, len(y))
-    distances = cdist(_array(x), _array(y))
+    distances = _distances(x, y)
     _, _, g = _simplex(distances, _array(mu), _array(nu))
-    on_x, on_y = (distances - g).min(1), (cdist(_array(y), _array(y)) - g).min(1)
+    on_x, on_y = (distances - g).min(1), (_distances(y, y) - g).min(1)
     return torch.from_numpy(on_x).to(x), torch.from_numpy(on_y).to(y)

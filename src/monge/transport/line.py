@@ -14,18 +14,26 @@ from torch import Tensor
 
 from monge.checks import finite, floating, order, weights
 from monge.numerics import root
+from monge.transport.sorting import sort, sorted_rows
 
 
-def _levels(values: Tensor, weights: Tensor | None, order: Tensor) -> Tensor:
+def _levels(values: Tensor, weights: Tensor | None, order: Tensor | None) -> Tensor:
     """The distribution function at sorted values, in float64.
 
     Uniform levels are quotients of integers, so that equal levels of two sizes are equal numbers.
     """
     n = values.shape[-1]
-    if weights is None:
+    if weights is None or order is None:
         ranks = torch.arange(1, n + 1, dtype=torch.float64, device=values.device)
         return (ranks / n).expand(values.shape)
     return weights.double().expand(values.shape).gather(-1, order).cumsum(-1)
+
+
+def _sorted(values: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Sorted values, with the permutation where a gradient or weights need it."""
+    if weights is None and not (values.requires_grad and torch.is_grad_enabled()):
+        return sorted_rows(values), None
+    return sort(values)
 
 
 def merged(
@@ -35,8 +43,8 @@ def merged(
 
     All three are (\*, k), with k = n for equal sizes without weights, else n + m.
     """
-    u, order_u = u.sort(-1)
-    v, order_v = v.sort(-1)
+    u, order_u = _sorted(u, a)
+    v, order_v = _sorted(v, b)
     if a is None and b is None and u.shape[-1] == v.shape[-1]:
         return u.new_full((1,), 1 / u.shape[-1]), u, v
     batch = torch.broadcast_shapes(u.shape[:-1], v.shape[:-1])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from monge.checks import dimension, positive
+from monge.kernels import distances
 
 MOST_MONOMIALS = 100_000
 
@@ -77,8 +78,7 @@ class Circular(Slicer):
         self.resample_()
 
     def forward(self, x: Tensor) -> Tensor:
-        centres = self.radius * self.theta.to(x.dtype)
-        return torch.cdist(x, centres, compute_mode="donot_use_mm_for_euclid_dist")
+        return distances(x, self.radius * self.theta.to(x.dtype))
 
     def resample_(self, generator: torch.Generator | None = None) -> None:
         _normal_(self.theta, generator)
