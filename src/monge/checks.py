@@ -64,6 +64,15 @@ def sample_pair(x: Tensor, y: Tensor, least: int = 1) -> tuple[Tensor, Tensor]:
     return x.reshape(len(x), -1), y.reshape(len(y), -1)
 
 
+def points(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    """Two finite samples as matrices (n, d) and (m, d), for a distance of order p."""
+    x, y = sample_pair(x, y)
+    finite("x", x)
+    finite("y", y)
+    order(p)
+    return x, y
+
+
 def weights(name: str, w: Tensor, count: int) -> Tensor:
     r"""`w` (\*, count), if it is at least 0 and sums to 1 over its last dimension."""
     floating(name, w)

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from monge.checks import finite, floating, order, positive, sample_pair
+from monge.checks import finite, floating, points, positive
 from monge.kernels import distances
 from monge.transport.exact import law
 from monge.transport.plan import Plan
@@ -108,8 +108,8 @@ def powers(x: Tensor, y: Tensor, p: float) -> Tensor:
 
 
 def _cost(x: Tensor, y: Tensor, p: float) -> Cost:
-    points = Points(x.detach(), y.detach(), p)
-    return points if len(x) * len(y) > STORED else Matrix(points.rows(slice(None)))
+    cost = Points(x.detach(), y.detach(), p)
+    return cost if len(x) * len(y) > STORED else Matrix(cost.rows(slice(None)))
 
 
 # Iterations
@@ -441,10 +441,7 @@ def solve_entropic(
 
 
 def _samples(x: Tensor, y: Tensor, a, b, p: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    x, y = sample_pair(x, y)
-    finite("x", x)
-    finite("y", y)
-    order(p)
+    x, y = points(x, y, p)
     return x, y, law("a", a, x, len(x)), law("b", b, y, len(y))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monge.checks import finite, floating, order, sample_pair, weights
+from monge.checks import finite, floating, points, weights
 from monge.numerics import root
 from monge.transport.plan import Plan
 
@@ -125,21 +125,13 @@ def monge_map(x: Tensor, y: Tensor, *, p: float = 2) -> Tensor:
         ValueError: also for samples of unlike sizes, between which there may be no map: split
             mass needs a plan.
     """
-    x, y = _points(x, y, p)
+    x, y = points(x, y, p)
     if len(x) != len(y):
         raise ValueError(
             f"`x` and `y` must hold equally many points, got {len(x)} and {len(y)}: "
             "use `solve` for a plan that splits mass"
         )
     return torch.from_numpy(_matching(x, y, p)[0]).to(x.device)
-
-
-def _points(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
-    x, y = sample_pair(x, y)
-    finite("x", x)
-    finite("y", y)
-    order(p)
-    return x, y
 
 
 def wasserstein(
@@ -160,7 +152,7 @@ def wasserstein(
         ValueError: for an empty sample, NaN or infinity, unlike dimensions, p < 1, or weights
             that are no law.
     """
-    x, y = _points(x, y, p)
+    x, y = points(x, y, p)
     slopes: Tensor | float = 0.0
     if a is None and b is None and len(x) == len(y):
         columns, scale = _matching(x, y, p)
@@ -197,7 +189,7 @@ def kantorovich_potential(
     Returns:
         (φ on x (n,), φ on y (m,)), without gradient.
     """
-    x, y = _points(x, y, 1)
+    x, y = points(x, y, 1)
     mu, nu = law("a", a, x, len(x)), law("b", b, y, len(y))
     distances = _distances(x, y)
     _, _, g = _simplex(distances, _array(mu), _array(nu))

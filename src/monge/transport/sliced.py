@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from monge.checks import dimension, finite, order, sample_pair, weights
+from monge.checks import dimension, points, weights
 from monge.numerics import root
 from monge.transport.line import power_1d
 from monge.transport.slicers import Slicer
@@ -181,10 +181,7 @@ def sliced_wasserstein_estimate(
 
 
 def _ready(x, y, p, directions, generator) -> tuple[Tensor, Tensor, Tensor]:
-    x, y = sample_pair(x, y)
-    finite("x", x)
-    finite("y", y)
-    order(p)
+    x, y = points(x, y, p)
     if not isinstance(directions, Tensor):
         directions = uniform_directions(directions, x.shape[1], generator=generator)
     elif directions.ndim != 2 or directions.shape[1] != x.shape[1] or len(directions) < 1:
@@ -262,7 +259,7 @@ def generalized_sliced_wasserstein(
 ) -> Tensor:
     """GSW_p = (mean_l W_p^p(g(x, θ_l), g(y, θ_l)))^{1/p} for the slicer's present slices, with the
     root. With `Linear` this is SW_p. Differentiable in the points and in the slices."""
-    return root(generalized_power(*_checked(x, y, p), slicer, p), p)
+    return root(generalized_power(*points(x, y, p), slicer, p), p)
 
 
 def generalized_power(x: Tensor, y: Tensor, slicer: Slicer, p: float) -> Tensor:
@@ -279,7 +276,7 @@ def max_generalized_sliced_wasserstein(
     With `Linear` this approaches `max_sliced_wasserstein` from below. The ascent leaves no
     gradient in the points; the distance has the one at the frozen slice.
     """
-    x, y = _checked(x, y, p)
+    x, y = points(x, y, p)
     optimiser = torch.optim.Adam(slicer.parameters(), lr)
     fade = torch.optim.lr_scheduler.LinearLR(
         optimiser, 1.0, 0.01, dimension("iterations", iterations)
@@ -300,11 +297,3 @@ def max_generalized_sliced_wasserstein(
     optimiser.zero_grad()
     slicer.load_state_dict(kept)
     return root(power_1d(slicer(x).T, slicer(y).T, p=p).max(), p)
-
-
-def _checked(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
-    x, y = sample_pair(x, y)
-    finite("x", x)
-    finite("y", y)
-    order(p)
-    return x, y

@@ -38,63 +38,55 @@ class Slicer(nn.Module, abc.ABC):
 
 
 @torch.no_grad()
-def _unit_rows_(rows: Tensor) -> None:
-    rows.div_(torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp_min(1e-30))
-
-
-@torch.no_grad()
 def _normal_(parameter: Tensor, generator: torch.Generator | None) -> None:
     parameter.copy_(torch.randn(parameter.shape, generator=generator))
 
 
-class Linear(Slicer):
+class _Normalised(Slicer):
+    """Slices that are the rows of one parameter θ, each of norm 1."""
+
+    def __init__(self, slices: int, size: int):
+        super().__init__()
+        self.theta = nn.Parameter(torch.empty(dimension("slices", slices), size))
+        self.resample_()
+
+    def resample_(self, generator: torch.Generator | None = None) -> None:
+        _normal_(self.theta, generator)
+        self.project_()
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        norms = torch.linalg.vector_norm(self.theta, dim=1, keepdim=True)
+        self.theta.div_(norms.clamp_min(1e-30))
+
+
+class Linear(_Normalised):
     """g(x, θ) = θ·x with ‖θ‖ = 1: the Radon transform, and plain slices."""
 
     def __init__(self, dim: int, slices: int = 128):
-        super().__init__()
-        shape = dimension("slices", slices), dimension("dim", dim)
-        self.theta = nn.Parameter(torch.empty(shape))
-        self.resample_()
+        super().__init__(slices, dimension("dim", dim))
 
     def forward(self, x: Tensor) -> Tensor:
         return x @ self.theta.to(x.dtype).T
 
-    def resample_(self, generator: torch.Generator | None = None) -> None:
-        _normal_(self.theta, generator)
-        self.project_()
 
-    def project_(self) -> None:
-        _unit_rows_(self.theta.data)
-
-
-class Circular(Slicer):
+class Circular(_Normalised):
     """g(x, θ) = ‖x - rθ‖ with ‖θ‖ = 1 and a fixed radius r: the circular Radon transform."""
 
     def __init__(self, dim: int, slices: int = 128, radius: float = 2.0):
-        super().__init__()
-        shape = dimension("slices", slices), dimension("dim", dim)
+        super().__init__(slices, dimension("dim", dim))
         self.radius = positive("radius", radius)
-        self.theta = nn.Parameter(torch.empty(shape))
-        self.resample_()
 
     def forward(self, x: Tensor) -> Tensor:
         return distances(x, self.radius * self.theta.to(x.dtype))
 
-    def resample_(self, generator: torch.Generator | None = None) -> None:
-        _normal_(self.theta, generator)
-        self.project_()
 
-    def project_(self) -> None:
-        _unit_rows_(self.theta.data)
-
-
-class Polynomial(Slicer):
+class Polynomial(_Normalised):
     """g(x, θ) = Σ_{|α| = degree} θ_α x^α with ‖θ‖ = 1: homogeneous of odd degree."""
 
     factors: Tensor
 
     def __init__(self, dim: int, degree: int = 3, slices: int = 128):
-        super().__init__()
         dimension("dim", dim)
         if dimension("degree", degree) % 2 == 0:
             raise ValueError(
@@ -106,20 +98,12 @@ class Polynomial(Slicer):
                 f"`dim` {dim} and `degree` {degree} have {count:,} monomials, over "
                 f"{MOST_MONOMIALS:,}: reduce the dimension first"
             )
+        super().__init__(slices, count)
         factors = torch.tensor(list(itertools.combinations_with_replacement(range(dim), degree)))
         self.register_buffer("factors", factors)
-        self.theta = nn.Parameter(torch.empty(dimension("slices", slices), count))
-        self.resample_()
 
     def forward(self, x: Tensor) -> Tensor:
         return x[:, self.factors].prod(-1) @ self.theta.to(x.dtype).T
-
-    def resample_(self, generator: torch.Generator | None = None) -> None:
-        _normal_(self.theta, generator)
-        self.project_()
-
-    def project_(self) -> None:
-        _unit_rows_(self.theta.data)
 
 
 class Neural(Slicer):
