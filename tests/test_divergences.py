@@ -30,17 +30,9 @@ def at_fixed_draws(name):
 
 
 @EVERY
-def test_gradient_equals_finite_differences(name):
-    x, y = pair(5, 5)
-    divergence = at_fixed_draws(name)
-    assert torch.autograd.gradcheck(
-        divergence, (x.requires_grad_(), y.requires_grad_()), eps=1e-6, atol=1e-7, rtol=1e-5
-    )
-
-
-@TRUE
-def test_gradient_equals_finite_differences_for_unequal_sizes(name):
-    x, y = pair(4, 6)
+@pytest.mark.parametrize("sizes", [(5, 5), (4, 6)])
+def test_gradient_equals_finite_differences(name, sizes):
+    x, y = pair(*sizes)
     divergence = at_fixed_draws(name)
     assert torch.autograd.gradcheck(
         divergence, (x.requires_grad_(), y.requires_grad_()), eps=1e-6, atol=1e-7, rtol=1e-5

@@ -217,13 +217,19 @@ def _scales(cost: Cost, epsilon: float) -> list[float]:
     return [mean / 4**i for i in range(1, count)]
 
 
+def _warmed(step_at: Callable, start: Tensor, cost: Cost, epsilon: float) -> tuple[Tensor, int]:
+    """`start` carried through the larger regularisations, and the iterations that took."""
+    used = 0
+    for larger in _scales(cost, epsilon):
+        start, _, count = _iterate(step_at(larger), start, Anderson(), 0.1, 20)
+        used += count
+    return start, used
+
+
 def _solve(problem: _Problem, epsilon: float, settings: "_Settings") -> "_Potentials":
     """Sinkhorn between two samples; the result has f = S_b(g)."""
     acceleration, tolerance, most = settings
-    g, used = torch.zeros_like(problem.b), 0
-    for larger in _scales(problem.cost, epsilon):
-        g, _, count = _iterate(problem.step(larger), g, Anderson(), 0.1, 20)
-        used += count
+    g, used = _warmed(problem.step, torch.zeros_like(problem.b), problem.cost, epsilon)
     if isinstance(acceleration, Randkhorn):
         f, g, error, count = _randkhorn(problem, g, epsilon, settings)
     else:
@@ -247,10 +253,7 @@ def _solve_symmetric(cost: Cost, a: Tensor, epsilon: float, settings: "_Settings
     acceleration, tolerance, most = settings
     if isinstance(acceleration, Randkhorn):
         acceleration = None
-    f, used = torch.zeros_like(a), 0
-    for larger in _scales(cost, epsilon):
-        f, _, count = _iterate(step(larger), f, Anderson(), 0.1, 20)
-        used += count
+    f, used = _warmed(step, torch.zeros_like(a), cost, epsilon)
     f, error, count = _iterate(step(epsilon), f, acceleration, tolerance, most)
     return _Potentials(f, f, error, used + count, error <= tolerance)
 
