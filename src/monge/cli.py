@@ -323,7 +323,7 @@ def _gsliced(given: Distance, x, y) -> dict:
 
 def _sinkhorn(given: Distance, x, y) -> dict:
     from monge.transport import sinkhorn, sinkhorn_divergence
-    from monge.transport.entropic import Points
+    from monge.transport.gibbs import Points
 
     epsilon = given.epsilon
     if epsilon is None:

@@ -15,101 +15,28 @@ Source: Cuturi, "Sinkhorn distances", 2013; Feydy et al., "Interpolating between
 and MMD using Sinkhorn divergences", 2019; Peyré, Cuturi, "Computational optimal transport", 2019.
 """
 
-import abc
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from monge.checks import finite, floating, points, positive
 from monge.kernels import distances
 from monge.transport.exact import law
+from monge.transport.gibbs import Cost, Matrix, Points, Stored, Streamed, exponential_
 from monge.transport.plan import Plan
 
-STORED = 2**26
-"""Most entries of a cost matrix that is kept; larger ones are recomputed in blocks."""
-BLOCK = 2**20
-"""Entries of a block."""
+STORED = 2**27
+"""Most entries of a Gibbs kernel that is kept; larger ones are recomputed in blocks."""
 HARD = 20.0
 """Above this ratio of mean cost to ε, potentials are first found for larger ε."""
 MOST_ITERATIONS = 10_000
-
-
-# The cost, as the soft minimum sees it
-
-
-class Cost(abc.ABC):
-    """A cost matrix (n, m), stored or not, without gradient."""
-
-    shape: tuple[int, int]
-
-    @abc.abstractmethod
-    def rows(self, part: slice) -> Tensor:
-        """The rows of the matrix in a slice, (k, m)."""
-
-    @abc.abstractmethod
-    def transposed(self) -> "Cost":
-        """The same cost from y to x."""
-
-    def parts(self) -> list[slice]:
-        """Slices of the rows that make blocks of bounded size."""
-        n, m = self.shape
-        size = max(1, BLOCK // m)
-        return [slice(i, min(n, i + size)) for i in range(0, n, size)]
-
-    def soft_minimum(self, potential: Tensor, log_weights: Tensor, epsilon: float) -> Tensor:
-        """-ε log Σ_j w_j exp((h_j - C_ij)/ε) for each row i, (n,)."""
-        scaled = log_weights + potential / epsilon
-        return torch.cat([
-            -epsilon * torch.logsumexp(scaled - self.rows(part) / epsilon, 1)
-            for part in self.parts()
-        ])  # fmt: skip
-
-    def mean(self) -> float:
-        """The mean entry of the first block of rows: a scale, not a statistic."""
-        return float(self.rows(self.parts()[0]).mean())
-
-
-class Matrix(Cost):
-    """A matrix that is stored."""
-
-    def __init__(self, matrix: Tensor):
-        self.matrix, self.shape = matrix, (matrix.shape[0], matrix.shape[1])
-
-    def rows(self, part: slice) -> Tensor:
-        return self.matrix[part]
-
-    def transposed(self) -> "Matrix":
-        return Matrix(self.matrix.T.contiguous())
-
-
-class Points(Cost):
-    """‖x_i - y_j‖^p of points, computed when it is needed: memory O(n + m)."""
-
-    def __init__(self, x: Tensor, y: Tensor, p: float):
-        self.x, self.y, self.p, self.shape = x, y, p, (len(x), len(y))
-
-    def rows(self, part: slice) -> Tensor:
-        return powers(self.x[part], self.y, self.p)
-
-    def transposed(self) -> "Points":
-        return Points(self.y, self.x, self.p)
-
-
-def powers(x: Tensor, y: Tensor, p: float) -> Tensor:
-    """‖x_i - y_j‖^p, (n, m), from differences, so that close points keep their digits."""
-    lengths = distances(x, y)
-    return lengths if p == 1 else lengths.pow(p)
-
-
-def _cost(x: Tensor, y: Tensor, p: float) -> Cost:
-    cost = Points(x.detach(), y.detach(), p)
-    return cost if len(x) * len(y) > STORED else Matrix(cost.rows(slice(None)))
 
 
 # Iterations
@@ -155,7 +82,7 @@ def _iterate(
     Returns h, its error and the number of iterations, at most `most`.
     """
     memory = 0 if acceleration is None else acceleration.memory
-    h, best, best_image = start, math.inf, start
+    h, best, best_image, extrapolated = start, math.inf, start, False
     images: list[Tensor] = []
     residuals: list[Tensor] = []
     for iteration in range(1, most + 1):
@@ -163,14 +90,15 @@ def _iterate(
         size = float(error)
         if size <= tolerance or iteration == most:
             return h, size, iteration
-        if size > 2 * best or not math.isfinite(size):
+        if extrapolated and not size <= 2 * best:
             # the extrapolation went wrong: back to the best plain iterate
-            h, images, residuals, best = best_image, [], [], math.inf
+            h, images, residuals, best, extrapolated = best_image, [], [], math.inf, False
             continue
         if size < best:
             best, best_image = size, image
         images, residuals = [*images, image][-memory - 1 :], [*residuals, image - h][-memory - 1 :]
-        h = image if memory == 0 or len(images) == 1 else _extrapolated(images, residuals)
+        extrapolated = memory > 0 and len(images) > 1
+        h = _extrapolated(images, residuals) if extrapolated else image
     raise AssertionError("unreachable: the last iteration returns")
 
 
@@ -178,84 +106,70 @@ def _extrapolated(images: list[Tensor], residuals: list[Tensor]) -> Tensor:
     """The image of the combination of iterates with the smallest residual."""
     steps = torch.stack([b - a for a, b in pairwise(residuals)])
     moves = torch.stack([b - a for a, b in pairwise(images)])
-    gram = (steps @ steps.T).double()
+    gram = steps @ steps.T
     ridge = 1e-12 * gram.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    gamma = torch.linalg.solve(gram + ridge * eye, (steps @ residuals[-1]).double())
-    return images[-1] - gamma.to(moves.dtype) @ moves
+    gamma = torch.linalg.solve(gram + ridge * eye, steps @ residuals[-1])
+    # when the residuals are as good as 0, or as one, there is nothing to combine
+    return images[-1] - gamma @ moves if torch.isfinite(gamma).all() else images[-1]
 
 
-class _Problem:
-    """A cost, its transpose and the weights of both sides."""
+def _step(minima: Streamed) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """g ↦ (S_a(S_b(g)), the marginal error of (S_b(g), g))."""
 
-    def __init__(self, cost: Cost, a: Tensor, b: Tensor):
-        self.cost, self.back, self.a, self.b = cost, cost.transposed(), a, b
-        self.log_a, self.log_b = a.log(), b.log()
+    def step(g: Tensor) -> tuple[Tensor, Tensor]:
+        image = minima.columns(minima.rows(g))
+        return image, (minima.b * ((g - image) / minima.epsilon).expm1().abs()).sum()
 
-    def f(self, g: Tensor, epsilon: float) -> Tensor:
-        """S_b(g)."""
-        return self.cost.soft_minimum(g, self.log_b, epsilon)
-
-    def g(self, f: Tensor, epsilon: float) -> Tensor:
-        """S_a(f)."""
-        return self.back.soft_minimum(f, self.log_a, epsilon)
-
-    def step(self, epsilon: float) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """g ↦ (S_a(S_b(g)), the marginal error of (S_b(g), g))."""
-
-        def step(g: Tensor) -> tuple[Tensor, Tensor]:
-            image = self.g(self.f(g, epsilon), epsilon)
-            return image, (self.b * ((g - image) / epsilon).expm1().abs()).sum()
-
-        return step
+    return step
 
 
-def _scales(cost: Cost, epsilon: float) -> list[float]:
-    """Larger regularisations to pass through, by factors of 4, for hard problems only."""
-    mean = cost.mean()
-    count = math.ceil(math.log(mean / epsilon, 4)) if mean > HARD * epsilon else 0
-    return [mean / 4**i for i in range(1, count)]
+def _symmetric_step(minima: Streamed) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """f ↦ (½ (f + S_a(f)), its marginal error), the averaged update between a sample and itself:
+    it has no oscillation to damp."""
+
+    def step(f: Tensor) -> tuple[Tensor, Tensor]:
+        image = minima.rows(f)
+        return (f + image) / 2, (minima.a * ((f - image) / minima.epsilon).expm1().abs()).sum()
+
+    return step
 
 
-def _warmed(step_at: Callable, start: Tensor, cost: Cost, epsilon: float) -> tuple[Tensor, int]:
-    """`start` carried through the larger regularisations, and the iterations that took."""
-    used = 0
-    for larger in _scales(cost, epsilon):
-        start, _, count = _iterate(step_at(larger), start, Anderson(), 0.1, 20)
-        used += count
-    return start, used
+def _scales(mean: float, epsilon: float) -> list[float]:
+    """Larger regularisations to pass through, by factors of 8, for hard problems only."""
+    count = math.ceil(math.log(mean / epsilon, 8)) if mean > HARD * epsilon else 0
+    return [mean / 8**i for i in range(1, count)]
 
 
-def _solve(problem: _Problem, epsilon: float, settings: "_Settings") -> "_Potentials":
-    """Sinkhorn between two samples; the result has f = S_b(g)."""
+def _solve(minima: Streamed, epsilon: float, settings: "_Settings", symmetric=False):
+    """Sinkhorn's algorithm; the result has f = S_b(g), or f = g if `symmetric`."""
     acceleration, tolerance, most = settings
-    g, used = _warmed(problem.step, torch.zeros_like(problem.b), problem.cost, epsilon)
-    if isinstance(acceleration, Randkhorn):
-        f, g, error, count = _randkhorn(problem, g, epsilon, settings)
+    step = (_symmetric_step if symmetric else _step)(minima)
+    f, g, used = torch.zeros_like(minima.a), torch.zeros_like(minima.b), 0
+    # a sample's cost to itself is 0 on the diagonal, and the potentials start near the solution
+    for larger in [] if symmetric else _scales(minima.cost.mean(), epsilon):
+        minima.begin(f, g, larger)
+        g, _, count = _iterate(step, g, Anderson(), 0.1, 20)
+        f, used = g if symmetric else minima.rows(g), used + count
+    minima.begin(f, g, epsilon)
+    if isinstance(acceleration, Randkhorn) and not symmetric:
+        f, g, error, count = _randkhorn(minima, g, acceleration, tolerance, most)
     else:
-        g, error, count = _iterate(problem.step(epsilon), g, acceleration, tolerance, most)
-        f = problem.f(g, epsilon)
-    return _Potentials(f, g, error, used + count, error <= tolerance)
+        plain = None if isinstance(acceleration, Randkhorn) else acceleration
+        g, error, count = _iterate(step, g, plain, tolerance, most)
+        f = g if symmetric else minima.rows(g)
+    mass = (minima.a * ((f - minima.rows(g)) / epsilon).exp()).sum()
+    value = (minima.a * f).sum() + (minima.b * g).sum() - epsilon * (mass - 1)
+    return _Potentials(f, g, value, error, used + count, error <= tolerance)
 
 
-def _solve_symmetric(cost: Cost, a: Tensor, epsilon: float, settings: "_Settings"):
-    """The single potential between a sample and itself, by the averaged update
-    f ← ½ (f + S_a(f)), which has no oscillation to damp."""
-    log_a = a.log()
-
-    def step(size: float):
-        def step(f: Tensor) -> tuple[Tensor, Tensor]:
-            image = cost.soft_minimum(f, log_a, size)
-            return (f + image) / 2, (a * ((f - image) / size).expm1().abs()).sum()
-
-        return step
-
-    acceleration, tolerance, most = settings
-    if isinstance(acceleration, Randkhorn):
-        acceleration = None
-    f, used = _warmed(step, torch.zeros_like(a), cost, epsilon)
-    f, error, count = _iterate(step(epsilon), f, acceleration, tolerance, most)
-    return _Potentials(f, f, error, used + count, error <= tolerance)
+def _minima(costs: Sequence[Cost], laws: list[tuple[Tensor, Tensor]]) -> Iterator[Streamed]:
+    """The soft minima of several costs, one at a time, in one piece of memory."""
+    stored = [size for cost in costs if (size := math.prod(cost.shape)) <= STORED]
+    space = torch.empty(max(stored, default=0), dtype=costs[0].dtype, device=costs[0].device)
+    for cost, (a, b) in zip(costs, laws):
+        small = math.prod(cost.shape) <= STORED
+        yield Stored(cost, a, b, space) if small else Streamed(cost, a, b)
 
 
 class _Settings(NamedTuple):
@@ -267,22 +181,22 @@ class _Settings(NamedTuple):
 class _Potentials(NamedTuple):
     f: Tensor
     g: Tensor
+    value: Tensor
     error: float
     iterations: int
     converged: bool
 
 
-def _randkhorn(problem: _Problem, start: Tensor, epsilon: float, settings: _Settings):
+def _randkhorn(minima: Streamed, start: Tensor, choice: Randkhorn, tolerance: float, most: int):
     """The published scheme, line by line, in u = f/ε, v = g/ε, from the plain iterate `start`."""
-    assert isinstance(settings.acceleration, Randkhorn)
-    coins = torch.Generator().manual_seed(settings.acceleration.seed)
-    a, b = problem.a, problem.b
+    coins = torch.Generator().manual_seed(choice.seed)
+    a, b, epsilon = minima.a, minima.b, minima.epsilon
 
     def best_u(v: Tensor) -> Tensor:
-        return problem.f(epsilon * v, epsilon) / epsilon
+        return minima.rows(epsilon * v) / epsilon
 
     def best_v(u: Tensor) -> Tensor:
-        return problem.g(epsilon * u, epsilon) / epsilon
+        return minima.columns(epsilon * u) / epsilon
 
     def marginals(u: Tensor, v: Tensor):
         u_new, v_new = best_u(v), best_v(u)
@@ -302,7 +216,7 @@ def _randkhorn(problem: _Problem, start: Tensor, epsilon: float, settings: _Sett
     u = best_u(v)
     y, theta, extra = (u, v), 2.0, (torch.zeros_like(u), torch.zeros_like(v))
     error, iteration = math.inf, 0
-    while error > settings.tolerance and iteration < settings.most:
+    while error > tolerance and iteration < most:
         iteration += 1
         theta = theta / 2 * (math.sqrt(theta**2 + 4) - theta)
         middle = tuple((1 - theta) * s + theta * e for s, e in zip(y, extra))
@@ -329,44 +243,70 @@ def _randkhorn(problem: _Problem, start: Tensor, epsilon: float, settings: _Sett
 class _Dual(torch.autograd.Function):
     """The dual objective at frozen potentials, float64, with its gradient in points and weights.
 
-    The gradient in the points is made block by block in the forward pass.
+    Without y it is that of a sample with itself. The gradient in the points is made block by
+    block in the forward pass: with W_ij = π_ij p ‖x_i - y_j‖^{p-2} it is Σ_j W_ij (x_i - y_j).
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, y: Tensor, a: Tensor, b: Tensor, f, g, epsilon: float, p: float):
+    def forward(ctx, x: Tensor, y: Tensor | None, a: Tensor, b: Tensor | None, found, epsilon, p):
         moving = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        gx, gy = torch.zeros_like(x), torch.zeros_like(y)
-        mass = torch.zeros((), dtype=torch.float64, device=x.device)
-        log_a, log_b = a.log(), b.log()
-        for part in Points(x, y, p).parts():
-            with torch.set_grad_enabled(moving):
-                xs = x[part].detach().requires_grad_(moving)
-                ys = y.detach().requires_grad_(moving)
-                cost = powers(xs, ys, p)
-                plan = _plan(cost.detach(), log_a[part], log_b, f[part], g, epsilon)
-                linear = (plan * cost).sum()
-            mass += plan.sum()
-            if moving:
-                of_x, of_y = torch.autograd.grad(linear, (xs, ys))
-                gx[part] += of_x
-                gy += of_y
-        ctx.save_for_backward(gx, gy, f - f.mean(), g - g.mean())
-        return _dual(a, b, f, g, mass, epsilon)
+        b, f, g = a if b is None else b, found.f, found.g
+        # for p < 2 the quotient of close points needs the digits of float64
+        start = x if p == 2 else x.double()
+        end = start if y is None else y.to(start)
+        centre = end.mean(0)
+        start, end = _with_one(start - centre), _with_one(end - centre)
+        gx, gy = torch.zeros_like(start), torch.zeros_like(end)
+        cost = Points(x, x if y is None else y, p)
+        for part, plan in _plans(cost, a, b, f, g, epsilon) if moving else ():
+            rows = start[part]
+            w = plan.mul_(2) if p == 2 else _slopes(plan.double(), rows, end, p)
+            gx[part] = w @ end
+            if y is not None:
+                gy.addmm_(w.T, rows)
+        gx = _pulled(start, gx).to(x)
+        ctx.save_for_backward(gx, _pulled(end, gy).to(x), f - f.mean(), g - g.mean())
+        ctx.alone = y is None
+        return found.value.clone()
 
     @staticmethod
-    def backward(ctx, *gradients):
-        slopes = zip(ctx.saved_tensors, ctx.needs_input_grad)
-        scaled = [(gradients[0] * s).to(s.dtype) if need else None for s, need in slopes]
-        return *scaled, None, None, None, None
+    @once_differentiable
+    def backward(ctx, outer: Tensor):
+        gx, gy, f, g = ctx.saved_tensors
+        if ctx.alone:
+            return (2 * outer * gx).to(gx), None, (2 * outer * f).to(gx), None, None, None, None
+        slopes = zip((gx, gy, f, g), ctx.needs_input_grad)
+        scaled = [(outer * s).to(gx) if need else None for s, need in slopes]
+        return *scaled, None, None, None
 
 
-def _plan(cost: Tensor, log_a: Tensor, log_b: Tensor, f: Tensor, g: Tensor, epsilon: float):
-    return ((f / epsilon + log_a)[:, None] + (g / epsilon + log_b) - cost / epsilon).exp()
+def _with_one(x: Tensor) -> Tensor:
+    return torch.cat([x, x.new_ones(len(x), 1)], 1)
 
 
-def _dual(a: Tensor, b: Tensor, f: Tensor, g: Tensor, mass: Tensor, epsilon: float) -> Tensor:
-    linear = (a.double() * f.double()).sum() + (b.double() * g.double()).sum()
-    return linear - epsilon * (mass - 1)
+def _pulled(x: Tensor, sums: Tensor) -> Tensor:
+    """Σ_j W_ij (x_i - y_j), where `sums` holds Σ_j W_ij (y_j, 1)."""
+    return x[:, :-1] * sums[:, -1:] - sums[:, :-1]
+
+
+def _slopes(plan: Tensor, x: Tensor, y: Tensor, p: float) -> Tensor:
+    """π_ij p ‖x_i - y_j‖^{p-2}, 0 where the points coincide."""
+    lengths = distances(x, y)
+    return torch.where(lengths == 0, 0.0, p * plan * lengths.pow(p - 2))
+
+
+def _plans(cost: Cost, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float):
+    """The plan a_i b_j exp((f_i + g_j - C_ij)/ε) by blocks of rows, in the cost's dtype."""
+    tiny = torch.finfo(torch.float64).tiny
+    f = f + epsilon * a.double().clamp_min(tiny).log()
+    g = g + epsilon * b.double().clamp_min(tiny).log()
+    for part, exponents in cost.exponents(f, g, epsilon):
+        yield part, exponential_(exponents.to(cost.dtype, copy=True))
+
+
+def _assembled(cost: Cost, a: Tensor, b: Tensor, found: "_Potentials", epsilon: float) -> Tensor:
+    """The whole plan, (n, m)."""
+    return torch.cat([block for _, block in _plans(cost, a, b, found.f, found.g, epsilon)])
 
 
 def _warn_unless(found: _Potentials, epsilon: float, settings: _Settings) -> None:
@@ -424,18 +364,18 @@ def solve_entropic(
     if cost.ndim != 2 or 0 in cost.shape:
         raise ValueError(f"`cost` must be a matrix (n, m), got shape {tuple(cost.shape)}")
     mu, nu = law("a", a, cost, cost.shape[0]), law("b", b, cost, cost.shape[1])
-    fixed = cost.detach()
-    problem = _Problem(Matrix(fixed), mu.detach(), nu.detach())
-    found = _solve(problem, epsilon, settings)
+    fixed = Matrix(cost.detach())
+    laws = mu.detach(), nu.detach()
+    (minima,) = _minima([fixed], [laws])
+    found = _solve(minima, epsilon, settings)
     _warn_unless(found, epsilon, settings)
-    plan = _plan(fixed, problem.log_a, problem.log_b, found.f, found.g, epsilon)
-    value = _dual(problem.a, problem.b, found.f, found.g, plan.double().sum(), epsilon)
+    plan = _assembled(fixed, *laws, found, epsilon)
     slopes = ((found.f - found.f.mean()) * (mu - mu.detach())).sum()
     slopes = slopes + ((found.g - found.g.mean()) * (nu - nu.detach())).sum()
     return Plan(
-        value=value.to(cost.dtype) + (plan * (cost - fixed)).sum() + slopes,
-        value_linear=(plan * fixed).sum(),
-        potentials=(found.f, found.g),
+        value=found.value.to(cost.dtype) + (plan * (cost - cost.detach())).sum() + slopes,
+        value_linear=(plan * cost.detach()).sum(),
+        potentials=(found.f.to(cost), found.g.to(cost)),
         marginal_error=found.error,
         iterations=found.iterations,
         converged=found.converged,
@@ -467,29 +407,24 @@ def sinkhorn(
     """
     settings = _settings(epsilon, tolerance, max_iterations, acceleration)
     x, y, mu, nu = _samples(x, y, a, b, p)
-    problem = _Problem(_cost(x, y, p), mu.detach(), nu.detach())
-    found = _solve(problem, epsilon, settings)
+    cost = Points(x.detach(), y.detach(), p)
+    laws = mu.detach(), nu.detach()
+    (minima,) = _minima([cost], [laws])
+    found = _solve(minima, epsilon, settings)
     _warn_unless(found, epsilon, settings)
-    value = _Dual.apply(x, y, mu, nu, found.f, found.g, epsilon, p)
+    value = _Dual.apply(x, y, mu, nu, found, epsilon, p)
     assert isinstance(value, Tensor)
-
-    def make() -> Tensor:
-        cost = powers(x.detach(), y.detach(), p)
-        return _plan(cost, problem.log_a, problem.log_b, found.f, found.g, epsilon)
-
     linear = torch.zeros((), dtype=torch.float64, device=x.device)
-    for part in problem.cost.parts():
-        rows = problem.cost.rows(part)
-        plan = _plan(rows, problem.log_a[part], problem.log_b, found.f[part], found.g, epsilon)
-        linear += (plan * rows).sum()
+    for part, plan in _plans(cost, *laws, found.f, found.g, epsilon):
+        linear += (plan * distances(x[part], y).pow(p)).sum(dtype=torch.float64)
     return Plan(
         value=value.to(x.dtype),
         value_linear=linear.to(x.dtype),
-        potentials=(found.f, found.g),
+        potentials=(found.f.to(x), found.g.to(x)),
         marginal_error=found.error,
         iterations=found.iterations,
         converged=found.converged,
-        make=make,
+        make=lambda: _assembled(cost, *laws, found, epsilon),
     )
 
 
@@ -513,14 +448,19 @@ def sinkhorn_divergence(
     """
     settings = _settings(epsilon, tolerance, max_iterations, acceleration)
     x, y, mu, nu = _samples(x, y, a, b, p)
-    cross = _solve(_Problem(_cost(x, y, p), mu.detach(), nu.detach()), epsilon, settings)
-    of_x = _solve_symmetric(_cost(x, x, p), mu.detach(), epsilon, settings)
-    of_y = _solve_symmetric(_cost(y, y, p), nu.detach(), epsilon, settings)
+    fixed_x, fixed_y = x.detach(), y.detach()
+    pairs = [(fixed_x, fixed_y), (fixed_x, fixed_x), (fixed_y, fixed_y)]
+    costs = [Points(first, second, p) for first, second in pairs]
+    laws = [(mu.detach(), nu.detach()), (mu.detach(),) * 2, (nu.detach(),) * 2]
+    cross, of_x, of_y = (
+        _solve(minima, epsilon, settings, symmetric=i > 0)
+        for i, minima in enumerate(_minima(costs, laws))
+    )
     for found in (cross, of_x, of_y):
         _warn_unless(found, epsilon, settings)
 
-    def dual(x: Tensor, y: Tensor, a: Tensor, b: Tensor, found: _Potentials) -> Tensor:
-        return _Dual.apply(x, y, a, b, found.f, found.g, epsilon, p)  # pyright: ignore
+    def dual(x: Tensor, y: Tensor | None, a: Tensor, b: Tensor | None, found) -> Tensor:
+        return _Dual.apply(x, y, a, b, found, epsilon, p)  # pyright: ignore
 
-    within = dual(x, x, mu, mu, of_x) + dual(y, y, nu, nu, of_y)
+    within = dual(x, None, mu, None, of_x) + dual(y, None, nu, None, of_y)
     return (dual(x, y, mu, nu, cross) - within / 2).to(x.dtype)
