@@ -107,6 +107,13 @@ def test_sums_by_blocks_equal_the_matrix_with_their_gradients(name, offset, monk
             torch.testing.assert_close(g, h, rtol=1e-6, atol=1e-9)
 
 
+def test_sums_by_blocks_are_twice_differentiable():
+    x, y = (torch.randn(n, 2, dtype=torch.float64, requires_grad=True) for n in (4, 3))
+    kernel = IMQ(1.0) + RBF(0.7)
+    assert torch.autograd.gradgradcheck(lambda x, y: pair_sum(kernel, x, y), (x, y))
+    assert torch.autograd.gradgradcheck(lambda x: pair_sum(kernel, x), x)
+
+
 def test_sums_by_blocks_need_no_matrix():
     """20,000 samples, whose matrix of distances alone would take 1.6 GB."""
     x = torch.randn(20_000, 2, requires_grad=True)

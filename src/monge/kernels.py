@@ -13,10 +13,9 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from monge.checks import positive
-from monge.numerics import root
+from monge.numerics import root, with_gradient
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
@@ -202,46 +201,6 @@ BLOCK = 512
 """Samples a side of the blocks that `pair_sum` works through: a megabyte of distances."""
 
 
-class _PairSum(torch.autograd.Function):
-    """Σ k(x_i, y_j) with its gradient, block by block, in memory O(n d).
-
-    With w = dk/d(squared distance), the gradient in x_i is 2 Σ_j w_ij (x_i - y_j).
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, y: Tensor | None, kernel: Kernel) -> Tensor:
-        moving = any(ctx.needs_input_grad[:2])
-        # far from the origin x_i Σ w - Σ w y would lose its digits
-        centre = x.mean(0)
-        a, b = x - centre, x - centre if y is None else y - centre
-        gx = torch.zeros_like(a)
-        gy = gx if y is None else torch.zeros_like(b)
-        total = torch.zeros((), dtype=torch.float64, device=x.device)
-        for i in range(0, len(a), BLOCK):
-            for j in range(i if y is None else 0, len(b), BLOCK):
-                rows, columns = a[i : i + BLOCK], b[j : j + BLOCK]
-                times = 2 if y is None and j > i else 1
-                squared = _squared(rows, columns, same=y is None and i == j)
-                if not moving:
-                    total += times * kernel.of_squared(squared).sum()
-                    continue
-                k, w = kernel.with_slope(squared)
-                total += times * k.sum()
-                w.mul_(2 * times)
-                gx[i : i + BLOCK].add_(w.sum(1, keepdim=True) * rows).addmm_(w, columns, alpha=-1)
-                gy[j : j + BLOCK].add_(w.sum(0)[:, None] * columns).addmm_(w.T, rows, alpha=-1)
-        if y is None:
-            total -= len(x) * kernel.of_squared(x.new_zeros(1)).double().sum()
-        ctx.save_for_backward(gx, None if y is None else gy)
-        return total.to(x.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, outer: Tensor):
-        gx, gy = ctx.saved_tensors
-        return outer * gx, None if gy is None else outer * gy, None
-
-
 def _squared(x: Tensor, y: Tensor, same: bool) -> Tensor:
     """‖x_i - y_j‖² of centred samples as one matrix product; exactly 0 on the diagonal if `same`.
 
@@ -255,7 +214,46 @@ def _squared(x: Tensor, y: Tensor, same: bool) -> Tensor:
 def pair_sum(kernel: Kernel, x: Tensor, y: Tensor | None = None) -> Tensor:
     """Σ_ij k(x_i, y_j) of samples (n, d) and (m, d), or Σ_{i≠j} k(x_i, x_j) of one sample.
 
-    Equal to `kernel(x, y).sum()`, without the matrix: memory is O((n + m) d). Differentiable
-    once; for second derivatives use the matrix.
+    Equal to `kernel(x, y).sum()`, without the matrix: memory is O((n + m) d). The gradient is made
+    with the value; second derivatives take the matrix.
     """
-    return _PairSum.apply(x, y, kernel)  # pyright: ignore
+    if y is None:
+
+        def within(x: Tensor) -> Tensor:
+            k = kernel.of_squared(_squared(x, x, same=True))
+            return k.sum() - k.diagonal().sum()
+
+        return with_gradient(lambda x, wanted: _by_blocks(kernel, x, None, any(wanted)), within, x)
+
+    def across(x: Tensor, y: Tensor) -> Tensor:
+        return kernel.of_squared(_squared(x, y, same=False)).sum()
+
+    return with_gradient(lambda x, y, wanted: _by_blocks(kernel, x, y, any(wanted)), across, x, y)
+
+
+def _by_blocks(kernel: Kernel, x: Tensor, y: Tensor | None, moving: bool):
+    """`pair_sum` and its gradients: with w = dk/d(squared distance), 2 Σ_j w_ij (x_i - y_j)."""
+    # far from the origin x_i Σ w - Σ w y would lose its digits
+    centre = x.mean(0)
+    a, b = x - centre, x - centre if y is None else y - centre
+    gx = torch.zeros_like(a)
+    gy = gx if y is None else torch.zeros_like(b)
+    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    for i in range(0, len(a), BLOCK):
+        for j in range(i if y is None else 0, len(b), BLOCK):
+            rows, columns = a[i : i + BLOCK], b[j : j + BLOCK]
+            times = 2 if y is None and j > i else 1
+            squared = _squared(rows, columns, same=y is None and i == j)
+            if not moving:
+                total += times * kernel.of_squared(squared).sum()
+                continue
+            k, w = kernel.with_slope(squared)
+            total += times * k.sum()
+            w.mul_(2 * times)
+            gx[i : i + BLOCK].add_(w.sum(1, keepdim=True) * rows).addmm_(w, columns, alpha=-1)
+            gy[j : j + BLOCK].add_(w.sum(0)[:, None] * columns).addmm_(w.T, rows, alpha=-1)
+    if y is None:
+        total -= len(x) * kernel.of_squared(x.new_zeros(1)).double().sum()
+    return total.to(x.dtype), (gx if moving else None,) if y is None else (
+        gx if moving else None, gy if moving else None
+    )  # fmt: skip

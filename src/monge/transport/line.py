@@ -9,12 +9,14 @@ a sum over the merged levels of the two distribution functions.
 Source: Santambrogio, "Optimal transport for applied mathematicians", 2015, chapter 2.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from monge.checks import finite, floating, order, weights
-from monge.numerics import root
-from monge.transport.sorting import sort, sorted_rows
+from monge.numerics import root, with_gradient
+from monge.transport.sorting import sort, sort_, sorted_with_order
 
 
 def _levels(values: Tensor, weights: Tensor | None, order: Tensor | None) -> Tensor:
@@ -32,7 +34,7 @@ def _levels(values: Tensor, weights: Tensor | None, order: Tensor | None) -> Ten
 def _sorted(values: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Sorted values, with the permutation where a gradient or weights need it."""
     if weights is None and not (values.requires_grad and torch.is_grad_enabled()):
-        return sorted_rows(values), None
+        return sort_(values.detach().clone()), None
     return sort(values)
 
 
@@ -59,12 +61,111 @@ def merged(
     return widths.to(u.dtype), u.gather(-1, i), v.gather(-1, j)
 
 
+def plain_power(u: Tensor, v: Tensor, a: Tensor | None, b: Tensor | None, p: float) -> Tensor:
+    """W_p^p over the last dimension, as a graph."""
+    widths, u, v = merged(u, v, a, b)
+    return (widths * (u - v).abs().pow(p)).sum(-1)
+
+
+Slopes = list[Tensor | None]
+
+
+def power_with_slopes(
+    u: Tensor, v: Tensor, a: Tensor | None, b: Tensor | None, p: float, wanted: Sequence[bool]
+) -> tuple[Tensor, Slopes]:
+    r"""W_p^p of the rows u (l, n) and v (l, m), and its gradient in u and in v where `wanted`.
+
+    Weights are (n,) or (l, n). Powers are float64, whatever the rows are. For large rows, most of
+    the time is the system's to hand out memory: the rows are overwritten.
+    """
+    if a is None and b is None and u.shape[-1] == v.shape[-1]:
+        return _matched(u, v, p, wanted)
+    u, order_u = sorted_with_order(u) if wanted[0] or a is not None else (sort_(u), None)
+    v, order_v = sorted_with_order(v) if wanted[1] or b is not None else (sort_(v), None)
+    widths, i, j = _merged_levels(_levels(u[:1] if a is None else u, a, order_u),
+                                  _levels(v[:1] if b is None else v, b, order_v))  # fmt: skip
+    gap = _taken(u, i).sub_(_taken(v, j))
+    slope = gap if p == 2 else gap.abs().pow_(p - 1).mul_(gap.sign())
+    slope = slope * widths.to(slope)
+    powers = (slope * gap).sum(-1, dtype=torch.float64)
+    slopes: Slopes = [
+        None
+        if permutation is None or not need
+        else torch.zeros_like(z).scatter_add_(-1, _taken(permutation, index), slope).mul_(sign * p)
+        for z, permutation, index, sign, need in (
+            (u, order_u, i, 1, wanted[0]), (v, order_v, j, -1, wanted[1])
+        )
+    ]  # fmt: skip
+    return powers, slopes
+
+
+def _taken(rows: Tensor, index: Tensor) -> Tensor:
+    """rows[l, index[l, k]], where one row of indices may serve all."""
+    return rows[:, index[0]] if len(index) == 1 else rows.gather(-1, index)
+
+
+def _merged_levels(levels_u: Tensor, levels_v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Widths (l, n + m) between the merged levels (l, n) and (l, m), and the indices of both
+    quantiles there.
+
+    The last bit of a level tells which side it is from, so that one sort without a permutation
+    suffices: the running count of the tags is the index.
+    """
+    rows = max(len(levels_u), len(levels_v))
+    n, m = levels_u.shape[-1], levels_v.shape[-1]
+    levels = torch.cat([levels_u.expand(rows, n), levels_v.expand(rows, m)], 1).clamp_(max=1)
+    bits = levels.view(torch.int64)
+    bits[:, :n] &= -2
+    bits[:, n:] |= 1
+    sort_(levels)
+    bits = levels.view(torch.int64)
+    tags = bits & 1
+    # equal levels of both sides are equal again, and the width between them is 0
+    bits ^= tags
+    j = tags.cumsum(1).sub_(tags)
+    i = torch.arange(n + m, device=levels.device) - j
+    widths = levels.diff(dim=1, prepend=levels.new_zeros(rows, 1))
+    return widths, i.clamp_(max=n - 1), j.clamp_(max=m - 1)
+
+
+def _matched(u: Tensor, v: Tensor, p: float, wanted: Sequence[bool]) -> tuple[Tensor, Slopes]:
+    """The same for equal sizes without weights: the k-th smallest values meet."""
+    (u, of_u), (v, of_v) = (
+        sorted_with_order(z) if need else (sort_(z), None) for z, need in zip((u, v), wanted)
+    )
+    gap = u.sub_(v)
+    slope = gap if p == 2 else gap.abs().pow_(p - 1).mul_(gap.sign())
+    powers = (gap * slope).sum(-1, dtype=torch.float64) / gap.shape[-1]
+    scale = p / gap.shape[-1]
+    slopes: Slopes = [
+        None
+        if order is None
+        else torch.empty_like(v).scatter_(-1, order, slope).mul_(sign * scale)
+        for order, sign in ((of_u, 1), (of_v, -1))
+    ]
+    return powers, slopes
+
+
 def power_1d(
     u: Tensor, v: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, p: float = 2
 ) -> Tensor:
     """W_p^p over the last dimension, unchecked: what `wasserstein_1d` takes the root of."""
-    widths, u, v = merged(u, v, a, b)
-    return (widths * (u - v).abs().pow(p)).sum(-1)
+    batch = u.shape[:-1]
+    weighted = any(w is not None and (w.requires_grad or w.ndim > 1) for w in (a, b))
+    if batch != v.shape[:-1] or weighted:
+        return plain_power(u, v, a, b, p)
+
+    def fast(u: Tensor, v: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Slopes]:
+        shapes = u.shape, v.shape
+        # sorting makes its own copy where it also gives a permutation
+        u, v = (
+            (z if need else z.clone()).reshape(-1, z.shape[-1]) for z, need in zip((u, v), wanted)
+        )
+        powers, slopes = power_with_slopes(u, v, a, b, p, wanted)
+        back = [None if s is None else s.view(shape) for s, shape in zip(slopes, shapes)]
+        return powers.view(batch).to(u.dtype), back
+
+    return with_gradient(fast, lambda u, v: plain_power(u, v, a, b, p), u, v)
 
 
 def _values(name: str, values: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ al., "Generalized sliced Wasserstein distances", 2019; Nguyen, Bariletto, Ho, "Q
 for 3D sliced Wasserstein", 2024.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,10 +19,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from monge.checks import dimension, points, weights
-from monge.numerics import root
-from monge.transport.line import power_1d
+from monge.numerics import root, with_gradient
+from monge.transport.line import plain_power, power_1d, power_with_slopes
 from monge.transport.slicers import Slicer
-from monge.transport.sorting import sorted_rows, sorted_with_order
 
 CHUNK = 2**18
 """Projected values a chunk: one or two megabytes, which stay in cache."""
@@ -65,60 +65,44 @@ def sobol_directions(count: int, dim: int, *, generator: torch.Generator | None 
     return torch.nn.functional.normalize(torch.special.ndtri(uniform), dim=1).float()
 
 
-class _Matched(torch.autograd.Function):
-    """SW_p^p of samples of one size without weights; their gradient is made along with the value.
+def sliced_power(x: Tensor, y: Tensor, theta: Tensor, a=None, b=None, *, p: float = 2) -> Tensor:
+    """SW_p^p over the directions theta (L, d), unchecked: the mean of W_p^p of the projections.
 
-    On each direction the k-th smallest projections meet. The gradient of a chunk of directions is
-    scattered back to the points' order and projected back before the next chunk begins, so nothing
-    of size n × L is kept.
+    The gradient of a chunk of directions is carried back to the points before the next chunk
+    begins, so nothing of size n × L is kept.
     """
 
-    @staticmethod
-    def forward(ctx, x: Tensor, y: Tensor, theta: Tensor, p: float) -> Tensor:
-        wanted = ctx.needs_input_grad[:2]
+    def plain(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> Tensor:
+        def total(x: Tensor, y: Tensor, a, b, part: Tensor) -> Tensor:
+            return plain_power(part @ x.T, part @ y.T, a, b, p).sum()
+
+        # projections are made again in the backward pass
+        totals = [
+            checkpoint(total, x, y, a, b, part, use_reentrant=False)
+            for part in theta.split(_rows(x, y))
+        ]
+        return torch.stack(totals).sum() / len(theta)  # pyright: ignore
+
+    if any(w is not None and w.requires_grad for w in (a, b)):
+        return plain(x, y, a, b)
+
+    def fast(x: Tensor, y: Tensor, wanted: Sequence[bool]):
         gradients = [torch.zeros_like(z) if need else None for z, need in zip((x, y), wanted)]
         total = torch.zeros((), dtype=torch.float64, device=x.device)
-        count = len(x) * len(theta)
-        for part in theta.split(max(1, CHUNK // len(x))):
-            (u, of_u), (v, of_v) = (
-                sorted_with_order(part @ z.T) if need else (sorted_rows(part @ z.T), None)
-                for z, need in zip((x, y), wanted)
-            )
-            gap = u.sub_(v)
-            slope = gap if p == 2 else gap.abs().pow(p - 1).mul_(gap.sign())
-            total += torch.dot(gap.view(-1), slope.view(-1))
-            for gradient, permutation, sign in zip(gradients, (of_u, of_v), (1, -1)):
-                if gradient is not None and permutation is not None:
-                    back = v.scatter_(1, permutation, slope)
-                    gradient.addmm_(back.T, part, alpha=sign * p / count)
-        ctx.save_for_backward(*gradients)
-        return (total / count).to(x.dtype)
+        for part in theta.split(_rows(x, y)):
+            powers, slopes = power_with_slopes(part @ x.T, part @ y.T, a, b, p, wanted)
+            total += powers.sum()
+            for gradient, slope in zip(gradients, slopes):
+                if gradient is not None and slope is not None:
+                    gradient.addmm_(slope.T, part, alpha=1 / len(theta))
+        return (total / len(theta)).to(x.dtype), gradients
 
-    @staticmethod
-    def backward(ctx, *outer):
-        return *(None if g is None else outer[0] * g for g in ctx.saved_tensors), None, None
+    return with_gradient(fast, lambda x, y: plain(x, y, a, b), x, y)
 
 
-def sliced_power(x: Tensor, y: Tensor, theta: Tensor, a=None, b=None, *, p: float = 2) -> Tensor:
-    """SW_p^p over the directions theta (L, d), unchecked: the mean of W_p^p of the projections."""
-    if a is None and b is None and len(x) == len(y):
-        return _Matched.apply(x, y, theta, p)  # pyright: ignore
-    parts = theta.split(max(1, CHUNK // (len(x) + len(y))))
-    totals = [_chunk(x, y, part, a, b, p) for part in parts]
-    return torch.stack(totals).sum() / len(theta)
-
-
-def _chunk(x: Tensor, y: Tensor, theta: Tensor, a, b, p: float) -> Tensor:
-    """The sum of W_p^p over some directions; projections are made again in the backward pass."""
-
-    def total(x: Tensor, y: Tensor, a, b) -> Tensor:
-        return power_1d(theta @ x.T, theta @ y.T, a, b, p=p).sum()
-
-    if not torch.is_grad_enabled() or not any(
-        z is not None and z.requires_grad for z in (x, y, a, b)
-    ):
-        return total(x, y, a, b)
-    return checkpoint(total, x, y, a, b, use_reentrant=False)  # pyright: ignore
+def _rows(x: Tensor, y: Tensor) -> int:
+    """Directions a chunk; at least one a thread."""
+    return max(torch.get_num_threads(), 2 * CHUNK // (len(x) + len(y)))
 
 
 class Estimate(NamedTuple):
@@ -173,8 +157,8 @@ def sliced_wasserstein_estimate(
         raise ValueError(f"`directions` must be at least 2 for a standard error, got {len(theta)}")
     a = None if a is None else weights("a", a, len(x))
     b = None if b is None else weights("b", b, len(y))
-    size = max(1, CHUNK // (len(x) + len(y)))
-    powers = torch.cat([power_1d(t @ x.T, t @ y.T, a, b, p=p) for t in theta.split(size)])
+    parts = theta.split(_rows(x, y))
+    powers = torch.cat([power_1d(part @ x.T, part @ y.T, a, b, p=p) for part in parts])
     value = root(powers.mean(), p)
     error = powers.std() / len(theta) ** 0.5
     return Estimate(value, error / (p * value ** (p - 1)) if value > 0 else error)
@@ -229,7 +213,7 @@ def max_sliced_wasserstein(
         theta = theta[powers.topk(min(dimension("kept", kept), len(theta))).indices]
     fixed_x, fixed_y = x.detach(), y.detach()
     powers, slope = _ascent(theta, fixed_x, fixed_y, p)
-    length = torch.ones_like(powers)
+    length = torch.ones_like(powers, dtype=theta.dtype)
     for _ in range(dimension("iterations", iterations)):
         moved = torch.lerp(theta, slope, length[:, None])
         moved = torch.nn.functional.normalize(moved, dim=1)
@@ -247,11 +231,10 @@ def max_sliced_wasserstein(
 
 def _ascent(theta: Tensor, x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
     """W_p^p on each direction, and its gradient there as a unit vector."""
-    with torch.enable_grad():
-        leaf = theta.detach().requires_grad_()
-        powers = power_1d(leaf @ x.T, leaf @ y.T, p=p)
-        (slope,) = torch.autograd.grad(powers.sum(), leaf)
-    return powers.detach(), torch.nn.functional.normalize(slope, dim=1)
+    powers, (of_x, of_y) = power_with_slopes(theta @ x.T, theta @ y.T, None, None, p, (True, True))
+    assert of_x is not None
+    assert of_y is not None
+    return powers, torch.nn.functional.normalize(of_x @ x + of_y @ y, dim=1)
 
 
 def generalized_sliced_wasserstein(

@@ -1,67 +1,80 @@
-r"""Sorting rows: torch's on any device, and NumPy's vectorised sort for float32 on a CPU.
+r"""Sorting rows: torch's on any device, and NumPy's vectorised sort on a CPU.
 
-NumPy sorts float32 rows an order of magnitude faster than torch, in place and without holding
-the interpreter's lock, so that threads share the rows. It returns no permutation; where one is
-needed, the values are widened to float64, whose 29 spare mantissa bits hold the index: one sort
-then gives both. Equal values come in any order.
+NumPy sorts rows an order of magnitude faster than torch, in place and without holding the
+interpreter's lock, so that threads share the work. For float32 the permutation comes with it: the
+values are widened to float64, whose spare mantissa bits hold the index, and one sort gives both.
+Equal values come in any order.
 
 Source of the sort: Bramas, "A novel hybrid quicksort algorithm vectorized using AVX-512", 2017,
 as in NumPy's x86-simd-sort.
 """
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
-SPARE = 2**29 - 1
-"""The mantissa bits of a float64 that a float32 leaves at 0."""
+SPARE = 2**28 - 1
+"""The mantissa bits of a float64 that a float32 leaves at 0, but for the one that would round."""
 LEAST = 2**15
 """Values below which threads cost more than they save."""
 
 _pool: ThreadPoolExecutor | None = None
 
 
-def _over_rows(work: Callable[[slice], None], rows: int, values: int) -> None:
-    """Calls `work` on slices of the rows, in as many threads as torch uses."""
+def _sort(rows: np.ndarray) -> None:
+    """Sorts rows (k, n) in place, in as many threads as torch uses.
+
+    Where there are fewer rows than threads, each is partitioned at its quantiles first, so that
+    the threads share one row.
+    """
     global _pool
-    threads = min(torch.get_num_threads(), rows)
-    if threads == 1 or values < LEAST:
-        work(slice(0, rows))
+    threads = torch.get_num_threads()
+    if threads == 1 or rows.size < LEAST:
+        rows.sort(axis=-1)
         return
     if _pool is None:
         _pool = ThreadPoolExecutor(thread_name_prefix="monge-sort")
-    edges = [rows * i // threads for i in range(threads + 1)]
-    list(_pool.map(work, (slice(a, b) for a, b in pairwise(edges))))
+    count, n = rows.shape
+    if count >= threads:
+        edges = [count * i // threads for i in range(threads + 1)]
+        parts = [rows[i:j] for i, j in pairwise(edges)]
+    else:
+        edges = [n * i // threads for i in range(threads + 1)]
+        list(_pool.map(lambda row: row.partition(edges[1:-1]), rows))
+        parts = [row[i:j] for row in rows for i, j in pairwise(edges)]
+    list(_pool.map(lambda part: part.sort(axis=-1), parts))
 
 
 def _vectorised(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[-1] <= SPARE
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
 
-def sorted_rows(x: Tensor) -> Tensor:
-    r"""x (\*, n) sorted over the last dimension, without gradient."""
+def sort_(x: Tensor) -> Tensor:
+    r"""Sorts x (\*, n) over the last dimension in place; without gradient."""
     if not _vectorised(x):
-        return x.detach().sort(-1).values
-    out = x.detach().clone(memory_format=torch.contiguous_format)
-    rows = out.view(-1, x.shape[-1]).numpy()
-    _over_rows(lambda part: rows[part].sort(axis=-1), len(rows), rows.size)
-    return out
+        return x.copy_(x.sort(-1).values)
+    rows = x.contiguous()
+    _sort(rows.view(-1, x.shape[-1]).numpy())
+    return x if rows is x else x.copy_(rows)
 
 
 def sorted_with_order(x: Tensor) -> tuple[Tensor, Tensor]:
     r"""x (\*, n) sorted over the last dimension, and the permutation, without gradient."""
-    if not _vectorised(x):
-        return torch.sort(x.detach(), -1)
-    keys = x.detach().double().contiguous()
-    bits, rows = keys.view(torch.int64), keys.view(-1, x.shape[-1]).numpy()
+    x = x.detach()
+    if not _vectorised(x) or (x.dtype == torch.float32 and x.shape[-1] > SPARE):
+        return torch.sort(x, -1)
+    if x.dtype == torch.float64:
+        order = torch.from_numpy(np.argsort(x.numpy(), axis=-1))
+        return x.gather(-1, order), order
+    keys = x.double().contiguous()
+    bits = keys.view(torch.int64)
     bits |= torch.arange(x.shape[-1])
-    _over_rows(lambda part: rows[part].sort(axis=-1), len(rows), rows.size)
-    order = bits & SPARE
-    bits ^= order
-    return keys.float(), order
+    _sort(keys.view(-1, x.shape[-1]).numpy())
+    # the index is less than half a unit in float32's last place, so that it is rounded away
+    return keys.float(), bits.bitwise_and_(SPARE)
 
 
 class _Sort(torch.autograd.Function):
