@@ -9,7 +9,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import linprog
+from scipy.optimize import linear_sum_assignment, linprog
+from scipy.spatial.distance import cdist
 
 from monge.transport import kantorovich_potential, monge_map, solve, wasserstein, wasserstein_1d
 
@@ -183,3 +184,19 @@ def test_bad_costs_are_named():
         solve(torch.zeros(3))
     with pytest.raises(ValueError, match="`cost`"):
         solve(torch.full((2, 2), math.inf))
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_prepared_assignments_are_optimal(p, offset):
+    """From 200 points on, costs are reduced by potentials first; duplicates make ties."""
+    x, y = torch.randn(250, 3) + offset, torch.randn(250, 3) + offset
+    x[:20], y[:10] = x[20:40], x[0]
+    cost = cdist(x.double(), y.double()) ** p
+    rows, columns = linear_sum_assignment(cost)
+    ours = monge_map(x, y, p=p).numpy()
+    assert np.array_equal(np.sort(ours), np.arange(250))
+    assert cost[rows, ours].mean() == pytest.approx(cost[rows, columns].mean(), rel=1e-9)
+    assert float(wasserstein(x, y, p=p)) ** p == pytest.approx(
+        cost[rows, columns].mean(), rel=1e-4
+    )

@@ -1,16 +1,19 @@
 """Kernels against SciPy's distances and their formulas; the algebra; the WAE paper's kernel."""
 
 import resource
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist
+from torch._dynamo.exc import BackendCompilerFailed
 
 from monge import kernels
 from monge.kernels import (
     IMQ,
     RBF,
+    Compiled,
     Energy,
     Laplace,
     RationalQuadratic,
@@ -133,3 +136,29 @@ def test_slopes_are_the_derivatives(kernel):
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(slope, torch.autograd.grad(expected.sum(), squared)[0])
     assert torch.isfinite(kernel.with_slope(torch.zeros(2))[1]).all()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method")
+def test_compiled_kernels_are_the_same_kernels():
+    x, y = torch.randn(30, 2, requires_grad=True), torch.randn(20, 2)
+    kernel = multiscale_imq(2.0)
+    with warnings.catch_warnings():
+        # without a compiler it says so, and gives the same
+        warnings.filterwarnings("ignore", "the kernel is not compiled")
+        ours = torch.autograd.grad(pair_sum(Compiled(kernel), x, y), x)
+    torch.testing.assert_close(ours, torch.autograd.grad(pair_sum(kernel, x, y), x))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method")
+def test_without_a_compiler_a_kernel_says_so_and_works():
+    def fail(*_):
+        raise BackendCompilerFailed(fail, RuntimeError("no C++ compiler"), None)
+
+    kernel = Compiled(IMQ(1.0))
+    kernel.fused = fail
+    squared = torch.rand(3, 4)
+    with pytest.warns(UserWarning, match="not compiled: .*"):
+        value, slope = kernel.with_slope(squared)
+    expected = IMQ(1.0).with_slope(squared)
+    torch.testing.assert_close((value, slope), expected)
+    assert kernel.with_slope(squared)[0].shape == (3, 4)

@@ -85,3 +85,12 @@ def weights(name: str, w: Tensor, count: int) -> Tensor:
     if not (torch.all(w >= 0) and torch.allclose(total, torch.ones_like(total), atol=1e-5)):
         raise ValueError(f"`{name}` must be at least 0 and sum to 1: divide it by its sum")
     return w
+
+
+def law(name: str, w: Tensor | None, like: Tensor, count: int) -> Tensor:
+    """The weights w (count,), uniform if there are none."""
+    if w is None:
+        return torch.full((count,), 1 / count, dtype=like.dtype, device=like.device)
+    if w.ndim != 1 or w.device != like.device:
+        raise ValueError(f"`{name}` must have shape ({count},) on {like.device}, got {w.shape}")
+    return weights(name, w, count)

@@ -9,6 +9,7 @@ however many kernels are added or multiplied:
 
 import abc
 import math
+import warnings
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -37,6 +38,12 @@ class Kernel(nn.Module, abc.ABC):
     @abc.abstractmethod
     def with_slope(self, squared: Tensor) -> tuple[Tensor, Tensor]:
         """(k, dk/d squared), elementwise and without graph; the slope is 0 where it has a pole."""
+
+    def accumulate_(self, squared: Tensor, value: Tensor, slope: Tensor) -> None:
+        """Adds k and its slope to `value` and `slope`, without graph."""
+        k, dk = self.with_slope(squared)
+        value.add_(k)
+        slope.add_(dk)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The matrix k(x_i, y_j), (n, m), of samples (n, d) and (m, d)."""
@@ -87,11 +94,9 @@ class Sum(_Combined):
         return sum((part.of_squared(squared) for part in self.parts()), torch.zeros_like(squared))
 
     def with_slope(self, squared: Tensor) -> tuple[Tensor, Tensor]:
-        first, *rest = self.parts()
-        value, slope = first.with_slope(squared)
-        for part in rest:
-            k, dk = part.with_slope(squared)
-            value, slope = value.add_(k), slope.add_(dk)
+        value, slope = torch.zeros_like(squared), torch.zeros_like(squared)
+        for part in self.parts():
+            part.accumulate_(squared, value, slope)
         return value, slope
 
 
@@ -141,6 +146,11 @@ class IMQ(Kernel):
         k = (squared / self.c).add_(1).reciprocal_()
         return k, k.square().div_(-self.c)
 
+    def accumulate_(self, squared: Tensor, value: Tensor, slope: Tensor) -> None:
+        k = (squared / self.c).add_(1).reciprocal_()
+        value.add_(k)
+        slope.addcmul_(k, k, value=-1 / self.c)
+
 
 class Laplace(Kernel):
     r"""k = exp(-‖x - y‖ / s)."""
@@ -182,6 +192,33 @@ class Energy(Kernel):
     def with_slope(self, squared: Tensor) -> tuple[Tensor, Tensor]:
         distance = squared.sqrt()
         return -distance, (-0.5 / distance).masked_fill_(squared == 0, 0.0)
+
+
+class Compiled(Kernel):
+    """The same kernel with value and slope fused by `torch.compile`, when it is first used.
+
+    That takes seconds, once a process, and a C++ compiler; without one a warning says so and the
+    kernel works as before. Worth it for long trainings on a CPU with kernels of many terms.
+    """
+
+    def __init__(self, kernel: Kernel):
+        super().__init__()
+        self.kernel = kernel
+        self.fused = torch.compile(kernel.with_slope, dynamic=True)
+
+    def of_squared(self, squared: Tensor) -> Tensor:
+        return self.kernel.of_squared(squared)
+
+    def with_slope(self, squared: Tensor) -> tuple[Tensor, Tensor]:
+        from torch._dynamo.exc import BackendCompilerFailed
+
+        try:
+            return self.fused(squared)
+        except BackendCompilerFailed as error:
+            reason = str(error).strip().splitlines()[0]
+            warnings.warn(f"the kernel is not compiled: {reason}", stacklevel=2)
+            self.fused = self.kernel.with_slope
+            return self.fused(squared)
 
 
 def multiscale_imq(base: float) -> Kernel:

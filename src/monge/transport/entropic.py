@@ -26,9 +26,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from monge.checks import finite, floating, points, positive
+from monge.checks import finite, floating, law, points, positive
 from monge.kernels import distances
-from monge.transport.exact import law
 from monge.transport.gibbs import Cost, Matrix, Points, Stored, Streamed, exponential_
 from monge.transport.plan import Plan
 
@@ -149,7 +148,7 @@ def _solve(minima: Streamed, epsilon: float, settings: "_Settings", symmetric=Fa
     # a sample's cost to itself is 0 on the diagonal, and the potentials start near the solution
     for larger in [] if symmetric else _scales(minima.cost.mean(), epsilon):
         minima.begin(f, g, larger)
-        g, _, count = _iterate(step, g, Anderson(), 0.1, 20)
+        g, _, count = _iterate(step, g, Anderson(), 0.03, 20)
         f, used = g if symmetric else minima.rows(g), used + count
     minima.begin(f, g, epsilon)
     if isinstance(acceleration, Randkhorn) and not symmetric:
@@ -161,6 +160,15 @@ def _solve(minima: Streamed, epsilon: float, settings: "_Settings", symmetric=Fa
     mass = (minima.a * ((f - minima.rows(g)) / epsilon).exp()).sum()
     value = (minima.a * f).sum() + (minima.b * g).sum() - epsilon * (mass - 1)
     return _Potentials(f, g, value, error, used + count, error <= tolerance)
+
+
+def rough_potentials(cost: Cost, epsilon: float, iterations: int) -> tuple[Tensor, Tensor]:
+    """Potentials (f, g) after at most so many iterations, uniform weights, float64."""
+    n, m = cost.shape
+    laws = (torch.full((k,), 1 / k, dtype=torch.float64, device=cost.device) for k in (n, m))
+    (minima,) = _minima([cost], [(next(laws), next(laws))])
+    found = _solve(minima, epsilon, _Settings(Anderson(), 0.01, iterations))
+    return found.f, found.g
 
 
 def _minima(costs: Sequence[Cost], laws: list[tuple[Tensor, Tensor]]) -> Iterator[Streamed]:

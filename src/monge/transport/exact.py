@@ -16,24 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monge.checks import finite, floating, points, weights
+from monge.checks import finite, floating, law, points
 from monge.numerics import root
+from monge.transport.entropic import rough_potentials
+from monge.transport.gibbs import Cost, Points
 from monge.transport.plan import Plan
 
 MOST_ITERATIONS = 10**9
+SMALL = 200
+"""Fewer points than this are assigned without preparation."""
+LOOSE = 0.01
+"""ε of the potentials that prepare an assignment, in units of the mean cost."""
 
 
 def _array(x: Tensor) -> np.ndarray:
     return x.detach().double().cpu().numpy()
-
-
-def law(name: str, w: Tensor | None, like: Tensor, count: int) -> Tensor:
-    """The weights w (count,), uniform if there are none."""
-    if w is None:
-        return torch.full((count,), 1 / count, dtype=like.dtype, device=like.device)
-    if w.ndim != 1 or w.device != like.device:
-        raise ValueError(f"`{name}` must have shape ({count},) on {like.device}, got {w.shape}")
-    return weights(name, w, count)
 
 
 def _distances(x: Tensor, y: Tensor) -> np.ndarray:
@@ -101,13 +98,31 @@ def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Pla
     )
 
 
-def _matching(x: Tensor, y: Tensor, p: float) -> tuple[np.ndarray, float]:
-    """The optimal permutation of equally many, equally weighted points, and the cost's scale."""
+def assignment(cost: Cost) -> np.ndarray:
+    """The permutation σ (n,) that minimises Σ C_iσ(i), of a cost (n, n).
+
+    Reduced costs C - f - g have the same optimum for any f and g. With the potentials of a loosely
+    regularised problem most of them are far from 0, and the assignment is found much sooner.
+    """
     from scipy.optimize import linear_sum_assignment
 
-    distances = _distances(x, y)
-    scale = distances.max() or 1.0
-    return linear_sum_assignment((distances / scale) ** p)[1], float(scale)
+    n = cost.shape[0]
+    f = g = torch.zeros(n, dtype=torch.float64, device=cost.device)
+    scale = cost.mean()
+    if n >= SMALL and scale > 0:
+        f, g = rough_potentials(cost, LOOSE * scale, iterations=20)
+    reduced = np.empty(cost.shape)
+    for part, exponents in cost.exponents(f, g, 1.0):
+        np.negative(exponents.cpu().numpy(), out=reduced[part])
+    return linear_sum_assignment(reduced)[1]
+
+
+def _matching(x: Tensor, y: Tensor, p: float) -> tuple[np.ndarray, float]:
+    """The optimal permutation of equally many, equally weighted points, and a scale of length."""
+    both = torch.cat([x, y]).detach()
+    scale = float(torch.linalg.vector_norm(both.amax(0) - both.amin(0))) or 1.0
+    x, y = (z.detach().double() / scale for z in (x, y))
+    return assignment(Points(x, y, p, torch.float32)), scale
 
 
 def monge_map(x: Tensor, y: Tensor, *, p: float = 2) -> Tensor:

@@ -23,6 +23,8 @@ from monge.numerics import root, with_gradient
 from monge.transport.line import plain_power, power_1d, power_with_slopes
 from monge.transport.slicers import Slicer
 
+HALVED = 5
+"""Steps of an ascent after which the better half of its directions goes on."""
 CHUNK = 2**18
 """Projected values a chunk: one or two megabytes, which stay in cache."""
 
@@ -189,16 +191,17 @@ def max_sliced_wasserstein(
 
     At a frozen matching W_p^p is convex in θ and θ ← ∇ / ‖∇‖ increases it (the power method);
     where the matching changes under way, the step is halved until the value rises. The ascent
-    starts from the best of random directions and the difference of means. W_p^p itself is a
-    minimum over matchings and has many local maxima: a better one is not excluded.
+    starts from the best of random directions and the difference of means, and the better half goes
+    on every few steps. W_p^p itself is a minimum over matchings and has many local maxima: a
+    better one is not excluded.
 
     Arguments:
         x: points (n, d).
         y: points (m, d).
         p: order, at least 1.
         starts: random directions to begin with.
-        kept: how many of the best are followed.
-        iterations: most ascent steps of each.
+        kept: how many of the best are followed at first.
+        iterations: most ascent steps.
         generator: draws the starts, on the CPU.
 
     Returns:
@@ -214,17 +217,22 @@ def max_sliced_wasserstein(
     fixed_x, fixed_y = x.detach(), y.detach()
     powers, slope = _ascent(theta, fixed_x, fixed_y, p)
     length = torch.ones_like(powers, dtype=theta.dtype)
-    for _ in range(dimension("iterations", iterations)):
+    for iteration in range(1, dimension("iterations", iterations) + 1):
         moved = torch.lerp(theta, slope, length[:, None])
         moved = torch.nn.functional.normalize(moved, dim=1)
         gained, turned = _ascent(moved, fixed_x, fixed_y, p)
         better = gained > powers
+        enough = 1e-6 * powers.max()
+        settled = bool(((gained - powers).abs() <= enough).all()) or length.max() < 1e-6
         theta = torch.where(better[:, None], moved, theta)
         slope = torch.where(better[:, None], turned, slope)
         powers = torch.where(better, gained, powers)
         length = torch.where(better, (2 * length).clamp(max=1), length / 2)
-        if length.max() < 1e-6:
+        if settled and len(theta) == 1:
             break
+        if len(theta) > 1 and (settled or iteration % HALVED == 0):
+            leading = powers.topk(len(theta) // 2).indices
+            theta, slope, powers, length = (z[leading] for z in (theta, slope, powers, length))
     direction = theta[powers.argmax()].detach()
     return root(power_1d(x @ direction, y @ direction, p=p), p), direction
 
