@@ -7,7 +7,8 @@ number of threads; where directions are drawn, all take the same ones. Values ar
 anything is timed. Entropic solvers stop at the same L1 marginal error: GeomLoss, which has no
 stopping rule, gets its smallest scaling that reaches it, OTT the fastest of its accelerations.
 Ratios of medians over alternating rounds are the result. `--memory` measures in processes of their
-own how far the resident memory rises. `--write` puts the figures beside this file and in the docs.
+own how far the resident memory rises. `--write` puts the figures here and in the docs,
+beside those of the rows that were left out.
 """
 
 import argparse
@@ -444,9 +445,12 @@ def main() -> None:
         print(table({name: found}).splitlines()[-1], flush=True)
     print(table(results))
     if given.write:
+        path = HERE / "transport.json"
+        known = json.loads(path.read_text())["rows"] if given.only else {}
+        results = {name: row for name in ROWS if (row := results.get(name, known.get(name)))}
         record = {"machine": machine(), "rounds": given.rounds, "rows": results}
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-        (HERE / "transport.json").write_text(text)
+        path.write_text(text)
         page, marks = DOCS.read_text(), r"(<!-- rates -->\n).*(<!-- end of rates -->)"
         DOCS.write_text(
             re.sub(marks, lambda m: f"{m[1]}\n{table(results)}\n\n{m[2]}", page, flags=re.S)

@@ -70,3 +70,16 @@ def root(value: Tensor, p: float = 2) -> Tensor:
         return torch.where(zero, 1.0, value).pow(1 / p).masked_fill(zero, 0.0)
 
     return with_gradient(fast, plain, value)
+
+
+def rooted(power: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, p: float) -> Tensor:
+    """power(x, y)^{1/p} of a power that is homogeneous of degree p.
+
+    Where the p-th power has no number, the samples are taken in units of their largest value.
+    """
+    value = power(x, y)
+    found, least = value.detach(), torch.finfo(value.dtype).tiny / torch.finfo(value.dtype).eps
+    if torch.isfinite(found).all() and (found > least).all():
+        return root(value, p)
+    scale = max(float(z.detach().abs().max()) for z in (x, y)) or 1.0
+    return scale * root(power(x / scale, y / scale), p)

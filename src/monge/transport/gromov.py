@@ -210,6 +210,8 @@ def sliced_gromov_wasserstein(
         generator: draws the directions, on the CPU.
     """
     x, y = (sample_pair(z, z)[0] for z in (x, y))
+    if x.device != y.device:
+        raise ValueError(f"`x` and `y` must be on one device, got {x.device} and {y.device}")
     finite("x", x)
     finite("y", y)
     dim = max(x.shape[1], y.shape[1])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from monge.checks import finite, floating, order, weights
-from monge.numerics import root, with_gradient
+from monge.numerics import rooted, with_gradient
 from monge.transport.sorting import sort, sort_, sorted_with_order
 
 
@@ -197,7 +197,7 @@ def wasserstein_1d(
     u, v = _values("u", u), _values("v", v)
     a = None if a is None else weights("a", a, u.shape[-1])
     b = None if b is None else weights("b", b, v.shape[-1])
-    return root(power_1d(u, v, a, b, p=p), p)
+    return rooted(lambda u, v: power_1d(u, v, a, b, p=p), u, v, p)
 
 
 def quantile_map(u: Tensor, v: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from monge.checks import dimension, points, weights
-from monge.numerics import root, with_gradient
+from monge.numerics import root, rooted, with_gradient
 from monge.transport.line import plain_power, power_1d, power_with_slopes
 from monge.transport.slicers import Slicer
 
@@ -142,7 +142,7 @@ def sliced_wasserstein(
     x, y, theta = _ready(x, y, p, directions, generator)
     a = None if a is None else weights("a", a, len(x))
     b = None if b is None else weights("b", b, len(y))
-    return root(sliced_power(x, y, theta, a, b, p=p), p)
+    return rooted(lambda x, y: sliced_power(x, y, theta, a, b, p=p), x, y, p)
 
 
 @torch.no_grad()
@@ -211,7 +211,7 @@ def max_sliced_wasserstein(
     x, y, theta = _ready(x, y, p, dimension("starts", starts), generator)
     with torch.no_grad():
         away = x.mean(0) - y.mean(0)
-        theta = torch.cat([theta, torch.nn.functional.normalize(away, dim=0)[None]])
+        theta = torch.cat([theta, _units(away[None])])
         powers = power_1d(theta @ x.T, theta @ y.T, p=p)
         theta = theta[powers.topk(min(dimension("kept", kept), len(theta))).indices]
     fixed_x, fixed_y = x.detach(), y.detach()
@@ -219,7 +219,7 @@ def max_sliced_wasserstein(
     length = torch.ones_like(powers, dtype=theta.dtype)
     for iteration in range(1, dimension("iterations", iterations) + 1):
         moved = torch.lerp(theta, slope, length[:, None])
-        moved = torch.nn.functional.normalize(moved, dim=1)
+        moved = _units(moved)
         gained, turned = _ascent(moved, fixed_x, fixed_y, p)
         better = gained > powers
         enough = 1e-6 * powers.max()
@@ -234,7 +234,8 @@ def max_sliced_wasserstein(
             leading = powers.topk(len(theta) // 2).indices
             theta, slope, powers, length = (z[leading] for z in (theta, slope, powers, length))
     direction = theta[powers.argmax()].detach()
-    return root(power_1d(x @ direction, y @ direction, p=p), p), direction
+    value = rooted(lambda u, v: power_1d(u, v, p=p), x @ direction, y @ direction, p)
+    return value, direction
 
 
 def _ascent(theta: Tensor, x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
@@ -242,7 +243,14 @@ def _ascent(theta: Tensor, x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tens
     powers, (of_x, of_y) = power_with_slopes(theta @ x.T, theta @ y.T, None, None, p, (True, True))
     assert of_x is not None
     assert of_y is not None
-    return powers, torch.nn.functional.normalize(of_x @ x + of_y @ y, dim=1)
+    return powers, _units(of_x @ x + of_y @ y)
+
+
+def _units(rows: Tensor) -> Tensor:
+    """Rows divided by their length, of whatever magnitude; zeros stay."""
+    largest = rows.abs().amax(1, keepdim=True)
+    rows = rows / largest.masked_fill(largest == 0, 1.0)
+    return torch.nn.functional.normalize(rows, dim=1)
 
 
 def generalized_sliced_wasserstein(
