@@ -5,9 +5,18 @@ import math
 import pytest
 import torch
 from torch import nn
+from zoo import DIVERGENCES, LEARNED, pair
 
-from monge.adversarial import JensenShannon, critic_values
-from monge.networks import mlp
+from monge.adversarial import (
+    GradientPenalty,
+    JensenShannon,
+    KantorovichRubinstein,
+    MaxSliced,
+    SpectralNorm,
+    WeightClipping,
+    critic_values,
+)
+from monge.networks import BatchNorm, mlp
 
 
 class Constant(nn.Module):
@@ -108,3 +117,107 @@ def test_a_critic_may_not_return_anything_else(shape):
 
     with pytest.raises(ValueError, match="a critic must return shape"):
         JensenShannon(Wrong()).inner_loss(torch.randn(6, 3), torch.randn(6, 3))
+
+
+# Kantorovich-Rubinstein
+
+
+class Weighted(nn.Module):
+    """D(x) = w · x over all elements of a sample."""
+
+    def __init__(self, *shape):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(shape, dtype=torch.float64))
+
+    def forward(self, x):
+        return (x * self.w).flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 4, 4)])
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_the_gradient_penalty_of_a_linear_critic_is_known(shape, scale):
+    """(‖w‖ - 1)², the norm over all dimensions of a sample, on images too."""
+    critic = Weighted(*shape)
+    with torch.no_grad():
+        critic.w.mul_(scale / critic.w.norm())
+    x, y = torch.randn(6, *shape).double(), torch.randn(6, *shape).double()
+    two, one = GradientPenalty(10.0), GradientPenalty(10.0, one_sided=True)
+    assert two.penalty(critic, x, y).item() == pytest.approx(10 * (scale - 1) ** 2)
+    assert one.penalty(critic, x, y).item() == pytest.approx(10 * max(0, scale - 1) ** 2)
+    two.penalty(critic, x, y).backward()
+    slope = 20 * (scale - 1) * critic.w.detach() / scale
+    torch.testing.assert_close(critic.w.grad, slope)
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d(4), BatchNorm(4)])
+def test_batch_norm_is_refused_under_a_gradient_penalty(norm):
+    critic = nn.Sequential(nn.Linear(2, 4), norm, nn.Linear(4, 1))
+    with pytest.raises(ValueError, match="`critic` has batch normalisation at '1'"):
+        KantorovichRubinstein(critic, GradientPenalty())
+    KantorovichRubinstein(critic, WeightClipping())
+
+
+def test_a_spectrally_normalised_layer_is_1_lipschitz():
+    critic = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 1)).double()
+    divergence = KantorovichRubinstein(critic, SpectralNorm())
+    x, y = torch.randn(50, 6).double(), torch.randn(50, 6).double()
+    for _ in range(50):
+        divergence(x, y)
+    for layer in (critic[0], critic[2]):
+        assert torch.linalg.matrix_norm(layer.weight.detach(), 2) == pytest.approx(1, abs=1e-6)
+    values = critic_values(critic, x)
+    assert ((values[:, None] - values).abs() <= torch.cdist(x, x) + 1e-6).all()
+
+
+def fitted(divergence, x, y, steps, lr=1e-2):
+    """The divergence after some steps of its inner objective on fixed samples."""
+    optimiser = torch.optim.Adam(divergence.train().parameters(), lr)
+    losses = []
+    for _ in range(steps):
+        loss = divergence.inner_loss(x, y)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        divergence.project_()
+        losses.append(loss.item())
+    return losses
+
+
+def test_a_penalised_critic_attains_the_distance_between_two_points():
+    x, y = torch.zeros(64, 2), torch.tensor([3.0, 4.0]).expand(64, 2)
+    divergence = KantorovichRubinstein(mlp([2, 32, 1]), GradientPenalty(10.0))
+    fitted(divergence, x, y, 300)
+    # the optimum of the penalised objective is W_1 + W_1²/(2λ·…): norms settle a little above 1
+    assert divergence(x, y).item() == pytest.approx(5, rel=0.3)
+
+
+def test_max_sliced_finds_the_direction_of_two_far_means():
+    x = torch.randn(200, 6)
+    v = torch.tensor([0.0, 3.0, 0.0, 0.0, 4.0, 0.0])
+    divergence = MaxSliced(6)
+    fitted(divergence, x, x + v, 500, lr=2e-2)
+    assert divergence(x, x + v).item() == pytest.approx(25, rel=0.01)
+    assert abs(divergence.theta.detach() @ (v / 5)) > 0.999
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_the_inner_loss_falls_and_projection_is_idempotent(name):
+    torch.manual_seed(0)
+    divergence = DIVERGENCES[name].make().double()
+    x, y = pair(40, 40)
+    losses = fitted(divergence, x, y, 100)
+    assert sum(losses[-10:]) < sum(losses[:10])
+    before = [p.clone() for p in divergence.parameters()]
+    divergence.project_()
+    for p, q in zip(divergence.parameters(), before):
+        torch.testing.assert_close(p, q)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_the_inner_loss_leaves_no_gradient_in_the_samples(name):
+    divergence = DIVERGENCES[name].make().double()
+    x, y = pair()
+    divergence.inner_loss(x, y).backward()
+    assert x.grad is None
+    assert y.grad is None
+    assert any(p.grad is not None for p in divergence.parameters())

@@ -459,3 +459,28 @@ def test_one_published_set_does_not_pass_for_another(tmp_path):
     assert load(DataConfig("mnist", dir=str(tmp_path / "mnist"))).shape == (1, 4, 4)
     with pytest.raises(ValueError, match="holds no fashion-mnist"):
         load(DataConfig("fashion-mnist", dir=str(tmp_path / "mnist")))
+
+
+# Toy laws
+
+
+@pytest.mark.parametrize(("name", "d"), [
+    ("eight-gaussians", 2), ("rings", 2), ("swiss-roll", 2), ("line", 1),
+])  # fmt: skip
+def test_toy_laws_are_read_by_name_and_always_the_same(name, d):
+    one, two = load(DataConfig(name)), load(DataConfig(name))
+    assert one.kind == "vector"
+    assert one.train.shape == (10_000, d)
+    assert one.test.shape == (2_000, d)
+    assert torch.equal(one.train, two.train)
+    assert torch.isfinite(one.train).all()
+
+
+def test_toy_laws_are_where_they_are_said_to_be():
+    radius = load(DataConfig("eight-gaussians")).train.norm(dim=1)
+    assert radius.mean() == pytest.approx(2, abs=0.02)
+    source = load(DataConfig("rings"))
+    for k in (0, 1):
+        radius = source.train[source.train_labels == k].norm(dim=1)
+        assert radius.mean() == pytest.approx(1 + k, abs=0.01)
+        assert radius.std() == pytest.approx(0.05, abs=0.01)

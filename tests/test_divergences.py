@@ -56,6 +56,8 @@ def test_symmetric_where_claimed(name):
 
 @TRUE
 def test_nothing_moves_under_a_common_translation(name):
+    if not DIVERGENCES[name].translation:
+        pytest.skip("sees where the origin is")
     x, y = pair()
     value = at_fixed_draws(name)
     torch.testing.assert_close(value(x + 5, y + 5), value(x, y))
@@ -67,7 +69,7 @@ def test_zero_and_positive_where_claimed(name):
     x, y = pair()
     value = at_fixed_draws(name)
     assert (abs(value(x, x)) < 1e-12) == row.zero
-    assert value(x, y) > 0.05
+    assert value(x, y) > 0.02
     if row.nonnegative:
         assert all(value(*pair(n, n + 1, shift=0.0)) >= 0 for n in range(2, 30))
 
@@ -84,6 +86,8 @@ def test_gradient_step_brings_the_samples_together(name):
 @TRUE
 def test_samples_of_any_shape_are_vectors(name):
     """Critics read the shape they were built for; all others flatten."""
+    if DIVERGENCES[name].vectors:
+        pytest.skip("its network was built for vectors")
     x, y = pair()
     value = at_fixed_draws(name)
     assert value(x[:, :, None], y[:, :, None]) == value(x, y)

@@ -5,12 +5,22 @@ import torch
 from scipy import stats
 
 from monge.draws import generator
-from monge.priors import Gaussian, Sphere, Uniform
+from monge.priors import Disk, Gaussian, Mixture, Ring, Sphere, SwissRoll, Uniform
 
 PRIORS = {
     "gaussian": Gaussian(3, scale=1.5),
     "uniform": Uniform(3, radius=2.0),
     "sphere": Sphere(3),
+    "mixture": Mixture(
+        torch.tensor([[2.0, 0.0], [-1.0, 1.0], [0.0, 0.0]]),
+        torch.tensor(
+            [[[1.0, 0.5], [0.5, 1.0]], [[0.1, 0.0], [0.0, 0.2]], [[0.5, 0.0], [0.0, 0.5]]]
+        ),
+        torch.tensor([0.5, 0.3, 0.2]),
+    ),
+    "ring": Ring(),
+    "disk": Disk(),
+    "swiss-roll": SwissRoll(),
 }
 EVERY = pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS.keys())
 
@@ -60,3 +70,39 @@ def test_dimension_must_be_a_positive_integer(dim):
 def test_scale_must_be_positive():
     with pytest.raises(ValueError, match="`scale`"):
         Gaussian(2, scale=0.0)
+
+
+def test_the_disk_and_the_ring_are_uniform():
+    radius = Disk().sample(20_000, generator(5)).norm(dim=1)
+    assert radius.mean() == pytest.approx(2 / 3, abs=0.005)
+    assert stats.kstest(radius.square().numpy(), "uniform").pvalue > 0.01
+    radius = Ring(0.8).sample(20_000, generator(5)).norm(dim=1)
+    assert radius.min() >= 0.8 - 1e-6
+    assert stats.kstest(radius.square().numpy(), "uniform", (0.64, 0.36)).pvalue > 0.01
+
+
+def test_a_mixture_has_the_density_and_the_shares_of_its_components():
+    mixture = PRIORS["mixture"]
+    z = torch.randn(6, 2)
+    laws = torch.distributions.MultivariateNormal(
+        mixture.means, mixture.factors @ mixture.factors.mT
+    )
+    mixed = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(mixture.weights), laws
+    )
+    torch.testing.assert_close(mixture.log_prob(z), mixed.log_prob(z))
+    far = Mixture(
+        torch.tensor([[0.0], [9.0]]), torch.ones(2, 1, 1) / 100, torch.tensor([0.3, 0.7])
+    )
+    drawn = far.sample(20_000, generator(6))
+    assert (drawn > 4.5).float().mean() == pytest.approx(0.7, abs=0.01)
+
+
+def test_wrong_mixtures_are_refused():
+    means, eyes = torch.zeros(2, 2), torch.eye(2).expand(2, 2, 2)
+    with pytest.raises(ValueError, match="`covariances` must have shape"):
+        Mixture(means, torch.eye(2), torch.tensor([0.5, 0.5]))
+    with pytest.raises(ValueError, match="positive definite"):
+        Mixture(means, -eyes, torch.tensor([0.5, 0.5]))
+    with pytest.raises(ValueError, match="`weights`"):
+        Mixture(means, eyes, torch.tensor([0.5, 0.6]))

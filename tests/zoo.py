@@ -3,18 +3,39 @@
 A new divergence is one row here; `test_divergences.py` then holds it to every law it claims.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from monge.adversarial import JensenShannon
+from monge.adversarial import (
+    FeatureSliced,
+    GradientPenalty,
+    JensenShannon,
+    KantorovichRubinstein,
+    Learned,
+    MaxGeneralizedSliced,
+    MaxSliced,
+    SpectralNorm,
+    WeightClipping,
+)
 from monge.config import Config, NetworkConfig
-from monge.divergences import MMD, Divergence, SlicedWasserstein
+from monge.divergences import (
+    MMD,
+    Divergence,
+    EnergyDistance,
+    ExactWasserstein,
+    GeneralizedSlicedWasserstein,
+    MomentMatching,
+    SinkhornDivergence,
+    SlicedWasserstein,
+)
 from monge.kernels import IMQ, RBF, Energy, Laplace, RationalQuadratic, multiscale_imq
 from monge.models import Model
 from monge.recipes import build
+from monge.transport import Circular
 
 DIM = 3
 
@@ -34,6 +55,10 @@ class Row(NamedTuple):
     """D ≥ 0 on every pair of samples."""
     surrogate: bool = False
     """Only its gradient means something: the value depends on x alone, or on a critic."""
+    translation: bool = True
+    """D(x + v, y + v) = D(x, y)."""
+    vectors: bool = False
+    """Reads samples of the shape its network was built for; others flatten."""
 
 
 DIVERGENCES = {
@@ -51,13 +76,67 @@ DIVERGENCES = {
     ),
     "sliced-2": Row(lambda: SlicedWasserstein(16), zero=True, nonnegative=True),
     "sliced-3": Row(lambda: SlicedWasserstein(16, p=3), zero=True, nonnegative=True),
+    "generalized": Row(
+        lambda: GeneralizedSlicedWasserstein(Circular(DIM, 16)),
+        zero=True,
+        nonnegative=True,
+        translation=False,
+    ),
+    "energy": Row(EnergyDistance, zero=True, nonnegative=True),
+    "sinkhorn": Row(lambda: SinkhornDivergence(0.5, tolerance=1e-11), zero=True),
+    "exact": Row(ExactWasserstein, zero=True, nonnegative=True),
+    "exact-1": Row(lambda: ExactWasserstein(p=1), zero=True, nonnegative=True),
+    "moments": Row(MomentMatching, zero=True, nonnegative=True),
+    "max-sliced": Row(lambda: MaxSliced(DIM), zero=True, nonnegative=True),
+    "max-generalized": Row(
+        lambda: MaxGeneralizedSliced(Circular(DIM, 3)),
+        zero=True,
+        nonnegative=True,
+        translation=False,
+    ),
+    "feature-sliced": Row(
+        lambda: FeatureSliced(nn.Sequential(nn.Linear(DIM, 5), nn.Tanh()), nn.Linear(5, 1), 16),
+        zero=True,
+        nonnegative=True,
+        translation=False,
+        vectors=True,
+    ),
+    "wasserstein-clipped": Row(
+        lambda: KantorovichRubinstein(smooth_critic(), WeightClipping(0.5)),
+        symmetric=False,
+        surrogate=True,
+    ),
+    "wasserstein-penalty": Row(
+        lambda: KantorovichRubinstein(smooth_critic(), GradientPenalty()),
+        symmetric=False,
+        surrogate=True,
+    ),
+    "wasserstein-one-sided": Row(
+        lambda: KantorovichRubinstein(smooth_critic(), GradientPenalty(1.0, one_sided=True)),
+        symmetric=False,
+        surrogate=True,
+    ),
+    "wasserstein-spectral": Row(
+        lambda: KantorovichRubinstein(smooth_critic(), SpectralNorm()).eval(),
+        symmetric=False,
+        surrogate=True,
+    ),
     "js": Row(lambda: JensenShannon(smooth_critic()), symmetric=False, surrogate=True),
     "js-minimax": Row(
         lambda: JensenShannon(smooth_critic(), saturating=True), symmetric=False, surrogate=True
     ),
 }
 
-RECIPES = ("wae-mmd", "wae-gan", "swae", "vae")
+LEARNED = tuple(name for name, row in DIVERGENCES.items() if isinstance(row.make(), Learned))
+
+AUTOENCODERS = (
+    "wae-mmd", "wae-gan", "swae", "max-swae", "gswae", "max-gswae", "sinkhorn-ae", "energy-ae",
+    "vae", "vae-bernoulli",
+)  # fmt: skip
+GENERATORS = (
+    "gan", "wgan", "wgan-gp", "swg", "swgan", "max-swg", "mmd-generator", "sinkhorn-generator",
+)  # fmt: skip
+RECIPES = (*AUTOENCODERS, *GENERATORS)
 
 
 def model(
@@ -65,7 +144,7 @@ def model(
 ) -> Model:
     """A small untrained model of a recipe."""
     network = NetworkConfig(filters=(4, 8), hidden=(16,), critic=(16,))
-    config = Config(recipe=recipe, network=network, latent=DIM, **changes)
+    config = dataclasses.replace(Config.of(recipe), network=network, latent=DIM, **changes)
     return build(config.settled(kind, shape, 100))
 
 

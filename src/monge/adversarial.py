@@ -6,10 +6,15 @@ rates and the number of inner steps belong to the trainer.
 
 import abc
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from monge.checks import dimension, order, positive, sample_pair
 from monge.divergences import Divergence
+from monge.transport.line import power_1d
+from monge.transport.sliced import sliced_power, uniform_directions
+from monge.transport.slicers import Slicer
 
 
 class Learned(Divergence):
@@ -67,3 +72,186 @@ class JensenShannon(Learned):
         if self.saturating:
             return -self.inner_loss(x, y)
         return F.softplus(-critic_values(self.critic, x)).mean()
+
+
+class Constraint:
+    """What keeps a critic (nearly) 1-Lipschitz; this one does nothing."""
+
+    def prepare(self, critic: nn.Module) -> None:
+        """Changes the critic once, before it is trained."""
+
+    def penalty(self, critic: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """What is added to the inner loss."""
+        return x.new_zeros(())
+
+    def project_(self, critic: nn.Module) -> None:
+        """What is done to the critic after each inner step."""
+
+
+class WeightClipping(Constraint):
+    """Every parameter of the critic is put back into [-c, c] after each step.
+
+    Source: Arjovsky, Chintala, Bottou, "Wasserstein generative adversarial networks", 2017.
+    """
+
+    def __init__(self, c: float = 0.01):
+        self.c = positive("c", c)
+
+    @torch.no_grad()
+    def project_(self, critic: nn.Module) -> None:
+        for parameter in critic.parameters():
+            parameter.clamp_(-self.c, self.c)
+
+
+class GradientPenalty(Constraint):
+    r"""weight · E (‖∇D(x̂)‖ - 1)² at x̂ = t y + (1 - t) x, one t ~ U(0, 1) a sample.
+
+    The norm is over all dimensions of a sample. `one_sided` counts norms above 1 only. The first
+    min(n, m) samples of each side are joined. Critics that mix the samples of a batch are refused:
+    theirs is no gradient at a sample.
+
+    Source: Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville, "Improved training of Wasserstein
+    GANs", 2017.
+    """
+
+    def __init__(self, weight: float = 10.0, one_sided: bool = False):
+        self.weight, self.one_sided = positive("weight", weight), one_sided
+
+    def prepare(self, critic: nn.Module) -> None:
+        for name, module in critic.named_modules():
+            if "BatchNorm" in type(module).__name__:
+                raise ValueError(
+                    f"`critic` has batch normalisation at {name!r}, under which a gradient "
+                    "is not that at a sample: use layer normalisation or none"
+                )
+
+    def penalty(self, critic: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        n = min(len(x), len(y))
+        t = torch.rand(n, *[1] * (x.ndim - 1)).to(x)
+        between = torch.lerp(x[:n].detach(), y[:n].detach(), t).requires_grad_()
+        with torch.enable_grad():
+            values = critic_values(critic, between).sum()
+            (gradient,) = torch.autograd.grad(values, between, create_graph=True)
+        excess = gradient.flatten(1).norm(dim=1) - 1
+        if self.one_sided:
+            excess = excess.clamp(min=0)
+        return self.weight * excess.square().mean()
+
+
+class SpectralNorm(Constraint):
+    """Linear and convolutional layers are divided by estimates of their largest singular value.
+
+    Source: Miyato, Kataoka, Koyama, Yoshida, "Spectral normalization for generative adversarial
+    networks", 2018.
+    """
+
+    def prepare(self, critic: nn.Module) -> None:
+        for module in list(critic.modules()):
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                nn.utils.parametrizations.spectral_norm(module)
+
+
+class KantorovichRubinstein(Learned):
+    r"""W_1 by its dual: sup E D(y) - E D(x) over 1-Lipschitz critics D.
+
+    inner_loss = mean D(x) - mean D(y) + the constraint's penalty; the divergence itself is
+    mean D(y) - mean D(x), which the model decreases through x.
+
+    Source: Arjovsky, Chintala, Bottou, "Wasserstein generative adversarial networks", 2017.
+    """
+
+    additive = True
+
+    def __init__(self, critic: nn.Module, constraint: Constraint):
+        super().__init__()
+        constraint.prepare(critic)
+        self.critic, self.constraint = critic, constraint
+
+    def inner_loss(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.constraint.penalty(self.critic, x, y) - self(x, y)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return critic_values(self.critic, y).mean() - critic_values(self.critic, x).mean()
+
+    def project_(self) -> None:
+        self.constraint.project_(self.critic)
+
+
+class MaxSliced(Learned):
+    """W_p^p on one learned direction, which ascends; at its best max_θ W_p^p(θ_# x, θ_# y).
+
+    Source: Deshpande et al., "Max-sliced Wasserstein distance and its use for GANs", 2019.
+    """
+
+    def __init__(self, dim: int, p: float = 2):
+        super().__init__()
+        self.p = order(p)
+        self.theta = nn.Parameter(uniform_directions(1, dimension("dim", dim))[0])
+
+    def inner_loss(self, x: Tensor, y: Tensor) -> Tensor:
+        return -self(x, y)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        x, y = sample_pair(x, y)
+        # of unit length to the gradient too: Adam does not rest where a gradient is radial
+        theta = F.normalize(self.theta, dim=0)
+        return power_1d(x @ theta, y @ theta, p=self.p)
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        self.theta.div_(torch.linalg.vector_norm(self.theta).clamp_min(1e-30))
+
+
+class MaxGeneralizedSliced(Learned):
+    """The largest W_p^p over a slicer's slices, each of which ascends.
+
+    Source: Kolouri, Nadjahi, Simsekli, Badeau, Rohde, "Generalized sliced Wasserstein distances",
+    2019.
+    """
+
+    def __init__(self, slicer: Slicer, p: float = 2):
+        super().__init__()
+        self.slicer, self.p = slicer, order(p)
+
+    def inner_loss(self, x: Tensor, y: Tensor) -> Tensor:
+        return -self._powers(x, y).sum()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self._powers(x, y).max()
+
+    def _powers(self, x: Tensor, y: Tensor) -> Tensor:
+        x, y = sample_pair(x, y)
+        return power_1d(self.slicer(x).T, self.slicer(y).T, p=self.p)
+
+    def project_(self) -> None:
+        self.slicer.project_()
+
+
+class FeatureSliced(Learned):
+    r"""SW_p^p between features φ(x), φ(y) of a discriminator that learns to tell x from y.
+
+    The discriminator head(φ(·)) returns logits and is trained by cross-entropy. Features are put
+    on the unit sphere: on unbounded ones the distance grows without end.
+
+    Source: Deshpande, Zhang, Schwing, "Generative modeling using the sliced Wasserstein distance",
+    2018.
+    """
+
+    def __init__(self, features: nn.Module, head: nn.Module, directions: int = 128, p: float = 2):
+        super().__init__()
+        self.features, self.head = features, head
+        self.directions, self.p = dimension("directions", directions), order(p)
+
+    def _features(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        sample_pair(x, y)
+        one, two = (F.normalize(self.features(z).flatten(1), dim=1) for z in (x, y))
+        return one, two
+
+    def inner_loss(self, x: Tensor, y: Tensor) -> Tensor:
+        fake, real = (critic_values(self.head, z) for z in self._features(x, y))
+        return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        x, y = self._features(x, y)
+        theta = uniform_directions(self.directions, x.shape[1]).to(x)
+        return sliced_power(x, y, theta, p=self.p)

@@ -110,7 +110,7 @@ class Train:
             stored = read_config(self.out)
         if self.recipe is None and stored is None:
             raise ValueError(f"`recipe` is missing: give one of {', '.join(RECIPES)}")
-        config = stored or Config()
+        config = stored or Config.of(self.recipe or "")
         if self.recipe is not None:
             config = dataclasses.replace(config, recipe=self.recipe)
         if self.epochs is not None or self.steps is not None:

@@ -11,12 +11,47 @@ from typing import Any, Literal
 from monge import __version__
 
 RECIPES = {
-    "wae-mmd": "Wasserstein auto-encoder, codes matched to the prior by MMD (multi-scale IMQ)",
-    "wae-gan": "Wasserstein auto-encoder, codes matched by a latent critic (Jensen-Shannon)",
-    "swae": "Wasserstein auto-encoder, codes matched by the sliced Wasserstein distance",
-    "vae": "variational auto-encoder, Gaussian decoder with learned variance",
+    "wae-mmd": "WAE, MMD of codes with seven inverse multiquadratics (Tolstikhin et al. 2018)",
+    "wae-gan": "WAE, latent critic, Jensen-Shannon (Tolstikhin et al. 2018; Makhzani et al. 2015)",
+    "swae": "WAE, sliced W_2² of codes (Kolouri et al. 2019)",
+    "max-swae": "WAE, W_2² of codes on a learned worst slice (Deshpande et al. 2019)",
+    "gswae": "WAE, sliced W_2² of codes along circles (Kolouri et al. 2019, generalized)",
+    "max-gswae": "WAE, W_2² of codes on learned worst circles (Kolouri et al. 2019, generalized)",
+    "sinkhorn-ae": "WAE, Sinkhorn divergence of codes (Patrini et al. 2019)",
+    "energy-ae": "WAE, energy distance of codes (Székely, Rizzo 2013)",
+    "vae": "VAE: E KL + Gaussian likelihood, σ learned or given (Kingma, Welling 2014)",
+    "vae-bernoulli": "VAE: E KL + cross-entropy, data in [0, 1] (Kingma, Welling 2014)",
+    "gan": "generator, Jensen-Shannon by a critic, non-saturating (Goodfellow et al. 2014)",
+    "wgan": "generator, W_1 by a critic with clipped weights (Arjovsky et al. 2017)",
+    "wgan-gp": "generator, W_1 by a critic with a gradient penalty (Gulrajani et al. 2017)",
+    "swg": "generator, sliced W_2² of the data themselves (Deshpande et al. 2018)",
+    "swgan": "generator, sliced W_2² of a discriminator's features (Deshpande et al. 2018)",
+    "max-swg": "generator, W_2² on a learned worst slice (Deshpande et al. 2019)",
+    "mmd-generator": "generator, MMD with seven inverse multiquadratics (Li et al. 2015)",
+    "sinkhorn-generator": "generator, Sinkhorn divergence (Genevay et al. 2018)",
 }
 ALIASES = {"aae": "wae-gan"}
+
+GENERATORS = ("gan", "wgan", "wgan-gp", "swg", "swgan", "max-swg", "mmd-generator",
+              "sinkhorn-generator")  # fmt: skip
+
+# What a recipe sets where its source does; everything else is common to all.
+OWN: dict[str, dict[str, Any]] = {
+    "gan": {"training.lr": 2e-4, "training.inner_lr": 2e-4},
+    "wgan": {
+        "training.optimiser": "rmsprop", "training.lr": 5e-5, "training.inner_lr": 5e-5,
+        "training.inner_steps": 5, "training.inner_first": (25, 100), "training.batch": 64,
+    },
+    "wgan-gp": {
+        "training.lr": 1e-4, "training.inner_lr": 1e-4, "training.betas": (0.5, 0.9),
+        "training.inner_steps": 5,
+    },
+    "swg": {"directions": 1000},
+    "swgan": {"training.lr": 2e-4, "training.inner_lr": 2e-4},
+    "max-swg": {"training.inner_lr": 1e-2},
+    "max-swae": {"training.inner_lr": 1e-2},
+    "max-gswae": {"training.inner_lr": 1e-2},
+}  # fmt: skip
 
 PUBLISHED = ("mnist", "fashion-mnist")
 
@@ -24,10 +59,19 @@ DATA = {
     "digits": "1,797 real 8×8 digits, embedded; the last 297 are the test part (scikit-learn)",
     "mnist": "70,000 digits, 28×28, read from --data-dir or downloaded",
     "fashion-mnist": "70,000 pieces of clothing, 28×28, read from --data-dir or downloaded",
+    "eight-gaussians": "12,000 points of the plane: eight Gaussians on a circle",
+    "rings": "12,000 points of the plane: two rings",
+    "swiss-roll": "12,000 points of the plane: a spiral",
+    "line": "12,000 points of the line: two Gaussians",
 }
 
 # λ = relative · √d for data of d elements, in units of c = Σ squared error on [0, 1].
-RELATIVE_WEIGHTS = {"wae-mmd": 7.0, "wae-gan": 0.18, "swae": 3.6}
+RELATIVE_WEIGHTS = {
+    "wae-mmd": 7.0, "wae-gan": 0.18, "swae": 3.6, "max-swae": 1.0, "gswae": 3.6, "max-gswae": 1.0,
+    "sinkhorn-ae": 0.45, "energy-ae": 2.0,
+}  # fmt: skip
+PLANE = ("ring", "disk", "swiss-roll")
+PRIORS = ("gaussian", "uniform", "sphere", *PLANE)
 
 
 @dataclass(frozen=True)
@@ -35,8 +79,8 @@ class DataConfig:
     """Where samples come from and how images are read."""
 
     name: str = "digits"
-    """digits, mnist, fashion-mnist, or a path: folder or zip of images, folder of idx files,
-    .npy, .npz or .csv."""
+    """digits, mnist, fashion-mnist, a toy law, or a path: folder or zip of images, folder of idx
+    files, .npy, .npz or .csv."""
     dir: str | None = None
     """Where mnist and fashion-mnist lie; the environment variable MONGE_DATA by default."""
     size: int | None = None
@@ -71,6 +115,7 @@ class TrainingConfig:
     """Optimisation of a run."""
 
     batch: int = 100
+    optimiser: Literal["adam", "rmsprop"] = "adam"
     epochs: int | None = None
     """Passes over the training data; `steps` decides when it is not given."""
     steps: int | None = None
@@ -80,6 +125,8 @@ class TrainingConfig:
     """Learning rate of a learned divergence."""
     inner_steps: int = 1
     """Inner steps of a learned divergence before each outer step."""
+    inner_first: tuple[int, int] = (0, 0)
+    """(first, count): before each of the first outer steps, `count` inner steps instead."""
     betas: tuple[float, float] = (0.5, 0.999)
     precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of the networks; divergences are always in float32."""
@@ -97,11 +144,16 @@ class Config:
     seed: int = 0
     latent: int | None = None
     """Dimension of the codes; by default 8 for small images, 64 for large ones."""
-    prior: Literal["gaussian", "uniform", "sphere"] = "gaussian"
+    prior: Literal["gaussian", "uniform", "sphere", "ring", "disk", "swiss-roll"] = "gaussian"
+    """The last three are laws in the plane, for 2 codes."""
     weight: float | None = None
     """λ in units of the cost; by default proportional to the root of the data's dimension."""
     directions: int = 64
     """Random directions a batch, for sliced divergences."""
+    beta: float = 1.0
+    """Weight of a VAE's KL term."""
+    sigma: float | None = None
+    """Standard deviation of a VAE's Gaussian decoder; learned by default."""
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -113,6 +165,8 @@ class Config:
     """Shape of one sample; read from the data."""
     samples: int | None = None
     """How many training samples there are; read from the data."""
+    spread: float | None = None
+    """E‖x - x'‖² of two training samples, a table's in standard units; read from the data."""
     version: str | None = None
 
     def __post_init__(self):
@@ -123,8 +177,12 @@ class Config:
         t = self.training
         _demand(self.recipe in (*RECIPES, "custom"), "recipe", self.recipe, f"one of {names()}")
         _demand(self.preset == "small", "preset", self.preset, "small")
-        _demand(self.prior in ("gaussian", "uniform", "sphere"), "prior", self.prior,
-                "gaussian, uniform or sphere")  # fmt: skip
+        _demand(self.prior in PRIORS, "prior", self.prior, f"one of {', '.join(PRIORS)}")
+        _demand(self.prior not in PLANE or self.latent in (None, 2), "latent", self.latent,
+                f"2 for the prior {self.prior}")  # fmt: skip
+        _demand(t.optimiser in ("adam", "rmsprop"), "optimiser", t.optimiser, "adam or rmsprop")
+        _demand(len(t.inner_first) == 2 and min(t.inner_first) >= 0, "inner_first", t.inner_first,
+                "two numbers of at least 0")  # fmt: skip
         _demand(t.precision in ("fp32", "bf16"), "precision", t.precision, "fp32 or bf16")
         _demand(self.data.channels in (None, "grey", "colour"), "channels", self.data.channels,
                 "grey or colour")  # fmt: skip
@@ -137,11 +195,11 @@ class Config:
             _demand(value is None or value >= 1, name, value, "at least 1")
         _demand(t.batch >= 2, "batch", t.batch, "at least 2: divergences compare samples")
         for name, value in (
-            ("lr", t.lr),
-            ("inner_lr", t.inner_lr),
-            ("checkpoint_seconds", t.checkpoint_seconds),
-        ):
-            _demand(value > 0 and math.isfinite(value), name, value, "positive and finite")
+            ("lr", t.lr), ("inner_lr", t.inner_lr), ("checkpoint_seconds", t.checkpoint_seconds),
+            ("beta", self.beta), ("sigma", self.sigma),
+        ):  # fmt: skip
+            good = value is None or (value > 0 and math.isfinite(value))
+            _demand(good, name, value, "positive and finite")
         _demand(t.epochs is None or t.steps is None, "epochs", t.epochs, "left out beside `steps`")
         betas = len(t.betas) == 2 and all(0 <= beta < 1 for beta in t.betas)
         _demand(betas, "betas", t.betas, "two numbers in [0, 1)")
@@ -162,12 +220,25 @@ class Config:
                 "weight", self.weight, "at least 0 and finite")  # fmt: skip
         return self
 
-    def settled(self, kind: str, shape: tuple[int, ...], samples: int) -> "Config":
-        """With everything filled in that depends on the data: `samples` of `shape` to train on."""
+    @classmethod
+    def of(cls, recipe: str) -> "Config":
+        """The configuration of a recipe, with what its source sets."""
+        config = cls(recipe=recipe)
+        for path, value in OWN.get(config.recipe, {}).items():
+            config = override(config, path, value)
+        return config
+
+    def settled(
+        self, kind: str, shape: tuple[int, ...], samples: int, spread: float | None = None
+    ) -> "Config":
+        """With everything filled in that depends on the data: `samples` of `shape` to train on,
+        with E‖x - x'‖² = `spread`."""
         d = math.prod(shape)
         latent = self.latent
         if latent is None:
-            latent = max(2, min(8, d // 2)) if kind == "vector" else 8 if d <= 1024 else 64
+            large = d > 1024 or self.recipe in GENERATORS
+            latent = max(2, min(8, d // 2)) if kind == "vector" else 64 if large else 8
+            latent = 2 if self.prior in PLANE else latent
         weight = self.weight
         if weight is None and self.recipe in RELATIVE_WEIGHTS:
             weight = round(RELATIVE_WEIGHTS[self.recipe] * math.sqrt(d), 3)
@@ -180,6 +251,7 @@ class Config:
         return dataclasses.replace(
             self, kind=kind, shape=shape, samples=samples, latent=latent, weight=weight,
             data=data, training=t, version=__version__,
+            spread=spread if self.spread is None else self.spread,
         )  # fmt: skip
 
     def to_json(self) -> str:

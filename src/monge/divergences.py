@@ -8,11 +8,15 @@ the gradient of the power is finite at zero.
 
 import abc
 
+import torch
 from torch import Tensor, nn
 
-from monge.checks import order, sample_pair
-from monge.kernels import Kernel, pair_sum
-from monge.transport.sliced import sliced_power, uniform_directions
+from monge.checks import order, positive, sample_pair
+from monge.kernels import Energy, Kernel, pair_sum
+from monge.transport.entropic import sinkhorn_divergence
+from monge.transport.exact import wasserstein
+from monge.transport.sliced import generalized_power, sliced_power, uniform_directions
+from monge.transport.slicers import Slicer
 
 
 class Divergence(nn.Module, abc.ABC):
@@ -79,3 +83,82 @@ class SlicedWasserstein(Divergence):
         x, y = sample_pair(x, y)
         theta = uniform_directions(self.directions, x.shape[1]).to(x)
         return sliced_power(x, y, theta, p=self.p)
+
+
+class GeneralizedSlicedWasserstein(Divergence):
+    """GSW_p^p over the slices of a slicer, drawn afresh at each call.
+
+    Source: Kolouri, Nadjahi, Simsekli, Badeau, Rohde, "Generalized sliced Wasserstein distances",
+    2019.
+    """
+
+    def __init__(self, slicer: Slicer, p: float = 2):
+        super().__init__()
+        self.slicer, self.p = slicer, order(p)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        x, y = sample_pair(x, y)
+        self.slicer.resample_()
+        return generalized_power(x, y, self.slicer, self.p)
+
+
+class EnergyDistance(Divergence):
+    """2 E‖X - Y‖ - E‖X - X'‖ - E‖Y - Y'‖: the MMD² of the kernel -‖x - y‖, at least 0.
+
+    Source: Székely, Rizzo, "Energy statistics", 2013.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.mmd = MMD(Energy(), unbiased=False)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.mmd(x, y)
+
+
+class SinkhornDivergence(Divergence):
+    """OT_ε(x, y) - ½ OT_ε(x, x) - ½ OT_ε(y, y) for the cost ‖x - y‖^p; ε in its units.
+
+    Source: Genevay, Peyré, Cuturi, "Learning generative models with Sinkhorn divergences", 2018;
+    Feydy et al., "Interpolating between optimal transport and MMD using Sinkhorn divergences",
+    2019.
+    """
+
+    def __init__(self, epsilon: float, p: float = 2, tolerance: float = 1e-3):
+        super().__init__()
+        self.epsilon, self.p = positive("epsilon", epsilon), order(p)
+        self.tolerance = positive("tolerance", tolerance)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        x, y = sample_pair(x, y)
+        return sinkhorn_divergence(x, y, epsilon=self.epsilon, p=self.p, tolerance=self.tolerance)
+
+
+class ExactWasserstein(Divergence):
+    """W_p^p between the samples, by assignment or linear programme.
+
+    As an estimate between laws it is biased upwards, by about n^{-p/d} in dimension d.
+    """
+
+    def __init__(self, p: float = 2):
+        super().__init__()
+        self.p = order(p)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        x, y = sample_pair(x, y)
+        return wasserstein(x, y, p=self.p) ** self.p
+
+
+class MomentMatching(Divergence):
+    """The mean squared difference of the means' entries plus that of the covariances'.
+
+    What the WAE authors pretrain their encoders by. It is no distance between laws: it is 0 for
+    any two that agree in both moments.
+
+    Source: the code released with Tolstikhin et al., "Wasserstein auto-encoders", 2018.
+    """
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        x, y = sample_pair(x, y, least=2)
+        means = (x.mean(0) - y.mean(0)).square().mean()
+        return means + (torch.cov(x.T) - torch.cov(y.T)).square().mean()

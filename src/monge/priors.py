@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from monge.checks import dimension, positive
+from monge.checks import weights as checked
 from monge.draws import standard_normal
 
 
@@ -78,3 +79,112 @@ class Sphere(Prior):
     @property
     def spread(self) -> float:
         return 2.0
+
+
+class Mixture(Prior):
+    """A mixture of Gaussians Σ_k w_k N(m_k, C_k); spread twice the trace of its covariance.
+
+    Arguments:
+        means: (k, dim).
+        covariances: (k, dim, dim), symmetric positive definite.
+        weights: (k,), at least 0 with sum 1.
+    """
+
+    means: Tensor
+    factors: Tensor
+    weights: Tensor
+
+    def __init__(self, means: Tensor, covariances: Tensor, weights: Tensor):
+        super().__init__()
+        k, self.dim = means.shape
+        if covariances.shape != (k, self.dim, self.dim):
+            raise ValueError(
+                f"`covariances` must have shape {(k, self.dim, self.dim)} for means of shape "
+                f"{(k, self.dim)}, got {tuple(covariances.shape)}"
+            )
+        factors, failed = torch.linalg.cholesky_ex(covariances.double())
+        if failed.any():
+            raise ValueError("`covariances` must be symmetric positive definite: add to diagonals")
+        self.register_buffer("means", means.float())
+        self.register_buffer("factors", factors.float())
+        self.register_buffer("weights", checked("weights", weights.float(), k))
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        # one row of numbers a draw, the first of which chooses the component
+        normal = standard_normal((n, 1 + self.dim), generator).to(self.means.device)
+        levels = torch.special.ndtr(normal[:, 0].double())
+        k = torch.searchsorted(self.weights.double().cumsum(0), levels)
+        k = k.clamp(max=len(self.weights) - 1)
+        return self.means[k] + torch.einsum("nij,nj->ni", self.factors[k], normal[:, 1:])
+
+    @property
+    def spread(self) -> float:
+        within = self.factors.square().sum((1, 2))
+        mean = self.weights @ self.means
+        between = (self.means - mean).square().sum(1)
+        return 2 * float(self.weights @ (within + between))
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log density at z (n, dim), as (n,)."""
+        away = (z[:, None] - self.means).unsqueeze(-1)
+        scaled = torch.linalg.solve_triangular(self.factors, away, upper=False).squeeze(-1)
+        logdet = self.factors.diagonal(dim1=1, dim2=2).log().sum(1)
+        logs = -0.5 * scaled.square().sum(-1) - logdet - 0.5 * self.dim * math.log(2 * math.pi)
+        return torch.logsumexp(logs + self.weights.log(), 1)
+
+
+class Ring(Prior):
+    """The uniform law on the ring between the radii `inner` and 1 in the plane."""
+
+    dim = 2
+
+    def __init__(self, inner: float = 0.8):
+        super().__init__()
+        if not 0 <= inner < 1:
+            raise ValueError(f"`inner` must be in [0, 1), got {inner}")
+        self.inner = inner
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        uniform = torch.rand(n, 2, generator=generator, dtype=torch.float64)
+        # the share of the area within a radius grows with its square
+        radius = (self.inner**2 + (1 - self.inner**2) * uniform[:, 0]).sqrt()
+        angle = 2 * math.pi * uniform[:, 1]
+        return torch.stack([radius * angle.cos(), radius * angle.sin()], 1).float()
+
+    @property
+    def spread(self) -> float:
+        return 1 + self.inner**2
+
+
+class Disk(Ring):
+    """The uniform law on the unit disk; E r = 2/3, spread 1."""
+
+    def __init__(self):
+        super().__init__(0.0)
+
+
+class SwissRoll(Prior):
+    """A spiral (t cos t, t sin t)/4.5π in the plane, t uniform on [1.5π, 4.5π], with noise."""
+
+    dim = 2
+
+    def __init__(self, noise: float = 0.02):
+        super().__init__()
+        if not noise >= 0:
+            raise ValueError(f"`noise` must be at least 0, got {noise}")
+        self.noise = noise
+
+    @staticmethod
+    def _curve(u: Tensor) -> Tensor:
+        t = 1.5 * math.pi * (1 + 2 * u)
+        return torch.stack([t * t.cos(), t * t.sin()], 1) / (4.5 * math.pi)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        normal = standard_normal((n, 3), generator)
+        curve = self._curve(torch.special.ndtr(normal[:, 0].double())).float()
+        return curve + self.noise * normal[:, 1:]
+
+    @property
+    def spread(self) -> float:
+        levels = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
+        return 2 * float(self._curve(levels).var(0, correction=0).sum()) + 4 * self.noise**2

@@ -1,25 +1,44 @@
 """Recipes: named methods of the literature as compositions of parts."""
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from monge.adversarial import JensenShannon
+from monge.adversarial import (
+    FeatureSliced,
+    GradientPenalty,
+    JensenShannon,
+    KantorovichRubinstein,
+    MaxGeneralizedSliced,
+    MaxSliced,
+    WeightClipping,
+)
 from monge.config import Config
-from monge.costs import GaussianLikelihood, Scaled, SquaredL2
-from monge.divergences import MMD, SlicedWasserstein
+from monge.costs import Bernoulli, GaussianLikelihood, Scaled, SquaredL2
+from monge.divergences import (
+    MMD,
+    Divergence,
+    EnergyDistance,
+    GeneralizedSlicedWasserstein,
+    SinkhornDivergence,
+    SlicedWasserstein,
+)
 from monge.kernels import multiscale_imq
-from monge.models import VAE, WAE, Model
+from monge.models import VAE, WAE, ImplicitGenerator, Model
 from monge.networks import (
     NormalEncoder,
     Standardise,
     Unstandardise,
+    conv_critic,
     conv_decoder,
     conv_encoder,
+    conv_features,
     mlp,
 )  # fmt: skip
-from monge.priors import Gaussian, Prior, Sphere, Uniform
+from monge.priors import Disk, Gaussian, Prior, Ring, Sphere, SwissRoll, Uniform
+from monge.transport import Circular
 
 
 class Parts:
@@ -45,8 +64,17 @@ class Parts:
 
     @property
     def prior(self) -> Prior:
+        planar = {"ring": Ring, "disk": Disk, "swiss-roll": SwissRoll}
+        if self.config.prior in planar:
+            return planar[self.config.prior]()
         laws = {"gaussian": Gaussian, "uniform": Uniform, "sphere": Sphere}
         return laws[self.config.prior](self.latent)
+
+    @property
+    def spread(self) -> float:
+        """E‖x - x'‖² of data as a generator's divergence sees them."""
+        d = math.prod(self.shape)
+        return self.config.spread or (2.0 * d if self.tabular else d / 6)
 
     def encoder(self, outputs: int) -> nn.Module:
         net = self.config.network
@@ -66,49 +94,161 @@ class Parts:
         return Scaled(cost, self.moments[1]) if self.tabular else cost
 
     def critic(self) -> nn.Module:
+        """Of codes: (n, latent) → (n, 1)."""
         return mlp([self.latent, *self.config.network.critic, 1])
+
+    def circles(self, slices: int) -> Circular:
+        """Distances to points of a sphere of the prior's size around the origin."""
+        return Circular(self.prior.dim, slices, radius=math.sqrt(self.prior.spread))
+
+    def door(self) -> nn.Module:
+        """Into the coordinates in which a generator is compared with data."""
+        return Standardise(*self.moments) if self.tabular else nn.Identity()
+
+    def features(self) -> tuple[nn.Module, nn.Module]:
+        """A critic of data in two parts: features, and a head of one value."""
+        net = self.config.network
+        if self.tabular:
+            body = nn.Sequential(mlp([self.shape[0], *net.hidden]), nn.ReLU())
+            return body, nn.Linear(net.hidden[-1], 1)
+        size = conv_features(self.shape, net.filters)
+        return conv_critic(self.shape, net.filters), nn.Linear(size, 1)
+
+    def wae(self, divergence: Divergence) -> Model:
+        """An auto-encoder with squared cost, its codes under a penalty."""
+        prior = self.prior
+        return WAE(
+            self.encoder(prior.dim), self.decoder(), prior, divergence,
+            cost=self.cost(SquaredL2()), weight=self.weight,
+        )  # fmt: skip
+
+    def vae(self, likelihood: nn.Module) -> Model:
+        """A variational auto-encoder."""
+        encoder = NormalEncoder(self.encoder(2 * self.latent))
+        return VAE(
+            encoder, self.decoder(), self.prior, likelihood=likelihood, beta=self.config.beta
+        )
+
+    def generator(self, divergence: Divergence) -> Model:
+        """A generator alone."""
+        return ImplicitGenerator(self.decoder(), self.prior, divergence, door=self.door())
 
 
 def wae_mmd(parts: Parts) -> Model:
     """Tolstikhin, Bousquet, Gelly, Schölkopf, "Wasserstein auto-encoders", 2018, algorithm 2."""
-    prior = parts.prior
-    return WAE(
-        parts.encoder(prior.dim), parts.decoder(), prior, MMD(multiscale_imq(prior.spread)),
-        cost=parts.cost(SquaredL2()), weight=parts.weight,
-    )  # fmt: skip
+    return parts.wae(MMD(multiscale_imq(parts.prior.spread)))
 
 
 def wae_gan(parts: Parts) -> Model:
     """The same, algorithm 1; with its squared cost this is the adversarial auto-encoder."""
-    prior = parts.prior
-    return WAE(
-        parts.encoder(prior.dim), parts.decoder(), prior, JensenShannon(parts.critic()),
-        cost=parts.cost(SquaredL2()), weight=parts.weight,
-    )  # fmt: skip
+    return parts.wae(JensenShannon(parts.critic()))
 
 
 def swae(parts: Parts) -> Model:
     """Kolouri, Pope, Martin, Rohde, "Sliced Wasserstein auto-encoders", 2019."""
-    prior = parts.prior
-    divergence = SlicedWasserstein(parts.config.directions)
-    return WAE(
-        parts.encoder(prior.dim), parts.decoder(), prior, divergence,
-        cost=parts.cost(SquaredL2()), weight=parts.weight,
-    )  # fmt: skip
+    return parts.wae(SlicedWasserstein(parts.config.directions))
+
+
+def max_swae(parts: Parts) -> Model:
+    """The same with the slice of Deshpande et al., "Max-sliced Wasserstein distance", 2019."""
+    return parts.wae(MaxSliced(parts.prior.dim))
+
+
+def gswae(parts: Parts) -> Model:
+    """Kolouri et al., "Generalized sliced Wasserstein distances", 2019: distances to a circle."""
+    return parts.wae(GeneralizedSlicedWasserstein(parts.circles(parts.config.directions)))
+
+
+def max_gswae(parts: Parts) -> Model:
+    """The same with learned circles."""
+    return parts.wae(MaxGeneralizedSliced(parts.circles(1)))
+
+
+def sinkhorn_ae(parts: Parts) -> Model:
+    """Patrini et al., "Sinkhorn autoencoders", 2019; ε is a twentieth of the prior's spread."""
+    return parts.wae(SinkhornDivergence(parts.prior.spread / 20))
+
+
+def energy_ae(parts: Parts) -> Model:
+    """The energy distance of Székely, Rizzo, "Energy statistics", 2013, on codes."""
+    return parts.wae(EnergyDistance())
 
 
 def vae(parts: Parts) -> Model:
     """Kingma, Welling, "Auto-encoding variational Bayes", 2014."""
-    likelihood = parts.cost(GaussianLikelihood(0.3, learned=True))
-    encoder = NormalEncoder(parts.encoder(2 * parts.latent))
-    return VAE(encoder, parts.decoder(), parts.prior, likelihood=likelihood)
+    sigma = parts.config.sigma
+    likelihood = GaussianLikelihood(sigma or 0.3, learned=sigma is None)
+    return parts.vae(parts.cost(likelihood))
+
+
+def vae_bernoulli(parts: Parts) -> Model:
+    """The same with cross-entropy."""
+    if parts.tabular:
+        raise ValueError("`recipe` vae-bernoulli needs images, whose values are in [0, 1]")
+    return parts.vae(Bernoulli())
+
+
+def gan(parts: Parts) -> Model:
+    """Goodfellow et al., "Generative adversarial nets", 2014."""
+    return parts.generator(JensenShannon(nn.Sequential(*parts.features())))
+
+
+def wgan(parts: Parts) -> Model:
+    """Arjovsky, Chintala, Bottou, "Wasserstein generative adversarial networks", 2017."""
+    critic = nn.Sequential(*parts.features())
+    return parts.generator(KantorovichRubinstein(critic, WeightClipping(0.01)))
+
+
+def wgan_gp(parts: Parts) -> Model:
+    """Gulrajani et al., "Improved training of Wasserstein GANs", 2017."""
+    critic = nn.Sequential(*parts.features())
+    return parts.generator(KantorovichRubinstein(critic, GradientPenalty(10.0)))
+
+
+def swg(parts: Parts) -> Model:
+    """Deshpande, Zhang, Schwing, "Generative modeling using the sliced Wasserstein distance"."""
+    return parts.generator(SlicedWasserstein(parts.config.directions))
+
+
+def swgan(parts: Parts) -> Model:
+    """The same, 2018, on the features of a discriminator."""
+    return parts.generator(FeatureSliced(*parts.features(), parts.config.directions))
+
+
+def max_swg(parts: Parts) -> Model:
+    """Deshpande et al., "Max-sliced Wasserstein distance and its use for GANs", 2019."""
+    return parts.generator(MaxSliced(math.prod(parts.shape)))
+
+
+def mmd_generator(parts: Parts) -> Model:
+    """Li, Swersky, Zemel, "Generative moment matching networks", 2015."""
+    return parts.generator(MMD(multiscale_imq(parts.spread)))
+
+
+def sinkhorn_generator(parts: Parts) -> Model:
+    """Genevay, Peyré, Cuturi, "Learning generative models with Sinkhorn divergences", 2018."""
+    return parts.generator(SinkhornDivergence(parts.spread / 20))
 
 
 RECIPES: dict[str, Callable[[Parts], Model]] = {
     "wae-mmd": wae_mmd,
     "wae-gan": wae_gan,
     "swae": swae,
+    "max-swae": max_swae,
+    "gswae": gswae,
+    "max-gswae": max_gswae,
+    "sinkhorn-ae": sinkhorn_ae,
+    "energy-ae": energy_ae,
     "vae": vae,
+    "vae-bernoulli": vae_bernoulli,
+    "gan": gan,
+    "wgan": wgan,
+    "wgan-gp": wgan_gp,
+    "swg": swg,
+    "swgan": swgan,
+    "max-swg": max_swg,
+    "mmd-generator": mmd_generator,
+    "sinkhorn-generator": sinkhorn_generator,
 }
 
 

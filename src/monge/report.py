@@ -143,7 +143,7 @@ def write(run: Run) -> Path:
 
 def compare(runs: Sequence[Run], out: Path) -> list[Path]:
     """One figure with a column a run, its rows test interpolations, test reconstructions and
-    random samples, and a table of the runs' numbers.
+    random samples (the last alone where a run has no encoder), and a table of their numbers.
 
     Raises:
         ValueError: for runs whose samples differ in shape, or that hold no images.
@@ -156,22 +156,27 @@ def compare(runs: Sequence[Run], out: Path) -> list[Path]:
                 f"the first {first.kind}s of {first.shape}: compare image runs of one shape"
             )
     columns, table = [], []
+    encoding = all(isinstance(run.model, AutoEncoder) for run in runs)
     for run in runs:
         model, test = run.model, run.source.test
-        if not isinstance(model, AutoEncoder):
-            raise ValueError(f"`run` {str(run.path)!r} ({run.config.recipe}) has no encoder")
-        x = as_floats(test[pictures.apart(32, len(test))])
-        with evaluating(model):
-            y = model.reconstruct(x)
         drawn = model.sample(64, generator(first.seed, "look"))
-        columns.append([
-            pictures.interpolations(paired(model, x[:16], 8), 8),
-            pictures.reconstructions(x, y),
-            pictures.samples(drawn),
-        ])  # fmt: skip
+        column = {"random samples": pictures.samples(drawn)}
+        if encoding and isinstance(model, AutoEncoder):
+            x = as_floats(test[pictures.apart(32, len(test))])
+            with evaluating(model):
+                y = model.reconstruct(x)
+            frames = pictures.interpolations(paired(model, x[:16], 8), 8)
+            column = {
+                "test interpolations": frames,
+                "test reconstructions": pictures.reconstructions(x, y),
+            } | column
+        columns.append(column)
         table.append({"run": run.name, "recipe": run.config.recipe, **measure(run)})
-    lines = [list(table[0]), ["---"] * len(table[0])]
-    lines += [[v if isinstance(v, str) else f"{v:,.4g}" for v in row.values()] for row in table]
+    names = list(dict.fromkeys(name for row in table for name in row))
+    lines = [names, ["---"] * len(names)]
+    for row in table:
+        values = [row.get(name, "–") for name in names]
+        lines.append([v if isinstance(v, str) else f"{v:,.4g}" for v in values])
     picture = io.BytesIO()
     heads = [f"{run.name} ({run.config.recipe})" for run in runs]
     _tabulate(columns, heads).save(picture, "PNG", optimize=True)
@@ -189,9 +194,9 @@ def compare(runs: Sequence[Run], out: Path) -> list[Path]:
     return [out / name for name in contents]
 
 
-def _tabulate(columns: list[list[Image.Image]], heads: list[str]) -> Image.Image:
-    rows = ("test interpolations", "test reconstructions", "random samples")
-    width, heights = columns[0][0].width, [picture.height for picture in columns[0]]
+def _tabulate(columns: list[dict[str, Image.Image]], heads: list[str]) -> Image.Image:
+    rows, pictures_ = list(columns[0]), list(columns[0].values())
+    width, heights = pictures_[0].width, [picture.height for picture in pictures_]
     left, top, gap = 40, 40, 16
     size = (left + len(columns) * (width + gap), top + sum(heights) + gap * len(heights))
     canvas = Image.new("RGB", size, "white")
@@ -199,7 +204,7 @@ def _tabulate(columns: list[list[Image.Image]], heads: list[str]) -> Image.Image
     for j, (column, head) in enumerate(zip(columns, heads)):
         x, y = left + j * (width + gap), top
         draw.text((x + width // 2, top // 2), head, "black", font, anchor="mm")
-        for picture in column:
+        for picture in column.values():
             canvas.paste(picture.convert("RGB"), (x, y))
             y += picture.height + gap
     y = top

@@ -38,7 +38,8 @@ def fit(
             default the recipe of `config`.
         data: a name or path as on the command line, an array, or a `Source`; by default what
             `config.data` names.
-        config: everything else.
+        config: everything else; by default `Config.of(recipe)`, which holds what the recipe's
+            source sets.
         out: the run directory, which must not exist yet unless `resume`; by default a new one
             under `runs/`.
         resume: go on from the newest checkpoint in `out` that verifies, or start it. Epochs and
@@ -53,6 +54,8 @@ def fit(
         FailedRun: if training cannot go on; the last good checkpoint is intact.
         Interrupted: after SIGINT or SIGTERM, with the last step saved.
     """
+    if config is None and isinstance(model_or_recipe, str):
+        config = Config.of(model_or_recipe)
     config = _asked(model_or_recipe, data, config or Config())
     path = _directory(config, out, resume)
     stored = read_config(path) if resume and (path / "config.json").exists() else None
@@ -61,7 +64,7 @@ def fit(
         _same(stored, config, path)
     _use(config.check())
     source = _source(data, config)
-    config = config.settled(source.kind, source.shape, len(source.train))
+    config = config.settled(source.kind, source.shape, len(source.train), source.spread())
     if stored:
         _same(stored, config, path)
     batches = Batches(len(source.train), config.training.batch, config.seed)

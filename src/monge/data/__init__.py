@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from monge.config import DATA, DataConfig
-from monge.data import arrays, idx, images
+from monge.data import arrays, idx, images, toys
 from monge.data.batches import Batches
 from monge.data.source import Source, as_floats
 
@@ -22,6 +22,8 @@ def load(config: DataConfig) -> Source:
         return _unflagged(config, arrays.digits)
     if config.name in idx.DATASETS:
         return _unflagged(config, lambda: idx.named(config.name, config.dir))
+    if config.name in toys.TOYS:
+        return _unflagged(config, lambda: toys.toy(config.name))
     path = Path(config.name)
     if config.name == "" or not os.path.exists(path):
         raise ValueError(

@@ -1,7 +1,7 @@
 """Networks: plain `nn.Module`s for vectors and images, and the laws that encoders return."""
 
 from monge.networks.codes import Dirac, Normal, NormalEncoder
-from monge.networks.conv import conv_decoder, conv_encoder
+from monge.networks.conv import conv_critic, conv_decoder, conv_encoder, conv_features
 from monge.networks.mlp import Standardise, Unstandardise, mlp
 from monge.networks.norm import BatchNorm
 
@@ -12,7 +12,9 @@ __all__ = [
     "NormalEncoder",
     "Standardise",
     "Unstandardise",
+    "conv_critic",
     "conv_decoder",
     "conv_encoder",
+    "conv_features",
     "mlp",
 ]

@@ -54,3 +54,23 @@ def conv_decoder(shape: Sequence[int], inputs: int, filters: Sequence[int]) -> n
         )
         layers += [nn.Sigmoid()] if last else [BatchNorm(counts[i]), nn.ReLU()]
     return nn.Sequential(*layers)
+
+
+def conv_critic(shape: Sequence[int], filters: Sequence[int]) -> nn.Sequential:
+    """(n, c, h, w) → (n, features): the encoder's blocks without batch normalisation.
+
+    A critic under a gradient penalty must see each sample by itself, and a clipped one would
+    have its normalisation clipped too.
+    """
+    channels, height, width = shape
+    _sides(min(height, width), len(filters))
+    layers: list[nn.Module] = []
+    for inputs, count in zip([channels, *filters], filters):
+        layers += [nn.Conv2d(inputs, count, 4, 2, 1), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, nn.Flatten())
+
+
+def conv_features(shape: Sequence[int], filters: Sequence[int]) -> int:
+    """How many features `conv_critic` returns."""
+    _, height, width = shape
+    return filters[-1] * _sides(height, len(filters))[-1] * _sides(width, len(filters))[-1]

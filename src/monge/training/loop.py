@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from monge.config import TrainingConfig
 from monge.data.batches import Batches
 from monge.errors import FailedRun, Interrupted
 from monge.files import write_whole
@@ -43,16 +44,23 @@ class Signals:
             signal.signal(number, handler)
 
 
+def inner_batches(config: TrainingConfig, step: int) -> range:
+    """The numbers of the inner batches before an outer step: more of them in the first steps."""
+    first, count = config.inner_first
+    before = min(step, first) * count + max(0, step - first) * config.inner_steps
+    return range(before, before + (count if step < first else config.inner_steps))
+
+
 def fetch(trainer: Trainer, samples: Tensor, batches: Batches) -> list[Tensor]:
     """The batches of the trainer's next step: fresh inner ones, then the outer one.
 
     An auto-encoder with one inner step shows its critic the outer batch.
     """
     rank, count = world()
-    step, inner = trainer.position, trainer.config.inner_steps
-    if trainer.inner is None or (inner == 1 and isinstance(trainer.model, AutoEncoder)):
-        inner = 0
-    indices = [batches.inner(step * inner + i) for i in range(inner)] + [batches.outer(step)]
+    step, inner = trainer.position, inner_batches(trainer.config, trainer.position)
+    if trainer.inner is None or (len(inner) == 1 and isinstance(trainer.model, AutoEncoder)):
+        inner = range(0)
+    indices = [batches.inner(i) for i in inner] + [batches.outer(step)]
     return [samples[index[rank::count].to(samples.device)] for index in indices]
 
 

@@ -68,13 +68,14 @@ class Trainer:
         self.divergence_buffers = [] if divergence is None else list(divergence.buffers())
         theirs = {id(tensor) for tensor in self.divergence_buffers}
         self.buffers = [b for b in model.buffers() if id(b) not in theirs]
-        self.outer = self._adam(self.parameters, self.config.lr)
-        self.inner = (
-            self._adam(inner, self.config.inner_lr) if isinstance(divergence, Learned) else None
-        )
+        self.outer = self._optimiser(self.parameters, self.config.lr)
+        learned = isinstance(divergence, Learned)
+        self.inner = self._optimiser(inner, self.config.inner_lr) if learned else None
 
-    def _adam(self, parameters: list[nn.Parameter] | list[Tensor], lr: float):
+    def _optimiser(self, parameters: list[nn.Parameter] | list[Tensor], lr: float):
         trained = [p for p in parameters if p.requires_grad]
+        if self.config.optimiser == "rmsprop":
+            return torch.optim.RMSprop(trained, lr)
         return torch.optim.Adam(trained, lr, betas=self.config.betas, fused=True)
 
     def step(self, batches: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -72,7 +72,8 @@ class Cost(abc.ABC):
         """Slices of the rows, each with a float64 buffer for its block."""
         n, m = self.shape
         entries = BLOCK if self.device.type == "cpu" else 64 * BLOCK
-        size = min(n, max(1, entries // m))
+        # a product of a few rows only would read all of the other side for them
+        size = min(n, max(16, entries // m))
         buffer = torch.empty(size, m, dtype=torch.float64, device=self.device)
         for i in range(0, n, size):
             yield slice(i, min(n, i + size)), buffer[: min(n, i + size) - i]

@@ -43,12 +43,21 @@ def _normal_(parameter: Tensor, generator: torch.Generator | None) -> None:
 
 
 class _Normalised(Slicer):
-    """Slices that are the rows of one parameter θ, each of norm 1."""
+    """Slices that are the rows of one parameter θ, each of norm 1.
+
+    They are θ/‖θ‖ to the gradient too, which then is tangent to the sphere: an optimiser that
+    scales each coordinate of the gradient, as Adam does, would otherwise not come to rest where
+    the gradient is radial, but at other points.
+    """
 
     def __init__(self, slices: int, size: int):
         super().__init__()
         self.theta = nn.Parameter(torch.empty(dimension("slices", slices), size))
         self.resample_()
+
+    def units(self, like: Tensor) -> Tensor:
+        """θ/‖θ‖, (slices, size), in the dtype of `like`."""
+        return nn.functional.normalize(self.theta.to(like.dtype), dim=1)
 
     def resample_(self, generator: torch.Generator | None = None) -> None:
         _normal_(self.theta, generator)
@@ -67,7 +76,7 @@ class Linear(_Normalised):
         super().__init__(slices, dimension("dim", dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x @ self.theta.to(x.dtype).T
+        return x @ self.units(x).T
 
 
 class Circular(_Normalised):
@@ -78,7 +87,7 @@ class Circular(_Normalised):
         self.radius = positive("radius", radius)
 
     def forward(self, x: Tensor) -> Tensor:
-        return distances(x, self.radius * self.theta.to(x.dtype))
+        return distances(x, self.radius * self.units(x))
 
 
 class Polynomial(_Normalised):
@@ -103,7 +112,7 @@ class Polynomial(_Normalised):
         self.register_buffer("factors", factors)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x[:, self.factors].prod(-1) @ self.theta.to(x.dtype).T
+        return x[:, self.factors].prod(-1) @ self.units(x).T
 
 
 class Neural(Slicer):
