@@ -34,7 +34,7 @@ def _levels(values: Tensor, weights: Tensor | None, order: Tensor | None) -> Ten
 def _sorted(values: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Sorted values, with the permutation where a gradient or weights need it."""
     if weights is None and not (values.requires_grad and torch.is_grad_enabled()):
-        return sort_(values.detach().clone()), None
+        return sort_(values.detach().clone())[0], None
     return sort(values)
 
 
@@ -80,8 +80,8 @@ def power_with_slopes(
     """
     if a is None and b is None and u.shape[-1] == v.shape[-1]:
         return _matched(u, v, p, wanted)
-    u, order_u = sorted_with_order(u) if wanted[0] or a is not None else (sort_(u), None)
-    v, order_v = sorted_with_order(v) if wanted[1] or b is not None else (sort_(v), None)
+    u, order_u = sorted_with_order(u) if wanted[0] or a is not None else (*sort_(u), None)
+    v, order_v = sorted_with_order(v) if wanted[1] or b is not None else (*sort_(v), None)
     widths, i, j = _merged_levels(_levels(u[:1] if a is None else u, a, order_u),
                                   _levels(v[:1] if b is None else v, b, order_v))  # fmt: skip
     gap = _taken(u, i).sub_(_taken(v, j))
@@ -130,9 +130,12 @@ def _merged_levels(levels_u: Tensor, levels_v: Tensor) -> tuple[Tensor, Tensor, 
 
 def _matched(u: Tensor, v: Tensor, p: float, wanted: Sequence[bool]) -> tuple[Tensor, Slopes]:
     """The same for equal sizes without weights: the k-th smallest values meet."""
-    (u, of_u), (v, of_v) = (
-        sorted_with_order(z) if need else (sort_(z), None) for z, need in zip((u, v), wanted)
-    )
+    of_u = of_v = None
+    if not any(wanted):
+        u, v = sort_(u, v)
+    else:
+        u, of_u = sorted_with_order(u) if wanted[0] else (*sort_(u), None)
+        v, of_v = sorted_with_order(v) if wanted[1] else (*sort_(v), None)
     gap = u.sub_(v)
     slope = gap if p == 2 else gap.abs().pow_(p - 1).mul_(gap.sign())
     powers = (gap * slope).sum(-1, dtype=torch.float64) / gap.shape[-1]

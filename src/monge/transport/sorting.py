@@ -24,27 +24,32 @@ LEAST = 2**15
 _pool: ThreadPoolExecutor | None = None
 
 
-def _sort(rows: np.ndarray) -> None:
-    """Sorts rows (k, n) in place, in as many threads as torch uses.
+def _sort(*arrays: np.ndarray) -> None:
+    """Sorts the rows of arrays (k, n) in place, in as many threads as torch uses.
 
     Where there are fewer rows than threads, each is partitioned at its quantiles first, so that
     the threads share one row.
     """
     global _pool
-    threads = torch.get_num_threads()
-    if threads == 1 or rows.size < LEAST:
-        rows.sort(axis=-1)
+    threads, count = torch.get_num_threads(), sum(map(len, arrays))
+    if threads == 1 or sum(rows.size for rows in arrays) < LEAST:
+        for rows in arrays:
+            rows.sort(axis=-1)
         return
     if _pool is None:
         _pool = ThreadPoolExecutor(thread_name_prefix="monge-sort")
-    count, n = rows.shape
-    if count >= threads:
-        edges = [count * i // threads for i in range(threads + 1)]
-        parts = [rows[i:j] for i, j in pairwise(edges)]
-    else:
-        edges = [n * i // threads for i in range(threads + 1)]
-        list(_pool.map(lambda row: row.partition(edges[1:-1]), rows))
-        parts = [row[i:j] for row in rows for i, j in pairwise(edges)]
+    parts = []
+    for rows in arrays:
+        k, n = rows.shape
+        if count >= threads:
+            shares = min(k, -(-threads * k // count))
+            edges = [k * i // shares for i in range(shares + 1)]
+            parts += [rows[i:j] for i, j in pairwise(edges)]
+        else:
+            edges = [n * i // threads for i in range(threads + 1)]
+            inner = [edges[1:-1]] * k
+            list(_pool.map(np.ndarray.partition, rows, inner))
+            parts += [row[i:j] for row in rows for i, j in pairwise(edges)]
     list(_pool.map(lambda part: part.sort(axis=-1), parts))
 
 
@@ -52,13 +57,13 @@ def _vectorised(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
 
-def sort_(x: Tensor) -> Tensor:
-    r"""Sorts x (\*, n) over the last dimension in place; without gradient."""
-    if not _vectorised(x):
-        return x.copy_(x.sort(-1).values)
-    rows = x.contiguous()
-    _sort(rows.view(-1, x.shape[-1]).numpy())
-    return x if rows is x else x.copy_(rows)
+def sort_(*tensors: Tensor) -> tuple[Tensor, ...]:
+    r"""Sorts tensors (\*, n) over their last dimension in place; without gradient."""
+    if not all(map(_vectorised, tensors)):
+        return tuple(x.copy_(x.sort(-1).values) for x in tensors)
+    rows = [x.contiguous() for x in tensors]
+    _sort(*(x.view(-1, x.shape[-1]).numpy() for x in rows))
+    return tuple(x if x is row else x.copy_(row) for x, row in zip(tensors, rows))
 
 
 def sorted_with_order(x: Tensor) -> tuple[Tensor, Tensor]:
