@@ -163,7 +163,7 @@ def test_generators_learn_the_level_of_the_data(recipe):
     x = 0.9 + 0.02 * torch.randn(64, 1, 8, 8)
     before = (trainer.model.sample(64, generator(0)).mean() - 0.9).abs()
     batches = [x] * (4 if trainer.inner else 1)
-    for _ in range(100):
+    for _ in range(160):
         terms = trainer.step(batches)
     assert all(math.isfinite(value) for value in terms.values())
     assert (trainer.model.sample(64, generator(0)).mean() - 0.9).abs() < 0.8 * before
