@@ -229,7 +229,7 @@ class Recipes:
     def run(self) -> None:
         others = {name: [a for a, r in ALIASES.items() if r == name] for name in RECIPES}
         for name, line in RECIPES.items():
-            print(f"{', '.join([name, *others[name]]):14} {line}")
+            print(f"{', '.join([name, *others[name]]):19} {line}")
 
 
 @dataclass(frozen=True)
@@ -238,8 +238,8 @@ class Data:
 
     def run(self) -> None:
         for name, line in DATA.items():
-            print(f"{name:14} {line}")
-        print(f"{'PATH':14} folder or .zip of images, folder of idx files, .npy, .npz or .csv")
+            print(f"{name:19} {line}")
+        print(f"{'PATH':19} folder or .zip of images, folder of idx files, .npy, .npz or .csv")
 
 
 @dataclass(frozen=True)
