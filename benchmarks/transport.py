@@ -201,9 +201,15 @@ def mmd(n: int, d: int, target: float, others: bool = True) -> Row:
     return Row(subjects, target=target)
 
 
+def of_unit_variance(n: int, d: int, generator: torch.Generator | None = None):
+    """Two samples of E‖x - E x‖² = 1, the second moved by 0.5."""
+    x, y = (torch.randn(n, d, generator=generator) / d**0.5 for _ in range(2))
+    return x, y + 0.5 / d**0.5
+
+
 def entropic(n: int, d: int, blur: float, target: float = 1.0, others: bool = True) -> Row:
     """The Sinkhorn divergence for the cost ‖x - y‖², of samples with E‖x - E x‖² = 1."""
-    x, y, epsilon = torch.randn(n, d) / d**0.5, (torch.randn(n, d) + 0.5) / d**0.5, 2 * blur**2
+    (x, y), epsilon = of_unit_variance(n, d), 2 * blur**2
     subjects = {"monge": differentiated(
         lambda x, y: sinkhorn_divergence(x, y, epsilon=epsilon, tolerance=ERROR), x, y
     )}  # fmt: skip
@@ -234,9 +240,7 @@ def otts_divergence(epsilon: float, options: dict, x, y):
 @functools.cache
 def scaling_of(d: int, blur: float, n: int = 1024) -> float:
     """GeomLoss's smallest scaling that reaches the marginal error, or its best."""
-    generator = torch.Generator().manual_seed(1)
-    x, y = (torch.randn(n, d, generator=generator) / d**0.5 for _ in range(2))
-    y += 0.5 / d**0.5
+    x, y = of_unit_variance(n, d, torch.Generator().manual_seed(1))
     scalings = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
     for scaling in scalings:
         loss = geomloss.SamplesLoss(
@@ -256,9 +260,7 @@ def scaling_of(d: int, blur: float, n: int = 1024) -> float:
 @functools.cache
 def acceleration_of(d: int, blur: float, n: int = 1024) -> dict:
     """OTT's fastest setting that converges."""
-    generator = torch.Generator().manual_seed(1)
-    x, y = (torch.randn(n, d, generator=generator) / d**0.5 for _ in range(2))
-    y += 0.5 / d**0.5
+    x, y = of_unit_variance(n, d, torch.Generator().manual_seed(1))
     common = {"threshold": ERROR, "max_iterations": 20_000}
     settings = {
         "default": {},

@@ -197,7 +197,7 @@ def test_max_sliced_finds_the_direction_of_two_far_means():
     divergence = MaxSliced(6)
     fitted(divergence, x, x + v, 500, lr=2e-2)
     assert divergence(x, x + v).item() == pytest.approx(25, rel=0.01)
-    assert abs(divergence.theta.detach() @ (v / 5)) > 0.999
+    assert abs(divergence.slicer.theta[0].detach() @ (v / 5)) > 0.999
 
 
 @pytest.mark.parametrize("name", LEARNED)

@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monge.checks import dimension, order, positive, sample_pair
-from monge.divergences import Divergence
+from monge.checks import order, positive, sample_pair
+from monge.divergences import Divergence, SlicedWasserstein
 from monge.transport.line import power_1d
-from monge.transport.sliced import sliced_power, uniform_directions
-from monge.transport.slicers import Slicer
+from monge.transport.slicers import Linear, Slicer
 
 
 class Learned(Divergence):
@@ -43,6 +42,13 @@ def critic_values(critic: nn.Module, x: Tensor) -> Tensor:
     return values.reshape(len(x))
 
 
+def cross_entropy(critic: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """-(mean log D(y) + mean log(1 - D(x))) with D = sigmoid(critic)."""
+    real, fake = critic_values(critic, y), critic_values(critic, x)
+    # log D = -softplus(-logit), log(1 - D) = -softplus(logit)
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
 class JensenShannon(Learned):
     r"""The game of a GAN, with D = sigmoid(critic): the critic returns **logits**.
 
@@ -64,9 +70,7 @@ class JensenShannon(Learned):
         self.critic, self.saturating = critic, saturating
 
     def inner_loss(self, x: Tensor, y: Tensor) -> Tensor:
-        real, fake = critic_values(self.critic, y), critic_values(self.critic, x)
-        # log D = -softplus(-logit), log(1 - D) = -softplus(logit)
-        return F.softplus(-real).mean() + F.softplus(fake).mean()
+        return cross_entropy(self.critic, x, y)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         if self.saturating:
@@ -177,31 +181,6 @@ class KantorovichRubinstein(Learned):
         self.constraint.project_(self.critic)
 
 
-class MaxSliced(Learned):
-    """W_p^p on one learned direction, which ascends; at its best max_θ W_p^p(θ_# x, θ_# y).
-
-    Source: Deshpande et al., "Max-sliced Wasserstein distance and its use for GANs", 2019.
-    """
-
-    def __init__(self, dim: int, p: float = 2):
-        super().__init__()
-        self.p = order(p)
-        self.theta = nn.Parameter(uniform_directions(1, dimension("dim", dim))[0])
-
-    def inner_loss(self, x: Tensor, y: Tensor) -> Tensor:
-        return -self(x, y)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        x, y = sample_pair(x, y)
-        # of unit length to the gradient too: Adam does not rest where a gradient is radial
-        theta = F.normalize(self.theta, dim=0)
-        return power_1d(x @ theta, y @ theta, p=self.p)
-
-    @torch.no_grad()
-    def project_(self) -> None:
-        self.theta.div_(torch.linalg.vector_norm(self.theta).clamp_min(1e-30))
-
-
 class MaxGeneralizedSliced(Learned):
     """The largest W_p^p over a slicer's slices, each of which ascends.
 
@@ -227,6 +206,16 @@ class MaxGeneralizedSliced(Learned):
         self.slicer.project_()
 
 
+class MaxSliced(MaxGeneralizedSliced):
+    """The same on one straight slice: at its best max_θ W_p^p(θ_# x, θ_# y).
+
+    Source: Deshpande et al., "Max-sliced Wasserstein distance and its use for GANs", 2019.
+    """
+
+    def __init__(self, dim: int, p: float = 2):
+        super().__init__(Linear(dim, 1), p)
+
+
 class FeatureSliced(Learned):
     r"""SW_p^p between features φ(x), φ(y) of a discriminator that learns to tell x from y.
 
@@ -240,7 +229,7 @@ class FeatureSliced(Learned):
     def __init__(self, features: nn.Module, head: nn.Module, directions: int = 128, p: float = 2):
         super().__init__()
         self.features, self.head = features, head
-        self.directions, self.p = dimension("directions", directions), order(p)
+        self.sliced = SlicedWasserstein(directions, p)
 
     def _features(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         sample_pair(x, y)
@@ -248,10 +237,7 @@ class FeatureSliced(Learned):
         return one, two
 
     def inner_loss(self, x: Tensor, y: Tensor) -> Tensor:
-        fake, real = (critic_values(self.head, z) for z in self._features(x, y))
-        return F.softplus(-real).mean() + F.softplus(fake).mean()
+        return cross_entropy(self.head, *self._features(x, y))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        x, y = self._features(x, y)
-        theta = uniform_directions(self.directions, x.shape[1]).to(x)
-        return sliced_power(x, y, theta, p=self.p)
+        return self.sliced(*self._features(x, y))

@@ -195,8 +195,8 @@ def compare(runs: Sequence[Run], out: Path) -> list[Path]:
 
 
 def _tabulate(columns: list[dict[str, Image.Image]], heads: list[str]) -> Image.Image:
-    rows, pictures_ = list(columns[0]), list(columns[0].values())
-    width, heights = pictures_[0].width, [picture.height for picture in pictures_]
+    rows, heights = list(columns[0]), [picture.height for picture in columns[0].values()]
+    width = columns[0][rows[0]].width
     left, top, gap = 40, 40, 16
     size = (left + len(columns) * (width + gap), top + sum(heights) + gap * len(heights))
     canvas = Image.new("RGB", size, "white")

@@ -26,13 +26,11 @@ def _sides(side: int, blocks: int) -> list[int]:
 
 def conv_encoder(shape: Sequence[int], outputs: int, filters: Sequence[int]) -> nn.Sequential:
     """(n, c, h, w) → (n, outputs): a block of each number of filters, then a linear layer."""
-    channels, height, width = shape
-    heights, widths = _sides(height, len(filters)), _sides(width, len(filters))
     layers: list[nn.Module] = []
-    for inputs, count in zip([channels, *filters], filters):
+    for inputs, count in zip([shape[0], *filters], filters):
         layers += [nn.Conv2d(inputs, count, 4, 2, 1, bias=False), BatchNorm(count), nn.ReLU()]
-    area = heights[-1] * widths[-1]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(filters[-1] * area, outputs))
+    last = nn.Linear(conv_features(shape, filters), outputs)
+    return nn.Sequential(*layers, nn.Flatten(), last)
 
 
 def conv_decoder(shape: Sequence[int], inputs: int, filters: Sequence[int]) -> nn.Sequential:
@@ -71,6 +69,6 @@ def conv_critic(shape: Sequence[int], filters: Sequence[int]) -> nn.Sequential:
 
 
 def conv_features(shape: Sequence[int], filters: Sequence[int]) -> int:
-    """How many features `conv_critic` returns."""
+    """How many numbers the last block of `conv_encoder` and `conv_critic` has."""
     _, height, width = shape
     return filters[-1] * _sides(height, len(filters))[-1] * _sides(width, len(filters))[-1]

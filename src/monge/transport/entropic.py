@@ -28,7 +28,15 @@ from torch.autograd.function import once_differentiable
 
 from monge.checks import finite, floating, law, points, positive
 from monge.kernels import distances
-from monge.transport.gibbs import Cost, Matrix, Points, Stored, Streamed, exponential_
+from monge.transport.gibbs import (
+    Cost,
+    Matrix,
+    Points,
+    Stored,
+    Streamed,
+    exponential_,
+    log_weights,
+)
 from monge.transport.plan import Plan
 
 STORED = 2**27
@@ -149,7 +157,7 @@ def _solve(minima: Streamed, epsilon: float, settings: "_Settings", symmetric=Fa
     for larger in [] if symmetric else _scales(minima.cost.mean(), epsilon):
         minima.begin(f, g, larger)
         g, _, count = _iterate(step, g, Anderson(), 0.03, 20)
-        f, used = g if symmetric else minima.rows(g), used + count
+        f, used = minima.rows(g), used + count
     minima.begin(f, g, epsilon)
     if isinstance(acceleration, Randkhorn) and not symmetric:
         f, g, error, count = _randkhorn(minima, g, acceleration, tolerance, most)
@@ -305,9 +313,7 @@ def _slopes(plan: Tensor, x: Tensor, y: Tensor, p: float) -> Tensor:
 
 def _plans(cost: Cost, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float):
     """The plan a_i b_j exp((f_i + g_j - C_ij)/ε) by blocks of rows, in the cost's dtype."""
-    tiny = torch.finfo(torch.float64).tiny
-    f = f + epsilon * a.double().clamp_min(tiny).log()
-    g = g + epsilon * b.double().clamp_min(tiny).log()
+    f, g = f + epsilon * log_weights(a), g + epsilon * log_weights(b)
     for part, exponents in cost.exponents(f, g, epsilon):
         yield part, exponential_(exponents.to(cost.dtype, copy=True))
 
@@ -323,8 +329,18 @@ def _warn_unless(found: _Potentials, epsilon: float, settings: _Settings) -> Non
             f"Sinkhorn with `epsilon` {epsilon:.4g} stopped after {found.iterations} iterations "
             f"with a marginal error of {found.error:.2g}, above `tolerance` "
             f"{settings.tolerance:.2g}: raise `epsilon`, `tolerance` or `max_iterations`",
-            stacklevel=3,
+            stacklevel=4,
         )
+
+
+def _found(
+    cost: Cost, laws: tuple[Tensor, Tensor], epsilon: float, settings: _Settings
+) -> _Potentials:
+    """The potentials of one problem, with a warning if they have not converged."""
+    (minima,) = _minima([cost], [laws])
+    found = _solve(minima, epsilon, settings)
+    _warn_unless(found, epsilon, settings)
+    return found
 
 
 def _settings(epsilon: float, tolerance: float, most: int, acceleration) -> _Settings:
@@ -374,9 +390,7 @@ def solve_entropic(
     mu, nu = law("a", a, cost, cost.shape[0]), law("b", b, cost, cost.shape[1])
     fixed = Matrix(cost.detach())
     laws = mu.detach(), nu.detach()
-    (minima,) = _minima([fixed], [laws])
-    found = _solve(minima, epsilon, settings)
-    _warn_unless(found, epsilon, settings)
+    found = _found(fixed, laws, epsilon, settings)
     plan = _assembled(fixed, *laws, found, epsilon)
     slopes = ((found.f - found.f.mean()) * (mu - mu.detach())).sum()
     slopes = slopes + ((found.g - found.g.mean()) * (nu - nu.detach())).sum()
@@ -417,9 +431,7 @@ def sinkhorn(
     x, y, mu, nu = _samples(x, y, a, b, p)
     cost = Points(x.detach(), y.detach(), p)
     laws = mu.detach(), nu.detach()
-    (minima,) = _minima([cost], [laws])
-    found = _solve(minima, epsilon, settings)
-    _warn_unless(found, epsilon, settings)
+    found = _found(cost, laws, epsilon, settings)
     value = _Dual.apply(x, y, mu, nu, found, epsilon, p)
     assert isinstance(value, Tensor)
     linear = torch.zeros((), dtype=torch.float64, device=x.device)

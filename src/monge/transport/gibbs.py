@@ -49,6 +49,11 @@ def exponential_(exponents: Tensor) -> Tensor:
     return torch.threshold_(exponents, least, 0.0)
 
 
+def log_weights(w: Tensor) -> Tensor:
+    """log w in float64, finite where a weight is 0."""
+    return w.double().clamp_min(torch.finfo(torch.float64).tiny).log()
+
+
 class Cost(abc.ABC):
     """A cost matrix (n, m), stored or computed when it is needed, without gradient."""
 
@@ -140,8 +145,7 @@ class Streamed:
 
     def __init__(self, cost: Cost, a: Tensor, b: Tensor):
         self.cost, self.back, self.a, self.b = cost, cost.transposed(), a.double(), b.double()
-        tiny = torch.finfo(torch.float64).tiny
-        self.log_a, self.log_b = self.a.clamp_min(tiny).log(), self.b.clamp_min(tiny).log()
+        self.log_a, self.log_b = log_weights(a), log_weights(b)
 
     def begin(self, f: Tensor, g: Tensor, epsilon: float) -> None:
         """Turns to a regularisation, with potentials from which the first pass will start."""
@@ -162,8 +166,9 @@ class Streamed:
         out = torch.empty_like(about)
         work = None
         for part, exponents in cost.exponents(about, other, self.epsilon):
-            work = exponents.to(cost.dtype) if work is None else work[: len(exponents)]
-            work.copy_(exponents)
+            if work is None:
+                work = torch.empty_like(exponents, dtype=cost.dtype)
+            work = work[: len(exponents)].copy_(exponents)
             most = work.amax(1, keepdim=True)
             sums = exponential_(work.sub_(most)).sum(1)
             out[part] = about[part] - self.epsilon * (most[:, 0].double() + sums.double().log())

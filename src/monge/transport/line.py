@@ -118,7 +118,6 @@ def _merged_levels(levels_u: Tensor, levels_v: Tensor) -> tuple[Tensor, Tensor, 
     bits[:, :n] &= -2
     bits[:, n:] |= 1
     sort_(levels)
-    bits = levels.view(torch.int64)
     tags = bits & 1
     # equal levels of both sides are equal again, and the width between them is 0
     bits ^= tags
@@ -136,17 +135,14 @@ def _matched(u: Tensor, v: Tensor, p: float, wanted: Sequence[bool]) -> tuple[Te
     else:
         u, of_u = sorted_with_order(u) if wanted[0] else (*sort_(u), None)
         v, of_v = sorted_with_order(v) if wanted[1] else (*sort_(v), None)
-    gap = u.sub_(v)
+    gap, n = u.sub_(v), u.shape[-1]
     slope = gap if p == 2 else gap.abs().pow_(p - 1).mul_(gap.sign())
-    powers = (gap * slope).sum(-1, dtype=torch.float64) / gap.shape[-1]
-    scale = p / gap.shape[-1]
-    slopes: Slopes = [
-        None
-        if order is None
-        else torch.empty_like(v).scatter_(-1, order, slope).mul_(sign * scale)
-        for order, sign in ((of_u, 1), (of_v, -1))
-    ]
-    return powers, slopes
+    # v has served: its memory takes the products, then the first gradient
+    powers = torch.mul(gap, slope, out=v).sum(-1, dtype=torch.float64) / n
+    slope.mul_(p / n)
+    du = None if of_u is None else v.scatter_(-1, of_u, slope)
+    dv = None if of_v is None else torch.empty_like(slope).scatter_(-1, of_v, slope).neg_()
+    return powers, [du, dv]
 
 
 def power_1d(

@@ -218,8 +218,7 @@ def max_sliced_wasserstein(
     powers, slope = _ascent(theta, fixed_x, fixed_y, p)
     length = torch.ones_like(powers, dtype=theta.dtype)
     for iteration in range(1, dimension("iterations", iterations) + 1):
-        moved = torch.lerp(theta, slope, length[:, None])
-        moved = _units(moved)
+        moved = _units(torch.lerp(theta, slope, length[:, None]))
         gained, turned = _ascent(moved, fixed_x, fixed_y, p)
         better = gained > powers
         enough = 1e-6 * powers.max()
