@@ -34,7 +34,9 @@ def trained(rank: int, world: int):
     x = torch.randn(TOTAL, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     tensors = []
     for divergence in (JensenShannon(mlp([2, 8, 1])), MMD(multiscale_imq(4.0))):
-        encoder = torch.nn.Sequential(torch.nn.Linear(3, 4), BatchNorm(4), torch.nn.Linear(4, 2))
+        # a bias before the normalisation has gradient 0, and Adam would scale its rounding up
+        first = torch.nn.Linear(3, 4, bias=False)
+        encoder = torch.nn.Sequential(first, BatchNorm(4), torch.nn.Linear(4, 2))
         wae = WAE(
             encoder, torch.nn.Linear(2, 3), Gaussian(2), divergence, cost=SquaredL2(), weight=2.0
         )

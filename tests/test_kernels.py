@@ -17,6 +17,7 @@ from monge.kernels import (
     Energy,
     Laplace,
     RationalQuadratic,
+    median_distance,
     multiscale_imq,
     pair_sum,
 )
@@ -162,3 +163,18 @@ def test_without_a_compiler_a_kernel_says_so_and_works():
     expected = IMQ(1.0).with_slope(squared)
     torch.testing.assert_close((value, slope), expected)
     assert kernel.with_slope(squared)[0].shape == (3, 4)
+
+
+def test_median_distance_is_that_of_all_pairs():
+    x = torch.randn(40, 3, dtype=torch.float64)
+    pairs = cdist(x.numpy(), x.numpy())[np.triu_indices(40, 1)]
+    assert median_distance(x) == pytest.approx(np.sort(pairs)[(len(pairs) - 1) // 2])
+    # in high dimension the median of a law is its root mean squared distance
+    z = torch.randn(500, 200, generator=torch.Generator().manual_seed(0))
+    assert median_distance(z) == pytest.approx((2 * 200) ** 0.5, rel=0.01)
+
+
+@pytest.mark.parametrize("x", [torch.zeros(5, 2), torch.randn(1, 2), torch.randn(5)])
+def test_a_sample_without_a_median_distance_is_refused(x):
+    with pytest.raises(ValueError, match="`x`"):
+        median_distance(x)

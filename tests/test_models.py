@@ -4,17 +4,18 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from zoo import AUTOENCODERS, DIM, GENERATORS, RECIPES, model
 
 from monge.adversarial import Learned
 from monge.config import Config
-from monge.costs import GaussianLikelihood, SquaredL2
+from monge.costs import L1, GaussianLikelihood, Scaled, SquaredL2
 from monge.divergences import MMD, SlicedWasserstein
 from monge.draws import Draws, generator
 from monge.kernels import multiscale_imq
-from monge.models import VAE, WAE
-from monge.networks import Normal, NormalEncoder
+from monge.models import VAE, WAE, spherical
+from monge.networks import GaussianDecoder, Normal, NormalEncoder
 from monge.priors import Gaussian, Uniform
 from monge.recipes import build
 
@@ -253,3 +254,118 @@ def test_wrong_parts_are_refused():
     vae = VAE(nn.Linear(5, 3), nn.Linear(3, 5), Gaussian(3), likelihood=SquaredL2())
     with pytest.raises(ValueError, match="NormalEncoder"):
         vae(torch.randn(4, 5), Draws(0, 0, 4))
+
+
+# Random decoders: W_c ≤ Σ σ_i² + inf E‖X - G(Z)‖²
+
+
+def random_decoder(sigma, cost=None, decoder=None):
+    decoder = GaussianDecoder(decoder or nn.Linear(DIM, 5), sigma)
+    return WAE(
+        nn.Linear(5, DIM), decoder, Gaussian(DIM), SlicedWasserstein(8),
+        cost=cost or SquaredL2(), weight=1.0,
+    )  # fmt: skip
+
+
+def test_the_terms_of_a_random_decoder_sum_to_the_cost_of_its_draws():
+    """E c(x, Y) for Y ~ N(G(z), diag σ²) is c(x, G(z)) + c(0, σ): by 20,000 draws."""
+    sigma = torch.tensor([0.1, 0.2, 0.0, 0.5, 1.0])
+    wae = random_decoder(sigma, Scaled(SquaredL2(0.5), torch.tensor([1.0, 2.0, 1.0, 0.5, 1.0])))
+    x = X.float()
+    terms, (z, _) = wae(x, Draws(0, 0, 8))
+    y = wae.decode(z) + sigma * torch.randn(20_000, 8, 5)
+    direct = wae.cost(x.expand_as(y).flatten(0, 1), y.flatten(0, 1)).mean()
+    assert sum(terms.values()).item() == pytest.approx(direct.item(), rel=0.01)
+
+
+def test_the_bound_may_be_strict_and_is_the_cost_itself_for_a_point():
+    """P_X = δ_0 and G = 0: W_c(P_X, P_G) = E‖Y‖² = Σ σ_i², by samples of the model."""
+    zero = nn.Linear(DIM, 5)
+    nn.init.zeros_(zero.weight)
+    nn.init.zeros_(zero.bias)
+    sigma = torch.tensor([0.1, 0.2, 0.3, 0.5, 1.0])
+    wae = random_decoder(sigma, decoder=zero)
+    terms, _ = wae(torch.zeros(8, 5), Draws(0, 0, 8))
+    assert sum(terms.values()).item() == pytest.approx(sigma.square().sum().item(), rel=1e-6)
+    drawn = wae.sample(50_000, generator(0))
+    assert drawn.square().sum(1).mean().item() == pytest.approx(
+        sum(terms.values()).item(), rel=0.02
+    )
+
+
+def test_a_decoder_without_variance_is_the_deterministic_one():
+    wae = random_decoder(0.0)
+    terms, _ = wae(X.float(), Draws(0, 0, 8))
+    assert terms["variance"] == 0
+    z = wae.prior.sample(4, generator(0))
+    torch.testing.assert_close(wae.sample(4, generator(0)), wae.decode(z))
+
+
+def test_the_first_draws_of_a_random_decoder_have_its_law():
+    wae = random_decoder(torch.tensor([0.1, 0.2, 0.3, 0.5, 1.0]))
+    means = wae.decode(wae.prior.sample(20_000, generator(0)))
+    noise = wae.sample(20_000, generator(0)) - means
+    torch.testing.assert_close(noise.std(0), wae.decoder.sigma, rtol=0.03, atol=0)
+    torch.testing.assert_close(wae.sample(20_000, generator(0)), means + noise)
+
+
+def test_a_random_decoder_needs_the_squared_cost():
+    with pytest.raises(ValueError, match=r"`cost` must be SquaredL2 .* got L1"):
+        random_decoder(0.1, L1())
+
+
+def test_recipes_take_random_encoders_and_decoders():
+    wae = model("swae", encoder="random", sigma=0.2)
+    x = torch.rand(4, 1, 8, 8)
+    assert isinstance(wae.encode(x), Normal)
+    terms, _ = wae(x, Draws(0, 0, 4))
+    assert terms["variance"].item() == pytest.approx(64 * 0.2**2)
+    table = model("swae", "vector", (6,), sigma=0.2)
+    assert table(torch.rand(4, 6), Draws(0, 0, 4)).terms["variance"].item() == pytest.approx(0.24)
+
+
+def test_codes_and_prior_of_different_dimension_are_refused():
+    wae = plain_wae()
+    wae.prior = Gaussian(DIM + 1)
+    with pytest.raises(ValueError, match=r"codes of shape \(8, 3\), `prior` draws"):
+        wae(X.float(), Draws(0, 0, 8))
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, math.nan, math.inf])
+def test_weights_must_be_positive(weight):
+    with pytest.raises(ValueError, match="`weight` must be positive"):
+        plain_wae(weight=weight)
+
+
+# Paths and traversals
+
+
+def test_spherical_paths_keep_the_length_and_a_constant_speed():
+    a, b = 3 * F.normalize(torch.randn(2, 7, 4, dtype=torch.float64), dim=-1)
+    t = torch.linspace(0, 1, 9, dtype=torch.float64)[:, None, None]
+    path = spherical(a, b, t)
+    torch.testing.assert_close(path[0], a)
+    torch.testing.assert_close(path[-1], b)
+    torch.testing.assert_close(path.norm(dim=-1), torch.full((9, 7), 3.0, dtype=torch.float64))
+    steps = path.diff(dim=0).norm(dim=-1)
+    torch.testing.assert_close(steps, steps[:1].expand_as(steps))
+
+
+def test_spherical_paths_without_a_great_circle_go_straight():
+    a = torch.randn(5, 4)
+    for b in (a, 2 * a, -a, torch.zeros(5, 4)):
+        t = torch.tensor(0.25)
+        torch.testing.assert_close(spherical(a, b, t), torch.lerp(a, b, t))
+
+
+def test_traversals_move_one_coordinate_at_a_time():
+    wae = plain_wae()
+    wae.decoder = nn.Identity()
+    z, levels = torch.randn(2, DIM), torch.tensor([-1.0, 0.0, 1.0, 2.0])
+    moved = wae.traverse(z, levels).view(2, DIM, 4, DIM)
+    for i in range(2):
+        for j in range(DIM):
+            for k in range(4):
+                expected = z[i].clone()
+                expected[j] = levels[k]
+                torch.testing.assert_close(moved[i, j, k], expected)

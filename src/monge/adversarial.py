@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from monge.checks import order, positive, sample_pair
 from monge.divergences import Divergence, SlicedWasserstein
+from monge.priors import Gaussian, Mixture
 from monge.transport.line import power_1d
 from monge.transport.slicers import Linear, Slicer
 
@@ -40,6 +41,21 @@ def critic_values(critic: nn.Module, x: Tensor) -> Tensor:
             f"got {tuple(values.shape)}"
         )
     return values.reshape(len(x))
+
+
+class LogPriorCritic(nn.Module):
+    """z ↦ network(z) + log p(z), (n,): the best logit is log p(z) - log q(z), of which only log q
+    is left to learn.
+
+    Source: Mescheder, Nowozin, Geiger, "Adversarial variational Bayes", 2017.
+    """
+
+    def __init__(self, network: nn.Module, prior: Gaussian | Mixture):
+        super().__init__()
+        self.network, self.prior = network, prior
+
+    def forward(self, z: Tensor) -> Tensor:
+        return critic_values(self.network, z) + self.prior.log_prob(z)
 
 
 def cross_entropy(critic: nn.Module, x: Tensor, y: Tensor) -> Tensor:

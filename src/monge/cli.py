@@ -62,7 +62,7 @@ class Train:
     seed: Int = None
     """Seed of weights, draws and order; 0 by default."""
     preset: Text = None
-    """Networks and optimisation: small."""
+    """small (default), or paper: networks, rates and weights as published, for mnist and faces."""
     resume: bool = False
     """Go on with the run in --out from its newest valid checkpoint."""
     size: Int = None
@@ -110,7 +110,9 @@ class Train:
             stored = read_config(self.out)
         if self.recipe is None and stored is None:
             raise ValueError(f"`recipe` is missing: give one of {', '.join(RECIPES)}")
-        config = stored or Config.of(self.recipe or "")
+        config = stored or Config.of(
+            self.recipe or "", self.preset or "small", self.data or "digits"
+        )
         if self.recipe is not None:
             config = dataclasses.replace(config, recipe=self.recipe)
         if self.epochs is not None or self.steps is not None:

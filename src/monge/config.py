@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from monge import __version__
+from monge.presets import GENERATORS, OWN, RELATIVE_WEIGHTS, paper
 
 RECIPES = {
     "wae-mmd": "WAE, MMD of codes with seven inverse multiquadratics (Tolstikhin et al. 2018)",
@@ -32,27 +33,6 @@ RECIPES = {
 }
 ALIASES = {"aae": "wae-gan"}
 
-GENERATORS = ("gan", "wgan", "wgan-gp", "swg", "swgan", "max-swg", "mmd-generator",
-              "sinkhorn-generator")  # fmt: skip
-
-# What a recipe sets where its source does; everything else is common to all.
-OWN: dict[str, dict[str, Any]] = {
-    "gan": {"training.lr": 2e-4, "training.inner_lr": 2e-4},
-    "wgan": {
-        "training.optimiser": "rmsprop", "training.lr": 5e-5, "training.inner_lr": 5e-5,
-        "training.inner_steps": 5, "training.inner_first": (25, 100), "training.batch": 64,
-    },
-    "wgan-gp": {
-        "training.lr": 1e-4, "training.inner_lr": 1e-4, "training.betas": (0.5, 0.9),
-        "training.inner_steps": 5,
-    },
-    "swg": {"directions": 1000},
-    "swgan": {"training.lr": 2e-4, "training.inner_lr": 2e-4},
-    "max-swg": {"training.inner_lr": 1e-2},
-    "max-swae": {"training.inner_lr": 1e-2},
-    "max-gswae": {"training.inner_lr": 1e-2},
-}  # fmt: skip
-
 PUBLISHED = ("mnist", "fashion-mnist")
 
 DATA = {
@@ -65,11 +45,6 @@ DATA = {
     "line": "12,000 points of the line: two Gaussians",
 }
 
-# λ = relative · √d for data of d elements, in units of c = Σ squared error on [0, 1].
-RELATIVE_WEIGHTS = {
-    "wae-mmd": 7.0, "wae-gan": 0.18, "swae": 3.6, "max-swae": 1.0, "gswae": 3.6, "max-gswae": 1.0,
-    "sinkhorn-ae": 0.45, "energy-ae": 2.0,
-}  # fmt: skip
 PLANE = ("ring", "disk", "swiss-roll")
 PRIORS = ("gaussian", "uniform", "sphere", *PLANE)
 
@@ -128,6 +103,13 @@ class TrainingConfig:
     inner_first: tuple[int, int] = (0, 0)
     """(first, count): before each of the first outer steps, `count` inner steps instead."""
     betas: tuple[float, float] = (0.5, 0.999)
+    schedule: Literal["constant", "drops", "smooth"] = "constant"
+    """Rates over the training: constant; divided by 2, 5 and 10 after 30, 50 and 100 epochs;
+    or going smoothly to a hundredth at the end."""
+    pretrain: int = 0
+    """Steps at most that first match mean and covariance of the codes to the prior's, with the
+    encoder alone; they stop when the loss is under 0.1."""
+    pretrain_batch: int = 1000
     precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of the networks; divergences are always in float32."""
     log_every: int = 10
@@ -140,20 +122,30 @@ class Config:
     """Everything that rebuilds a run. Fields that are None are settled when data are known."""
 
     recipe: str = "wae-mmd"
-    preset: Literal["small"] = "small"
+    preset: Literal["small", "paper"] = "small"
+    """Our small networks or the published ones; `Config.of` also sets what belongs to them."""
     seed: int = 0
     latent: int | None = None
     """Dimension of the codes; by default 8 for small images, 64 for large ones."""
     prior: Literal["gaussian", "uniform", "sphere", "ring", "disk", "swiss-roll"] = "gaussian"
     """The last three are laws in the plane, for 2 codes."""
+    scale: float = 1.0
+    """s in a WAE's cost s Σ (x - x')²."""
     weight: float | None = None
     """λ in units of the cost; by default proportional to the root of the data's dimension."""
+    kernel: Literal["imq", "rbf"] = "imq"
+    """Of an MMD: seven inverse multiquadratics, or one Gaussian as wide as the root mean squared
+    distance of two draws of the prior (or of the data)."""
     directions: int = 64
     """Random directions a batch, for sliced divergences."""
+    encoder: Literal["deterministic", "random"] = "deterministic"
+    """Whether codes are a point or a Gaussian law of each sample; a VAE's are always random."""
+    noise: float = 0.0
+    """Deviation of the truncated Gaussian noise on what the encoder of a WAE sees in training."""
     beta: float = 1.0
     """Weight of a VAE's KL term."""
     sigma: float | None = None
-    """Standard deviation of a VAE's Gaussian decoder; learned by default."""
+    """Standard deviation of a Gaussian decoder: of a VAE learned by default, of a WAE 0."""
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -176,8 +168,17 @@ class Config:
         """Itself, or a ValueError that names the field, the value and the way out."""
         t = self.training
         _demand(self.recipe in (*RECIPES, "custom"), "recipe", self.recipe, f"one of {names()}")
-        _demand(self.preset == "small", "preset", self.preset, "small")
+        _demand(self.preset in ("small", "paper"), "preset", self.preset, "small or paper")
+        _demand(self.encoder in ("deterministic", "random"), "encoder", self.encoder,
+                "deterministic or random")  # fmt: skip
+        _demand(self.noise >= 0 and math.isfinite(self.noise), "noise", self.noise,
+                "at least 0 and finite")  # fmt: skip
+        _demand(t.schedule in ("constant", "drops", "smooth"), "schedule", t.schedule,
+                "constant, drops or smooth")  # fmt: skip
+        _demand(t.pretrain >= 0, "pretrain", t.pretrain, "at least 0")
+        _demand(t.pretrain_batch >= 2, "pretrain_batch", t.pretrain_batch, "at least 2")
         _demand(self.prior in PRIORS, "prior", self.prior, f"one of {', '.join(PRIORS)}")
+        _demand(self.kernel in ("imq", "rbf"), "kernel", self.kernel, "imq or rbf")
         _demand(self.prior not in PLANE or self.latent in (None, 2), "latent", self.latent,
                 f"2 for the prior {self.prior}")  # fmt: skip
         _demand(t.optimiser in ("adam", "rmsprop"), "optimiser", t.optimiser, "adam or rmsprop")
@@ -196,7 +197,7 @@ class Config:
         _demand(t.batch >= 2, "batch", t.batch, "at least 2: divergences compare samples")
         for name, value in (
             ("lr", t.lr), ("inner_lr", t.inner_lr), ("checkpoint_seconds", t.checkpoint_seconds),
-            ("beta", self.beta), ("sigma", self.sigma),
+            ("beta", self.beta), ("sigma", self.sigma), ("scale", self.scale),
         ):  # fmt: skip
             good = value is None or (value > 0 and math.isfinite(value))
             _demand(good, name, value, "positive and finite")
@@ -216,15 +217,26 @@ class Config:
         weighted = self.recipe in RELATIVE_WEIGHTS or self.recipe == "custom"
         _demand(weighted or self.weight is None, "weight", self.weight,
                 f"left out for {self.recipe}, which has no divergence")  # fmt: skip
-        _demand(self.weight is None or (self.weight >= 0 and math.isfinite(self.weight)),
-                "weight", self.weight, "at least 0 and finite")  # fmt: skip
+        _demand(self.weight is None or (self.weight > 0 and math.isfinite(self.weight)),
+                "weight", self.weight, "positive and finite")  # fmt: skip
         return self
 
     @classmethod
-    def of(cls, recipe: str) -> "Config":
-        """The configuration of a recipe, with what its source sets."""
+    def of(cls, recipe: str, preset: str = "small", data: str = "digits") -> "Config":
+        """The configuration of a recipe, with what its source sets.
+
+        Arguments:
+            recipe: its name.
+            preset: small, or paper for networks, rates, schedules and weights as published.
+            data: a name or path; the paper's settings are those of MNIST for mnist and
+                fashion-mnist, and those of CelebA, at 64×64, for anything else.
+        """
         config = cls(recipe=recipe)
-        for path, value in OWN.get(config.recipe, {}).items():
+        settings = OWN.get(config.recipe, {})
+        if preset == "paper":
+            settings = paper(config.recipe, "mnist" if data in PUBLISHED else "celeba")
+        settings = {"preset": preset, "data.name": data, **settings}
+        for path, value in settings.items():
             config = override(config, path, value)
         return config
 
@@ -241,7 +253,7 @@ class Config:
             latent = 2 if self.prior in PLANE else latent
         weight = self.weight
         if weight is None and self.recipe in RELATIVE_WEIGHTS:
-            weight = round(RELATIVE_WEIGHTS[self.recipe] * math.sqrt(d), 3)
+            weight = round(self.scale * RELATIVE_WEIGHTS[self.recipe] * math.sqrt(d), 3)
         t = self.training
         if t.epochs is None and t.steps is None:
             t = dataclasses.replace(t, steps=3000)

@@ -11,6 +11,7 @@ processes together draw exactly what one process would.
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -41,6 +42,13 @@ def standard_normal(shape: tuple[int, ...], generator: torch.Generator | None = 
     """
     uniform = torch.rand(shape, dtype=torch.float64, generator=generator)
     return torch.special.ndtri(uniform.clamp_(min=2.0**-54)).float()
+
+
+def truncated_normal(shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
+    """N(0, 1) draws within two deviations, by inversion, in float32."""
+    low = 0.5 * math.erfc(math.sqrt(2))
+    uniform = torch.rand(shape, dtype=torch.float64, generator=generator)
+    return torch.special.ndtri(low + (1 - 2 * low) * uniform).float()
 
 
 @contextlib.contextmanager

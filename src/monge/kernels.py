@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from monge.checks import positive
+from monge.checks import finite, floating, positive
 from monge.numerics import root, with_gradient
 
 
@@ -26,6 +26,26 @@ def distances(x: Tensor, y: Tensor) -> Tensor:
     digits of small distances, which a square root then makes visible.
     """
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def median_distance(x: Tensor) -> float:
+    """The median of ‖x_i - x_j‖ over i < j: the usual scale of a kernel for a sample (n, d).
+
+    Memory n²/2; a thousand rows of a larger sample say the same.
+
+    Raises:
+        ValueError: for fewer than two rows, or where the median is 0.
+
+    Source: Gretton, Borgwardt, Rasch, Schölkopf, Smola, "A kernel two-sample test", 2012,
+    section 8.
+    """
+    finite("x", floating("x", x))
+    if x.ndim != 2 or len(x) < 2:
+        raise ValueError(f"`x` must be at least two rows (n, d), got shape {tuple(x.shape)}")
+    median = float(torch.pdist(x.detach()).median())
+    if not median > 0:
+        raise ValueError("`x` repeats one point in most of its rows: give a scale by hand")
+    return median
 
 
 class Kernel(nn.Module, abc.ABC):

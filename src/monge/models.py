@@ -7,16 +7,17 @@ backward; a user's own loop does the same in five lines.
 
 import abc
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from monge.checks import dimension
+from monge.checks import dimension, positive
+from monge.costs import Scaled, SquaredL2
 from monge.divergences import Divergence
-from monge.draws import Draws
-from monge.networks.codes import Dirac, Normal
+from monge.draws import Draws, standard_normal, truncated_normal
+from monge.networks.codes import Dirac, GaussianDecoder, Normal
 from monge.priors import Gaussian, Prior
 
 
@@ -27,6 +28,22 @@ class Pass(NamedTuple):
     """The model's own means over its samples, weighted."""
     pair: tuple[Tensor, Tensor]
     """(model sample, target sample), for the divergence."""
+
+
+def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """From a to b (*, dim) at t in [0, 1]: the direction on a great circle at constant speed, the
+    length linearly. Opposite directions have no great circle of their own and go straight.
+
+    Source: White, "Sampling generative networks", 2016.
+    """
+    near, far = (torch.linalg.vector_norm(z, dim=-1, keepdim=True) for z in (a, b))
+    u, v = a / near.clamp_min(1e-30), b / far.clamp_min(1e-30)
+    chord, chorded = (torch.linalg.vector_norm(w, dim=-1, keepdim=True) for w in (u - v, u + v))
+    angle = 2 * torch.atan2(chord, chorded)  # exact for small and for straight angles
+    sine = angle.sin()
+    turned = (((1 - t) * angle).sin() * u + (t * angle).sin() * v) / sine.clamp_min(1e-30)
+    curved = torch.lerp(near, far, t) * turned
+    return torch.where((sine > 1e-4) & (near * far > 0), curved, torch.lerp(a, b, t))
 
 
 class Model(nn.Module, abc.ABC):
@@ -42,8 +59,9 @@ class Model(nn.Module, abc.ABC):
         r"""The pass of a batch x (n, \*), this process's rows of the draws' global batch."""
 
     def decode(self, z: Tensor) -> Tensor:
-        r"""G(z): codes (n, dim) to samples (n, \*)."""
-        return self.decoder(z)
+        r"""G(z): codes (n, dim) to samples (n, \*); of a random decoder, the mean."""
+        law = self.decoder(z)
+        return law.mean if isinstance(law, Normal) else law
 
     def sample(
         self, n: int, generator: torch.Generator | None = None, prior: Prior | None = None
@@ -59,7 +77,22 @@ class Model(nn.Module, abc.ABC):
         device = next(self.parameters(), torch.empty(0)).device
         codes = (prior or self.prior).sample(dimension("n", n), generator).to(device)
         with evaluating(self):
-            return torch.cat([self.decode(z) for z in codes.split(500)])
+            means = torch.cat([self.decode(z) for z in codes.split(500)])
+        if not isinstance(self.decoder, GaussianDecoder):
+            return means
+        noise = standard_normal(tuple(means.shape), generator).to(means)
+        return means + self.decoder.sigma * noise
+
+    def traverse(self, z: Tensor, levels: Tensor) -> Tensor:
+        r"""Codes z (n, dim) decoded with each coordinate in turn set to each level (k,).
+
+        Returns (n · dim · k, \*): code by code, coordinate by coordinate, level by level.
+        """
+        dim = z.shape[1]
+        moved = z[:, None, None].repeat(1, dim, len(levels), 1)
+        coordinate = torch.arange(dim, device=z.device)
+        moved[:, coordinate, :, coordinate] = levels.to(z)
+        return self.decode(moved.flatten(0, 2))
 
 
 class AutoEncoder(Model):
@@ -76,14 +109,25 @@ class AutoEncoder(Model):
         """G at the mean of Q(Z|x)."""
         return self.decode(self.encode(x).mean)
 
-    def interpolate(self, x: Tensor, y: Tensor, count: int = 10) -> Tensor:
-        r"""Decoded straight lines between the mean codes of x and y, both (n, \*).
+    def interpolate(
+        self,
+        x: Tensor,
+        y: Tensor,
+        count: int = 10,
+        path: Callable[[Tensor, Tensor, Tensor], Tensor] = torch.lerp,
+    ) -> Tensor:
+        r"""Decoded lines between the mean codes of x and y, both (n, \*).
 
-        Returns `count` frames a line, both ends included, (n · count, \*).
+        Arguments:
+            count: frames a line, both ends included.
+            path: (a, b, t) to the code at t in [0, 1] of the way; `spherical` keeps to the
+                sphere on which draws of a Gaussian prior lie in high dimension.
+
+        Returns (n · count, \*), line by line.
         """
         a, b = self.encode(x).mean[:, None], self.encode(y).mean[:, None]
         t = torch.linspace(0, 1, count, device=a.device, dtype=a.dtype)[None, :, None]
-        return self.decode(torch.lerp(a, b, t).flatten(0, 1))
+        return self.decode(path(a, b, t).flatten(0, 1))
 
 
 class WAE(AutoEncoder):
@@ -95,11 +139,16 @@ class WAE(AutoEncoder):
 
     Arguments:
         encoder: x (n, *) to a law of codes, or to a tensor (n, dim) of codes.
-        decoder: codes (n, dim) to samples (n, *).
+        decoder: codes (n, dim) to samples (n, *), or a `GaussianDecoder`.
         prior: P_Z.
         divergence: D, of codes and prior draws.
         cost: c(x, y) → (n,).
-        weight: λ ≥ 0, in the units of the cost.
+        weight: λ > 0, in the units of the cost.
+        noise: deviation of the noise, normal within two deviations, that is added to what the
+            encoder sees in training; the decoder's target stays clean.
+
+    A random decoder N(G(z), diag σ²) adds the term `variance` = c(0, σ) = Σ σ_i² to the loss:
+    with it the terms sum to E c(X, Y), the bound on the transport cost where Q_Z = P_Z.
 
     Source: Tolstikhin, Bousquet, Gelly, Schölkopf, "Wasserstein auto-encoders", 2018.
     """
@@ -113,17 +162,54 @@ class WAE(AutoEncoder):
         *,
         cost: nn.Module,
         weight: float,
+        noise: float = 0.0,
     ):
         super().__init__()
-        if not weight >= 0:
-            raise ValueError(f"`weight` must be at least 0, got {weight}")
+        squared = cost.cost if isinstance(cost, Scaled) else cost
+        if isinstance(decoder, GaussianDecoder) and not isinstance(squared, SquaredL2):
+            raise ValueError(
+                f"`cost` must be SquaredL2 under a GaussianDecoder, got {type(squared).__name__}: "
+                "the bound holds for it alone"
+            )
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
-        self.divergence, self.cost, self.weight = divergence, cost, weight
+        self.divergence, self.cost = divergence, cost
+        self.weight, self.noise = positive("weight", weight), noise
+
+    def codes(self, x: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """The pair (codes of x, prior draws), both (n, dim)."""
+        if self.training and self.noise:
+            rows = draws.rows("noise", lambda n, g: truncated_normal((n, *x.shape[1:]), g))
+            x = x + self.noise * rows.to(x)
+        z = self.encode(x).rsample(draws)
+        target = draws.rows("prior", self.prior.sample).to(z.dtype)
+        if z.shape != target.shape:
+            raise ValueError(
+                f"`encoder` makes codes of shape {tuple(z.shape)}, `prior` draws of "
+                f"{tuple(target.shape)}: give both one dimension"
+            )
+        return z, target
 
     def forward(self, x: Tensor, draws: Draws) -> Pass:
-        z = self.encode(x).rsample(draws)
-        terms = {"reconstruction": self.cost(x, self.decode(z)).mean()}
-        return Pass(terms, (z, draws.rows("prior", self.prior.sample).to(z.dtype)))
+        z, target = self.codes(x, draws)
+        y = self.decode(z)
+        terms = {"reconstruction": self.cost(x, y).mean()}
+        if isinstance(self.decoder, GaussianDecoder):
+            sigma = self.decoder.sigma.expand_as(y[:1])
+            terms["variance"] = self.cost(torch.zeros_like(sigma), sigma).mean()
+        return Pass(terms, (z, target))
+
+
+class CodesAlone(Model):
+    """The encoder of a WAE under a divergence of its own, min D(Q_Z, P_Z): a stage before the
+    training of the whole."""
+
+    def __init__(self, model: WAE, divergence: Divergence):
+        super().__init__()
+        self.encoder, self.prior, self.divergence = model.encoder, model.prior, divergence
+        self.weight, self.codes = 1.0, model.codes
+
+    def forward(self, x: Tensor, draws: Draws) -> Pass:
+        return Pass({}, self.codes(x, draws))
 
 
 class VAE(AutoEncoder):

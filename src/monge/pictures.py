@@ -94,6 +94,7 @@ def latent_map(codes: Tensor, prior: Tensor, labels: Tensor | None) -> Image.Ima
 
 def curves(rows: Sequence[dict], smooth: int = 25) -> Image.Image:
     """Each term over the steps, thin as logged and thick as a running mean."""
+    rows = [row for row in rows if "stage" not in row]
     names = [name for name in rows[-1] if name not in ("step", "epoch", "seconds")]
     steps = np.array([row["step"] for row in rows])
     figure = Figure(figsize=(3.3 * len(names), 2.5))

@@ -11,6 +11,7 @@ from monge.adversarial import (
     GradientPenalty,
     JensenShannon,
     KantorovichRubinstein,
+    LogPriorCritic,
     MaxGeneralizedSliced,
     MaxSliced,
     WeightClipping,
@@ -25,18 +26,9 @@ from monge.divergences import (
     SinkhornDivergence,
     SlicedWasserstein,
 )
-from monge.kernels import multiscale_imq
+from monge.kernels import RBF, Kernel, multiscale_imq
 from monge.models import VAE, WAE, ImplicitGenerator, Model
-from monge.networks import (
-    NormalEncoder,
-    Standardise,
-    Unstandardise,
-    conv_critic,
-    conv_decoder,
-    conv_encoder,
-    conv_features,
-    mlp,
-)  # fmt: skip
+from monge.networks import GaussianDecoder, Images, NormalEncoder, Published, Standardise, Tables
 from monge.priors import Disk, Gaussian, Prior, Ring, Sphere, SwissRoll, Uniform
 from monge.transport import Circular
 
@@ -55,6 +47,12 @@ class Parts:
         self.config, self.shape, self.latent = config, config.shape, config.latent
         self.tabular = config.kind == "vector"
         self.moments = moments or (torch.zeros(self.shape), torch.ones(self.shape))
+        if config.preset == "paper":
+            self.networks = Published(self.shape, config.network)
+        elif self.tabular:
+            self.networks = Tables(self.shape, config.network, self.moments)
+        else:
+            self.networks = Images(self.shape, config.network)
 
     @property
     def weight(self) -> float:
@@ -76,26 +74,22 @@ class Parts:
         d = math.prod(self.shape)
         return self.config.spread or (2.0 * d if self.tabular else d / 6)
 
-    def encoder(self, outputs: int) -> nn.Module:
-        net = self.config.network
-        if self.tabular:
-            body = mlp([self.shape[0], *net.hidden, outputs])
-            return nn.Sequential(Standardise(*self.moments), body)
-        return conv_encoder(self.shape, outputs, net.filters)
-
-    def decoder(self) -> nn.Module:
-        net = self.config.network
-        if self.tabular:
-            body = mlp([self.latent, *reversed(net.hidden), self.shape[0]])
-            return nn.Sequential(body, Unstandardise(*self.moments))
-        return conv_decoder(self.shape, self.latent, net.filters)
+    def kernel(self, spread: float) -> Kernel:
+        """For samples of E‖x - x'‖² = spread."""
+        rbf = self.config.kernel == "rbf"
+        return RBF(math.sqrt(spread)) if rbf else multiscale_imq(spread)
 
     def cost(self, cost: nn.Module) -> nn.Module:
         return Scaled(cost, self.moments[1]) if self.tabular else cost
 
     def critic(self) -> nn.Module:
-        """Of codes: (n, latent) → (n, 1)."""
-        return mlp([self.latent, *self.config.network.critic, 1])
+        """Of codes. The published one for faces is told the prior's density."""
+        prior = self.prior
+        critic = self.networks.critic(prior.dim)
+        faces = self.config.preset == "paper" and self.shape == (3, 64, 64)
+        if faces and isinstance(prior, Gaussian):
+            return LogPriorCritic(critic, prior)
+        return critic
 
     def circles(self, slices: int) -> Circular:
         """Distances to points of a sphere of the prior's size around the origin."""
@@ -105,38 +99,37 @@ class Parts:
         """Into the coordinates in which a generator is compared with data."""
         return Standardise(*self.moments) if self.tabular else nn.Identity()
 
-    def features(self) -> tuple[nn.Module, nn.Module]:
-        """A critic of data in two parts: features, and a head of one value."""
-        net = self.config.network
-        if self.tabular:
-            body = nn.Sequential(mlp([self.shape[0], *net.hidden]), nn.ReLU())
-            return body, nn.Linear(net.hidden[-1], 1)
-        size = conv_features(self.shape, net.filters)
-        return conv_critic(self.shape, net.filters), nn.Linear(size, 1)
-
     def wae(self, divergence: Divergence) -> Model:
         """An auto-encoder with squared cost, its codes under a penalty."""
-        prior = self.prior
+        config, prior = self.config, self.prior
+        if config.encoder == "random":
+            encoder = NormalEncoder(self.networks.encoder(2 * prior.dim))
+        else:
+            encoder = self.networks.encoder(prior.dim)
+        decoder = self.networks.decoder(prior.dim)
+        if config.sigma is not None:
+            sigma = config.sigma * (self.moments[1] if self.tabular else torch.ones(()))
+            decoder = GaussianDecoder(decoder, sigma)
         return WAE(
-            self.encoder(prior.dim), self.decoder(), prior, divergence,
-            cost=self.cost(SquaredL2()), weight=self.weight,
+            encoder, decoder, prior, divergence, cost=self.cost(SquaredL2(config.scale)),
+            weight=self.weight, noise=config.noise,
         )  # fmt: skip
 
     def vae(self, likelihood: nn.Module) -> Model:
         """A variational auto-encoder."""
-        encoder = NormalEncoder(self.encoder(2 * self.latent))
-        return VAE(
-            encoder, self.decoder(), self.prior, likelihood=likelihood, beta=self.config.beta
-        )
+        encoder = NormalEncoder(self.networks.encoder(2 * self.latent))
+        decoder, beta = self.networks.decoder(self.latent), self.config.beta
+        return VAE(encoder, decoder, self.prior, likelihood=likelihood, beta=beta)
 
     def generator(self, divergence: Divergence) -> Model:
         """A generator alone."""
-        return ImplicitGenerator(self.decoder(), self.prior, divergence, door=self.door())
+        decoder = self.networks.decoder(self.prior.dim)
+        return ImplicitGenerator(decoder, self.prior, divergence, door=self.door())
 
 
 def wae_mmd(parts: Parts) -> Model:
     """Tolstikhin, Bousquet, Gelly, Schölkopf, "Wasserstein auto-encoders", 2018, algorithm 2."""
-    return parts.wae(MMD(multiscale_imq(parts.prior.spread)))
+    return parts.wae(MMD(parts.kernel(parts.prior.spread)))
 
 
 def wae_gan(parts: Parts) -> Model:
@@ -190,18 +183,18 @@ def vae_bernoulli(parts: Parts) -> Model:
 
 def gan(parts: Parts) -> Model:
     """Goodfellow et al., "Generative adversarial nets", 2014."""
-    return parts.generator(JensenShannon(nn.Sequential(*parts.features())))
+    return parts.generator(JensenShannon(nn.Sequential(*parts.networks.features())))
 
 
 def wgan(parts: Parts) -> Model:
     """Arjovsky, Chintala, Bottou, "Wasserstein generative adversarial networks", 2017."""
-    critic = nn.Sequential(*parts.features())
+    critic = nn.Sequential(*parts.networks.features())
     return parts.generator(KantorovichRubinstein(critic, WeightClipping(0.01)))
 
 
 def wgan_gp(parts: Parts) -> Model:
     """Gulrajani et al., "Improved training of Wasserstein GANs", 2017."""
-    critic = nn.Sequential(*parts.features())
+    critic = nn.Sequential(*parts.networks.features())
     return parts.generator(KantorovichRubinstein(critic, GradientPenalty(10.0)))
 
 
@@ -212,7 +205,7 @@ def swg(parts: Parts) -> Model:
 
 def swgan(parts: Parts) -> Model:
     """The same, 2018, on the features of a discriminator."""
-    return parts.generator(FeatureSliced(*parts.features(), parts.config.directions))
+    return parts.generator(FeatureSliced(*parts.networks.features(), parts.config.directions))
 
 
 def max_swg(parts: Parts) -> Model:
@@ -222,7 +215,7 @@ def max_swg(parts: Parts) -> Model:
 
 def mmd_generator(parts: Parts) -> Model:
     """Li, Swersky, Zemel, "Generative moment matching networks", 2015."""
-    return parts.generator(MMD(multiscale_imq(parts.spread)))
+    return parts.generator(MMD(parts.kernel(parts.spread)))
 
 
 def sinkhorn_generator(parts: Parts) -> Model:

@@ -15,7 +15,7 @@ from monge.data import Batches, Source, load
 from monge.data.arrays import from_array
 from monge.draws import stream
 from monge.files import write_whole
-from monge.models import Model
+from monge.models import WAE, Model
 from monge.recipes import build
 from monge.runs import Run, read_config
 from monge.training import loop
@@ -76,6 +76,11 @@ def fit(
     if not isinstance(model, Model):
         with stream(config.seed, "initial weights"):
             model = build(config, source.moments())
+    if config.training.pretrain and not isinstance(model, WAE):
+        raise ValueError(
+            f"`pretrain` is {config.training.pretrain}, but a {type(model).__name__} has no codes "
+            "under a penalty: leave it 0"
+        )
     model.to(config.device)
     trainer = Trainer(model, config.training, seed=config.seed, device=config.device)
     seconds = loop.resume(trainer, path) if stored else 0.0
@@ -151,11 +156,14 @@ def _onto(stored: Config, given: Config) -> Config:
 
 def _same(stored: Config, given: Config, path: Path) -> None:
     old, new = _leaves(stored), _leaves(given)
-    changed = [name for name in old if name not in (*FREE, "version") and old[name] != new[name]]
+    fixed_end = stored.training.schedule == "smooth"
+    free = ("version",) if fixed_end else (*FREE, "version")
+    changed = [name for name in old if name not in free and old[name] != new[name]]
     if changed:
+        may = "nothing, since its rates depend on its end" if fixed_end else "epochs or steps only"
         raise ValueError(
             f"`out` {str(path)!r} was started with other settings of {', '.join(changed)}: "
-            "a resumed run may only change epochs or steps"
+            f"a resumed run may change {may}"
         )
 
 

@@ -59,3 +59,32 @@ class NormalEncoder(nn.Module):
     def forward(self, x: Tensor) -> Normal:
         mean, log_variance = self.network(x).chunk(2, dim=1)
         return Normal(mean, log_variance.clamp(-16, 16))
+
+
+class GaussianDecoder(nn.Module):
+    """A random decoder: z ↦ N(network(z), diag σ²).
+
+    Its squared transport cost is at most Σ_i σ_i² + inf E‖X - G(Z)‖², over the couplings whose
+    codes have the law of the prior; with σ = 0 they are equal.
+
+    Arguments:
+        network: G, codes (n, dim) to samples (n, *).
+        sigma: σ ≥ 0, a number or a tensor that broadcasts over one sample.
+
+    Source: Tolstikhin, Bousquet, Gelly, Schölkopf, "Wasserstein auto-encoders", 2018, section 2.
+    """
+
+    sigma: Tensor
+
+    def __init__(self, network: nn.Module, sigma: float | Tensor):
+        super().__init__()
+        sigma = torch.as_tensor(sigma, dtype=torch.float32)
+        if not ((sigma >= 0) & torch.isfinite(sigma)).all():
+            raise ValueError(f"`sigma` must be at least 0 and finite, got {sigma.tolist()}")
+        self.network = network
+        self.register_buffer("sigma", sigma)
+
+    def forward(self, z: Tensor) -> Normal:
+        mean = self.network(z)
+        log_variance = 2 * self.sigma.clamp_min(1e-30).log()
+        return Normal(mean, log_variance.expand_as(mean))

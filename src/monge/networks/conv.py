@@ -5,7 +5,7 @@ went through, odd ones included. Layers before a batch normalisation have no bia
 no effect on the function, and rounding in its gradient grows through Adam.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
@@ -54,17 +54,21 @@ def conv_decoder(shape: Sequence[int], inputs: int, filters: Sequence[int]) -> n
     return nn.Sequential(*layers)
 
 
-def conv_critic(shape: Sequence[int], filters: Sequence[int]) -> nn.Sequential:
+def conv_critic(
+    shape: Sequence[int],
+    filters: Sequence[int],
+    norm: Callable[[int], nn.Module] = lambda count: nn.Identity(),
+) -> nn.Sequential:
     """(n, c, h, w) → (n, features): the encoder's blocks without batch normalisation.
 
     A critic under a gradient penalty must see each sample by itself, and a clipped one would
-    have its normalisation clipped too.
+    have its normalisation clipped too. `norm` makes another normalisation of so many filters.
     """
     channels, height, width = shape
     _sides(min(height, width), len(filters))
     layers: list[nn.Module] = []
     for inputs, count in zip([channels, *filters], filters):
-        layers += [nn.Conv2d(inputs, count, 4, 2, 1), nn.LeakyReLU(0.2)]
+        layers += [nn.Conv2d(inputs, count, 4, 2, 1), norm(count), nn.LeakyReLU(0.2)]
     return nn.Sequential(*layers, nn.Flatten())
 
 

@@ -2,21 +2,24 @@
 
 import contextlib
 import json
+import math
 import signal
 import threading
 import time
 import warnings
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from torch import Tensor
 
 from monge.config import TrainingConfig
 from monge.data.batches import Batches
+from monge.divergences import MomentMatching
+from monge.draws import seed_of
 from monge.errors import FailedRun, Interrupted
 from monge.files import write_whole
-from monge.models import AutoEncoder
+from monge.models import WAE, AutoEncoder, CodesAlone
 from monge.training import checkpoint
 from monge.training.distributed import world
 from monge.training.progress import Display
@@ -64,6 +67,14 @@ def fetch(trainer: Trainer, samples: Tensor, batches: Batches) -> list[Tensor]:
     return [samples[index[rank::count].to(samples.device)] for index in indices]
 
 
+def decay(config: TrainingConfig, epoch: int, share: float) -> float:
+    """What rates are multiplied by in an epoch, with a `share` of all steps done."""
+    if config.schedule == "smooth":
+        return 0.01**share
+    drops = ((30, 2), (50, 5), (100, 10)) if config.schedule == "drops" else ()
+    return 1 / math.prod(divisor for first, divisor in drops if epoch >= first)
+
+
 def run(
     trainer: Trainer,
     samples: Tensor,
@@ -91,8 +102,12 @@ def run(
         (folder / "metrics.jsonl").open("a") as metrics,
         Display(start, steps, batches.per_epoch, quiet) as display,
     ):
+        if trainer.position == 0 and config.pretrain:
+            pretrain(trainer, samples, metrics, signals, began)
         while trainer.position < steps:
-            terms = trainer.step(fetch(trainer, samples, batches))
+            step = trainer.position
+            rates = decay(config, step // batches.per_epoch, step / steps)
+            terms = trainer.step(fetch(trainer, samples, batches), rates)
             step, now = trainer.position, time.monotonic()
             if step % config.log_every == 0 or step == steps:
                 values = {name: float(term) for name, term in terms.items()}
@@ -110,6 +125,40 @@ def run(
                 saved = time.monotonic()
             if signals.received and step < steps:
                 raise Interrupted(signals.received, f"saved step {step} of {steps} in {folder}")
+
+
+def pretrain(
+    trainer: Trainer, samples: Tensor, metrics: TextIO, signals: Signals, began: float
+) -> None:
+    """The stage before step 0 in which the encoder alone matches two moments of the prior.
+
+    Its rows have a `stage` and stand at step 0. A run that is stopped within it starts again.
+    """
+    config, model = trainer.config, trainer.model
+    assert isinstance(model, WAE)
+    size = min(config.pretrain_batch, len(samples))
+    batches = Batches(len(samples), size, seed_of(trainer.seed, "pretraining"))
+    stage = Trainer(
+        CodesAlone(model, MomentMatching()), config, seed=batches.seed, device=trainer.device
+    )
+    rank, count = world()
+    while stage.position < config.pretrain:
+        index = batches.outer(stage.position)[rank::count].to(samples.device)
+        loss = float(stage.step([samples[index]])["divergence"])
+        row = {
+            "step": 0,
+            "epoch": 0.0,
+            "seconds": round(time.monotonic() - began, 3),
+            "stage": "pretraining",
+            "stage_step": stage.position,
+            "moments": loss,
+        }
+        metrics.write(json.dumps(row) + "\n")
+        metrics.flush()
+        if signals.received:
+            raise Interrupted(signals.received, "stopped while pretraining, which starts again")
+        if loss < 0.1:
+            break
 
 
 def save(trainer: Trainer, folder: Path, seconds: float) -> None:
@@ -145,7 +194,7 @@ def resume(trainer: Trainer, folder: Path) -> float:
     checkpoint.discard_newer(folder / "checkpoints", step)
     metrics = folder / "metrics.jsonl"
     if metrics.exists():
-        kept = [row for row in read_metrics(folder) if row["step"] <= step]
+        kept = [row for row in read_metrics(folder) if found and row["step"] <= step]
         write_whole(metrics, "".join(json.dumps(row) + "\n" for row in kept))
     return seconds
 

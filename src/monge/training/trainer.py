@@ -55,7 +55,12 @@ class Trainer:
     """
 
     def __init__(
-        self, model: Model, config: TrainingConfig | None = None, *, seed: int = 0, device="cpu"
+        self,
+        model: Model,
+        config: TrainingConfig | None = None,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
     ):
         self.model, self.config, self.seed = model, config or TrainingConfig(), seed
         self.device = torch.device(device)
@@ -78,12 +83,13 @@ class Trainer:
             return torch.optim.RMSprop(trained, lr)
         return torch.optim.Adam(trained, lr, betas=self.config.betas, fused=True)
 
-    def step(self, batches: Sequence[Tensor]) -> dict[str, Tensor]:
+    def step(self, batches: Sequence[Tensor], decay: float = 1.0) -> dict[str, Tensor]:
         """One outer step, after its inner steps.
 
         Arguments:
             batches: the inner batches, in order, and last the outer batch. With a learned
                 divergence and the outer batch alone, its pair serves one inner step too.
+            decay: what all learning rates are multiplied by in this step.
 
         Returns:
             The terms of the step, without graph: the model's own, `divergence` (unweighted),
@@ -93,6 +99,9 @@ class Trainer:
             FailedRun: for a term that is not finite, before it reaches the weights.
         """
         *inner, outer = batches
+        for kind, optimiser in self._optimisers().items():
+            rate = self.config.lr if kind == "outer" else self.config.inner_lr
+            optimiser.param_groups[0]["lr"] = decay * rate
         logged: dict[str, Tensor] = {}
         for i, batch in enumerate(inner):
             draws = self._draws(batch, f"{self.position} inner {i}")

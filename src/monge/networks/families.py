@@ -1,0 +1,96 @@
+"""Which networks a model is made of: for tables, for images, and as published.
+
+A family makes an encoder, a decoder, and the two parts of a critic of data, for samples of one
+shape.
+"""
+
+import abc
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from monge.config import NetworkConfig
+from monge.networks.conv import conv_critic, conv_decoder, conv_encoder, conv_features
+from monge.networks.mlp import Standardise, Unstandardise, mlp
+from monge.networks.paper import paper_critic, paper_decoder, paper_encoder, published
+
+
+class Family(abc.ABC):
+    """Builders of networks for samples of a shape (*)."""
+
+    def __init__(self, shape: Sequence[int], sizes: NetworkConfig):
+        self.shape, self.sizes = tuple(shape), sizes
+
+    @abc.abstractmethod
+    def encoder(self, outputs: int) -> nn.Module:
+        r"""(n, \*) → (n, outputs)."""
+
+    @abc.abstractmethod
+    def decoder(self, inputs: int) -> nn.Module:
+        r"""(n, inputs) → (n, \*)."""
+
+    @abc.abstractmethod
+    def features(self) -> tuple[nn.Module, nn.Module]:
+        r"""A critic of data in two parts: (n, \*) → (n, features) → (n, 1)."""
+
+    def critic(self, inputs: int) -> nn.Module:
+        """A critic of codes, (n, inputs) → (n, 1)."""
+        return mlp([inputs, *self.sizes.critic, 1])
+
+
+class Tables(Family):
+    """Multi-layer perceptrons between doors that standardise the columns of a table."""
+
+    def __init__(self, shape, sizes, moments: tuple[torch.Tensor, torch.Tensor]):
+        super().__init__(shape, sizes)
+        self.moments = moments
+
+    def encoder(self, outputs: int) -> nn.Module:
+        body = mlp([self.shape[0], *self.sizes.hidden, outputs])
+        return nn.Sequential(Standardise(*self.moments), body)
+
+    def decoder(self, inputs: int) -> nn.Module:
+        body = mlp([inputs, *reversed(self.sizes.hidden), self.shape[0]])
+        return nn.Sequential(body, Unstandardise(*self.moments))
+
+    def features(self) -> tuple[nn.Module, nn.Module]:
+        hidden = self.sizes.hidden
+        body = nn.Sequential(mlp([self.shape[0], *hidden]), nn.ReLU())
+        return body, nn.Linear(hidden[-1], 1)
+
+
+class Images(Family):
+    """Small convolutional networks for images of any size."""
+
+    def encoder(self, outputs: int) -> nn.Module:
+        return conv_encoder(self.shape, outputs, self.sizes.filters)
+
+    def decoder(self, inputs: int) -> nn.Module:
+        return conv_decoder(self.shape, inputs, self.sizes.filters)
+
+    def features(self) -> tuple[nn.Module, nn.Module]:
+        filters = self.sizes.filters
+        return conv_critic(self.shape, filters), nn.Linear(conv_features(self.shape, filters), 1)
+
+
+class Published(Family):
+    """The networks of the WAE paper; a critic of data has the filters of the encoder, with layer
+    normalisation."""
+
+    def __init__(self, shape, sizes):
+        super().__init__(shape, sizes)
+        self.filters = published(shape).down
+
+    def encoder(self, outputs: int) -> nn.Module:
+        return paper_encoder(self.shape, outputs)
+
+    def decoder(self, inputs: int) -> nn.Module:
+        return paper_decoder(self.shape, inputs)
+
+    def features(self) -> tuple[nn.Module, nn.Module]:
+        body = conv_critic(self.shape, self.filters, norm=lambda count: nn.GroupNorm(1, count))
+        return body, nn.Linear(conv_features(self.shape, self.filters), 1)
+
+    def critic(self, inputs: int) -> nn.Module:
+        return paper_critic(inputs, self.sizes.critic)
