@@ -89,7 +89,10 @@ def test_sample_reconstruct_interpolate(monge_, trained, tmp_path):
     shapes = {
         ("sample", "-n", 7): (7, 1, 8, 8),
         ("reconstruct", "-n", 5): (5, 1, 8, 8),
+        ("sample", "-n", 7, "--sampler", "mixture"): (7, 1, 8, 8),
         ("interpolate", "-n", 3, "--frames", 4): (12, 1, 8, 8),
+        ("interpolate", "-n", 3, "--frames", 4, "--path", "spherical"): (12, 1, 8, 8),
+        ("traverse", "--index", 2, "--frames", 5): (15, 1, 8, 8),
     }
     for (verb, *options), shape in shapes.items():
         for suffix in (".npy", ".png"):
@@ -132,13 +135,14 @@ def test_the_report_is_one_page_that_needs_nothing_else(trained):
         "reconstructions",
         "samples",
         "interpolations",
+        "traversals",
         "latent map",
         "neighbours",
     ):
         assert f"<h2>{part}</h2>" in page
     assert 'src="http' not in page
     assert "href" not in page
-    assert page.count("data:image/png;base64,") == 6
+    assert page.count("data:image/png;base64,") == 7
 
 
 def test_lists(monge_):

@@ -141,6 +141,8 @@ class Sample:
     """How many."""
     seed: int = 0
     """The first n draws of a seed are the same for every n."""
+    sampler: Literal["prior", "mixture"] = "prior"
+    """Draw codes from the prior, or from a Gaussian mixture fitted to the training codes."""
 
     def run(self) -> None:
         _check_out(self.out)
@@ -149,7 +151,8 @@ class Sample:
         from monge.runs import Run
 
         run = Run(self.path)
-        drawn = run.model.sample(self.n, generator(self.seed, "sample"))
+        prior = run.mixture() if self.sampler == "mixture" else None
+        drawn = run.model.sample(self.n, generator(self.seed, "sample"), prior)
         _save(self.out, drawn, lambda: pictures.samples(drawn))
 
 
@@ -179,7 +182,7 @@ class Reconstruct:
 
 @dataclass(frozen=True)
 class Interpolate:
-    """Decode straight lines between the codes of test samples."""
+    """Decode lines between the codes of test samples."""
 
     path: Annotated[Positional[Path], arg(name="run")]
     """A run directory."""
@@ -191,6 +194,8 @@ class Interpolate:
     """How many lines."""
     frames: int = 10
     """Frames a line, both ends included."""
+    path_: Annotated[Literal["linear", "spherical"], arg(name="path")] = "linear"
+    """Straight lines, or great circles whose radius goes from one code's to the other's."""
 
     def run(self) -> None:
         _check_out(self.out)
@@ -198,10 +203,45 @@ class Interpolate:
             raise ValueError(
                 f"`n` must be at least 1 and `frames` at least 2, got {self.n} and {self.frames}"
             )
+        from torch import lerp
+
         from monge import pictures, report
+        from monge.models import spherical
 
         model, x = _test_samples(self.path, self.data, 2 * self.n)
-        frames = report.paired(model, x, self.frames)
+        path = spherical if self.path_ == "spherical" else lerp
+        frames = report.paired(model, x, self.frames, path)
+        _save(self.out, frames, lambda: pictures.interpolations(frames, self.frames))
+
+
+@dataclass(frozen=True)
+class Traverse:
+    """Decode the code of one test sample with each coordinate in turn moved along the prior."""
+
+    path: Annotated[Positional[Path], arg(name="run")]
+    """A run directory."""
+    out: Path
+    """.png: a row a coordinate; .npy: the frames, (coordinates · frames, …)."""
+    data: Text = None
+    """Other data of the same shape, by name or path; the run's own by default."""
+    index: int = 0
+    """Which sample of the test part."""
+    frames: int = 10
+    """Levels a coordinate."""
+
+    def run(self) -> None:
+        _check_out(self.out)
+        if self.index < 0 or self.frames < 2:
+            raise ValueError(
+                f"`index` must be at least 0 and `frames` at least 2, got {self.index} and "
+                f"{self.frames}"
+            )
+        from monge import pictures, report
+
+        model, test = _test_part(self.path, self.data)
+        if self.index >= len(test):
+            raise ValueError(f"`index` {self.index} is beyond the {len(test)} test samples")
+        frames = report.traversed(model, test[self.index : self.index + 1], self.frames)
         _save(self.out, frames, lambda: pictures.interpolations(frames, self.frames))
 
 
@@ -404,34 +444,41 @@ def _sample(path: Path):
     return torch.from_numpy(samples.astype("float64")).flatten(1) / scale
 
 
-def _test_samples(path: Path, data: str | None, n: int):
-    """The model of a run and n test samples of its data, or of other data of the same shape."""
-    from monge.data import as_floats, load
+def _test_part(path: Path, data: str | None):
+    """The auto-encoder of a run and the test part of its data, or of others of the same shape."""
+    from monge.data import load
     from monge.models import AutoEncoder
-    from monge.pictures import apart
     from monge.runs import Run
 
-    if n < 1:
-        raise ValueError(f"`n` must be at least 1, got {n}")
     run = Run(path)
     if not isinstance(run.model, AutoEncoder):
         raise ValueError(f"`run` {str(path)!r} ({run.config.recipe}) has no encoder")
     if data is None:
-        source = run.source
-    else:
-        source = load(dataclasses.replace(run.config.data, name=data))
-        if source.shape != run.config.shape:
-            raise ValueError(
-                f"`data` {data!r} has samples of shape {source.shape}, the run needs "
-                f"{run.config.shape}"
-            )
-    if n > len(source.test):
-        print(f"the test part has {len(source.test)} samples: using them all")
-    return run.model, as_floats(source.test[apart(n, len(source.test))])
+        return run.model, run.source.test
+    source = load(dataclasses.replace(run.config.data, name=data))
+    if source.shape != run.config.shape:
+        raise ValueError(
+            f"`data` {data!r} has samples of shape {source.shape}, the run needs "
+            f"{run.config.shape}"
+        )
+    return run.model, source.test
+
+
+def _test_samples(path: Path, data: str | None, n: int):
+    """The model of a run and n test samples, spread over the test part."""
+    from monge.data import as_floats
+    from monge.pictures import apart
+
+    if n < 1:
+        raise ValueError(f"`n` must be at least 1, got {n}")
+    model, test = _test_part(path, data)
+    if n > len(test):
+        print(f"the test part has {len(test)} samples: using them all")
+    return model, as_floats(test[apart(n, len(test))])
 
 
 Verb = Union[  # noqa: UP007
-    Train, Sample, Reconstruct, Interpolate, Compare, Recipes, Data, Distance
+    Train, Sample, Reconstruct, Interpolate, Traverse, Compare, Recipes, Data, Distance
 ]
 
 

@@ -106,7 +106,7 @@ class Mixture(Prior):
         if failed.any():
             raise ValueError("`covariances` must be symmetric positive definite: add to diagonals")
         self.register_buffer("means", means.float())
-        self.register_buffer("factors", factors.float())
+        self.register_buffer("factors", factors.float().contiguous())
         self.register_buffer("weights", checked("weights", weights.float(), k))
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:

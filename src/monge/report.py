@@ -5,6 +5,7 @@ import dataclasses
 import importlib.resources
 import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,11 +31,14 @@ CAPTIONS = {
     "reconstructions": "Test samples, each beside its reconstruction on the right.",
     "samples": "Random samples: prior draws, decoded.",
     "interpolations": "Straight lines between the codes of two test samples, decoded.",
+    "traversals": "One test sample whose code is moved, a row a coordinate, over two standard "
+    "deviations of the prior to either side.",
     "latent_map": "Codes of test samples over draws of the prior, in the plane of the codes' "
     "first two principal directions. Where the clouds agree, Q_Z is close to P_Z.",
     "neighbours": "Random samples (above) and the training images nearest to them (below).",
 }
 MOST_CODES = 2000
+MOST_TRAVERSED = 16
 
 
 def measure(run: Run) -> dict[str, float]:
@@ -74,10 +78,18 @@ def _errors(run: Run, model: AutoEncoder) -> dict[str, float]:
     }
 
 
-def paired(model: AutoEncoder, x: Tensor, count: int) -> Tensor:
+def paired(model: AutoEncoder, x: Tensor, count: int, path=torch.lerp) -> Tensor:
     """The lines between successive samples of x, an odd last one left out."""
     with evaluating(model):
-        return model.interpolate(x[0 : len(x) // 2 * 2 : 2], x[1::2], count)
+        return model.interpolate(x[0 : len(x) // 2 * 2 : 2], x[1::2], count, path)
+
+
+def traversed(model: AutoEncoder, x: Tensor, count: int) -> Tensor:
+    """The code of each x with every coordinate moved over two deviations of the prior."""
+    deviation = math.sqrt(model.prior.spread / (2 * model.prior.dim))
+    with evaluating(model):
+        codes = model.encode(as_floats(x)).mean
+        return model.traverse(codes, deviation * torch.linspace(-2, 2, count))
 
 
 def draw_all(run: Run) -> dict[str, Image.Image]:
@@ -98,6 +110,8 @@ def draw_all(run: Run) -> dict[str, Image.Image]:
         prior = model.prior.sample(len(codes), generator(seed, "map"))
         labels = None if source.test_labels is None else source.test_labels[: len(codes)]
         made["reconstructions"] = pictures.reconstructions(x, y)
+        if source.kind == "image" and model.prior.dim <= MOST_TRAVERSED:
+            made["traversals"] = pictures.interpolations(traversed(model, test[:1], 10), 10)
         made["interpolations"] = pictures.interpolations(paired(model, x[:16], 10), 10)
         made["latent_map"] = pictures.latent_map(codes, prior, labels)
     if source.kind == "image":

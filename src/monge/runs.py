@@ -5,12 +5,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as save_tensors
+
 import monge
 from monge.config import Config
 from monge.data import Source
 from monge.data import load as load_data
-from monge.models import Model
+from monge.files import write_whole
+from monge.models import AutoEncoder, Model
+from monge.priors import Mixture
 from monge.recipes import build
+from monge.samplers import draw_codes, fit_mixture
 from monge.training import checkpoint
 from monge.training.loop import read_metrics
 
@@ -47,6 +54,40 @@ class Run:
     def model(self) -> Model:
         """The trained model in evaluation mode, from the newest checkpoint that verifies."""
         return load(self.path)
+
+    def mixture(self, components: int = 10) -> Mixture:
+        """A Gaussian mixture fitted to the codes of the training part, kept beside the run.
+
+        It is fitted again when the run has been trained further. Of more than 20,000 training
+        samples, so many that lie evenly apart are used.
+
+        Raises:
+            ValueError: for a generator, which has no codes, or a damaged file.
+        """
+        model = self.model
+        if not isinstance(model, AutoEncoder):
+            raise ValueError(
+                f"`sampler` mixture is fitted to codes, and {self.config.recipe} has no encoder: "
+                "use prior"
+            )
+        file = self.path / "sampler-mixture.safetensors"
+        checkpoints = checkpoint.newest_first(self.path / "checkpoints")
+        made_for = {"checkpoint": checkpoints[0].name, "components": str(components)}
+        if file.exists():
+            try:
+                with safe_open(file, "pt") as stored:
+                    if stored.metadata() == made_for:
+                        factors = stored.get_tensor("factors")
+                        covariances = factors @ factors.mT
+                        means, weights = map(stored.get_tensor, ("means", "weights"))
+                        return Mixture(means, covariances, weights)
+            except SafetensorError as error:
+                raise ValueError(f"{str(file)!r} is damaged: {error}: remove it") from None
+        train = self.source.train
+        x = train[torch.linspace(0, len(train) - 1, min(20_000, len(train))).long()]
+        found = fit_mixture(draw_codes(model, x, self.config.seed), components, self.config.seed)
+        write_whole(file, save_tensors(dict(found.state_dict()), made_for))
+        return found
 
     @functools.cached_property
     def source(self) -> Source:

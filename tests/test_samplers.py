@@ -1,0 +1,70 @@
+"""Mixtures fitted to codes: against the law they were drawn from, stored, and fitted again."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import monge
+from monge.config import Config, NetworkConfig
+from monge.draws import generator
+from monge.priors import Mixture
+from monge.samplers import draw_codes, fit_mixture
+
+
+def test_a_fitted_mixture_is_the_law_of_its_codes():
+    means = torch.tensor([[4.0, 0.0, 0.0], [-4.0, 0.0, 1.0]])
+    covariances = torch.stack([torch.eye(3), torch.diag(torch.tensor([0.25, 1.0, 4.0]))])
+    law = Mixture(means, covariances, torch.tensor([0.3, 0.7]))
+    found = fit_mixture(law.sample(20_000, generator(0)), 2)
+    order = found.weights.argsort()
+    torch.testing.assert_close(found.weights[order], law.weights, atol=0.02, rtol=0)
+    torch.testing.assert_close(found.means[order], means, atol=0.1, rtol=0)
+    ours = found.factors[order] @ found.factors[order].mT
+    torch.testing.assert_close(ours, covariances, atol=0.15, rtol=0)
+    z = law.sample(5000, generator(1))
+    assert (law.log_prob(z) - found.log_prob(z)).mean().abs() < 0.01
+
+
+@pytest.mark.parametrize("components", [0, 21])
+def test_more_components_than_codes_are_refused(components):
+    with pytest.raises(ValueError, match="`components` must be from 1 to the 20 codes"):
+        fit_mixture(torch.randn(20, 2), components)
+
+
+def small(recipe: str, steps: int) -> Config:
+    config, network = Config.of(recipe), NetworkConfig(filters=(4, 8))
+    training = dataclasses.replace(config.training, batch=300, steps=steps)
+    return dataclasses.replace(config, latent=3, network=network, training=training)
+
+
+def test_the_sampler_of_a_run_is_kept_until_the_run_goes_on(tmp_path):
+    out = tmp_path / "run"
+    run = monge.fit("wae-mmd", "digits", small("wae-mmd", 3), out, quiet=True)
+    first, kept = run.mixture(), out / "sampler-mixture.safetensors"
+    made = kept.stat().st_mtime_ns
+    again = monge.runs.Run(out).mixture()
+    assert kept.stat().st_mtime_ns == made
+    torch.testing.assert_close(again.state_dict(), first.state_dict())
+    codes = draw_codes(run.model, run.source.train)
+    assert first.log_prob(codes).mean() > run.model.prior.log_prob(codes).mean()
+
+    more = monge.fit("wae-mmd", "digits", small("wae-mmd", 6), out, resume=True, quiet=True)
+    assert not torch.equal(more.mixture().means, first.means)
+    assert kept.stat().st_mtime_ns != made
+    kept.write_bytes(b"not tensors")
+    with pytest.raises(ValueError, match="is damaged"):
+        more.mixture()
+
+
+def test_a_generator_has_no_codes_to_fit(tmp_path):
+    run = monge.fit("swg", "digits", small("swg", 1), tmp_path / "run", quiet=True)
+    with pytest.raises(ValueError, match="`sampler` mixture is fitted to codes, and swg has no"):
+        run.mixture()
+
+
+def test_draws_of_codes_have_a_seed():
+    run_model = monge.recipes.build(small("vae", 1).settled("image", (1, 8, 8), 100))
+    x = torch.rand(10, 1, 8, 8)
+    assert torch.equal(draw_codes(run_model, x, 1), draw_codes(run_model, x, 1))
+    assert not torch.equal(draw_codes(run_model, x, 1), draw_codes(run_model, x, 2))
