@@ -14,8 +14,8 @@ test: .venv/ready
 	.venv/bin/python -m pytest
 
 lint: .venv/ready
-	.venv/bin/ruff check src tests benchmarks
-	.venv/bin/ruff format --check src tests benchmarks
+	.venv/bin/ruff check src tests benchmarks examples
+	.venv/bin/ruff format --check src tests benchmarks examples
 	.venv/bin/pyright
 
 clean:

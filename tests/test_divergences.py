@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from zoo import DIVERGENCES, pair
+from zoo import DIM, DIVERGENCES, pair
 
+from monge import divergences
 from monge.divergences import MMD, SlicedWasserstein
 from monge.draws import stream
 from monge.kernels import IMQ, RBF, multiscale_imq
@@ -216,3 +217,21 @@ def test_sliced_draws_fresh_directions_from_the_global_generator():
     third = divergence(x, y)
     torch.manual_seed(5)
     assert divergence(x, y) == third
+
+
+def test_many_directions_are_drawn_in_parts_of_one_mean(monkeypatch):
+    """The mean over all directions, each part weighed by how many it has."""
+    x, y = pair()
+    made = []
+
+    def drawn(count, dim):
+        made.append(torch.nn.functional.normalize(torch.randn(count, dim), dim=1))
+        return made[-1]
+
+    monkeypatch.setattr(divergences, "DRAWN", 7 * DIM)
+    monkeypatch.setattr(divergences, "uniform_directions", drawn)
+    value = SlicedWasserstein(16)(x, y)
+    assert [len(theta) for theta in made] == [7, 7, 2]
+    theta = torch.cat(made).double()
+    expected = ((x @ theta.T).sort(0).values - (y @ theta.T).sort(0).values).square().mean()
+    torch.testing.assert_close(value, expected)

@@ -11,12 +11,15 @@ import abc
 import torch
 from torch import Tensor, nn
 
-from monge.checks import order, positive, sample_pair
+from monge.checks import dimension, order, positive, sample_pair
 from monge.kernels import Energy, Kernel, pair_sum
 from monge.transport.entropic import sinkhorn_divergence
 from monge.transport.exact import wasserstein
 from monge.transport.sliced import generalized_power, sliced_power, uniform_directions
 from monge.transport.slicers import Slicer
+
+DRAWN = 2**20
+"""Numbers that are drawn at a time for random directions."""
 
 
 class Divergence(nn.Module, abc.ABC):
@@ -77,12 +80,18 @@ class SlicedWasserstein(Divergence):
 
     def __init__(self, directions: int = 128, p: float = 2):
         super().__init__()
-        self.directions, self.p = directions, order(p)
+        self.directions, self.p = dimension("directions", directions), order(p)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = sample_pair(x, y)
-        theta = uniform_directions(self.directions, x.shape[1]).to(x)
-        return sliced_power(x, y, theta, p=self.p)
+        total, dim = x.new_zeros(()), x.shape[1]
+        # a few megabytes at a time stay in cache
+        most = max(1, DRAWN // dim)
+        for first in range(0, self.directions, most):
+            count = min(most, self.directions - first)
+            theta = uniform_directions(count, dim).to(x)
+            total = total + count * sliced_power(x, y, theta, p=self.p)
+        return total / self.directions
 
 
 class GeneralizedSlicedWasserstein(Divergence):

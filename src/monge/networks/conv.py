@@ -57,18 +57,19 @@ def conv_decoder(shape: Sequence[int], inputs: int, filters: Sequence[int]) -> n
 def conv_critic(
     shape: Sequence[int],
     filters: Sequence[int],
-    norm: Callable[[int], nn.Module] = lambda count: nn.Identity(),
+    norm: Callable[[int], nn.Module] | None = None,
 ) -> nn.Sequential:
     """(n, c, h, w) → (n, features): the encoder's blocks without batch normalisation.
 
     A critic under a gradient penalty must see each sample by itself, and a clipped one would
-    have its normalisation clipped too. `norm` makes another normalisation of so many filters.
+    have its normalisation clipped too. `norm` makes another one, of so many filters.
     """
     channels, height, width = shape
     _sides(min(height, width), len(filters))
     layers: list[nn.Module] = []
     for inputs, count in zip([channels, *filters], filters):
-        layers += [nn.Conv2d(inputs, count, 4, 2, 1), norm(count), nn.LeakyReLU(0.2)]
+        middle = [] if norm is None else [norm(count)]
+        layers += [nn.Conv2d(inputs, count, 4, 2, 1), *middle, nn.LeakyReLU(0.2)]
     return nn.Sequential(*layers, nn.Flatten())
 
 

@@ -1,0 +1,5 @@
+"""Measures of what a model makes."""
+
+from monge.evaluation.sharpness import sharpness
+
+__all__ = ["sharpness"]
