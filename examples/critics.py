@@ -6,6 +6,7 @@ python examples/critics.py
 import torch
 from common import save, trained
 from matplotlib.figure import Figure
+from toys import OWN
 
 from monge.adversarial import critic_values
 from monge.draws import generator
@@ -23,7 +24,7 @@ def main() -> None:
     figure = Figure(figsize=(12, 6.4))
     cases = {"wgan": "clipping at 0.01", "wgan-gp": "gradient penalty"}
     for row, (recipe, title) in zip(figure.subplots(2, 3), cases.items()):
-        run = trained(recipe, "swiss-roll", f"swiss-roll-{recipe}", training__steps=6000)
+        run = trained(recipe, "swiss-roll", f"swiss-roll-{recipe}", **OWN[recipe])
         critic, door = run.model.divergence.critic, run.model.door
         weights = torch.cat([p.detach().flatten() for p in critic.parameters()])
         real = door(run.source.test[:2000])

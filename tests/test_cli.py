@@ -105,6 +105,19 @@ def test_sample_reconstruct_interpolate(monge_, trained, tmp_path):
         Image.open(out).verify()
 
 
+def test_evaluate_prints_every_figure_with_its_floor(monge_, trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("MONGE_CACHE", str(tmp_path))
+    code, text, err = monge_("evaluate", trained, "-n", 100)
+    assert (code, err) == (0, "")
+    assert "| LeNet-FD |" in text
+    assert "n test 100" in text
+    page = (trained / "report.html").read_text()
+    assert "<h2>Evaluation</h2>" in page
+    assert "features: LeNet" in page
+    assert monge_("evaluate", trained, "--n", 3)[0] == 2
+    assert "using them all" in monge_("evaluate", trained)[1]
+
+
 def test_a_seed_gives_the_same_first_samples_for_every_n(monge_, trained, tmp_path):
     for n in (3, 9):
         monge_("sample", trained, "-n", n, "--seed", 5, "--out", tmp_path / f"{n}.npy")

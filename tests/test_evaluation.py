@@ -1,5 +1,8 @@
 """Measures of images and of features, against SciPy, by hand, and on known laws."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,11 @@ from scipy.linalg import sqrtm
 from scipy.signal import convolve2d
 from scipy.spatial.distance import cdist
 
+import monge
+from monge.config import NetworkConfig, TrainingConfig
 from monge.evaluation import (
     Moments,
+    extractors,
     frechet_distance,
     frechet_extrapolated,
     kernel_distance,
@@ -17,7 +23,9 @@ from monge.evaluation import (
     neighbours,
     precision_recall_density_coverage,
     sharpness,
+    table,
 )
+from monge.evaluation.table import evaluate
 from monge.transport import gaussian_wasserstein
 
 
@@ -194,3 +202,79 @@ def test_memorisation_finds_a_model_that_repeats_its_data():
 def test_features_without_a_figure_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.randn(20, 3))
+
+
+# A run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short run on digits, with a cache of its own."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    config = monge.Config(
+        network=NetworkConfig(filters=(8, 16)), training=TrainingConfig(steps=60)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MONGE_CACHE", str(folder / "cache"))
+        yield monge.fit("wae-mmd", "digits", config, folder / "run", quiet=True)
+
+
+def test_every_figure_has_its_floor_its_size_and_its_protocol(run):
+    result = evaluate(run, n=200, seeds=2)
+    protocol, figures = result["protocol"], result["figures"]
+    assert (protocol["n samples"], protocol["n test"], protocol["n floor"]) == (200, 200, 200)
+    assert (protocol["sampler"], protocol["seeds"], protocol["features"]) == ("prior", 2, "LeNet")
+    assert protocol["features accuracy"] > 0.9
+    assert len(protocol["features sha256"]) == 64
+    for name in ("LeNet-FD", "KD", "precision", "1-NN accuracy", "pixel SW", "sharpness"):
+        assert set(figures[name]) == {"value", "deviation", "floor"}
+    assert figures["LeNet-FD"]["value"] > figures["LeNet-FD"]["floor"] > 0
+    assert figures["LeNet-FD"]["deviation"] > 0
+    assert figures["near training"]["floor"] == 0.01
+    assert not any("FID" in name for name in figures)
+    assert json.loads((run.path / "evaluation.json").read_text()) == result
+    assert monge.runs.Run(run.path).evaluation() == result
+    again = evaluate(run, n=200, seeds=2)
+    assert again == result
+
+
+def test_the_classifier_is_trained_once_and_kept_by_data_and_recipe(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(extractors, "STEPS", 30)
+    first, _ = extractors.classifier(run.source, tmp_path)
+    (kept,) = tmp_path.iterdir()
+    made = kept.stat().st_mtime_ns
+    again, _ = extractors.classifier(run.source, tmp_path)
+    assert again.sha256 == first.sha256
+    assert kept.stat().st_mtime_ns == made
+    kept.write_bytes(b"damaged")
+    assert extractors.classifier(run.source, tmp_path)[0].sha256 == first.sha256
+    other = dataclasses.replace(run.source, train=run.source.train.flip(0))
+    extractors.classifier(other, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_images_without_labels_are_compared_by_a_fixed_random_network(run):
+    source = dataclasses.replace(run.source, train_labels=None, test_labels=None)
+    measure = table.Images(source, source.test)
+    assert measure.protocol()["features"] == "random network"
+    same, other = (extractors.random_network(source.shape).sha256 for _ in range(2))
+    assert same == other == measure.protocol()["features sha256"]
+    figures = measure(source.train[: len(source.test)])
+    assert "random network FD" in figures
+    assert "classes JS" not in figures
+
+
+def test_vectors_are_measured_in_standard_units(tmp_path):
+    config = monge.Config(training=TrainingConfig(steps=20))
+    run = monge.fit("swae", "rings", config, tmp_path / "run", quiet=True)
+    figures = evaluate(run, n=300, sampler="mixture")["figures"]
+    assert figures["W2 exact"]["value"] > figures["W2 exact"]["floor"] > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"n": 5}, "`n` must be"), ({"seeds": 0}, "`seeds`"), ({"sampler": "post"}, "`sampler`")],
+)
+def test_bad_settings_of_an_evaluation_are_refused(run, settings, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(run, **settings)

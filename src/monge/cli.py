@@ -246,6 +246,34 @@ class Traverse:
 
 
 @dataclass(frozen=True)
+class Evaluate:
+    """Measure a trained model: every figure with its floor, to evaluation.json and the report."""
+
+    path: Annotated[Positional[Path], arg(name="run")]
+    """A run directory."""
+    n: Number = 10_000
+    """How many samples, against as many of the test part; all of it where it is smaller."""
+    sampler: Literal["prior", "mixture"] = "prior"
+    """Draw codes from the prior, or from a Gaussian mixture fitted to the training codes."""
+    seeds: int = 1
+    """Draws of samples: figures are their means, with standard deviations."""
+
+    def run(self) -> None:
+        from monge import report
+        from monge.evaluation.table import evaluate, lines
+        from monge.runs import Run
+
+        run = Run(self.path)
+        result = evaluate(run, self.n, self.sampler, self.seeds)
+        protocol = result["protocol"]
+        if protocol["n test"] < self.n:
+            print(f"the test part has {protocol['n test']} samples: using them all")
+        print("\n".join(lines(result)))
+        print("  ".join(f"{name} {value}" for name, value in protocol.items()))
+        print(f"report: {report.write(run)}")
+
+
+@dataclass(frozen=True)
 class Compare:
     """Put trained models side by side: one figure and one table."""
 
@@ -478,7 +506,7 @@ def _test_samples(path: Path, data: str | None, n: int):
 
 
 Verb = Union[  # noqa: UP007
-    Train, Sample, Reconstruct, Interpolate, Traverse, Compare, Recipes, Data, Distance
+    Train, Sample, Reconstruct, Interpolate, Traverse, Evaluate, Compare, Recipes, Data, Distance
 ]
 
 

@@ -18,9 +18,10 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "swg": {"directions": 1000},
     "swgan": {"training.lr": 2e-4, "training.inner_lr": 2e-4},
-    "max-swg": {"training.inner_lr": 1e-2},
-    "max-swae": {"training.inner_lr": 1e-2},
-    "max-gswae": {"training.inner_lr": 1e-2},
+    # a slice that turns slowly is behind the model: MMD² of MNIST codes 0.25 at (1e-2, 1 step)
+    "max-swg": {"training.inner_lr": 0.1, "training.inner_steps": 5},
+    "max-swae": {"training.inner_lr": 0.1, "training.inner_steps": 5},
+    "max-gswae": {"training.inner_lr": 0.1},
 }  # fmt: skip
 
 # λ = relative · √d for data of d elements, in units of c = Σ squared error on [0, 1].

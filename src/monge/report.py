@@ -145,6 +145,7 @@ def write(run: Run) -> Path:
         data=f"{run.source.name}: {len(run.source.train):,} training and "
         f"{len(run.source.test):,} test samples of shape {'×'.join(map(str, run.source.shape))}",
         numbers={name: f"{value:,.4g}" for name, value in measure(run).items()},
+        evaluation=run.evaluation(),
         pictures=shown,
         config=json.dumps(dataclasses.asdict(config), indent=2),
         checkpoint=newest[0].name if newest else "none",

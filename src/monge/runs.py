@@ -55,6 +55,11 @@ class Run:
         """The trained model in evaluation mode, from the newest checkpoint that verifies."""
         return load(self.path)
 
+    def evaluation(self) -> dict[str, Any] | None:
+        """What `monge evaluate` last wrote, or None."""
+        file = self.path / "evaluation.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
     def mixture(self, components: int = 10) -> Mixture:
         """A Gaussian mixture fitted to the codes of the training part, kept beside the run.
 

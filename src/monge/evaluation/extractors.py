@@ -1,0 +1,131 @@
+"""Feature spaces in which images are compared, each with a name and a hash.
+
+`classifier` is a small network that is trained on the labelled data themselves and kept, by the
+sha256 of the data and of its recipe; `random_network` has fixed random weights, for data without
+labels. Distances in neither may be called FID, whose features are those of one Inception file.
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from monge.data import Batches, Source, as_floats
+from monge.draws import stream
+from monge.files import write_whole
+from monge.models import evaluating
+
+STEPS, BATCH, RATE, WIDTH = 1500, 128, 1e-3, 64
+RECIPE = f"conv5 16, conv5 32, linear {WIDTH}; Adam {RATE}, {STEPS} steps of batch {BATCH}; 1"
+
+
+class Extractor(NamedTuple):
+    """A network from images in [0, 1] to features, with what names it."""
+
+    name: str
+    sha256: str
+    """Of the weights."""
+    network: nn.Module
+    accuracy: float | None = None
+    """Of a classifier, on the test part."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        r"""Features (n, d) of images (n, c, h, w), as they are stored or in [0, 1]."""
+        with evaluating(self.network):
+            return torch.cat([self.network(as_floats(part)) for part in images.split(500)])
+
+
+def sha256_of(tensors: Sequence[Tensor]) -> str:
+    """The sha256 of tensors, shapes and types included."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().contiguous().cpu().numpy().data)
+    return digest.hexdigest()
+
+
+def weights_hash(network: nn.Module) -> str:
+    """The sha256 of a network's weights and buffers."""
+    return sha256_of(list(network.state_dict().values()))
+
+
+def cache_folder() -> Path:
+    """Where trained classifiers are kept: MONGE_CACHE, or ~/.cache/monge."""
+    return Path(os.environ.get("MONGE_CACHE", Path.home() / ".cache" / "monge"))
+
+
+def lenet(shape: Sequence[int]) -> nn.Sequential:
+    """Two convolutions, then 64 features: (n, c, h, w) → (n, 64)."""
+    channels, height, width = shape
+    area = (height // 4) * (width // 4)
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(32 * area, WIDTH), nn.ReLU(),
+    )  # fmt: skip
+
+
+def classifier(source: Source, cache: Path | None = None) -> tuple[Extractor, nn.Module]:
+    """The features of a classifier of the source's training part, and its last layer.
+
+    It is trained once, with fixed draws, and kept in `cache`.
+
+    Raises:
+        ValueError: for a source without labels, or one that holds no images.
+
+    Source of the architecture: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied
+    to document recognition", 1998.
+    """
+    labels = source.train_labels
+    if source.kind != "image" or labels is None or source.test_labels is None:
+        raise ValueError(f"`data` {source.name!r} must be labelled images for a classifier")
+    made_from = sha256_of([source.train, labels]) + RECIPE
+    key = hashlib.sha256(made_from.encode()).hexdigest()[:16]
+    file = (cache or cache_folder()) / f"lenet-{key}.safetensors"
+    with stream("classifier weights"):
+        network = lenet(source.shape)
+        head = nn.Linear(WIDTH, int(labels.max()) + 1)
+    whole = nn.Sequential(network, head)
+    with contextlib.suppress(OSError, SafetensorError, RuntimeError):
+        whole.load_state_dict(load_tensors(file.read_bytes()))
+        return _extractor(source, network, head), head
+    optimiser = torch.optim.Adam(whole.parameters(), RATE, fused=True)
+    batches = Batches(len(labels), min(BATCH, len(labels)), 0)
+    for step in range(STEPS):
+        index = batches.outer(step)
+        loss = F.cross_entropy(whole(as_floats(source.train[index])), labels[index])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, save_tensors({k: v.contiguous() for k, v in whole.state_dict().items()}))
+    return _extractor(source, network, head), head
+
+
+def _extractor(source: Source, network: nn.Module, head: nn.Module) -> Extractor:
+    found = Extractor("LeNet", weights_hash(network), network)
+    with torch.no_grad():
+        guessed = head(found(source.test)).argmax(1)
+    accuracy = float((guessed == source.test_labels).float().mean())
+    return found._replace(accuracy=accuracy)
+
+
+def random_network(shape: Sequence[int]) -> Extractor:
+    """Convolutions with fixed random weights, (n, c, h, w) → (n, 256): for data without labels."""
+    layers: list[nn.Module] = []
+    with stream("random network"):
+        for inputs, outputs in ((shape[0], 16), (16, 32), (32, 64)):
+            layer = nn.Conv2d(inputs, outputs, 3, 2, 1)
+            nn.init.kaiming_normal_(layer.weight, 0.2)
+            layers += [layer, nn.LeakyReLU(0.2)]
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    return Extractor("random network", weights_hash(network), network)
