@@ -18,9 +18,9 @@ from monge.config import override
 RESULTS = Path(__file__).with_suffix(".json")
 CASES = {
     "wae-mmd on mnist": ("wae-mmd", "mnist"),
-    "wae-gan on mnist": ("wae-gan", "mnist"),
     "wae-mmd on celeba": ("wae-mmd", "celeba"),
     "wae-gan on celeba": ("wae-gan", "celeba"),
+    "wae-gan on mnist": ("wae-gan", "mnist"),
 }
 
 

@@ -130,7 +130,7 @@ def main() -> None:
         text.append(head + "".join(lines))
         folder = ROOT / "docs" / "zoo"
         folder.mkdir(parents=True, exist_ok=True)
-        gallery(runs).save(folder / f"{data}.png", optimize=True)
+        gallery(runs).quantize(64).save(folder / f"{data}.png", optimize=True)
     FIGURES.write_text(json.dumps(found, indent=1) + "\n")
     page = ROOT / "docs" / "zoo.md"
     before, _, rest = page.read_text().partition("<!-- table -->\n")

@@ -1,9 +1,11 @@
 """What the examples share: a run trained once, and figures saved."""
 
+import io
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
 import monge
 from monge.config import override
@@ -44,5 +46,7 @@ def save(figure: Figure, name: str) -> None:
     figure.tight_layout()
     path = ROOT / "docs" / "gallery" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=90)
+    Image.open(content).convert("RGB").quantize(128).save(path, optimize=True)
     print(path)
