@@ -11,6 +11,7 @@ from PIL import Image
 import monge
 from monge import cli
 from monge.config import Config, NetworkConfig, TrainingConfig
+from monge.report import measure
 
 TINY = ["--set", "network.filters=4,8", "network.critic=16", "--latent", "3", "--batch", "300"]
 
@@ -138,7 +139,26 @@ def test_compare_makes_a_figure_and_a_table(monge_, trained, tmp_path):
     assert monge_("compare", trained, trained, "--out", out)[0] == 0
     Image.open(out / "compare.png").verify()
     assert "test reconstruction" in (out / "compare.md").read_text()
-    assert [row["steps"] for row in json.loads((out / "compare.json").read_text())] == [20, 20]
+    table = json.loads((out / "compare.json").read_text())
+    assert [row["figures"]["steps"]["value"] for row in table] == [20, 20]
+
+
+def test_compare_averages_runs_that_differ_in_their_seeds_alone(monge_, tmp_path):
+    paths = []
+    for name, options in {"a": ["--seed", 0], "b": ["--seed", 1], "c": ["--weight", 5]}.items():
+        paths.append(tmp_path / name)
+        assert monge_("train", "swae", "--steps", 3, "--out", paths[-1], *options, *TINY)[0] == 0
+    assert monge_("compare", *paths, "--out", tmp_path / "out")[0] == 0
+    both, alone = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert (both["runs"], alone["runs"]) == (["a", "b"], ["c"])
+    each = [measure(monge.runs.Run(path))["test reconstruction"] for path in paths]
+    found = both["figures"]["test reconstruction"]
+    assert found["value"] == pytest.approx(np.mean(each[:2]))
+    assert found["deviation"] == pytest.approx(np.std(each[:2], ddof=1))
+    assert alone["figures"]["test reconstruction"]["deviation"] is None
+    text = (tmp_path / "out" / "compare.md").read_text()
+    assert text.count("**") == 2
+    assert "±" in text
 
 
 def test_the_report_is_one_page_that_needs_nothing_else(trained):

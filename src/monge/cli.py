@@ -275,17 +275,18 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Compare:
-    """Put trained models side by side: one figure and one table."""
+    """Put trained models side by side: one figure and one table, runs that differ only in their
+    seeds together."""
 
     paths: Annotated[Positional[tuple[Path, ...]], arg(name="runs")]
-    """Run directories, a column each."""
+    """Run directories."""
     out: Path
     """The folder to write compare.png, compare.md and compare.json to."""
 
     def run(self) -> None:
         if not self.paths:
             raise ValueError("`runs` is empty: give at least one run directory")
-        from monge.report import compare
+        from monge.compare import compare
         from monge.runs import Run
 
         for file in compare([Run(path) for path in self.paths], self.out):

@@ -1,4 +1,4 @@
-"""The report of a run: one self-contained HTML page, and the comparison of several runs."""
+"""The report of a run: one self-contained HTML page."""
 
 import base64
 import dataclasses
@@ -6,12 +6,11 @@ import importlib.resources
 import io
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
 import monge
@@ -154,78 +153,3 @@ def write(run: Run) -> Path:
     )
     write_whole(run.report, text)
     return run.report
-
-
-def compare(runs: Sequence[Run], out: Path) -> list[Path]:
-    """One figure with a column a run, its rows test interpolations, test reconstructions and
-    random samples (the last alone where a run has no encoder), and a table of their numbers.
-
-    Raises:
-        ValueError: for runs whose samples differ in shape, or that hold no images.
-    """
-    first = runs[0].config
-    for run in runs:
-        if run.config.shape != first.shape or run.config.kind != "image":
-            raise ValueError(
-                f"`run` {str(run.path)!r} holds {run.config.kind}s of shape {run.config.shape}, "
-                f"the first {first.kind}s of {first.shape}: compare image runs of one shape"
-            )
-    columns, table = [], []
-    encoding = all(isinstance(run.model, AutoEncoder) for run in runs)
-    for run in runs:
-        model, test = run.model, run.source.test
-        drawn = model.sample(64, generator(first.seed, "look"))
-        column = {"random samples": pictures.samples(drawn)}
-        if encoding and isinstance(model, AutoEncoder):
-            x = as_floats(test[pictures.apart(32, len(test))])
-            with evaluating(model):
-                y = model.reconstruct(x)
-            frames = pictures.interpolations(paired(model, x[:16], 8), 8)
-            column = {
-                "test interpolations": frames,
-                "test reconstructions": pictures.reconstructions(x, y),
-            } | column
-        columns.append(column)
-        table.append({"run": run.name, "recipe": run.config.recipe, **measure(run)})
-    names = list(dict.fromkeys(name for row in table for name in row))
-    lines = [names, ["---"] * len(names)]
-    for row in table:
-        values = [row.get(name, "–") for name in names]
-        lines.append([v if isinstance(v, str) else f"{v:,.4g}" for v in values])
-    picture = io.BytesIO()
-    heads = [f"{run.name} ({run.config.recipe})" for run in runs]
-    _tabulate(columns, heads).save(picture, "PNG", optimize=True)
-    contents = {
-        "compare.png": picture.getvalue(),
-        "compare.md": "".join(f"| {' | '.join(line)} |\n" for line in lines),
-        "compare.json": json.dumps(table, indent=2) + "\n",
-    }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            write_whole(out / name, content)
-    except OSError as error:
-        raise ValueError(f"`out` {str(out)!r} cannot be written: {error}") from None
-    return [out / name for name in contents]
-
-
-def _tabulate(columns: list[dict[str, Image.Image]], heads: list[str]) -> Image.Image:
-    rows, heights = list(columns[0]), [picture.height for picture in columns[0].values()]
-    width = columns[0][rows[0]].width
-    left, top, gap = 40, 40, 16
-    size = (left + len(columns) * (width + gap), top + sum(heights) + gap * len(heights))
-    canvas = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(22)
-    for j, (column, head) in enumerate(zip(columns, heads)):
-        x, y = left + j * (width + gap), top
-        draw.text((x + width // 2, top // 2), head, "black", font, anchor="mm")
-        for picture in column.values():
-            canvas.paste(picture.convert("RGB"), (x, y))
-            y += picture.height + gap
-    y = top
-    for label, height in zip(rows, heights):
-        tile = Image.new("RGB", (height, left), "white")
-        ImageDraw.Draw(tile).text((height // 2, left // 2), label, "black", font, anchor="mm")
-        canvas.paste(tile.rotate(90, expand=True), (0, y))
-        y += height + gap
-    return canvas
