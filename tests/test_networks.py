@@ -14,6 +14,7 @@ from monge.networks import (
     NormalEncoder,
     Standardise,
     Unstandardise,
+    conv_critic,
     conv_decoder,
     conv_encoder,
     mlp,
@@ -99,3 +100,11 @@ def test_laws_leave_the_reduced_precision_of_their_network():
     assert law.kl_to(1.0).dtype == torch.float32
     torch.testing.assert_close(law.kl_to(1.0), exact, rtol=0.02, atol=0)
     assert Dirac(mean.double()).mean.dtype == torch.float64
+
+
+def test_a_critic_may_be_normalised_in_all_blocks_but_the_first():
+    plain, normed = (conv_critic((1, 16, 16), (4, 6, 8), norm) for norm in (None, BatchNorm))
+    assert not any(isinstance(layer, BatchNorm) for layer in plain)
+    sizes = [len(layer.weight) for layer in normed if isinstance(layer, BatchNorm)]
+    assert sizes == [6, 8]
+    assert plain(torch.rand(3, 1, 16, 16)).shape == normed(torch.rand(3, 1, 16, 16)).shape

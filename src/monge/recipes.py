@@ -28,7 +28,15 @@ from monge.divergences import (
 )
 from monge.kernels import RBF, Kernel, multiscale_imq
 from monge.models import VAE, WAE, ImplicitGenerator, Model
-from monge.networks import GaussianDecoder, Images, NormalEncoder, Published, Standardise, Tables
+from monge.networks import (
+    BatchNorm,
+    GaussianDecoder,
+    Images,
+    NormalEncoder,
+    Published,
+    Standardise,
+    Tables,
+)
 from monge.priors import Disk, Gaussian, Prior, Ring, Sphere, SwissRoll, Uniform
 from monge.transport import Circular
 
@@ -182,8 +190,10 @@ def vae_bernoulli(parts: Parts) -> Model:
 
 
 def gan(parts: Parts) -> Model:
-    """Goodfellow et al., "Generative adversarial nets", 2014."""
-    return parts.generator(JensenShannon(nn.Sequential(*parts.networks.features())))
+    """Goodfellow et al., "Generative adversarial nets", 2014; the critic of images is normalised
+    as in Radford, Metz, Chintala, "Deep convolutional GANs", 2016, or all samples are one."""
+    critic = nn.Sequential(*parts.networks.features(BatchNorm))
+    return parts.generator(JensenShannon(critic))
 
 
 def wgan(parts: Parts) -> Model:

@@ -62,13 +62,13 @@ def conv_critic(
     """(n, c, h, w) → (n, features): the encoder's blocks without batch normalisation.
 
     A critic under a gradient penalty must see each sample by itself, and a clipped one would
-    have its normalisation clipped too. `norm` makes another one, of so many filters.
+    have its normalisation clipped too. `norm` makes one of so many filters for all but the first.
     """
     channels, height, width = shape
     _sides(min(height, width), len(filters))
     layers: list[nn.Module] = []
     for inputs, count in zip([channels, *filters], filters):
-        middle = [] if norm is None else [norm(count)]
+        middle = [norm(count)] if norm and layers else []
         layers += [nn.Conv2d(inputs, count, 4, 2, 1), *middle, nn.LeakyReLU(0.2)]
     return nn.Sequential(*layers, nn.Flatten())
 

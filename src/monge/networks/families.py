@@ -5,7 +5,7 @@ shape.
 """
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -14,6 +14,8 @@ from monge.config import NetworkConfig
 from monge.networks.conv import conv_critic, conv_decoder, conv_encoder, conv_features
 from monge.networks.mlp import Standardise, Unstandardise, mlp
 from monge.networks.paper import paper_critic, paper_decoder, paper_encoder, published
+
+Norm = Callable[[int], nn.Module]
 
 
 class Family(abc.ABC):
@@ -31,8 +33,11 @@ class Family(abc.ABC):
         r"""(n, inputs) → (n, \*)."""
 
     @abc.abstractmethod
-    def features(self) -> tuple[nn.Module, nn.Module]:
-        r"""A critic of data in two parts: (n, \*) → (n, features) → (n, 1)."""
+    def features(self, norm: Norm | None = None) -> tuple[nn.Module, nn.Module]:
+        r"""A critic of data in two parts: (n, \*) → (n, features) → (n, 1).
+
+        `norm` makes a normalisation of so many filters, for networks of images.
+        """
 
     def critic(self, inputs: int) -> nn.Module:
         """A critic of codes, (n, inputs) → (n, 1)."""
@@ -54,7 +59,7 @@ class Tables(Family):
         body = mlp([inputs, *reversed(self.sizes.hidden), self.shape[0]])
         return nn.Sequential(body, Unstandardise(*self.moments))
 
-    def features(self) -> tuple[nn.Module, nn.Module]:
+    def features(self, norm: Norm | None = None) -> tuple[nn.Module, nn.Module]:
         hidden = self.sizes.hidden
         body = nn.Sequential(mlp([self.shape[0], *hidden]), nn.ReLU())
         return body, nn.Linear(hidden[-1], 1)
@@ -69,9 +74,10 @@ class Images(Family):
     def decoder(self, inputs: int) -> nn.Module:
         return conv_decoder(self.shape, inputs, self.sizes.filters)
 
-    def features(self) -> tuple[nn.Module, nn.Module]:
+    def features(self, norm: Norm | None = None) -> tuple[nn.Module, nn.Module]:
         filters = self.sizes.filters
-        return conv_critic(self.shape, filters), nn.Linear(conv_features(self.shape, filters), 1)
+        body = conv_critic(self.shape, filters, norm)
+        return body, nn.Linear(conv_features(self.shape, filters), 1)
 
 
 class Published(Family):
@@ -88,8 +94,9 @@ class Published(Family):
     def decoder(self, inputs: int) -> nn.Module:
         return paper_decoder(self.shape, inputs)
 
-    def features(self) -> tuple[nn.Module, nn.Module]:
-        body = conv_critic(self.shape, self.filters, norm=lambda count: nn.GroupNorm(1, count))
+    def features(self, norm: Norm | None = None) -> tuple[nn.Module, nn.Module]:
+        norm = norm or (lambda count: nn.GroupNorm(1, count))
+        body = conv_critic(self.shape, self.filters, norm)
         return body, nn.Linear(conv_features(self.shape, self.filters), 1)
 
     def critic(self, inputs: int) -> nn.Module:
