@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from zoo import DIM, DIVERGENCES, pair
 
 from monge import divergences
-from monge.divergences import MMD, SlicedWasserstein
+from monge.divergences import MMD, SinkhornDivergence, SlicedWasserstein
 from monge.draws import stream
 from monge.kernels import IMQ, RBF, multiscale_imq
 from monge.priors import Gaussian
@@ -235,3 +235,48 @@ def test_many_directions_are_drawn_in_parts_of_one_mean(monkeypatch):
     theta = torch.cat(made).double()
     expected = ((x @ theta.T).sort(0).values - (y @ theta.T).sort(0).values).square().mean()
     torch.testing.assert_close(value, expected)
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sizes", [(6, 6), (5, 7)])
+def test_a_value_is_a_scalar_of_the_samples_dtype(name, dtype, sizes):
+    x, y = (z.to(dtype) for z in pair(*sizes))
+    divergence = DIVERGENCES[name].make().to(dtype)
+    if isinstance(divergence, SinkhornDivergence):
+        divergence.tolerance = 1e-4  # what float32 can reach
+    value = divergence(x, y)
+    assert value.shape == ()
+    assert value.dtype == dtype
+    assert torch.isfinite(value)
+
+
+@EVERY
+def test_one_sample_has_a_value_or_is_refused_by_name(name):
+    """Statistics that need a pair say so; everything else has a finite value."""
+    x, y = pair(1, 1)
+    divergence = DIVERGENCES[name].make().double()
+    try:
+        value = divergence(x, y)
+    except ValueError as error:
+        assert name in ("mmd-imq-unbiased", "moments")
+        assert "at least 2 samples" in str(error)  # noqa: PT017
+    else:
+        assert torch.isfinite(value)
+
+
+@EVERY
+def test_gradient_is_finite_where_samples_coincide(name):
+    x, _ = pair(6, 6)
+    x[3] = x[0]
+    y = x.clone()
+    divergence = DIVERGENCES[name].make().double()
+    x.requires_grad_()
+    divergence(x, y).backward()
+    assert torch.isfinite(x.grad).all()
+
+
+@EVERY
+def test_its_name_is_readable(name):
+    divergence = DIVERGENCES[name].make()
+    assert repr(divergence).startswith(type(divergence).__name__)

@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import nn
 from zoo import AUTOENCODERS, DIM, GENERATORS, RECIPES, model
 
@@ -369,3 +371,24 @@ def test_traversals_move_one_coordinate_at_a_time():
                 expected = z[i].clone()
                 expected[j] = levels[k]
                 torch.testing.assert_close(moved[i, j, k], expected)
+
+
+# A life
+
+
+@EVERY
+def test_a_rebuilt_model_with_the_same_weights_is_the_same_model(recipe):
+    first, second = model(recipe), model(recipe)
+    before = first.sample(3, generator(0))
+    assert not torch.equal(second.sample(3, generator(0)), before)
+    second.load_state_dict(load_tensors(save_tensors(first.state_dict())))
+    assert torch.equal(second.sample(3, generator(0)), before)
+
+
+@EVERY
+def test_a_model_says_what_it_is_made_of(recipe):
+    made = model(recipe)
+    text = repr(made)
+    assert text.startswith(type(made).__name__)
+    if made.divergence is not None:
+        assert f"(divergence): {type(made.divergence).__name__}" in text
