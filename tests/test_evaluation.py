@@ -12,6 +12,7 @@ from scipy.spatial.distance import cdist
 
 import monge
 from monge.config import NetworkConfig, TrainingConfig
+from monge.evaluate import Images, evaluate
 from monge.evaluation import (
     Moments,
     extractors,
@@ -23,9 +24,7 @@ from monge.evaluation import (
     neighbours,
     precision_recall_density_coverage,
     sharpness,
-    table,
 )
-from monge.evaluation.table import evaluate
 from monge.transport import gaussian_wasserstein
 
 
@@ -255,7 +254,7 @@ def test_the_classifier_is_trained_once_and_kept_by_data_and_recipe(run, tmp_pat
 
 def test_images_without_labels_are_compared_by_a_fixed_random_network(run):
     source = dataclasses.replace(run.source, train_labels=None, test_labels=None)
-    measure = table.Images(source, source.test)
+    measure = Images(source, source.test)
     assert measure.protocol()["features"] == "random network"
     same, other = (extractors.random_network(source.shape).sha256 for _ in range(2))
     assert same == other == measure.protocol()["features sha256"]

@@ -260,7 +260,7 @@ class Evaluate:
 
     def run(self) -> None:
         from monge import report
-        from monge.evaluation.table import evaluate, lines
+        from monge.evaluate import evaluate, lines
         from monge.runs import Run
 
         run = Run(self.path)
