@@ -162,7 +162,7 @@ def evaluate(run: Run, n: int = 10_000, sampler: str = "prior", seeds: int = 1) 
     figures = {
         name: {
             "value": statistics.fmean(values := [one[name] for one in drawn]),
-            "deviation": statistics.pstdev(values),
+            "deviation": statistics.stdev(values) if seeds > 1 else None,
             "floor": floor[name],
         }
         for name in floor
@@ -187,10 +187,10 @@ def _codes(run: Run) -> dict[str, dict[str, float | None]]:
     found = measured(run)
     return {
         "reconstruction": {
-            "value": found["test reconstruction"], "deviation": 0.0, "floor": None,
+            "value": found["test reconstruction"], "deviation": None, "floor": None,
         },
         "codes MMD²": {
-            "value": found["MMD² of codes"], "deviation": 0.0, "floor": found["its floor"],
+            "value": found["MMD² of codes"], "deviation": None, "floor": found["its floor"],
         },
     }  # fmt: skip
 
