@@ -285,7 +285,9 @@ def test_the_first_loss_of_twenty_recorded_steps_on_mnist(real_data):
     assert MomentMatching()(*pair).item() == pytest.approx(rows[0]["moments"], rel=1e-3)
 
 
-def test_shapes_without_a_published_network_are_refused():
-    config = Config.of("wae-mmd", "paper", "digits").settled("image", (1, 8, 8), 100)
-    with pytest.raises(ValueError, match=r"`preset` paper has networks for .*\(1, 8, 8\)"):
+def test_data_without_published_networks_are_refused():
+    config = Config.of("wae-mmd", "paper", "faces.zip").settled("image", (3, 32, 32), 100)
+    with pytest.raises(ValueError, match=r"`preset` paper has networks for .*\(3, 32, 32\)"):
         build(config)
+    with pytest.raises(ValueError, match=r"`preset` paper is for mnist, .* got data 'digits'"):
+        Config.of("wae-mmd", "paper", "digits")

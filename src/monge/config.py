@@ -234,6 +234,11 @@ class Config:
         config = cls(recipe=recipe)
         settings = OWN.get(config.recipe, {})
         if preset == "paper":
+            if data in DATA and data not in PUBLISHED:
+                raise ValueError(
+                    f"`preset` paper is for {', '.join(PUBLISHED)} and folders or zips of faces, "
+                    f"got data {data!r}: use the preset small"
+                )
             settings = paper(config.recipe, "mnist" if data in PUBLISHED else "celeba")
         settings = {"preset": preset, "data.name": data, **settings}
         for path, value in settings.items():
