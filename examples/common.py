@@ -33,7 +33,6 @@ def codes_by_class(axes, run: Run, count: int = 5000):
     labels = run.source.test_labels[:count]
     axes.scatter(*codes.T, s=2, c=labels, cmap="tab10", linewidths=0)
     axes.set_aspect("equal")
-    return codes
 
 
 def images_of_test(run: Run, count: int = 10_000) -> torch.Tensor:

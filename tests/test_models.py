@@ -299,16 +299,21 @@ def test_a_decoder_without_variance_is_the_deterministic_one():
     wae = random_decoder(0.0)
     terms, _ = wae(X.float(), Draws(0, 0, 8))
     assert terms["variance"] == 0
-    z = wae.prior.sample(4, generator(0))
+    drawn = generator(0)
+    torch.randint(2**62, (), generator=drawn)  # the seed of the decoder's noise
+    z = wae.prior.sample(4, drawn)
     torch.testing.assert_close(wae.sample(4, generator(0)), wae.decode(z))
 
 
 def test_the_first_draws_of_a_random_decoder_have_its_law():
     wae = random_decoder(torch.tensor([0.1, 0.2, 0.3, 0.5, 1.0]))
-    means = wae.decode(wae.prior.sample(20_000, generator(0)))
+    drawn = generator(0)
+    torch.randint(2**62, (), generator=drawn)  # the seed of the decoder's noise
+    means = wae.decode(wae.prior.sample(20_000, drawn))
     noise = wae.sample(20_000, generator(0)) - means
     torch.testing.assert_close(noise.std(0), wae.decoder.sigma, rtol=0.03, atol=0)
     torch.testing.assert_close(wae.sample(20_000, generator(0)), means + noise)
+    torch.testing.assert_close(wae.sample(7, generator(0)), (means + noise)[:7])
 
 
 def test_a_random_decoder_needs_the_squared_cost():

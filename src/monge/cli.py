@@ -237,11 +237,13 @@ class Traverse:
                 f"{self.frames}"
             )
         from monge import pictures, report
+        from monge.data import as_floats
 
         model, test = _test_part(self.path, self.data)
         if self.index >= len(test):
             raise ValueError(f"`index` {self.index} is beyond the {len(test)} test samples")
-        frames = report.traversed(model, test[self.index : self.index + 1], self.frames)
+        x = as_floats(test[self.index : self.index + 1])
+        frames = report.traversed(model, x, self.frames)
         _save(self.out, frames, lambda: pictures.interpolations(frames, self.frames))
 
 

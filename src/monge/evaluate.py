@@ -2,7 +2,6 @@
 
 import json
 import statistics
-from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -35,18 +34,19 @@ NEAR = 0.01
 Measured = dict[str, float]
 
 
-def _in_features(x: Tensor, real: Tensor, train: Tensor) -> Measured:
-    """What is measured between features of samples and of the test part, both (n, d)."""
+def _in_features(x: Tensor, real: Tensor, train: Tensor, space: str = "") -> Measured:
+    """What is measured between features of samples and of the test part, both (n, d); Fréchet
+    distances bear the name of the feature space."""
     drawn = generator(0, "evaluation subsets")
     prdc = precision_recall_density_coverage(x, real)
-    found = {"FD": frechet_distance(x, real)}
+    found = {f"{space}FD": frechet_distance(x, real)}
     if len(x) > 5 * x.shape[1]:  # a fifth of the samples still has a covariance
-        found["FD extrapolated"] = frechet_extrapolated(x, real)
+        found[f"{space}FD extrapolated"] = frechet_extrapolated(x, real)
     return found | {
         "KD": kernel_distance(x, real, generator=drawn).value,
         **prdc._asdict(),
         "1-NN accuracy": nearest_neighbour_test(x, real).value,
-        "near training": memorisation(x, train, real, NEAR).samples,
+        "near training": memorisation(x, train, real, NEAR),
         "feature SW": _sliced(x, real),
     }
 
@@ -81,9 +81,8 @@ class Images:
 
     def __call__(self, x: Tensor) -> Measured:
         features = self.extractor(x)
-        found = _in_features(features, self.features, self.train)
-        prefix = f"{self.extractor.name} " if self.head is None else "LeNet-"
-        found = {(prefix + k if k.startswith("FD") else k): v for k, v in found.items()}
+        space = f"{self.extractor.name}-"
+        found = _in_features(features, self.features, self.train, space)
         found["pixel SW"] = _sliced(as_floats(x).flatten(1), as_floats(self.real).flatten(1))
         if x.shape[1] in (1, 3):
             found["sharpness"] = sharpness(as_floats(x))
@@ -150,9 +149,7 @@ def evaluate(run: Run, n: int = 10_000, sampler: str = "prior", seeds: int = 1) 
             f"`n` must be at least 10 samples, got {n} (as many as there are to test)"
         )
     real = source.test[permutation(0, "evaluation test", len(source.test))[:n]]
-    measure: Callable[[Tensor], Measured] = (Images if source.kind == "image" else Vectors)(
-        source, real
-    )
+    measure = Images(source, real) if source.kind == "image" else Vectors(source, real)
     drawn = [
         measure(run.model.sample(n, generator(seed, "evaluate"), prior)) for seed in range(seeds)
     ]
@@ -174,7 +171,7 @@ def evaluate(run: Run, n: int = 10_000, sampler: str = "prior", seeds: int = 1) 
         "protocol": {
             "run": run.name, "recipe": config.recipe, "data": source.name, "sampler": sampler,
             "seeds": seeds, "n samples": n, "n test": n, "n floor": len(chosen),
-            **measure.protocol(), "monge": monge.__version__,  # pyright: ignore
+            **measure.protocol(), "monge": monge.__version__,
             "torch": torch.__version__, "numpy": numpy.__version__,
         },
         "figures": figures,

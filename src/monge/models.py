@@ -38,8 +38,8 @@ def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """
     near, far = (torch.linalg.vector_norm(z, dim=-1, keepdim=True) for z in (a, b))
     u, v = a / near.clamp_min(1e-30), b / far.clamp_min(1e-30)
-    chord, chorded = (torch.linalg.vector_norm(w, dim=-1, keepdim=True) for w in (u - v, u + v))
-    angle = 2 * torch.atan2(chord, chorded)  # exact for small and for straight angles
+    gap, reach = (torch.linalg.vector_norm(w, dim=-1, keepdim=True) for w in (u - v, u + v))
+    angle = 2 * torch.atan2(gap, reach)  # exact for small and for straight angles
     sine = angle.sin()
     turned = (((1 - t) * angle).sin() * u + (t * angle).sin() * v) / sine.clamp_min(1e-30)
     curved = torch.lerp(near, far, t) * turned
@@ -75,13 +75,16 @@ class Model(nn.Module, abc.ABC):
             prior: draws the codes in place of the model's own prior.
         """
         device = next(self.parameters(), torch.empty(0)).device
+        random = isinstance(self.decoder, GaussianDecoder)
+        # noise follows a generator of its own, so that the first draws are the same for every n
+        seed = int(torch.randint(2**62, (), generator=generator)) if random else 0
         codes = (prior or self.prior).sample(dimension("n", n), generator).to(device)
         with evaluating(self):
             means = torch.cat([self.decode(z) for z in codes.split(500)])
         if not isinstance(self.decoder, GaussianDecoder):
             return means
-        noise = standard_normal(tuple(means.shape), generator).to(means)
-        return means + self.decoder.sigma * noise
+        noise = standard_normal(tuple(means.shape), torch.Generator().manual_seed(seed))
+        return means + self.decoder.sigma * noise.to(means)
 
     def traverse(self, z: Tensor, levels: Tensor) -> Tensor:
         r"""Codes z (n, dim) decoded with each coordinate in turn set to each level (k,).

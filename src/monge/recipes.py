@@ -11,7 +11,6 @@ from monge.adversarial import (
     GradientPenalty,
     JensenShannon,
     KantorovichRubinstein,
-    LogPriorCritic,
     MaxGeneralizedSliced,
     MaxSliced,
     WeightClipping,
@@ -90,15 +89,6 @@ class Parts:
     def cost(self, cost: nn.Module) -> nn.Module:
         return Scaled(cost, self.moments[1]) if self.tabular else cost
 
-    def critic(self) -> nn.Module:
-        """Of codes. The published one for faces is told the prior's density."""
-        prior = self.prior
-        critic = self.networks.critic(prior.dim)
-        faces = self.config.preset == "paper" and self.shape == (3, 64, 64)
-        if faces and isinstance(prior, Gaussian):
-            return LogPriorCritic(critic, prior)
-        return critic
-
     def circles(self, slices: int) -> Circular:
         """Distances to points of a sphere of the prior's size around the origin."""
         return Circular(self.prior.dim, slices, radius=math.sqrt(self.prior.spread))
@@ -142,7 +132,7 @@ def wae_mmd(parts: Parts) -> Model:
 
 def wae_gan(parts: Parts) -> Model:
     """The same, algorithm 1; with its squared cost this is the adversarial auto-encoder."""
-    return parts.wae(JensenShannon(parts.critic()))
+    return parts.wae(JensenShannon(parts.networks.critic(parts.prior)))
 
 
 def swae(parts: Parts) -> Model:

@@ -87,7 +87,7 @@ def traversed(model: AutoEncoder, x: Tensor, count: int) -> Tensor:
     """The code of each x with every coordinate moved over two deviations of the prior."""
     deviation = math.sqrt(model.prior.spread / (2 * model.prior.dim))
     with evaluating(model):
-        codes = model.encode(as_floats(x)).mean
+        codes = model.encode(x).mean
         return model.traverse(codes, deviation * torch.linspace(-2, 2, count))
 
 
@@ -110,7 +110,7 @@ def draw_all(run: Run) -> dict[str, Image.Image]:
         labels = None if source.test_labels is None else source.test_labels[: len(codes)]
         made["reconstructions"] = pictures.reconstructions(x, y)
         if source.kind == "image" and model.prior.dim <= MOST_TRAVERSED:
-            made["traversals"] = pictures.interpolations(traversed(model, test[:1], 10), 10)
+            made["traversals"] = pictures.interpolations(traversed(model, x[:1], 10), 10)
         made["interpolations"] = pictures.interpolations(paired(model, x[:16], 10), 10)
         made["latent_map"] = pictures.latent_map(codes, prior, labels)
     if source.kind == "image":

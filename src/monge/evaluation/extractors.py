@@ -5,9 +5,9 @@ sha256 of the data and of its recipe; `random_network` has fixed random weights,
 labels. Distances in neither may be called FID, whose features are those of one Inception file.
 """
 
-import contextlib
 import hashlib
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -95,9 +95,12 @@ def classifier(source: Source, cache: Path | None = None) -> tuple[Extractor, nn
         network = lenet(source.shape)
         head = nn.Linear(WIDTH, int(labels.max()) + 1)
     whole = nn.Sequential(network, head)
-    with contextlib.suppress(OSError, SafetensorError, RuntimeError):
-        whole.load_state_dict(load_tensors(file.read_bytes()))
-        return _extractor(source, network, head), head
+    if file.exists():
+        try:
+            whole.load_state_dict(load_tensors(file.read_bytes()))
+            return _extractor(source, network, head), head
+        except SafetensorError as error:
+            warnings.warn(f"{str(file)!r} is damaged and made again: {error}", stacklevel=2)
     optimiser = torch.optim.Adam(whole.parameters(), RATE, fused=True)
     batches = Batches(len(labels), min(BATCH, len(labels)), 0)
     for step in range(STEPS):

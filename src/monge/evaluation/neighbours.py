@@ -30,6 +30,13 @@ def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
         yield slice(first, first + len(part)), squared.add_(part.square().sum(1, keepdim=True))
 
 
+def _others(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """The same within one sample, where a row's distance to itself is infinite."""
+    for part, squared in _blocks(x, x):
+        squared.diagonal(part.start).fill_(math.inf)
+        yield part, squared
+
+
 def _prepared(x: Tensor, y: Tensor, names: tuple[str, str]) -> tuple[Tensor, Tensor]:
     for name, z in zip(names, (x, y)):
         features(name, z)
@@ -43,9 +50,7 @@ def _prepared(x: Tensor, y: Tensor, names: tuple[str, str]) -> tuple[Tensor, Ten
 def radii(x: Tensor, k: int) -> Tensor:
     """The squared distance of each row of x (n, d) to its k-th nearest other row, (n,)."""
     found = x.new_empty(len(x))
-    for part, squared in _blocks(x, x):
-        rows = torch.arange(len(squared))
-        squared[rows, part.start + rows] = math.inf
+    for part, squared in _others(x):
         found[part] = squared.topk(k, largest=False).values[:, -1]
     return found
 
@@ -123,10 +128,9 @@ def nearest_neighbour_test(model: Tensor, real: Tensor) -> Share:
     n = min(len(model), len(real))
     pooled = torch.cat([model[:n], real[:n]])
     hits = 0
-    for part, squared in _blocks(pooled, pooled):
-        rows = torch.arange(len(squared))
-        squared[rows, part.start + rows] = math.inf
-        hits += int(((squared.argmin(1) < n) == (part.start + rows < n)).sum())
+    of_model = torch.arange(2 * n) < n
+    for part, squared in _others(pooled):
+        hits += int((of_model[squared.argmin(1)] == of_model[part]).sum())
     return wilson(hits, 2 * n)
 
 
@@ -139,14 +143,7 @@ def nearest(x: Tensor, y: Tensor) -> Tensor:
     return found
 
 
-class Memory(NamedTuple):
-    """Shares of samples nearer to a training sample than a quantile of the held-out ones."""
-
-    samples: float
-    held_out: float
-
-
-def memorisation(model: Tensor, train: Tensor, test: Tensor, quantile: float = 0.01) -> Memory:
+def memorisation(model: Tensor, train: Tensor, test: Tensor, quantile: float = 0.01) -> float:
     """The share of model samples that lie as near to training samples as the nearest `quantile`
     of test samples do; a share far above `quantile` says that the model repeats its data.
 
@@ -155,7 +152,5 @@ def memorisation(model: Tensor, train: Tensor, test: Tensor, quantile: float = 0
         train: (m, d).
         test: (k, d), which the model has not seen.
     """
-    held = nearest(test, train)
-    edge = torch.quantile(held, quantile)
-    made = nearest(model, train)
-    return Memory(float((made <= edge).float().mean()), float((held <= edge).float().mean()))
+    edge = torch.quantile(nearest(test, train), quantile)
+    return float((nearest(model, train) <= edge).float().mean())

@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from monge.adversarial import LogPriorCritic
 from monge.config import NetworkConfig
 from monge.networks.conv import conv_critic, conv_decoder, conv_encoder, conv_features
 from monge.networks.mlp import Standardise, Unstandardise, mlp
 from monge.networks.paper import paper_critic, paper_decoder, paper_encoder, published
+from monge.priors import Gaussian, Prior
 
 Norm = Callable[[int], nn.Module]
 
@@ -39,9 +41,9 @@ class Family(abc.ABC):
         `norm` makes a normalisation of so many filters, for networks of images.
         """
 
-    def critic(self, inputs: int) -> nn.Module:
-        """A critic of codes, (n, inputs) → (n, 1)."""
-        return mlp([inputs, *self.sizes.critic, 1])
+    def critic(self, prior: Prior) -> nn.Module:
+        """A critic of codes, (n, dim) → (n, 1) or (n,)."""
+        return mlp([prior.dim, *self.sizes.critic, 1])
 
 
 class Tables(Family):
@@ -86,7 +88,7 @@ class Published(Family):
 
     def __init__(self, shape, sizes):
         super().__init__(shape, sizes)
-        self.filters = published(shape).down
+        self.published = published(shape)
 
     def encoder(self, outputs: int) -> nn.Module:
         return paper_encoder(self.shape, outputs)
@@ -95,9 +97,13 @@ class Published(Family):
         return paper_decoder(self.shape, inputs)
 
     def features(self, norm: Norm | None = None) -> tuple[nn.Module, nn.Module]:
+        filters = self.published.down
         norm = norm or (lambda count: nn.GroupNorm(1, count))
-        body = conv_critic(self.shape, self.filters, norm)
-        return body, nn.Linear(conv_features(self.shape, self.filters), 1)
+        body = conv_critic(self.shape, filters, norm)
+        return body, nn.Linear(conv_features(self.shape, filters), 1)
 
-    def critic(self, inputs: int) -> nn.Module:
-        return paper_critic(inputs, self.sizes.critic)
+    def critic(self, prior: Prior) -> nn.Module:
+        critic = paper_critic(prior.dim, self.sizes.critic)
+        if self.published.told and isinstance(prior, Gaussian):
+            return LogPriorCritic(critic, prior)
+        return critic

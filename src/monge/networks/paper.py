@@ -32,11 +32,17 @@ class Architecture(NamedTuple):
     """Filters of the decoder: what the linear layer makes, then transposed convolutions."""
     symmetric: bool
     """Whether the networks see [-1, 1]."""
+    told: bool
+    """Whether a critic of codes is told the prior's density."""
 
 
 NETWORKS: dict[tuple[int, ...], Architecture] = {
-    (1, 28, 28): Architecture(4, (128, 256, 512, 1024), (1024, 512, 256), symmetric=False),
-    (3, 64, 64): Architecture(5, (128, 256, 512, 1024), (1024, 512, 256, 128), symmetric=True),
+    (1, 28, 28): Architecture(
+        4, (128, 256, 512, 1024), (1024, 512, 256), symmetric=False, told=False
+    ),
+    (3, 64, 64): Architecture(
+        5, (128, 256, 512, 1024), (1024, 512, 256, 128), symmetric=True, told=True
+    ),
 }
 
 

@@ -106,8 +106,8 @@ def run(
             pretrain(trainer, samples, metrics, signals, began)
         while trainer.position < steps:
             step = trainer.position
-            rates = decay(config, step // batches.per_epoch, step / steps)
-            terms = trainer.step(fetch(trainer, samples, batches), rates)
+            factor = decay(config, step // batches.per_epoch, step / steps)
+            terms = trainer.step(fetch(trainer, samples, batches), factor)
             step, now = trainer.position, time.monotonic()
             if step % config.log_every == 0 or step == steps:
                 values = {name: float(term) for name, term in terms.items()}
