@@ -183,10 +183,10 @@ def evaluate(run: Run, n: int = 10_000, sampler: str = "prior", seeds: int = 1) 
 def _codes(run: Run) -> dict[str, dict[str, float | None]]:
     found = measured(run)
     return {
-        "reconstruction": {
+        "test reconstruction": {
             "value": found["test reconstruction"], "deviation": None, "floor": None,
         },
-        "codes MMD²": {
+        "MMD² of codes": {
             "value": found["MMD² of codes"], "deviation": None, "floor": found["its floor"],
         },
     }  # fmt: skip
