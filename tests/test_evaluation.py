@@ -1,11 +1,14 @@
 """Measures of images and of features, against SciPy, by hand, and on known laws."""
 
 import dataclasses
+import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.linalg import sqrtm
 from scipy.signal import convolve2d
 from scipy.spatial.distance import cdist
@@ -18,12 +21,19 @@ from monge.evaluation import (
     extractors,
     frechet_distance,
     frechet_extrapolated,
+    inception,
     kernel_distance,
+    laplacian_pyramid,
     memorisation,
     nearest_neighbour_test,
     neighbours,
+    network_test,
     precision_recall_density_coverage,
+    pyramid,
+    pyramid_distances,
+    pyramid_patches,
     sharpness,
+    two_sample,
 )
 from monge.transport import gaussian_wasserstein
 
@@ -124,6 +134,24 @@ def test_kernel_distance_of_one_law_is_zero_in_the_mean():
     assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(len(values))
 
 
+def test_moments_add_up():
+    """Those of two parts together, an empty one included, are those of all rows."""
+    x = 5 + torch.randn(70, 4, dtype=torch.float64)
+    one, two, none = (Moments(4).update(x[:30]), Moments(4).update(x[30:]), Moments(4))
+    for both in (one + two, none + one + two):
+        assert both.count == 70
+        torch.testing.assert_close(both.mean, x.mean(0))
+        torch.testing.assert_close(both.covariance, x.T.cov())
+    assert one.count == 30
+
+
+def test_the_extrapolation_is_a_line_through_the_distances_of_growing_shares():
+    x, y = torch.randn(2, 103, 3, dtype=torch.float64)
+    sizes = [i * 103 // 5 for i in range(1, 6)]
+    line = np.polyfit([1 / n for n in sizes], [frechet_distance(x[:n], y[:n]) for n in sizes], 1)
+    assert frechet_extrapolated(x, y) == pytest.approx(line[1], rel=1e-9)
+
+
 # Neighbours
 
 
@@ -173,9 +201,22 @@ def test_nearest_neighbours_tell_laws_apart():
     assert nearest_neighbour_test(y + 1e-4 * x, y).high < 0.1
 
 
+def test_a_network_tells_laws_apart_that_differ_in_shape_alone():
+    """½ for one law; far above it for a ring against a Gaussian of the same moments."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 2000, 2, generator=generator)
+    same = network_test(x, y)
+    assert same.low < 0.5 < same.high
+    ring = 2**0.5 * torch.nn.functional.normalize(x)
+    assert network_test(ring, y).low > 0.7
+    assert network_test(ring, y) == network_test(ring, y)
+    with pytest.raises(ValueError, match="at least 4 rows of one length"):
+        network_test(x[:3], y)
+
+
 def test_wilson_interval():
     """For 5 of 20: 0.112 to 0.469 (Wilson 1927; statsmodels 0.14 gives the same)."""
-    assert neighbours.wilson(5, 20) == pytest.approx((0.25, 0.1119, 0.4687), abs=1e-4)
+    assert two_sample.wilson(5, 20) == pytest.approx((0.25, 0.1119, 0.4687), abs=1e-4)
 
 
 def test_memorisation_finds_a_model_that_repeats_its_data():
@@ -203,6 +244,126 @@ def test_features_without_a_figure_are_refused(call, message):
         call(torch.randn(20, 3))
 
 
+# Pyramids
+
+
+def test_a_laplacian_pyramid_adds_up_to_its_image():
+    """Each level is what blurring and halving loses: enlarging and adding gives the image back."""
+    x = torch.rand(2, 3, 67, 64, dtype=torch.float64)
+    levels = laplacian_pyramid(x)
+    assert [tuple(level.shape[2:]) for level in levels] == [(67, 64), (34, 32), (17, 16)]
+    whole = levels[-1]
+    for level in reversed(levels[:-1]):
+        whole = level + pyramid._enlarged(whole, (level.shape[2], level.shape[3]))
+    torch.testing.assert_close(whole, x)
+    flat = laplacian_pyramid(torch.full((1, 3, 64, 64), 0.3))
+    assert max(float(level[:, :, 4:-4, 4:-4].abs().max()) for level in flat[:-1]) < 1e-6
+
+
+def test_patches_are_cut_from_the_levels():
+    (patches,) = pyramid_patches(torch.arange(3 * 400.0).view(1, 3, 20, 20), 5)
+    assert patches.shape == (5, 3 * 49)
+    patches = patches.view(5, 3, 7, 7)
+    assert (patches[:, :, :, 1:] - patches[:, :, :, :-1] == 1).all()
+    assert (patches[:, :, 1:] - patches[:, :, :-1] == 20).all()
+    assert (patches[:, 1:] - patches[:, :-1] == 400).all()
+
+
+def test_pyramid_distances_see_the_scale_at_which_images_differ():
+    """Of one law small at every level; fine noise shows at the fine one more than at the coarse;
+    brightness and contrast, in each sample's own units, not at all."""
+    generator = torch.Generator().manual_seed(0)
+
+    def images(n):
+        coarse = torch.rand(n, 3, 4, 4, generator=generator)
+        return torch.nn.functional.interpolate(coarse, (32, 32), mode="bicubic").clamp(0, 1)
+
+    def distances(x, y):
+        parts = [pyramid_patches(z, 8, torch.Generator().manual_seed(1)) for z in (x, y)]
+        return pyramid_distances(*parts, generator=torch.Generator().manual_seed(2))
+
+    x, y = images(200), images(200)
+    noisy = y + 0.1 * torch.randn(y.shape, generator=generator)
+    assert max(distances(x, 0.5 * x + 0.2)) < 1e-2
+    near, far = distances(x, y), distances(x, noisy)
+    assert far[0] > 3 * near[0]
+    assert far[0] > 2 * far[1]
+
+
+# Inception
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file of random Inception weights, and its sha256."""
+    with monge.draws.stream("test inception"):
+        network = inception.graph()
+    state = network.state_dict() | {"fc.weight": torch.randn(8, 2048), "fc.bias": torch.ones(8)}
+    file = tmp_path_factory.mktemp("inception") / "weights.pth"
+    torch.save(state, file)
+    return file, hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(("resize", "name"), [("tf1", "FID"), ("clean", "clean-FID")])
+def test_inception_sees_grey_images_as_colours_of_eight_bits(weights, resize, name, monkeypatch):
+    monkeypatch.setattr(inception, "SHA256", weights[1])
+    extractor = inception.inception_network(weights[0], resize)
+    x = (torch.rand(1, 1, 28, 28) * 255).round() / 255
+    features = extractor(x)
+    assert features.shape == (1, 2048)
+    assert extractor.figures[0] == name
+    assert extractor.sha256 == weights[1]
+    torch.testing.assert_close(extractor((x + 1e-3).clamp(0, 1)), features)
+    torch.testing.assert_close(extractor(x.expand(-1, 3, -1, -1)), features)
+
+
+def test_only_the_published_weights_make_an_fid(weights, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"`weights` .* has the sha256 .* but the features of FID"
+    ):
+        inception.inception_network(weights[0])
+    with pytest.raises(ValueError, match=r"`weights` .* is no file"):
+        inception.inception_network(tmp_path / "absent.pth")
+    with pytest.raises(ValueError, match="`resize` must be tf1 or clean"):
+        inception.inception_network(weights[0], "bicubic")  # pyright: ignore
+
+
+def test_only_tensors_are_read_of_a_weights_file(tmp_path, monkeypatch):
+    """A pickle that would run code is refused even under the right sha256."""
+
+    class Harmful:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "run",))
+
+    file = tmp_path / "weights.pth"
+    torch.save({"fc": Harmful()}, file)
+    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(file.read_bytes()).hexdigest())
+    with pytest.raises(ValueError, match="cannot be read"):
+        inception.inception_network(file)
+    assert not (tmp_path / "run").exists()
+
+
+def test_tf1_resizing_takes_pixels_from_the_upper_left():
+    """A ramp of side 2 is 0 at the left border, ½ a quarter on, and stays at 1 from the middle."""
+    ramp = torch.tensor([[0.0, 1.0]]).expand(2, 2)[None, None]
+    row = inception.tf1(ramp)[0, 0, 0]
+    torch.testing.assert_close(row, (torch.arange(299) * 2 / 299).clamp_max(1))
+
+
+@pytest.mark.parametrize("side", [28, 64, 640])
+def test_clean_resizing_is_pillows(side):
+    x = 255 * torch.rand(1, 1, side, side)
+    image = Image.fromarray(x[0, 0].numpy()).resize((299, 299), Image.Resampling.BICUBIC)
+    expected = torch.from_numpy(np.array(image)).clamp(0, 255)
+    torch.testing.assert_close(inception.clean(x)[0, 0], expected, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("x", [-torch.ones(2, 1, 8, 8), torch.full((2, 1, 8, 8), torch.nan)])
+def test_images_of_another_range_have_no_features(x):
+    with pytest.raises(ValueError, match="`images` must be"):
+        extractors.random_network((1, 8, 8))(x)
+
+
 # A run
 
 
@@ -225,7 +386,15 @@ def test_every_figure_has_its_floor_its_size_and_its_protocol(run):
     assert (protocol["sampler"], protocol["seeds"], protocol["features"]) == ("prior", 2, "LeNet")
     assert protocol["features accuracy"] > 0.9
     assert len(protocol["features sha256"]) == 64
-    for name in ("LeNet-FD", "KD", "precision", "1-NN accuracy", "pixel SW", "sharpness"):
+    for name in (
+        "LeNet-FD",
+        "KD",
+        "precision",
+        "1-NN accuracy",
+        "network accuracy",
+        "pixel SW",
+        "sharpness",
+    ):
         assert set(figures[name]) == {"value", "deviation", "floor"}
     assert figures["LeNet-FD"]["value"] > figures["LeNet-FD"]["floor"] > 0
     assert figures["LeNet-FD"]["deviation"] > 0
@@ -259,7 +428,7 @@ def test_images_without_labels_are_compared_by_a_fixed_random_network(run):
     assert measure.protocol()["features"] == "random network"
     same, other = (extractors.random_network(source.shape).sha256 for _ in range(2))
     assert same == other == measure.protocol()["features sha256"]
-    figures = measure(source.train[: len(source.test)])
+    figures = measure(source.train[: len(source.test)].split(500), len(source.test))
     assert "random network-FD" in figures
     assert "classes JS" not in figures
 
@@ -271,9 +440,52 @@ def test_vectors_are_measured_in_standard_units(tmp_path):
     assert figures["W2 exact"]["value"] > figures["W2 exact"]["floor"] > 0
 
 
+def test_a_group_of_figures_alone_is_as_among_all(run):
+    """And what it does not need is not kept: the Fréchet distance holds moments only."""
+    whole = evaluate(run, n=200)["figures"]
+    for group in ("frechet", "kernel", "neighbours", "tests", "memory", "sliced", "sharpness"):
+        for name, figure in evaluate(run, n=200, metrics=[group])["figures"].items():
+            assert figure == whole[name]
+    source = run.source
+    measure = Images(source, source.test, ["frechet"])
+    seen = measure.see(source.train[:1000].split(300), 1000)
+    assert [fifth.count for fifth in seen.fifths] == [200] * 5
+    assert not seen._kept
+    assert measure.train is None
+
+
+def test_figures_do_not_depend_on_how_samples_come_in_parts(run):
+    source = run.source
+    measure = Images(source, source.test)
+    one, two = (measure(source.train[:300].split(size), 300) for size in (300, 77))
+    assert one == pytest.approx(two, rel=1e-5)
+
+
+def test_colour_images_have_a_pyramid_distance():
+    generator = torch.Generator().manual_seed(0)
+    bytes_ = (255 * torch.rand(60, 3, 32, 32, generator=generator)).byte()
+    source = monge.data.Source("noise", "image", bytes_[:30], bytes_[30:])
+    measure = Images(source, source.test, ["sliced"])
+    found = measure(source.train.split(7), 30)
+    assert set(found) == {"random network-MIND", "pixel SW", "pyramid SW"}
+    assert 0 < found["pyramid SW"] < 200
+
+
+def test_a_network_of_ones_own_is_a_feature_space(run):
+    extractor = extractors.random_network(run.source.shape)
+    result = evaluate(run, n=100, metrics=["sliced"], extractor=extractor)
+    assert result["protocol"]["features"] == "random network"
+    assert "random network-MIND" in result["figures"]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"n": 5}, "`n` must be"), ({"seeds": 0}, "`seeds`"), ({"sampler": "post"}, "`sampler`")],
+    [
+        ({"n": 5}, "`n` must be"),
+        ({"metrics": ["fid"]}, "`metrics` knows no 'fid'"),
+        ({"seeds": 0}, "`seeds`"),
+        ({"sampler": "post"}, "`sampler`"),
+    ],
 )
 def test_bad_settings_of_an_evaluation_are_refused(run, settings, message):
     with pytest.raises(ValueError, match=message):

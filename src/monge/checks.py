@@ -49,6 +49,14 @@ def finite(name: str, x: Tensor) -> Tensor:
     return x
 
 
+def unit_range(name: str, images: Tensor) -> Tensor:
+    """`images`, if they are finite and lie in [0, 1]."""
+    low, high = finite(name, images).aminmax()
+    if low < -1e-6 or high > 1 + 1e-6:
+        raise ValueError(f"`{name}` must be in [0, 1], got [{low:.4g}, {high:.4g}]: rescale them")
+    return images
+
+
 def sample_pair(x: Tensor, y: Tensor, least: int = 1) -> tuple[Tensor, Tensor]:
     r"""Two samples (n, \*) and (m, \*) as matrices (n, d) and (m, d), n, m ≥ `least`."""
     for name, sample in (("x", x), ("y", y)):

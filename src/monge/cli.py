@@ -259,14 +259,26 @@ class Evaluate:
     """Draw codes from the prior, or from a Gaussian mixture fitted to the training codes."""
     seeds: int = 1
     """Draws of samples: figures are their means, with standard deviations."""
+    metrics: tuple[str, ...] = ()
+    """Groups of figures, all by default: frechet, kernel, neighbours, tests, memory, sliced; for
+    images sharpness, classes; for tables exact."""
+    inception_weights: Path | None = None
+    """Compare images in the features of FID, from this file of weights."""
+    inception_resize: Literal["tf1", "clean"] = "tf1"
+    """How images come to 299 × 299: as in the first implementation, or with antialiasing."""
 
     def run(self) -> None:
         from monge import report
         from monge.evaluate import evaluate, lines
+        from monge.evaluation.inception import inception_network
         from monge.runs import Run
 
-        run = Run(self.path)
-        result = evaluate(run, self.n, self.sampler, self.seeds)
+        run, extractor = Run(self.path), None
+        if self.inception_weights is not None:
+            extractor = inception_network(self.inception_weights, self.inception_resize)
+        result = evaluate(
+            run, self.n, self.sampler, self.seeds, metrics=self.metrics, extractor=extractor
+        )
         protocol = result["protocol"]
         if protocol["n test"] < self.n:
             print(f"the test part has {protocol['n test']} samples: using them all")

@@ -1,7 +1,13 @@
-"""All measures of a run, each with its floor: `evaluation.json`."""
+"""All measures of a run, each with its floor: `evaluation.json`.
 
+Samples are seen part by part, and only what the wanted measures need is kept of them: for the
+Fréchet distance moments, for the others features and projections, never the images.
+"""
+
+import abc
 import json
 import statistics
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy
@@ -13,116 +19,290 @@ from monge.config import Config
 from monge.data import Source, as_floats
 from monge.draws import generator, permutation
 from monge.evaluation.extractors import Extractor, classifier, random_network
-from monge.evaluation.frechet import frechet_distance, frechet_extrapolated, kernel_distance
+from monge.evaluation.frechet import (
+    Moments,
+    frechet_extrapolated_of_moments,
+    frechet_of_moments,
+    kernel_distance,
+)
 from monge.evaluation.neighbours import (
     memorisation,
     nearest_neighbour_test,
     precision_recall_density_coverage,
 )
+from monge.evaluation.pyramid import (
+    LEAST,
+    laplacian_pyramid,
+    pyramid_distances,
+    pyramid_patches,
+)
 from monge.evaluation.sharpness import sharpness
+from monge.evaluation.two_sample import network_test
 from monge.files import write_whole
 from monge.models import AutoEncoder, evaluating
 from monge.report import measure as measured
 from monge.runs import Run
-from monge.transport import jensen_shannon, sliced_wasserstein, wasserstein
+from monge.transport import jensen_shannon, wasserstein, wasserstein_1d
+from monge.transport.sliced import uniform_directions
 
 DIRECTIONS = 1000
 MOST_EXACT = 2000
+PATCHES, MOST_PATCHES = 128, 2**17  # an image, and in all
 NEAR = 0.01
 """The share of test samples that counts as near to the training part."""
 
 Measured = dict[str, float]
 
 
-def _in_features(x: Tensor, real: Tensor, train: Tensor, space: str = "") -> Measured:
-    """What is measured between features of samples and of the test part, both (n, d); Fréchet
-    distances bear the name of the feature space."""
-    drawn = generator(0, "evaluation subsets")
-    prdc = precision_recall_density_coverage(x, real)
-    found = {f"{space}FD": frechet_distance(x, real)}
-    if len(x) > 5 * x.shape[1]:  # a fifth of the samples still has a covariance
-        found[f"{space}FD extrapolated"] = frechet_extrapolated(x, real)
-    return found | {
-        "KD": kernel_distance(x, real, generator=drawn).value,
-        **prdc._asdict(),
-        "1-NN accuracy": nearest_neighbour_test(x, real).value,
-        "near training": memorisation(x, train, real, NEAR),
-        "feature SW": _sliced(x, real),
-    }
+class Seen:
+    """What is kept of n samples that come in parts."""
+
+    def __init__(self, n: int):
+        self.n, self.count = n, 0
+        self.fifths: list[Moments] = []
+        self.sharpness = 0.0
+        self._kept: dict[str, list[Tensor]] = {}
+
+    def keep(self, name: str, rows: Tensor) -> None:
+        """Rows of a part."""
+        self._kept.setdefault(name, []).append(rows)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """All rows that were kept under a name."""
+        if len(self._kept[name]) > 1:
+            self._kept[name] = [torch.cat(self._kept[name])]
+        return self._kept[name][0]
+
+    def moments(self, rows: Tensor) -> None:
+        """Takes features of the next samples into the fifth of the n where they belong."""
+        self.fifths = self.fifths or [Moments(rows.shape[1]) for _ in range(5)]
+        edges = [i * self.n // 5 - self.count for i in range(6)]
+        for fifth, first, last in zip(self.fifths, edges, edges[1:]):
+            if len(part := rows[max(first, 0) : max(last, 0)]):
+                fifth.update(part)
 
 
-def _sliced(x: Tensor, y: Tensor) -> float:
-    """SW_2 with fixed directions."""
-    drawn = generator(0, "evaluation directions")
-    return float(sliced_wasserstein(x, y, directions=DIRECTIONS, generator=drawn))
+class Measures(abc.ABC):
+    """Measures of samples against a test part of the same size, with what they rest on.
 
+    Arguments:
+        source: the data.
+        real: the samples of its test part that are compared with.
+        metrics: groups of measures; all there are by default.
+    """
 
-class Images:
-    """The measures of images (n, c, h, w) against a test part of the same size n."""
+    figures: tuple[str, str]
 
-    def __init__(self, source: Source, real: Tensor):
-        self.real, self.head = real, None
-        if source.train_labels is None:
-            self.extractor: Extractor = random_network(source.shape)
-        else:
-            self.extractor, self.head = classifier(source)
-        held = source.train[permutation(0, "evaluation memory", len(source.train))[:20_000]]
-        self.features, self.train = self.extractor(real), self.extractor(held)
+    def __init__(self, source: Source, real: Tensor, metrics: Sequence[str] = ()):
+        groups = self.groups()
+        if unknown := [name for name in metrics if name not in groups]:
+            raise ValueError(
+                f"`metrics` knows no {unknown[0]!r} for {source.name!r}: give some of "
+                f"{', '.join(groups)}"
+            )
+        self.wanted = {name: groups[name] for name in metrics or groups}
+        rows = permutation(0, "evaluation memory", len(source.train))[:20_000]
+        self.train = self.features(source.train[rows]) if "memory" in self.wanted else None
+        self.real = self.see(real.split(500), len(real))
 
+    def groups(self) -> dict[str, Callable[[Seen], Measured]]:
+        """The measures by the names of their groups."""
+        return {
+            "frechet": self._frechet, "kernel": self._kernel, "neighbours": self._neighbours,
+            "tests": self._tests, "memory": self._memory, "sliced": self._sliced,
+        }  # fmt: skip
+
+    @abc.abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        r"""The features (n, d) of samples (n, \*)."""
+
+    @abc.abstractmethod
     def protocol(self) -> dict[str, Any]:
         """What the figures rest on."""
+
+    def look(self, seen: Seen, part: Tensor) -> None:
+        """Keeps what the wanted measures need of a part."""
+        if set(self.wanted) == {"sharpness"}:
+            return
+        features = self.features(part)
+        if "frechet" in self.wanted:
+            seen.moments(features)
+        if set(self.wanted) - {"frechet", "sharpness"}:
+            seen.keep("features", features)
+
+    def see(self, parts: Iterable[Tensor], n: int) -> Seen:
+        """n samples that come in parts."""
+        seen = Seen(n)
+        for part in parts:
+            self.look(seen, part)
+            seen.count += len(part)
+        return seen
+
+    def __call__(self, parts: Iterable[Tensor], n: int) -> Measured:
+        r"""The wanted measures of n samples that come in parts (b, \*)."""
+        seen = self.see(parts, n)
+        return {
+            name: value
+            for group in self.wanted.values()
+            for name, value in group(seen).items()
+        }  # fmt: skip
+
+    def _frechet(self, seen: Seen) -> Measured:
+        name = self.figures[0]
+        whole, real = (sum(one.fifths[1:], one.fifths[0]) for one in (seen, self.real))
+        found = {name: frechet_of_moments(whole, real)}
+        if seen.n > 5 * len(whole.mean):  # a fifth of the samples still has a covariance
+            found[f"{name} extrapolated"] = frechet_extrapolated_of_moments(
+                seen.fifths, self.real.fifths
+            )
+        return found
+
+    def _kernel(self, seen: Seen) -> Measured:
+        drawn = generator(0, "evaluation subsets")
+        found = kernel_distance(seen["features"], self.real["features"], generator=drawn)
+        return {"KD": found.value}
+
+    def _neighbours(self, seen: Seen) -> Measured:
+        return precision_recall_density_coverage(seen["features"], self.real["features"])._asdict()
+
+    def _tests(self, seen: Seen) -> Measured:
+        x, y = seen["features"], self.real["features"]
+        return {
+            "1-NN accuracy": nearest_neighbour_test(x, y).value,
+            "network accuracy": network_test(x, y).value,
+        }
+
+    def _memory(self, seen: Seen) -> Measured:
+        assert self.train is not None
+        share = memorisation(seen["features"], self.train, self.real["features"], NEAR)
+        return {"near training": share}
+
+    def _sliced(self, seen: Seen) -> Measured:
+        dim = seen["features"].shape[1]
+        theta = directions("features", dim).to(seen["features"])
+        one, two = (theta @ z["features"].T for z in (seen, self.real))
+        return {self.figures[1]: 3 * dim * float(wasserstein_1d(one, two).square().mean())}
+
+
+def directions(purpose: str, dim: int) -> Tensor:
+    """The fixed directions of an evaluation."""
+    return uniform_directions(DIRECTIONS, dim, generator=generator(0, "evaluation", purpose))
+
+
+class Images(Measures):
+    """The measures of images (n, c, h, w) in [0, 1].
+
+    Arguments:
+        extractor: the features; by default of a classifier of the training part, or of random
+            convolutions where it has no labels.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        real: Tensor,
+        metrics: Sequence[str] = (),
+        extractor: Extractor | None = None,
+    ):
+        self.head = None
+        if extractor is None and source.train_labels is not None:
+            extractor, self.head = classifier(source)
+        self.extractor = extractor or random_network(source.shape)
+        self.figures = self.extractor.figures
+        self.channels, height, width = source.shape
+        coloured = self.channels == 3 and min(height, width) >= LEAST
+        self.levels = len(laplacian_pyramid(torch.zeros(1, *source.shape))) if coloured else 0
+        self.theta = directions("pixels", self.channels * height * width)
+        super().__init__(source, real, metrics)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.extractor(x)
+
+    def groups(self) -> dict[str, Callable[[Seen], Measured]]:
+        found = super().groups()
+        if self.channels in (1, 3):
+            found["sharpness"] = lambda seen: {"sharpness": seen.sharpness}
+        if self.head is not None:
+            found["classes"] = self._classes
+        return found
+
+    def protocol(self) -> dict[str, Any]:
         return {
             "features": self.extractor.name,
             "features sha256": self.extractor.sha256,
             "features accuracy": self.extractor.accuracy,
-            "range": "[0, 1]",
-            "resize": "none: images are compared as the model sees them",
+            "resize": self.extractor.resize,
+            "range": "[0, 1], samples clamped",
         }
 
-    def __call__(self, x: Tensor) -> Measured:
-        features = self.extractor(x)
-        space = f"{self.extractor.name}-"
-        found = _in_features(features, self.features, self.train, space)
-        found["pixel SW"] = _sliced(as_floats(x).flatten(1), as_floats(self.real).flatten(1))
-        if x.shape[1] in (1, 3):
-            found["sharpness"] = sharpness(as_floats(x))
-        if self.head is not None:
-            found["classes JS"] = float(
-                jensen_shannon(self._classes(features), self._classes(self.features))
-            )
+    def look(self, seen: Seen, part: Tensor) -> None:
+        part = as_floats(part).clamp(0, 1)
+        super().look(seen, part)
+        if "sharpness" in self.wanted:
+            seen.sharpness += sharpness(part) * len(part) / seen.n
+        if "sliced" in self.wanted:
+            seen.keep("pixels", part.flatten(1) @ self.theta.T)
+        if "sliced" in self.wanted and self.levels:
+            count = min(PATCHES, max(1, MOST_PATCHES // seen.n))
+            drawn = generator(0, "evaluation patches", seen.count)
+            for i, patches in enumerate(pyramid_patches(part, count, drawn)):
+                seen.keep(f"pyramid {i}", patches)
+
+    def _sliced(self, seen: Seen) -> Measured:
+        pixels = wasserstein_1d(seen["pixels"].T, self.real["pixels"].T)
+        found = super()._sliced(seen) | {"pixel SW": float(pixels.square().mean().sqrt())}
+        if self.levels:
+            x, y = ([z[f"pyramid {i}"] for i in range(self.levels)] for z in (seen, self.real))
+            drawn = generator(0, "evaluation pyramid")
+            distances = pyramid_distances(x, y, generator=drawn)
+            found["pyramid SW"] = statistics.fmean(distances)
         return found
 
-    def _classes(self, features: Tensor) -> Tensor:
+    def _classes(self, seen: Seen) -> Measured:
+        one, two = (self._histogram(z["features"]) for z in (seen, self.real))
+        return {"classes JS": float(jensen_shannon(one, two))}
+
+    def _histogram(self, features: Tensor) -> Tensor:
         assert self.head is not None
         with evaluating(self.head):
             scores = self.head(features)
         return torch.bincount(scores.argmax(1), minlength=scores.shape[1]).double() / len(scores)
 
 
-class Vectors:
+class Vectors(Measures):
     """The measures of rows (n, d), in the standard units of the training part's columns."""
 
-    def __init__(self, source: Source, real: Tensor):
+    figures = "FD", "3 d SW²"
+
+    def __init__(self, source: Source, real: Tensor, metrics: Sequence[str] = ()):
         moments = source.moments()
         assert moments is not None
         self.mean, self.deviation = moments
-        self.real, self.train = self._scaled(real), self._scaled(source.train[:20_000])
+        super().__init__(source, real, metrics)
 
-    def _scaled(self, x: Tensor) -> Tensor:
+    def groups(self) -> dict[str, Callable[[Seen], Measured]]:
+        return super().groups() | {"exact": self._exact}
+
+    def features(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.deviation
 
     def protocol(self) -> dict[str, Any]:
-        """What the figures rest on."""
         return {"features": "columns in standard units of the training part"}
 
-    def __call__(self, x: Tensor) -> Measured:
-        x = self._scaled(x)
-        found = _in_features(x, self.real, self.train)
-        found["W2 exact"] = float(wasserstein(x[:MOST_EXACT], self.real[:MOST_EXACT]))
-        return found
+    def _exact(self, seen: Seen) -> Measured:
+        x, y = (z["features"][:MOST_EXACT] for z in (seen, self.real))
+        return {"W2 exact": float(wasserstein(x, y))}
 
 
-def evaluate(run: Run, n: int = 10_000, sampler: str = "prior", seeds: int = 1) -> dict[str, Any]:
+def evaluate(
+    run: Run,
+    n: int = 10_000,
+    sampler: str = "prior",
+    seeds: int = 1,
+    *,
+    metrics: Sequence[str] = (),
+    extractor: Extractor | None = None,
+) -> dict[str, Any]:
     """Measures n samples of a run against n test samples, and writes `evaluation.json`.
 
     Each figure is a mean over `seeds` draws of samples with their standard deviation, and has a
@@ -134,6 +314,9 @@ def evaluate(run: Run, n: int = 10_000, sampler: str = "prior", seeds: int = 1) 
         n: how many samples, at least 10.
         sampler: prior, or mixture for a Gaussian mixture fitted to the training codes.
         seeds: how many draws.
+        metrics: groups of measures (frechet, kernel, neighbours, tests, memory, sliced; for
+            images sharpness, classes; for tables exact); all by default.
+        extractor: features of images in place of the default ones, e.g. `inception_network(file)`.
 
     Raises:
         ValueError: for bad arguments, or a test part of fewer than 10 samples.
@@ -142,36 +325,45 @@ def evaluate(run: Run, n: int = 10_000, sampler: str = "prior", seeds: int = 1) 
         raise ValueError(f"`sampler` must be prior or mixture, got {sampler!r}")
     if seeds < 1:
         raise ValueError(f"`seeds` must be at least 1, got {seeds}")
-    source, prior = run.source, run.mixture() if sampler == "mixture" else None
+    source = run.source
     n = min(n, len(source.test))
     if n < 10:
         raise ValueError(
             f"`n` must be at least 10 samples, got {n} (as many as there are to test)"
         )
     real = source.test[permutation(0, "evaluation test", len(source.test))[:n]]
-    measure = Images(source, real) if source.kind == "image" else Vectors(source, real)
+    if source.kind == "image":
+        measure = Images(source, real, metrics, extractor)
+    elif extractor is not None:
+        raise ValueError(f"`extractor` is for images, and {source.name!r} holds vectors")
+    else:
+        measure = Vectors(source, real, metrics)
+    prior = run.mixture() if sampler == "mixture" else None
     drawn = [
-        measure(run.model.sample(n, generator(seed, "evaluate"), prior)) for seed in range(seeds)
+        measure(run.model.samples(n, generator(seed, "evaluate"), prior), n)
+        for seed in range(seeds)
     ]
     chosen = permutation(0, "evaluation floor", len(source.train))[:n]
-    # training samples are near training samples; the test part is so by definition
-    floor = measure(source.train[chosen]) | {"near training": NEAR}
+    floor = measure(map(source.train.__getitem__, chosen.split(500)), len(chosen))
+    if "near training" in floor:
+        # training samples are near training samples; the test part is so by definition
+        floor["near training"] = NEAR
     figures = {
         name: {
             "value": statistics.fmean(values := [one[name] for one in drawn]),
             "deviation": statistics.stdev(values) if seeds > 1 else None,
-            "floor": floor[name],
+            "floor": floor.get(name),
         }
-        for name in floor
+        for name in drawn[0]
     }
     if isinstance(run.model, AutoEncoder):
         figures |= _codes(run)
     config: Config = run.config
     result = {
         "protocol": {
-            "run": run.name, "recipe": config.recipe, "data": source.name, "sampler": sampler,
-            "seeds": seeds, "n samples": n, "n test": n, "n floor": len(chosen),
-            **measure.protocol(), "monge": monge.__version__,
+            "run": run.name, "recipe": config.recipe, "data": source.name, "split": "test",
+            "sampler": sampler, "seeds": seeds, "n samples": n, "n test": n,
+            "n floor": len(chosen), **measure.protocol(), "monge": monge.__version__,
             "torch": torch.__version__, "numpy": numpy.__version__,
         },
         "figures": figures,

@@ -74,17 +74,24 @@ class Model(nn.Module, abc.ABC):
                 on the batches in which they are decoded.
             prior: draws the codes in place of the model's own prior.
         """
+        return torch.cat(list(self.samples(n, generator, prior)))
+
+    def samples(
+        self, n: int, generator: torch.Generator | None = None, prior: Prior | None = None
+    ) -> Iterator[Tensor]:
+        """The same n draws in parts of at most 500, for more samples than memory holds."""
         device = next(self.parameters(), torch.empty(0)).device
-        random = isinstance(self.decoder, GaussianDecoder)
+        noisy = isinstance(self.decoder, GaussianDecoder)
         # noise follows a generator of its own, so that the first draws are the same for every n
-        seed = int(torch.randint(2**62, (), generator=generator)) if random else 0
+        seed = int(torch.randint(2**62, (), generator=generator)) if noisy else 0
+        noise = torch.Generator().manual_seed(seed)
         codes = (prior or self.prior).sample(dimension("n", n), generator).to(device)
-        with evaluating(self):
-            means = torch.cat([self.decode(z) for z in codes.split(500)])
-        if not isinstance(self.decoder, GaussianDecoder):
-            return means
-        noise = standard_normal(tuple(means.shape), torch.Generator().manual_seed(seed))
-        return means + self.decoder.sigma * noise.to(means)
+        for z in codes.split(500):
+            with evaluating(self):
+                x = self.decode(z)
+                if isinstance(self.decoder, GaussianDecoder):
+                    x = x + self.decoder.sigma * standard_normal(tuple(x.shape), noise).to(x)
+            yield x
 
     def traverse(self, z: Tensor, levels: Tensor) -> Tensor:
         r"""Codes z (n, dim) decoded with each coordinate in turn set to each level (k,).

@@ -7,21 +7,29 @@ from monge.evaluation.frechet import (
     frechet_of_moments,
     kernel_distance,
 )
+from monge.evaluation.inception import inception_network
 from monge.evaluation.neighbours import (
     memorisation,
     nearest_neighbour_test,
     precision_recall_density_coverage,
 )
+from monge.evaluation.pyramid import laplacian_pyramid, pyramid_distances, pyramid_patches
 from monge.evaluation.sharpness import sharpness
+from monge.evaluation.two_sample import network_test
 
 __all__ = [
     "Moments",
     "frechet_distance",
     "frechet_extrapolated",
     "frechet_of_moments",
+    "inception_network",
     "kernel_distance",
+    "laplacian_pyramid",
     "memorisation",
     "nearest_neighbour_test",
+    "network_test",
     "precision_recall_density_coverage",
+    "pyramid_distances",
+    "pyramid_patches",
     "sharpness",
 ]

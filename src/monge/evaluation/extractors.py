@@ -19,6 +19,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from monge.checks import unit_range
 from monge.data import Batches, Source, as_floats
 from monge.draws import stream
 from monge.files import write_whole
@@ -35,13 +36,22 @@ class Extractor(NamedTuple):
     sha256: str
     """Of the weights."""
     network: nn.Module
+    figures: tuple[str, str]
+    """What the Fréchet distance and the scaled sliced one between its features are called."""
+    resize: str = "none"
+    batch: int = 500
     accuracy: float | None = None
     """Of a classifier, on the test part."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        r"""Features (n, d) of images (n, c, h, w), as they are stored or in [0, 1]."""
+        r"""Features (n, d) of images (n, c, h, w), as they are stored or in [0, 1].
+
+        Raises:
+            ValueError: for images of another range, or NaN.
+        """
         with evaluating(self.network):
-            return torch.cat([self.network(as_floats(part)) for part in images.split(500)])
+            parts = [unit_range("images", as_floats(part)) for part in images.split(self.batch)]
+            return torch.cat([self.network(part) for part in parts])
 
 
 def sha256_of(tensors: Sequence[Tensor]) -> str:
@@ -115,7 +125,7 @@ def classifier(source: Source, cache: Path | None = None) -> tuple[Extractor, nn
 
 
 def _extractor(source: Source, network: nn.Module, head: nn.Module) -> Extractor:
-    found = Extractor("LeNet", weights_hash(network), network)
+    found = Extractor("LeNet", weights_hash(network), network, ("LeNet-FD", "LeNet-MIND"))
     with torch.no_grad():
         guessed = head(found(source.test)).argmax(1)
     accuracy = float((guessed == source.test_labels).float().mean())
@@ -131,4 +141,5 @@ def random_network(shape: Sequence[int]) -> Extractor:
             nn.init.kaiming_normal_(layer.weight, 0.2)
             layers += [layer, nn.LeakyReLU(0.2)]
     network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
-    return Extractor("random network", weights_hash(network), network)
+    names = "random network-FD", "random network-MIND"
+    return Extractor("random network", weights_hash(network), network, names)

@@ -4,7 +4,7 @@ All work through blocks of rows, so memory is O(n + m) times a block, not n m.
 
 Source: Kynkäänniemi et al., "Improved precision and recall metric for assessing generative
 models", 2019; Naeem, Oh, Uh, Choi, Yoo, "Reliable fidelity and diversity metrics for generative
-models", 2020; Lopez-Paz, Oquab, "Revisiting classifier two-sample tests", 2017.
+models", 2020.
 """
 
 import math
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from monge.evaluation.frechet import features
+from monge.evaluation.two_sample import Share, wilson
 
 BLOCK = 2**22
 """Distances a block."""
@@ -100,22 +101,6 @@ def precision_recall_density_coverage(model: Tensor, real: Tensor, k: int = 5) -
         float(inside.mean()) / k,
         float(covered.float().mean()),
     )
-
-
-class Share(NamedTuple):
-    """A share of n with its 95 % Wilson interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def wilson(hits: int, n: int) -> Share:
-    """The share hits / n and its interval: Wilson, "Probable inference", 1927."""
-    z, share = 1.959964, hits / n
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return Share(share, middle - half, middle + half)
 
 
 def nearest_neighbour_test(model: Tensor, real: Tensor) -> Share:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from monge.checks import finite, floating
+from monge.checks import floating, unit_range
 
 LUMA = (0.299, 0.587, 0.114)
 
@@ -24,15 +24,13 @@ def sharpness(images: Tensor) -> float:
 
     Source: Tolstikhin, Bousquet, Gelly, Schölkopf, "Wasserstein auto-encoders", 2018, section 4.
     """
-    finite("images", floating("images", images))
+    floating("images", images)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or min(images.shape[2:]) < 3:
         raise ValueError(
             "`images` must have shape (n, 1, h, w) or (n, 3, h, w) with sides of at least 3, got "
             f"{tuple(images.shape)}"
         )
-    low, high = images.aminmax()
-    if low < -1e-6 or high > 1 + 1e-6:
-        raise ValueError(f"`images` must be in [0, 1], got [{low:.4g}, {high:.4g}]: rescale them")
+    unit_range("images", images)
     if images.shape[1] == 3:
         images = torch.einsum("nchw,c->nhw", images, images.new_tensor(LUMA))[:, None]
     kernel = images.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])

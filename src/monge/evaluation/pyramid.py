@@ -1,0 +1,92 @@
+"""The sliced distance between patches of Laplacian pyramids, scale by scale.
+
+Source: Karras, Aila, Laine, Lehtinen, "Progressive growing of GANs", 2018, section 5; Burt,
+Adelson, "The Laplacian pyramid as a compact image code", 1983.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from monge.checks import floating
+from monge.transport import sliced_wasserstein
+
+LEAST, PATCH = 16, 7
+
+
+def _blur(images: Tensor) -> Tensor:
+    """Burt and Adelson's binomial filter of five pixels, borders reflected."""
+    taps = images.new_tensor([1, 4, 6, 4, 1]) / 16
+    channels = images.shape[1]
+    kernel = torch.outer(taps, taps).expand(channels, 1, 5, 5)
+    return F.conv2d(F.pad(images, (2, 2, 2, 2), mode="reflect"), kernel, groups=channels)
+
+
+def _enlarged(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Back to `size`: the pixels with zeros between them, blurred."""
+    spread = images.new_zeros(*images.shape[:2], *size)
+    spread[:, :, ::2, ::2] = images
+    return 4 * _blur(spread)
+
+
+def laplacian_pyramid(images: Tensor) -> list[Tensor]:
+    """What each scale adds to the next coarser one, from fine to coarse: images (n, c, h, w), then
+    half as large while both sides are at least 16; the last is the rest itself.
+
+    Raises:
+        ValueError: for another shape, or a side of less than 16.
+    """
+    floating("images", images)
+    if images.ndim != 4 or min(images.shape[2:]) < LEAST:
+        raise ValueError(
+            f"`images` must have shape (n, c, h, w) with sides of at least {LEAST}, got "
+            f"{tuple(images.shape)}"
+        )
+    levels = []
+    while min(images.shape[2:]) >= 2 * LEAST:
+        small = _blur(images)[:, :, ::2, ::2]
+        height, width = images.shape[2:]
+        levels.append(images - _enlarged(small, (height, width)))
+        images = small
+    return [*levels, images]
+
+
+def pyramid_patches(
+    images: Tensor, count: int, generator: torch.Generator | None = None
+) -> list[Tensor]:
+    """Of each level `count` random 7 × 7 patches an image, (n · count, c · 49)."""
+    found = []
+    for level in laplacian_pyramid(images):
+        n, _, height, width = level.shape
+        windows = level.unfold(2, PATCH, 1).unfold(3, PATCH, 1)  # (n, c, h', w', 7, 7)
+        top = torch.randint(height - PATCH + 1, (n, count), generator=generator)
+        left = torch.randint(width - PATCH + 1, (n, count), generator=generator)
+        image = torch.arange(n)[:, None]
+        found.append(windows[image, :, top, left].reshape(n * count, -1))
+    return found
+
+
+def pyramid_distances(
+    x: list[Tensor], y: list[Tensor], *, directions: Tensor | int = 512, generator=None
+) -> list[float]:
+    """10³ SW_1 of the patches of each level, in standard units of each channel, fine to coarse.
+
+    Arguments:
+        x: patches of one sample, from `pyramid_patches`.
+        y: those of another.
+        directions: how many random directions, or themselves.
+        generator: draws them.
+    """
+    found = []
+    for one, two in zip(x, y, strict=True):
+        a, b = (_standardised(patches) for patches in (one, two))
+        distance = sliced_wasserstein(a, b, p=1, directions=directions, generator=generator)
+        found.append(1e3 * float(distance))
+    return found
+
+
+def _standardised(patches: Tensor) -> Tensor:
+    """Each channel with mean 0 and deviation 1 over all its pixels, in every sample its own."""
+    channels = patches.unflatten(1, (-1, PATCH * PATCH))
+    deviation, mean = torch.std_mean(channels, (0, 2), correction=0, keepdim=True)
+    return ((channels - mean) / deviation.clamp_min(1e-12)).flatten(1)
