@@ -38,7 +38,7 @@ FIELDS = {
     "channels": "data.channels", "seed": "seed", "preset": "preset", "latent": "latent",
     "weight": "weight", "epochs": "training.epochs", "steps": "training.steps",
     "batch": "training.batch", "lr": "training.lr", "inner_steps": "training.inner_steps",
-    "precision": "training.precision", "device": "device", "threads": "threads",
+    "known": "known", "precision": "training.precision", "device": "device", "threads": "threads",
 }  # fmt: skip
 
 
@@ -79,6 +79,9 @@ class Train:
     """λ, the weight of the divergence, in units of the cost."""
     lr: Float = None
     """Learning rate; 0.001 by default."""
+    known: Text = None
+    """For conditional-wae, the part that it completes images from: top (default), bottom, left,
+    right, surround, random, or a mask image, white where known."""
     inner_steps: Int = None
     """Steps of a critic before each step of the model; 1 by default."""
     device: Text = None
@@ -152,7 +155,7 @@ class Sample:
 
         run = Run(self.path)
         prior = run.mixture() if self.sampler == "mixture" else None
-        drawn = run.model.sample(self.n, generator(self.seed, "sample"), prior)
+        drawn = run.sample(self.n, generator(self.seed, "sample"), prior)
         _save(self.out, drawn, lambda: pictures.samples(drawn))
 
 
@@ -178,6 +181,57 @@ class Reconstruct:
         with evaluating(model):
             y = model.reconstruct(x)
         _save(self.out, y, lambda: pictures.reconstructions(x, y))
+
+
+@dataclass(frozen=True)
+class Complete:
+    """Complete test images of which a conditional model is shown a part."""
+
+    path: Annotated[Positional[Path], arg(name="run")]
+    """A run directory of conditional-wae."""
+    out: Path
+    """.png: a row an image: its known part, completions, the truth; .npy: the completions,
+    (n · samples, …)."""
+    data: Text = None
+    """Other data of the same shape, by name or path; the run's own by default."""
+    known: Text = None
+    """The known part: top, bottom, left, right, surround, or a mask image; the run's own by
+    default. A model trained with a random box unknown completes any part."""
+    n: Number = 10
+    """How many images, spread over the test part."""
+    samples: int = 5
+    """Completions of each."""
+    seed: int = 0
+    """Seed of the draws."""
+
+    def run(self) -> None:
+        _check_out(self.out)
+        if self.samples < 1:
+            raise ValueError(f"`samples` must be at least 1, got {self.samples}")
+        from monge import pictures
+        from monge.draws import generator
+        from monge.masks import mask
+        from monge.models import ConditionalWAE
+        from monge.runs import read_config
+
+        trained = read_config(self.path)
+        if trained.recipe != "conditional-wae":
+            raise ValueError(
+                f"`run` {str(self.path)!r} is of {trained.recipe}, which sees whole samples: give "
+                "a run of conditional-wae"
+            )
+        if self.known not in (None, trained.known) and trained.known != "random":
+            raise ValueError(
+                f"`known` is {self.known!r}, but the run was trained to complete from "
+                f"{trained.known!r}: train one with --known {self.known}, or with --known random "
+                "for any part"
+            )
+        model, x = _test_samples(self.path, self.data, self.n)
+        assert isinstance(model, ConditionalWAE)
+        chosen = mask(self.known or trained.known, x.shape[1:])
+        known = chosen(len(x), generator(self.seed, "known"))
+        drawn = model.complete(x, self.samples, generator(self.seed, "complete"), known=known)
+        _save(self.out, drawn.flatten(0, 1), lambda: pictures.completions(x, known.to(x), drawn))
 
 
 @dataclass(frozen=True)
@@ -521,7 +575,17 @@ def _test_samples(path: Path, data: str | None, n: int):
 
 
 Verb = Union[  # noqa: UP007
-    Train, Sample, Reconstruct, Interpolate, Traverse, Evaluate, Compare, Recipes, Data, Distance
+    Train,
+    Sample,
+    Reconstruct,
+    Complete,
+    Interpolate,
+    Traverse,
+    Evaluate,
+    Compare,
+    Recipes,
+    Data,
+    Distance,
 ]
 
 

@@ -126,7 +126,7 @@ def _lines(table: list[dict[str, Any]]) -> list[list[str]]:
 def _column(run: Run, encoding: bool, seed: int) -> dict[str, Image.Image]:
     """The pictures of a run, of samples alone where not all have encoders."""
     model, test = run.model, run.source.test
-    drawn = model.sample(64, generator(seed, "look"))
+    drawn = run.sample(64, generator(seed, "look"))
     column = {"random samples": pictures.samples(drawn)}
     if not encoding or not isinstance(model, AutoEncoder):
         return column

@@ -22,6 +22,7 @@ RECIPES = {
     "energy-ae": "WAE, energy distance of codes (Székely, Rizzo 2013)",
     "vae": "VAE: E KL + Gaussian likelihood, σ learned or given (Kingma, Welling 2014)",
     "vae-bernoulli": "VAE: E KL + cross-entropy, data in [0, 1] (Kingma, Welling 2014)",
+    "conditional-wae": "WAE of images given a part, critic of joint codes (Makhzani et al. 2015)",
     "gan": "generator, Jensen-Shannon by a critic, non-saturating (Goodfellow et al. 2014)",
     "wgan": "generator, W_1 by a critic with clipped weights (Arjovsky et al. 2017)",
     "wgan-gp": "generator, W_1 by a critic with a gradient penalty (Gulrajani et al. 2017)",
@@ -142,6 +143,9 @@ class Config:
     """Whether codes are a point or a Gaussian law of each sample; a VAE's are always random."""
     noise: float = 0.0
     """Deviation of the truncated Gaussian noise on what the encoder of a WAE sees in training."""
+    known: str = "top"
+    """Part that a conditional WAE completes images from: top, bottom, left, right, surround (all
+    but a centre box), random (all but a random box), or a mask image, white where known."""
     beta: float = 1.0
     """Weight of a VAE's KL term."""
     sigma: float | None = None
@@ -163,6 +167,8 @@ class Config:
 
     def __post_init__(self):
         object.__setattr__(self, "recipe", ALIASES.get(self.recipe, self.recipe))
+        if os.path.isfile(self.known):
+            object.__setattr__(self, "known", os.path.abspath(self.known))
 
     def check(self) -> "Config":
         """Itself, or a ValueError that names the field, the value and the way out."""

@@ -17,7 +17,9 @@ from torch import Tensor
 import monge
 from monge.config import Config
 from monge.data import Source, as_floats
+from monge.divergences import MMD
 from monge.draws import generator, permutation
+from monge.evaluation.completion import agreement, best_of, diversity, energy_score
 from monge.evaluation.extractors import Extractor, classifier, random_network
 from monge.evaluation.frechet import (
     Moments,
@@ -39,7 +41,8 @@ from monge.evaluation.pyramid import (
 from monge.evaluation.sharpness import sharpness
 from monge.evaluation.two_sample import network_test
 from monge.files import write_whole
-from monge.models import AutoEncoder, evaluating
+from monge.kernels import multiscale_imq
+from monge.models import AutoEncoder, ConditionalWAE, evaluating
 from monge.report import measure as measured
 from monge.runs import Run
 from monge.transport import jensen_shannon, wasserstein, wasserstein_1d
@@ -48,6 +51,7 @@ from monge.transport.sliced import uniform_directions
 DIRECTIONS = 1000
 MOST_EXACT = 2000
 PATCHES, MOST_PATCHES = 128, 2**17  # an image, and in all
+COMPLETIONS = 10
 NEAR = 0.01
 """The share of test samples that counts as near to the training part."""
 
@@ -340,8 +344,7 @@ def evaluate(
         measure = Vectors(source, real, metrics)
     prior = run.mixture() if sampler == "mixture" else None
     drawn = [
-        measure(run.model.samples(n, generator(seed, "evaluate"), prior), n)
-        for seed in range(seeds)
+        measure(run.samples(n, generator(seed, "evaluate"), prior), n) for seed in range(seeds)
     ]
     chosen = permutation(0, "evaluation floor", len(source.train))[:n]
     floor = measure(map(source.train.__getitem__, chosen.split(500)), len(chosen))
@@ -356,6 +359,8 @@ def evaluate(
         }
         for name in drawn[0]
     }
+    if isinstance(run.model, ConditionalWAE):
+        figures |= _completions(run, measure)
     if isinstance(run.model, AutoEncoder):
         figures |= _codes(run)
     config: Config = run.config
@@ -370,6 +375,37 @@ def evaluate(
     }  # fmt: skip
     write_whole(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
     return result
+
+
+def _completions(run: Run, measure: Measures) -> dict[str, dict[str, float | None]]:
+    """What a conditional model makes of up to 1,000 test images, ten completions of each."""
+    model, source = run.model, run.source
+    assert isinstance(model, ConditionalWAE)
+    rows = permutation(0, "evaluation completions", len(source.test))[:1000]
+    x = as_floats(source.test[rows])
+    drawn = model.complete(x, COMPLETIONS, generator(0, "evaluation completions"))
+    with evaluating(model):
+        known = model.known(x)
+        phi, codes = model.summarise(x, known), model.encode(x, known).mean
+    prior, other = (model.prior.sample(len(x), generator(0, "joint", i)) for i in (0, 1))
+    joint = [torch.cat([phi, z], 1) for z in (codes, prior, other)]
+    mmd = MMD(multiscale_imq(model.prior.spread + 2 * phi.shape[1]))
+    found: dict[str, tuple[float, float | None]] = {
+        f"best of {COMPLETIONS}": (best_of(drawn, x), None),
+        "diversity": (diversity(drawn), None),
+        "energy score": (energy_score(drawn, x), None),
+        "joint MMD²": (float(mmd(joint[0], joint[1])), float(mmd(joint[2], joint[1]))),
+    }
+    if isinstance(measure, Images) and measure.head is not None and source.test_labels is not None:
+        labels, head, features = source.test_labels[rows], measure.head, measure.features
+        found["class agreement"] = (
+            agreement(drawn, labels, lambda part: head(features(part))),
+            agreement(x[:, None], labels, lambda part: head(features(part))),
+        )
+    return {
+        name: {"value": value, "deviation": None, "floor": floor}
+        for name, (value, floor) in found.items()
+    }
 
 
 def _codes(run: Run) -> dict[str, dict[str, float | None]]:

@@ -65,6 +65,13 @@ def scatter(groups: Sequence[tuple[str, Tensor, str]], title: str) -> Image.Imag
     return _rendered(figure)
 
 
+def completions(x: Tensor, known: Tensor, completed: Tensor) -> Image.Image:
+    """A row a sample of x (n, c, h, w): the known part on grey, k completions, the whole."""
+    shown = known * x + (1 - known) * 0.5
+    rows = torch.cat([shown[:, None], completed, x[:, None]], 1)
+    return grid(rows.flatten(0, 1), rows.shape[1])
+
+
 def latent_map(codes: Tensor, prior: Tensor, labels: Tensor | None) -> Image.Image:
     """Test codes over prior draws, in the plane of the codes' principal directions."""
     mean, plane = _plane(codes)

@@ -27,7 +27,7 @@ OWN: dict[str, dict[str, Any]] = {
 # λ = relative · √d for data of d elements, in units of c = Σ squared error on [0, 1].
 RELATIVE_WEIGHTS = {
     "wae-mmd": 7.0, "wae-gan": 0.18, "swae": 3.6, "max-swae": 1.0, "gswae": 3.6, "max-gswae": 1.0,
-    "sinkhorn-ae": 0.45, "energy-ae": 2.0,
+    "sinkhorn-ae": 0.45, "energy-ae": 2.0, "conditional-wae": 0.36,
 }  # fmt: skip
 
 # What the preset `paper` sets beside the published networks, for MNIST and for CelebA. The

@@ -26,7 +26,8 @@ from monge.divergences import (
     SlicedWasserstein,
 )
 from monge.kernels import RBF, Kernel, multiscale_imq
-from monge.models import VAE, WAE, ImplicitGenerator, Model
+from monge.masks import mask
+from monge.models import VAE, WAE, ConditionalWAE, ImplicitGenerator, Model
 from monge.networks import (
     BatchNorm,
     GaussianDecoder,
@@ -36,6 +37,7 @@ from monge.networks import (
     Standardise,
     Tables,
 )
+from monge.networks.mlp import mlp
 from monge.priors import Disk, Gaussian, Prior, Ring, Sphere, SwissRoll, Uniform
 from monge.transport import Circular
 
@@ -179,6 +181,26 @@ def vae_bernoulli(parts: Parts) -> Model:
     return parts.vae(Bernoulli())
 
 
+def conditional_wae(parts: Parts) -> Model:
+    """As `wae_gan` with joint samples: the critic sees codes beside a summary of the known part,
+    which has as many numbers as the code."""
+    config, prior = parts.config, parts.prior
+    if parts.tabular or config.preset == "paper":
+        raise ValueError(
+            "`recipe` conditional-wae is for images and the preset small: compose a "
+            "monge.models.ConditionalWAE of networks of your own"
+        )
+    channels, height, width = parts.shape
+    marked = Images((channels + 1, height, width), config.network)
+    joint = 2 * prior.dim
+    return ConditionalWAE(
+        marked.encoder(prior.dim), parts.networks.decoder(joint), prior,
+        JensenShannon(mlp([joint, *config.network.critic, 1])),
+        mask=mask(config.known, parts.shape), summary=marked.encoder(prior.dim), size=prior.dim,
+        cost=SquaredL2(config.scale), weight=parts.weight,
+    )  # fmt: skip
+
+
 def gan(parts: Parts) -> Model:
     """Goodfellow et al., "Generative adversarial nets", 2014; the critic of images is normalised
     as in Radford, Metz, Chintala, "Deep convolutional GANs", 2016, or all samples are one."""
@@ -234,6 +256,7 @@ RECIPES: dict[str, Callable[[Parts], Model]] = {
     "energy-ae": energy_ae,
     "vae": vae,
     "vae-bernoulli": vae_bernoulli,
+    "conditional-wae": conditional_wae,
     "gan": gan,
     "wgan": wgan,
     "wgan-gp": wgan_gp,

@@ -21,13 +21,15 @@ from monge.divergences import MMD
 from monge.draws import generator, stream
 from monge.files import write_whole
 from monge.kernels import multiscale_imq
-from monge.models import AutoEncoder, evaluating
+from monge.models import AutoEncoder, ConditionalWAE, evaluating
 from monge.runs import Run
 from monge.training import checkpoint
 
 CAPTIONS = {
     "curves": "Every term over the steps: as logged, and its running mean.",
     "reconstructions": "Test samples, each beside its reconstruction on the right.",
+    "completions": "Test samples: the known part, five completions by draws of the prior, the "
+    "whole.",
     "samples": "Random samples: prior draws, decoded.",
     "interpolations": "Straight lines between the codes of two test samples, decoded.",
     "traversals": "One test sample whose code is moved, a row a coordinate, over two standard "
@@ -64,7 +66,7 @@ def _errors(run: Run, model: AutoEncoder) -> dict[str, float]:
     with evaluating(model), stream(seed, "report codes"):
         for part in map(as_floats, x.split(500)):
             law = model.encode(part)
-            errors.append((part - model.decode(law.mean)).square().flatten(1).sum(1))
+            errors.append((part - model.reconstruct(part)).square().flatten(1).sum(1))
             codes.append(law.rsample())
     drawn = torch.cat(codes)[:MOST_CODES]
     one, two = (model.prior.sample(len(drawn), generator(seed, "report", i)) for i in (0, 1))
@@ -87,16 +89,22 @@ def traversed(model: AutoEncoder, x: Tensor, count: int) -> Tensor:
     """The code of each x with every coordinate moved over two deviations of the prior."""
     deviation = math.sqrt(model.prior.spread / (2 * model.prior.dim))
     with evaluating(model):
-        codes = model.encode(x).mean
-        return model.traverse(codes, deviation * torch.linspace(-2, 2, count))
+        codes, levels = model.encode(x).mean, deviation * torch.linspace(-2, 2, count)
+        if isinstance(model, ConditionalWAE):
+            return model.traverse(codes, levels, given=x)
+        return model.traverse(codes, levels)
 
 
 def draw_all(run: Run) -> dict[str, Image.Image]:
     """The pictures of a run, by name."""
     model, source, seed = run.model, run.source, run.config.seed
     count = 64 if source.kind == "image" else 1000
-    drawn = model.sample(count, generator(seed, "look"))
+    drawn = run.sample(count, generator(seed, "look"))
     made = {"samples": pictures.samples(drawn, source)}
+    if isinstance(model, ConditionalWAE):
+        x = as_floats(source.test[pictures.apart(10, len(source.test))])
+        completions = model.complete(x, 5, generator(seed, "look"))
+        made["completions"] = pictures.completions(x, model.known(x), completions)
     if isinstance(model, AutoEncoder):
         test = source.test[
             pictures.apart(32 if source.kind == "image" else 1000, len(source.test))

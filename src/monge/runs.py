@@ -2,20 +2,22 @@
 
 import functools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 import monge
 from monge.config import Config
-from monge.data import Source
+from monge.data import Source, as_floats
 from monge.data import load as load_data
 from monge.files import write_whole
-from monge.models import AutoEncoder, Model
-from monge.priors import Mixture
+from monge.models import AutoEncoder, ConditionalWAE, Model
+from monge.priors import Mixture, Prior
 from monge.recipes import build
 from monge.samplers import draw_codes, fit_mixture
 from monge.training import checkpoint
@@ -93,6 +95,24 @@ class Run:
         found = fit_mixture(draw_codes(model, x, self.config.seed), components, self.config.seed)
         write_whole(file, save_tensors(dict(found.state_dict()), made_for))
         return found
+
+    def samples(
+        self, n: int, generator: torch.Generator | None = None, prior: Prior | None = None
+    ) -> Iterator[Tensor]:
+        """n draws of the model in parts; of a conditional one, completions of test samples, of
+        each in turn."""
+        model = self.model
+        if isinstance(model, ConditionalWAE):
+            test = self.source.test
+            given = as_floats(test[torch.arange(n) % len(test)])
+            return model.samples(n, generator, prior, given=given)
+        return model.samples(n, generator, prior)
+
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, prior: Prior | None = None
+    ) -> Tensor:
+        r"""The same in one tensor (n, \*)."""
+        return torch.cat(list(self.samples(n, generator, prior)))
 
     @functools.cached_property
     def source(self) -> Source:

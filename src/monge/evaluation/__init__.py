@@ -1,5 +1,6 @@
 """Measures of what a model makes."""
 
+from monge.evaluation.completion import agreement, best_of, diversity, energy_score
 from monge.evaluation.frechet import (
     Moments,
     frechet_distance,
@@ -19,6 +20,10 @@ from monge.evaluation.two_sample import network_test
 
 __all__ = [
     "Moments",
+    "agreement",
+    "best_of",
+    "diversity",
+    "energy_score",
     "frechet_distance",
     "frechet_extrapolated",
     "frechet_of_moments",

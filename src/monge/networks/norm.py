@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 
 class BatchNorm(nn.Module):
-    r"""Normalises each channel of (n, c, \*) by the moments of the batch, then scales and shifts.
+    r"""Normalises each channel of (n, c, \*) by the moments of the batch, then scales and shifts
+    it, unless it is not `affine`.
 
     In training mode the running moments move by `momentum`; in evaluation mode they are used.
     """
@@ -21,11 +22,13 @@ class BatchNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5):
+    def __init__(
+        self, channels: int, momentum: float = 0.1, eps: float = 1e-5, *, affine: bool = True
+    ):
         super().__init__()
         self.momentum, self.eps = momentum, eps
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
@@ -51,5 +54,7 @@ class BatchNorm(nn.Module):
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * n / (n - 1), self.momentum)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return centred * scale.view(shape) + self.bias.view(shape)
+        x = centred * (variance + self.eps).rsqrt().view(shape)
+        if self.weight is None or self.bias is None:
+            return x
+        return x * self.weight.view(shape) + self.bias.view(shape)

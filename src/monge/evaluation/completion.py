@@ -1,0 +1,71 @@
+"""Measures of completions (n, k, *): k draws for each of n samples whose truth (n, *) is known."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from monge.checks import finite, floating
+
+
+def _pairs(completions: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    for name, x in (("completions", completions), ("truth", truth)):
+        finite(name, floating(name, x))
+    if completions.ndim < 3 or completions[:, 0].shape != truth.shape:
+        raise ValueError(
+            "`completions` must have shape (n, k, *) for a `truth` (n, *), got "
+            f"{tuple(completions.shape)} and {tuple(truth.shape)}"
+        )
+    return completions.flatten(2), truth.flatten(1)
+
+
+def best_of(completions: Tensor, truth: Tensor) -> float:
+    """The mean squared error Σ (y - t)² of the best of the k completions."""
+    y, t = _pairs(completions, truth)
+    return float((y - t[:, None]).square().sum(2).amin(1).mean())
+
+
+def diversity(completions: Tensor) -> float:
+    """The mean Σ (y - y')² of two completions of one sample; 0 where all are one.
+
+    Raises:
+        ValueError: for fewer than two completions a sample.
+    """
+    if completions.ndim < 3 or completions.shape[1] < 2:
+        raise ValueError(
+            "`completions` must have shape (n, k, *) with k of at least 2, got "
+            f"{tuple(completions.shape)}"
+        )
+    return 2 * float(completions.flatten(2).var(1).sum(1).mean())
+
+
+def energy_score(completions: Tensor, truth: Tensor) -> float:
+    """E ‖Y - t‖ - ½ E ‖Y - Y'‖ over completions Y, Y' of a sample, averaged over samples.
+
+    A strictly proper score: no law of completions has a lower expectation than the conditional law
+    of the truth. The second mean is over distinct pairs, so the score is unbiased in k.
+
+    Source: Gneiting, Raftery, "Strictly proper scoring rules, prediction, and estimation", 2007.
+    """
+    y, t = _pairs(completions, truth)
+    k = y.shape[1]
+    near = torch.linalg.vector_norm(y - t[:, None], dim=2).mean()
+    if k == 1:
+        return float(near)
+    apart = torch.cdist(y, y, compute_mode="donot_use_mm_for_euclid_dist")
+    return float(near - 0.5 * apart.sum((1, 2)).mean() / (k * (k - 1)))
+
+
+def agreement(completions: Tensor, labels: Tensor, classify: Callable[[Tensor], Tensor]) -> float:
+    """The share of completions whose class is that of the truth.
+
+    Arguments:
+        completions: (n, k, *).
+        labels: classes of the truth (n,).
+        classify: samples (b, *) to scores (b, classes).
+    """
+    k = completions.shape[1]
+    with torch.no_grad():
+        parts = completions.flatten(0, 1).split(500)
+        guessed = torch.cat([classify(part).argmax(1) for part in parts])
+    return float((guessed == labels.repeat_interleave(k)).float().mean())
