@@ -33,7 +33,7 @@ CASES = {
         **{recipe: [recipe] for recipe in RECIPES},
         "vae-fixed": ["vae", "--set", "sigma=1"],
         "vae-fixed-0.3": ["vae", "--set", "sigma=0.3"],
-        "wae-mmd-rbf": ["wae-mmd", "--set", "kernel=rbf", "--weight", "1372"],
+        "wae-mmd-rbf": ["wae-mmd"],
     },
     "fashion-mnist": {recipe: [recipe] for recipe in ("vae", "wae-mmd", "wae-gan", "swae")},
 }
@@ -43,10 +43,24 @@ COLUMNS = {
 }  # fmt: skip
 
 
+COMMON = ["--latent", "8", "--lr", "0.001"]
+CONSTANT = ["training.schedule=constant", "training.inner_lr=0.0005"]
+UNTUNED = {
+    "vae-bernoulli": [*COMMON, "--set", "beta=1", *CONSTANT],
+    "wae-mmd": [*COMMON, "--weight", "196", "--set", *CONSTANT],
+    "wae-gan": [*COMMON, "--weight", "5.04", "--set", *CONSTANT],
+    "swae": [*COMMON, "--weight", "100.8", "--set", *CONSTANT],
+    "sinkhorn-ae": [*COMMON, "--weight", "12.6", "--set", *CONSTANT],
+    "wae-mmd-rbf": [*COMMON, "--weight", "1372", "--set", "kernel=rbf", *CONSTANT],
+}
+"""The recipes whose preset is tuned since, with what was common to all."""
+
+
 def command(data: str, name: str) -> list[str]:
     """The arguments of `monge` that train a case."""
     out = f"runs/zoo/{data.split('-')[0]}-{name}"
-    return ["train", *CASES[data][name], "--data", data, "--epochs", str(EPOCHS), "--out", out]
+    case = CASES[data][name][:1] + UNTUNED[name] if name in UNTUNED else CASES[data][name]
+    return ["train", *case, "--data", data, "--epochs", str(EPOCHS), "--out", out]
 
 
 def apart(x, y) -> float:

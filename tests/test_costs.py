@@ -1,12 +1,25 @@
-"""Costs sum over a sample's elements and give one value a sample."""
+"""Costs sum over a sample's elements and give one value a sample; those of sets see no order."""
 
+import itertools
 import math
 
 import pytest
 import torch
 from torch.distributions import Normal
 
-from monge.costs import L1, L2, Bernoulli, GaussianLikelihood, Scaled, SquaredL2
+from monge.costs import (
+    L1,
+    L2,
+    Assignment,
+    Bernoulli,
+    Chamfer,
+    GaussianLikelihood,
+    Scaled,
+    SlicedSets,
+    SquaredL2,
+)
+from monge.draws import stream
+from monge.transport import sliced_wasserstein, uniform_directions, wasserstein
 
 X = torch.rand(4, 1, 3, 3, dtype=torch.float64)
 Y = torch.rand(4, 1, 3, 3, dtype=torch.float64)
@@ -78,3 +91,95 @@ def test_learned_sigma_can_come_back_from_below_its_floor():
     likelihood = GaussianLikelihood(1e-4, learned=True)
     likelihood(X.float(), Y.float()).mean().backward()
     assert likelihood.log_sigma.grad < 0
+
+
+# Sets of points
+
+SETS = {
+    "chamfer": Chamfer(),
+    "assignment": Assignment(),
+    "assignment, W_1": Assignment(p=1),
+    "sliced": SlicedSets(16),
+}
+EVERY_SET = pytest.mark.parametrize("cost", SETS.values(), ids=SETS)
+
+
+def sets(n: int = 3, count: int = 9, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, count, 3, dtype=torch.float64, generator=generator)
+
+
+def seeded(cost, x, y):
+    """The cost with the directions of one seed, where it draws any."""
+    with stream("set costs"):
+        return cost(x, y)
+
+
+@EVERY_SET
+def test_set_costs_do_not_see_the_order_of_points(cost):
+    """Mistake 16: an elementwise cost on unordered points has the centroid as its minimiser."""
+    x, y = sets(), sets(seed=1)
+    turned = torch.randperm(9, generator=torch.Generator().manual_seed(2))
+    value = seeded(cost, x, y)
+    assert value.shape == (3,)
+    torch.testing.assert_close(seeded(cost, x, y[:, turned]), value)
+    torch.testing.assert_close(seeded(cost, x[:, turned], y), value)
+    assert (value > 0).all()
+    torch.testing.assert_close(seeded(cost, x, x[:, turned]), torch.zeros(3).double())
+    torch.testing.assert_close(seeded(cost, y, x), value)
+
+
+@EVERY_SET
+def test_gradients_of_set_costs_by_finite_differences(cost):
+    x, y = sets(2, 6).requires_grad_(), sets(2, 6, seed=1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, y: seeded(cost, x, y), (x, y))
+
+
+def test_chamfer_against_all_pairs():
+    x, y = sets(), sets(count=7, seed=1)
+    squared = (x[:, :, None] - y[:, None]).square().sum(3)
+    expected = squared.amin(2).mean(1) + squared.amin(1).mean(1)
+    torch.testing.assert_close(Chamfer()(x, y), expected)
+    torch.testing.assert_close(Chamfer(2.5)(x, y), 2.5 * expected)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_assignments_are_the_best_of_all_permutations(p):
+    x, y = sets(2, 5), sets(2, 5, seed=1)
+    for a, b, value in zip(x, y, Assignment(p)(x, y)):
+        orders = itertools.permutations(range(5))
+        best = min(float((a - b[list(o)]).norm(dim=1).pow(p).mean()) for o in orders)
+        assert float(value) == pytest.approx(best)
+
+
+def test_assignments_of_many_points_are_the_exact_transport():
+    """W_2² between the sets, where the search starts from a regularised problem."""
+    x, y = sets(1, 600), 0.5 * sets(1, 600, seed=1) + 0.2
+    assert float(Assignment()(x, y)) == pytest.approx(float(wasserstein(x[0], y[0])) ** 2)
+
+
+def test_sliced_sets_are_the_sliced_distance_of_each():
+    x, y = sets(), sets(count=12, seed=1)
+    with stream("set costs"):
+        theta = uniform_directions(16, 3).double()
+    expected = [sliced_wasserstein(a, b, directions=theta) ** 2 for a, b in zip(x, y)]
+    torch.testing.assert_close(seeded(SlicedSets(16), x, y), torch.stack(expected))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (sets().mT, sets().mT, r"brought there by transpose\(1, 2\)"),
+        (sets(), sets(2), "must hold as many sets"),
+        (sets()[0], sets()[0], "must be sets of points"),
+        (sets() * torch.nan, sets(), "`x` must be finite"),
+    ],
+)
+def test_what_are_no_sets_is_refused(x, y, message):
+    with pytest.raises(ValueError, match=message):
+        Chamfer()(x, y)
+
+
+def test_an_assignment_needs_equally_many_points():
+    with pytest.raises(ValueError, match="must have 9 points a set for an assignment, got 8"):
+        Assignment()(sets(), sets(count=8))

@@ -33,7 +33,7 @@ from monge.divergences import (
     SlicedWasserstein,
 )
 from monge.kernels import IMQ, RBF, Energy, Laplace, RationalQuadratic, multiscale_imq
-from monge.models import Model
+from monge.models import ConditionalWAE, Model
 from monge.recipes import build
 from monge.transport import Circular
 
@@ -136,7 +136,8 @@ AUTOENCODERS = (
 GENERATORS = (
     "gan", "wgan", "wgan-gp", "swg", "swgan", "max-swg", "mmd-generator", "sinkhorn-generator",
 )  # fmt: skip
-RECIPES = (*AUTOENCODERS, *GENERATORS)
+CONDITIONAL = ("conditional-wae",)
+RECIPES = (*AUTOENCODERS, *GENERATORS, *CONDITIONAL)
 
 
 def model(
@@ -146,6 +147,12 @@ def model(
     network = NetworkConfig(filters=(4, 8), hidden=(16,), critic=(16,))
     config = dataclasses.replace(Config.of(recipe), network=network, latent=DIM, **changes)
     return build(config.settled(kind, shape, 100))
+
+
+def sample(model: Model, n: int, generator: torch.Generator | None = None) -> torch.Tensor:
+    """n draws; of a conditional model, completions of grey images."""
+    given = {"given": torch.full((n, 1, 8, 8), 0.5)} if isinstance(model, ConditionalWAE) else {}
+    return model.sample(n, generator, **given)
 
 
 def pair(n: int = 7, m: int = 7, shift: float = 0.7) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from monge import __version__
-from monge.presets import GENERATORS, OWN, RELATIVE_WEIGHTS, paper
+from monge.presets import GENERATORS, OWN, RELATIVE_WEIGHTS, TUNED, paper
 
 RECIPES = {
     "wae-mmd": "WAE, MMD of codes with seven inverse multiquadratics (Tolstikhin et al. 2018)",
@@ -234,11 +234,14 @@ class Config:
         Arguments:
             recipe: its name.
             preset: small, or paper for networks, rates, schedules and weights as published.
-            data: a name or path; the paper's settings are those of MNIST for mnist and
-                fashion-mnist, and those of CelebA, at 64×64, for anything else.
+            data: a name or path; for mnist and fashion-mnist the small settings of some recipes
+                are tuned, and the paper's are those of MNIST; for anything else the paper's are
+                those of CelebA, at 64×64.
         """
         config = cls(recipe=recipe)
         settings = OWN.get(config.recipe, {})
+        if data in PUBLISHED:
+            settings = settings | TUNED.get(config.recipe, {})
         if preset == "paper":
             if data in DATA and data not in PUBLISHED:
                 raise ValueError(

@@ -44,14 +44,17 @@ class Unit(nn.Module):
 
 
 def mean_pool(x: Tensor) -> Tensor:
+    """Means of 3 × 3 pixels without the padding."""
     return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
 
 
 def max_pool(x: Tensor) -> Tensor:
+    """Maxima of 3 × 3 pixels."""
     return F.max_pool2d(x, 3, 1, 1)
 
 
 def halving_pool(x: Tensor) -> Tensor:
+    """The same at every second pixel."""
     return F.max_pool2d(x, 3, 2)
 
 
