@@ -45,8 +45,8 @@ from pythae.trainers import (
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from monge.config import Config
-from monge.data import as_floats
+from monge.config import Config, DataConfig
+from monge.data import as_floats, load
 from monge.draws import generator, permutation
 from monge.evaluate import Images
 from monge.networks.conv import conv_decoder, conv_encoder
@@ -194,7 +194,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     RUNS.mkdir(parents=True, exist_ok=True)
     found = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-    source = Run(ROOT / "runs" / "samplers" / "mnist-wae-mmd-0").source
+    source = load(DataConfig("mnist", given.data_dir))
     test = as_floats(source.test[permutation(0, "evaluation test", len(source.test))[:N]])
     measure = Images(source, test)
 

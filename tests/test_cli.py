@@ -106,8 +106,7 @@ def test_sample_reconstruct_interpolate(monge_, trained, tmp_path):
         Image.open(out).verify()
 
 
-def test_evaluate_prints_every_figure_with_its_floor(monge_, trained, tmp_path, monkeypatch):
-    monkeypatch.setenv("MONGE_CACHE", str(tmp_path))
+def test_evaluate_prints_every_figure_with_its_floor(monge_, trained):
     code, text, err = monge_("evaluate", trained, "-n", 100)
     assert (code, err) == (0, "")
     assert "| LeNet-FD |" in text
@@ -117,6 +116,58 @@ def test_evaluate_prints_every_figure_with_its_floor(monge_, trained, tmp_path, 
     assert "features: LeNet" in page
     assert monge_("evaluate", trained, "--n", 3)[0] == 2
     assert "using them all" in monge_("evaluate", trained)[1]
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    """A small run that completes lower halves, and one for any box."""
+    found = {}
+    network = NetworkConfig(filters=(4, 8), critic=(16,))
+    for known in ("top", "random"):
+        path = tmp_path_factory.mktemp("runs") / known
+        config = Config(
+            known=known, latent=3, network=network, training=TrainingConfig(batch=300, steps=20)
+        )
+        found[known] = monge.fit("conditional-wae", "digits", config, path, quiet=True).path
+    return found
+
+
+def test_complete_shows_the_known_part_completions_and_the_truth(monge_, conditional, tmp_path):
+    out = tmp_path / "grid.png"
+    code, text, err = monge_("complete", conditional["top"], "--samples", 3, "-n", 4, "--out", out)
+    assert (code, text.strip(), err) == (0, str(out), "")
+    picture = np.asarray(Image.open(out))
+    scale = picture.shape[1] // (5 * 9 - 1)
+    assert picture[::scale, ::scale].shape == (4 * 9 - 1, 5 * 9 - 1)
+    tiles = [picture[: 8 * scale, 9 * i * scale :][:, : 8 * scale] for i in (0, 1, 4)]
+    known, drawn, truth = tiles
+    half = 4 * scale
+    assert (known[half:] == 128).all()
+    np.testing.assert_array_equal(known[:half], truth[:half])
+    np.testing.assert_array_equal(drawn[:half], truth[:half])
+    assert (drawn[half:] != truth[half:]).any()
+    code, _, _ = monge_(
+        "complete", conditional["top"], "--samples", 3, "-n", 4, "--out", tmp_path / "drawn.npy"
+    )
+    assert np.load(tmp_path / "drawn.npy").shape == (12, 1, 8, 8)
+
+
+def test_a_model_of_random_boxes_completes_any_part(monge_, conditional, tmp_path):
+    for known in (["--known", "left"], ["--known", "surround"], []):
+        out = tmp_path / "grid.png"
+        assert monge_("complete", conditional["random"], *known, "--out", out)[0] == 0
+
+
+def test_every_verb_takes_a_conditional_run(monge_, conditional, tmp_path):
+    for verb in ("sample", "reconstruct", "interpolate", "traverse"):
+        out = tmp_path / f"{verb}.png"
+        code, text, err = monge_(verb, conditional["top"], "--out", out)
+        assert (code, text.splitlines()[-1], err) == (0, str(out), "")
+    code, text, _ = monge_("evaluate", conditional["top"], "--metrics", "sharpness")
+    assert code == 0
+    for figure in ("best of 10", "diversity", "energy score", "joint MMD²", "class agreement"):
+        assert f"| {figure} |" in text
+    assert (conditional["top"] / "pictures" / "completions.png").exists()
 
 
 def test_a_seed_gives_the_same_first_samples_for_every_n(monge_, trained, tmp_path):
@@ -230,6 +281,7 @@ def bad_commands(trained, tmp_path):
     (tmp_path / "mixed").mkdir()
     for i, size in enumerate([(8, 8)] * 4 + [(9, 9)]):
         Image.new("L", size).save(tmp_path / "mixed" / f"{i}.png")
+    Image.new("L", (8, 8), 255).save(tmp_path / "white.png")
     np.save(tmp_path / "small.npy", np.zeros((10, 2)))
     np.save(tmp_path / "wide.npy", np.zeros((10, 3)))
     np.save(tmp_path / "nan.npy", np.full((10, 2), np.nan))
@@ -275,6 +327,21 @@ def bad_commands(trained, tmp_path):
         "one frame": (
             ["interpolate", trained, "--frames", "1", "--out", tmp_path / "x.png"], "`frames`",
         ),
+        "complete without a part": (
+            ["complete", trained, "--out", tmp_path / "x.png"], "of wae-mmd.*conditional-wae",
+        ),
+        "everything known": (
+            ["train", "conditional-wae", "--known", tmp_path / "white.png", *out], "everything",
+        ),
+        "mask of another size": (
+            ["train", "conditional-wae", "--known", tmp_path / "mixed" / "4.png", *out],
+            "9 × 9 pixels",
+        ),
+        "unknown part": (["train", "conditional-wae", "--known", "up", *out], "`known` 'up'"),
+        "wrong weights": (
+            ["evaluate", trained, "--inception-weights", tmp_path / "file"], "has the sha256",
+        ),
+        "unknown metrics": (["evaluate", trained, "--metrics", "fid"], "`metrics`.*'fid'"),
         "compare nothing": (["compare", "--out", tmp_path / "x"], "runs"),
         "distance of nan": (["distance", tmp_path / "nan.npy", tmp_path / "small.npy"], "finite"),
         "distance of text": (["distance", tmp_path / "file", tmp_path / "small.npy"], "file"),
@@ -297,8 +364,10 @@ BAD = (
     "batch of one", "negative epochs", "zero steps", "both", "nan rate", "negative weight",
     "bad setting", "bad setting value", "setting without value", "device", "existing run",
     "resume nothing", "resume changed", "resume another recipe", "unwritable", "proc", "no run",
-    "suffix", "no samples", "other shape", "one frame", "compare nothing", "distance of nan",
-    "distance of text", "distance p", "distance shapes", "distance epsilon",
+    "complete without a part", "everything known", "mask of another size", "unknown part",
+    "wrong weights", "unknown metrics", "suffix", "no samples", "other shape", "one frame",
+    "compare nothing", "distance of nan", "distance of text", "distance p", "distance shapes",
+    "distance epsilon",
 )  # fmt: skip
 
 

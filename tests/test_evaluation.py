@@ -369,14 +369,12 @@ def test_images_of_another_range_have_no_features(x):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A short run on digits, with a cache of its own."""
-    folder = tmp_path_factory.mktemp("evaluated")
+    """A short run on digits."""
+    path = tmp_path_factory.mktemp("evaluated") / "run"
     config = monge.Config(
         network=NetworkConfig(filters=(8, 16)), training=TrainingConfig(steps=60)
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MONGE_CACHE", str(folder / "cache"))
-        yield monge.fit("wae-mmd", "digits", config, folder / "run", quiet=True)
+    return monge.fit("wae-mmd", "digits", config, path, quiet=True)
 
 
 def test_every_figure_has_its_floor_its_size_and_its_protocol(run):

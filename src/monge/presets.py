@@ -33,6 +33,17 @@ RELATIVE_WEIGHTS = {
 # What the preset `small` sets for MNIST and Fashion-MNIST: the best of eleven trials a recipe on a
 # validation part of MNIST, by the Fréchet distance of prior samples (benchmarks/tuning.py).
 TUNED: dict[str, dict[str, Any]] = {
+    recipe: {
+        "latent": latent, "training.lr": rate, "training.inner_lr": rate / 2, strength: value,
+        "training.schedule": "smooth",
+    }
+    for recipe, latent, rate, strength, value in (
+        ("vae-bernoulli", 13, 4.8e-3, "beta", 1.6),
+        ("wae-mmd", 10, 5.8e-3, "weight", 192.08),
+        ("wae-gan", 13, 4.8e-3, "weight", 8.064),
+        ("swae", 10, 5.8e-3, "weight", 98.784),
+        ("sinkhorn-ae", 15, 2.6e-3, "weight", 3.78),
+    )
 }  # fmt: skip
 
 # What the preset `paper` sets beside the published networks, for MNIST and for CelebA. The
