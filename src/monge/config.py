@@ -22,6 +22,7 @@ RECIPES = {
     "energy-ae": "WAE, energy distance of codes (Székely, Rizzo 2013)",
     "vae": "VAE: E KL + Gaussian likelihood, σ learned or given (Kingma, Welling 2014)",
     "vae-bernoulli": "VAE: E KL + cross-entropy, data in [0, 1] (Kingma, Welling 2014)",
+    "pointcloud-wae": "WAE of clouds of points, MMD of codes, Chamfer (Achlioptas et al. 2018)",
     "conditional-wae": "WAE of images given a part, critic of joint codes (Makhzani et al. 2015)",
     "gan": "generator, Jensen-Shannon by a critic, non-saturating (Goodfellow et al. 2014)",
     "wgan": "generator, W_1 by a critic with clipped weights (Arjovsky et al. 2017)",
@@ -46,6 +47,7 @@ DATA = {
     "line": "12,000 points of the line: two Gaussians",
 }
 
+CLOUD_LATENT = 16
 PLANE = ("ring", "disk", "swiss-roll")
 PRIORS = ("gaussian", "uniform", "sphere", *PLANE)
 
@@ -63,6 +65,8 @@ class DataConfig:
     """Side in pixels that images are resized to, after the crop."""
     crop: int | None = None
     """Side in pixels of the centre crop; the largest square when only `size` is given."""
+    points: int | None = None
+    """Points a cloud: a random part of those given; of a mesh, as many drawn from its faces."""
     channels: Literal["grey", "colour"] | None = None
     """Read images as grey or in colour; as they are by default."""
 
@@ -81,7 +85,9 @@ class NetworkConfig:
     filters: tuple[int, ...] = (32, 64, 128)
     """Convolutional blocks of the encoder; the decoder mirrors them. For images."""
     hidden: tuple[int, ...] = (256, 256)
-    """Hidden layers of encoder and decoder. For vectors."""
+    """Hidden layers of encoder and decoder. For vectors, and of the decoder of clouds."""
+    points: tuple[int, ...] = (64, 128, 256, 512)
+    """Layers of the perceptron that an encoder of clouds applies to each point."""
     critic: tuple[int, ...] = (256, 256, 256)
     """Hidden layers of a latent critic."""
 
@@ -131,7 +137,9 @@ class Config:
     prior: Literal["gaussian", "uniform", "sphere", "ring", "disk", "swiss-roll"] = "gaussian"
     """The last three are laws in the plane, for 2 codes."""
     scale: float = 1.0
-    """s in a WAE's cost s Σ (x - x')²."""
+    """s in a WAE's cost s Σ (x - x')², or s N times a mean over the N points of a cloud."""
+    cost: Literal["chamfer", "assignment", "sliced", "elementwise"] = "chamfer"
+    """Of clouds of points: the last, which sees their order, makes blobs."""
     weight: float | None = None
     """λ in units of the cost; by default proportional to the root of the data's dimension."""
     kernel: Literal["imq", "rbf"] = "imq"
@@ -155,7 +163,7 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     device: str = "cpu"
     threads: int | None = None
-    kind: Literal["image", "vector"] | None = None
+    kind: Literal["image", "vector", "cloud"] | None = None
     """What the data are; read from them."""
     shape: tuple[int, ...] | None = None
     """Shape of one sample; read from the data."""
@@ -184,6 +192,8 @@ class Config:
         _demand(t.pretrain >= 0, "pretrain", t.pretrain, "at least 0")
         _demand(t.pretrain_batch >= 2, "pretrain_batch", t.pretrain_batch, "at least 2")
         _demand(self.prior in PRIORS, "prior", self.prior, f"one of {', '.join(PRIORS)}")
+        _demand(self.cost in ("chamfer", "assignment", "sliced", "elementwise"), "cost", self.cost,
+                "chamfer, assignment, sliced or elementwise")  # fmt: skip
         _demand(self.kernel in ("imq", "rbf"), "kernel", self.kernel, "imq or rbf")
         _demand(self.prior not in PLANE or self.latent in (None, 2), "latent", self.latent,
                 f"2 for the prior {self.prior}")  # fmt: skip
@@ -197,6 +207,7 @@ class Config:
             ("latent", self.latent), ("epochs", t.epochs), ("steps", t.steps), ("batch", t.batch),
             ("inner-steps", t.inner_steps), ("directions", self.directions),
             ("threads", self.threads), ("size", self.data.size), ("crop", self.data.crop),
+            ("points", self.data.points),
             ("log_every", t.log_every),
         ):  # fmt: skip
             _demand(value is None or value >= 1, name, value, "at least 1")
@@ -216,6 +227,7 @@ class Config:
             ("filters", net.filters),
             ("hidden", net.hidden),
             ("critic", net.critic),
+            ("points", net.points),
         ):
             _demand(all(size >= 1 for size in sizes), name, sizes, "numbers of at least 1")
         _demand(self.device.split(":")[0] in ("cpu", "cuda", "mps"), "device", self.device,
@@ -264,6 +276,7 @@ class Config:
         if latent is None:
             large = d > 1024 or self.recipe in GENERATORS
             latent = max(2, min(8, d // 2)) if kind == "vector" else 64 if large else 8
+            latent = CLOUD_LATENT if kind == "cloud" else latent
             latent = 2 if self.prior in PLANE else latent
         weight = self.weight
         if weight is None and self.recipe in RELATIVE_WEIGHTS:

@@ -14,14 +14,19 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from monge.costs import Chamfer
 from monge.data import Source, as_floats
+from monge.rendering import VIEWS, render
 
 WIDEST = 900
 BLUE, ORANGE, GREY = "#1f77b4", "#ff7f0e", "#b8b8b8"
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:
-    """Images (n, c, h, w) in [0, 1], row by row, enlarged by whole pixels for small ones."""
+    """Images (n, c, h, w) in [0, 1], row by row, enlarged by whole pixels for small ones; clouds
+    of points (n, N, 3) are drawn first."""
+    if images.ndim == 3:
+        images = render(images)
     n, c, h, w = images.shape
     gap = 1 if h < 16 else 2
     rows = -(-n // columns)
@@ -151,8 +156,19 @@ def samples(drawn: Tensor, source: Source | None = None, columns: int = 8) -> Im
     return scatter(groups, "samples")
 
 
+def views(drawn: Tensor, columns: int = 2) -> Image.Image:
+    """Clouds of points (n, N, 3) from three sides each."""
+    return grid(render(drawn, VIEWS), columns)
+
+
 def neighbours(drawn: Tensor, train: Tensor) -> Image.Image:
-    """Drawn images above the training images nearest to them in squared distance of pixels."""
+    """Drawn samples above the training samples nearest to them: images in squared distance of
+    pixels, clouds in Chamfer's of some 200 points, among the first 500."""
+    if drawn.ndim == 3:
+        step = max(1, drawn.shape[1] // 200)
+        some, few = train[:500, ::step], drawn[:, ::step]
+        index = torch.stack([Chamfer()(x.expand_as(some), some) for x in few]).argmin(1)
+        return grid(torch.cat([drawn, train[index]]), len(drawn))
     flat = drawn.flatten(1)
     best, index = torch.full((len(drawn),), float("inf")), torch.zeros(len(drawn)).long()
     for first in range(0, len(train), 10_000):

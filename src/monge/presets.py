@@ -28,6 +28,7 @@ OWN: dict[str, dict[str, Any]] = {
 RELATIVE_WEIGHTS = {
     "wae-mmd": 7.0, "wae-gan": 0.18, "swae": 3.6, "max-swae": 1.0, "gswae": 3.6, "max-gswae": 1.0,
     "sinkhorn-ae": 0.45, "energy-ae": 2.0, "conditional-wae": 0.36,
+    "pointcloud-wae": 1.3,
 }  # fmt: skip
 
 # What the preset `small` sets for MNIST and Fashion-MNIST: the best of eleven trials a recipe on a

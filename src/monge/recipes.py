@@ -16,7 +16,15 @@ from monge.adversarial import (
     WeightClipping,
 )
 from monge.config import Config
-from monge.costs import Bernoulli, GaussianLikelihood, Scaled, SquaredL2
+from monge.costs import (
+    Assignment,
+    Bernoulli,
+    Chamfer,
+    GaussianLikelihood,
+    Scaled,
+    SlicedSets,
+    SquaredL2,
+)
 from monge.divergences import (
     MMD,
     Divergence,
@@ -30,6 +38,7 @@ from monge.masks import mask
 from monge.models import VAE, WAE, ConditionalWAE, ImplicitGenerator, Model
 from monge.networks import (
     BatchNorm,
+    Clouds,
     GaussianDecoder,
     Images,
     NormalEncoder,
@@ -56,7 +65,9 @@ class Parts:
         self.config, self.shape, self.latent = config, config.shape, config.latent
         self.tabular = config.kind == "vector"
         self.moments = moments or (torch.zeros(self.shape), torch.ones(self.shape))
-        if config.preset == "paper":
+        if config.kind == "cloud":
+            self.networks = Clouds(self.shape, config.network)
+        elif config.preset == "paper":
             self.networks = Published(self.shape, config.network)
         elif self.tabular:
             self.networks = Tables(self.shape, config.network, self.moments)
@@ -111,18 +122,39 @@ class Parts:
             sigma = config.sigma * (self.moments[1] if self.tabular else torch.ones(()))
             decoder = GaussianDecoder(decoder, sigma)
         return WAE(
-            encoder, decoder, prior, divergence, cost=self.cost(SquaredL2(config.scale)),
-            weight=self.weight, noise=config.noise,
+            encoder, decoder, prior, divergence, cost=self.squared(), weight=self.weight,
+            noise=config.noise,
         )  # fmt: skip
+
+    def squared(self) -> nn.Module:
+        """The cost of a WAE: squared errors, of clouds between points that belong together."""
+        config = self.config
+        if config.kind != "cloud" or config.cost == "elementwise":
+            return self.cost(SquaredL2(config.scale))
+        scale = config.scale * self.shape[0]
+        if config.cost == "sliced":
+            # of a set moved by v the sliced cost is |v|² / 3
+            return SlicedSets(config.directions, scale=3 * scale)
+        return {"chamfer": Chamfer, "assignment": Assignment}[config.cost](scale=scale)
+
+    def ordered(self, what: str) -> None:
+        """Refuses clouds, whose points come in any order, for what compares elements."""
+        if self.config.kind == "cloud":
+            raise ValueError(
+                f"`recipe` {self.config.recipe} has {what} for images and tables, not for clouds "
+                "of points: use pointcloud-wae or another WAE"
+            )
 
     def vae(self, likelihood: nn.Module) -> Model:
         """A variational auto-encoder."""
+        self.ordered("a likelihood")
         encoder = NormalEncoder(self.networks.encoder(2 * self.latent))
         decoder, beta = self.networks.decoder(self.latent), self.config.beta
         return VAE(encoder, decoder, self.prior, likelihood=likelihood, beta=beta)
 
     def generator(self, divergence: Divergence) -> Model:
         """A generator alone."""
+        self.ordered("a divergence")
         decoder = self.networks.decoder(self.prior.dim)
         return ImplicitGenerator(decoder, self.prior, divergence, door=self.door())
 
@@ -176,16 +208,27 @@ def vae(parts: Parts) -> Model:
 
 def vae_bernoulli(parts: Parts) -> Model:
     """The same with cross-entropy."""
-    if parts.tabular:
+    if parts.config.kind != "image":
         raise ValueError("`recipe` vae-bernoulli needs images, whose values are in [0, 1]")
     return parts.vae(Bernoulli())
+
+
+def pointcloud_wae(parts: Parts) -> Model:
+    """Achlioptas, Diamanti, Mitliagkas, Guibas, "Learning representations and generative models
+    for 3D point clouds", 2018, with the penalty of `wae_mmd` on the codes."""
+    if parts.config.kind != "cloud":
+        raise ValueError(
+            "`recipe` pointcloud-wae needs clouds of points: give an array (n, N, 3), or a folder "
+            "of .ply, .xyz or .off files"
+        )
+    return wae_mmd(parts)
 
 
 def conditional_wae(parts: Parts) -> Model:
     """As `wae_gan` with joint samples: the critic sees codes beside a summary of the known part,
     which has as many numbers as the code."""
     config, prior = parts.config, parts.prior
-    if parts.tabular or config.preset == "paper":
+    if config.kind != "image" or config.preset == "paper":
         raise ValueError(
             "`recipe` conditional-wae is for images and the preset small: compose a "
             "monge.models.ConditionalWAE of networks of your own"
@@ -256,6 +299,7 @@ RECIPES: dict[str, Callable[[Parts], Model]] = {
     "energy-ae": energy_ae,
     "vae": vae,
     "vae-bernoulli": vae_bernoulli,
+    "pointcloud-wae": pointcloud_wae,
     "conditional-wae": conditional_wae,
     "gan": gan,
     "wgan": wgan,

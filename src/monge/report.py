@@ -31,6 +31,7 @@ CAPTIONS = {
     "completions": "Test samples: the known part, five completions by draws of the prior, the "
     "whole.",
     "samples": "Random samples: prior draws, decoded.",
+    "views": "Random samples from three sides.",
     "interpolations": "Straight lines between the codes of two test samples, decoded.",
     "traversals": "One test sample whose code is moved, a row a coordinate, over two standard "
     "deviations of the prior to either side.",
@@ -98,7 +99,7 @@ def traversed(model: AutoEncoder, x: Tensor, count: int) -> Tensor:
 def draw_all(run: Run) -> dict[str, Image.Image]:
     """The pictures of a run, by name."""
     model, source, seed = run.model, run.source, run.config.seed
-    count = 64 if source.kind == "image" else 1000
+    count = {"image": 64, "cloud": 16, "vector": 1000}[source.kind]
     drawn = run.sample(count, generator(seed, "look"))
     made = {"samples": pictures.samples(drawn, source)}
     if isinstance(model, ConditionalWAE):
@@ -107,7 +108,7 @@ def draw_all(run: Run) -> dict[str, Image.Image]:
         made["completions"] = pictures.completions(x, model.known(x), completions)
     if isinstance(model, AutoEncoder):
         test = source.test[
-            pictures.apart(32 if source.kind == "image" else 1000, len(source.test))
+            pictures.apart(1000 if source.kind == "vector" else 32, len(source.test))
         ]
         x = as_floats(test)
         with evaluating(model):
@@ -121,7 +122,9 @@ def draw_all(run: Run) -> dict[str, Image.Image]:
             made["traversals"] = pictures.interpolations(traversed(model, x[:1], 10), 10)
         made["interpolations"] = pictures.interpolations(paired(model, x[:16], 10), 10)
         made["latent_map"] = pictures.latent_map(codes, prior, labels)
-    if source.kind == "image":
+    if source.kind == "cloud":
+        made["views"] = pictures.views(drawn[:8])
+    if source.kind != "vector":
         made["neighbours"] = pictures.neighbours(drawn[:10], source.train)
     if rows := run.metrics():
         made["curves"] = pictures.curves(rows)

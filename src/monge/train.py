@@ -12,7 +12,8 @@ from torch import Tensor
 from monge import report
 from monge.config import Config, override
 from monge.data import Batches, Source, load
-from monge.data.arrays import from_array
+from monge.data.arrays import from_array, is_clouds
+from monge.data.clouds import from_points
 from monge.draws import stream
 from monge.files import write_whole
 from monge.models import WAE, Model
@@ -182,7 +183,11 @@ def _source(data, config: Config) -> Source:
         return data
     if isinstance(data, Tensor):
         data = data.detach().cpu().numpy()
-    return load(config.data) if data is None or isinstance(data, (str, Path)) else from_array(data)
+    if data is None or isinstance(data, (str, Path)):
+        return load(config.data)
+    if is_clouds(np.asarray(data)):
+        return from_points(np.asarray(data), config.data, "array")
+    return from_array(data)
 
 
 def _write_config(path: Path, config: Config) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from monge.config import DATA, DataConfig
-from monge.data import arrays, idx, images, toys
+from monge.data import arrays, clouds, idx, images, toys
 from monge.data.batches import Batches
 from monge.data.source import Source, as_floats
 
@@ -29,27 +29,34 @@ def load(config: DataConfig) -> Source:
         raise ValueError(
             f"`data` {config.name!r} is neither a file or folder nor one of {', '.join(DATA)}"
         )
-    if path.is_dir():
-        if idx.is_idx_folder(path):
-            return _unflagged(config, lambda: idx.folder(path))
-        return images.folder(path, config)
+    if path.is_dir() and clouds.is_cloud_folder(path):
+        return _unflagged(config, lambda: clouds.folder(path, config))
+    if path.is_dir() and idx.is_idx_folder(path):
+        return _unflagged(config, lambda: idx.folder(path))
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz", ".csv"):
-        return _unflagged(config, lambda: arrays.load(path))
+        return _unflagged(config, lambda: arrays.load(path, config))
+    if config.points is not None:
+        raise ValueError(f"`points` has no meaning for {config.name!r}: only clouds have points")
+    if path.is_dir():
+        return images.folder(path, config)
     if suffix == ".zip":
         return images.archive(path, config)
     raise ValueError(
         f"`data` {config.name!r} has an unknown kind {suffix!r}: give a folder or .zip of images, "
-        "a folder of idx files, .npy, .npz or .csv"
+        "a folder of idx files or of clouds, .npy, .npz or .csv"
     )
 
 
 def _unflagged(config: DataConfig, read: Callable[[], Source]) -> Source:
-    """`read()`, unless flags are given that only folders and archives of images heed."""
+    """`read()`, unless flags are given that only images in files heed, or clouds."""
     for name in ("size", "crop", "channels"):
         if getattr(config, name) is not None:
             raise ValueError(
                 f"`{name}` has no meaning for {config.name!r}: only folders and .zip archives of "
                 "images are cropped, resized and converted"
             )
-    return read()
+    source = read()
+    if config.points is not None and source.kind != "cloud":
+        raise ValueError(f"`points` has no meaning for {config.name!r}: only clouds have points")
+    return source

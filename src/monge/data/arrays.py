@@ -10,6 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from monge.config import DataConfig
+from monge.data import clouds
 from monge.data.source import Source, split
 
 # what NumPy raises on damaged files
@@ -26,6 +28,8 @@ class Content(NamedTuple):
     labels: np.ndarray | None = None
     parts: np.ndarray | None = None
     """The part of each sample: train, test, …"""
+    key: str | None = None
+    """What the samples are called."""
 
 
 def digits() -> Source:
@@ -95,10 +99,17 @@ def from_array(samples: np.ndarray, labels=None, parts=None, name: str = "array"
     return split(name, kind, single, labels, parts)
 
 
-def load(path: Path) -> Source:
-    """A source from a .npy, .npz or .csv file."""
-    samples, labels, parts = read(path)
+def load(path: Path, config: DataConfig) -> Source:
+    """A source from a .npy, .npz or .csv file: of clouds where its samples are (N, 3)."""
+    samples, labels, parts, kind = read(path)
+    if kind == "points" or is_clouds(samples):
+        return clouds.from_points(samples, config, path.name, labels, parts)
     return from_array(samples, labels, parts, path.name)
+
+
+def is_clouds(samples: np.ndarray) -> bool:
+    """Whether an array's samples are points of space in rows."""
+    return samples.ndim == 3 and samples.shape[2] == 3
 
 
 def read(path: Path) -> Content:
@@ -127,18 +138,19 @@ def _npy(path: Path) -> Content:
 
 
 def _npz(path: Path) -> Content:
-    """Samples under the key `images` or `x`; optional `labels`, and `split` of train / test."""
+    """Samples under the key `images`, `points` or `x`; optional `labels`, and `split` of train /
+    test."""
     with np.load(path, allow_pickle=False) as archive:
         content = {key: archive[key] for key in archive.files}
-    key = next((key for key in ("images", "x") if key in content), None)
+    key = next((key for key in ("images", "points", "x") if key in content), None)
     if key is None:
-        raise ValueError(f"of the keys {sorted(content)} none is images or x")
+        raise ValueError(f"of the keys {sorted(content)} none is images, points or x")
     for other in ("labels", "split"):
         if other in content and content[other].shape != content[key].shape[:1]:
             raise ValueError(
                 f"{key} of shape {content[key].shape} and {other} of {content[other].shape}"
             )
-    return Content(content[key], content.get("labels"), content.get("split"))
+    return Content(content[key], content.get("labels"), content.get("split"), key)
 
 
 def _csv(path: Path) -> Content:

@@ -120,7 +120,7 @@ def _stack(names: list[str], pixels: list[np.ndarray], where: str) -> np.ndarray
     return out
 
 
-def _parts_and_labels(names: list[str]) -> tuple[list[str] | None, list[str] | None]:
+def parts_and_labels(names: list[str]) -> tuple[list[str] | None, list[str] | None]:
     """What folders say: the part (train, test, …) if there are several, and the class below it.
 
     Folders that all names share say nothing. Classes are read if there are 2 to 1,000.
@@ -149,7 +149,7 @@ def _source(names: list[str], read: Callable[[str], bytes], config: DataConfig, 
         raise ValueError(f"`data` {str(path)!r} holds no images ({', '.join(sorted(SUFFIXES))})")
     names, pixels = _decode_all(names, read, config, str(path))
     samples = _stack(names, pixels, str(path))
-    parts, labels = _parts_and_labels(names)
+    parts, labels = parts_and_labels(names)
     return split(path.stem, "image", samples, labels, parts)
 
 

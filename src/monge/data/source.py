@@ -22,11 +22,12 @@ def as_floats(x: Tensor) -> Tensor:
 class Source:
     """Samples in memory: a training part and a test part that training never sees.
 
-    Images are uint8 (n, c, h, w), or float32 in [0, 1]; vectors are float32 (n, d).
+    Images are uint8 (n, c, h, w), or float32 in [0, 1]; vectors are float32 (n, d); clouds of
+    points are float32 (n, N, 3), centred and in the unit sphere.
     """
 
     name: str
-    kind: Literal["image", "vector"]
+    kind: Literal["image", "vector", "cloud"]
     train: Tensor
     test: Tensor
     train_labels: Tensor | None = None
@@ -49,11 +50,11 @@ class Source:
         return 2 * float(some.var(0, correction=0).sum())
 
     def moments(self) -> tuple[Tensor, Tensor] | None:
-        """Mean and standard deviation of a table's columns; None for images.
+        """Mean and standard deviation of a table's columns; None for images and clouds.
 
         A constant column has deviation 1: it is shifted, not blown up.
         """
-        if self.kind == "image":
+        if self.kind != "vector":
             return None
         deviation, mean = torch.std_mean(self.train, 0, correction=0)
         return mean, torch.where(deviation > 0, deviation, 1.0)

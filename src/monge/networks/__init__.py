@@ -2,19 +2,22 @@
 
 from monge.networks.codes import Dirac, GaussianDecoder, Normal, NormalEncoder
 from monge.networks.conv import conv_critic, conv_decoder, conv_encoder, conv_features
-from monge.networks.families import Family, Images, Published, Tables
+from monge.networks.families import Clouds, Family, Images, Published, Tables
 from monge.networks.mlp import Standardise, Unstandardise, mlp
 from monge.networks.norm import BatchNorm
 from monge.networks.paper import paper_critic, paper_decoder, paper_encoder, published
+from monge.networks.pointnet import PointNet, pointnet_decoder, pointnet_encoder
 
 __all__ = [
     "BatchNorm",
+    "Clouds",
     "Dirac",
     "Family",
     "GaussianDecoder",
     "Images",
     "Normal",
     "NormalEncoder",
+    "PointNet",
     "Published",
     "Standardise",
     "Tables",
@@ -27,5 +30,7 @@ __all__ = [
     "paper_critic",
     "paper_decoder",
     "paper_encoder",
+    "pointnet_decoder",
+    "pointnet_encoder",
     "published",
 ]

@@ -15,6 +15,7 @@ from monge.config import NetworkConfig
 from monge.networks.conv import conv_critic, conv_decoder, conv_encoder, conv_features
 from monge.networks.mlp import Standardise, Unstandardise, mlp
 from monge.networks.paper import paper_critic, paper_decoder, paper_encoder, published
+from monge.networks.pointnet import PointNet, pointnet_decoder, pointnet_encoder
 from monge.priors import Gaussian, Prior
 
 Norm = Callable[[int], nn.Module]
@@ -80,6 +81,20 @@ class Images(Family):
         filters = self.sizes.filters
         body = conv_critic(self.shape, filters, norm)
         return body, nn.Linear(conv_features(self.shape, filters), 1)
+
+
+class Clouds(Family):
+    """PointNets and perceptrons for sets of points."""
+
+    def encoder(self, outputs: int) -> nn.Module:
+        return pointnet_encoder(self.shape, outputs, self.sizes.points)
+
+    def decoder(self, inputs: int) -> nn.Module:
+        return pointnet_decoder(self.shape, inputs, self.sizes.hidden)
+
+    def features(self, norm: Norm | None = None) -> tuple[nn.Module, nn.Module]:
+        points = self.sizes.points
+        return PointNet(self.shape[1], points, norm), nn.Linear(points[-1], 1)
 
 
 class Published(Family):

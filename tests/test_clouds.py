@@ -1,0 +1,253 @@
+"""Clouds of points: files, networks that see no order, the recipe, and pictures."""
+
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+import monge
+from monge.config import Config, DataConfig, NetworkConfig, TrainingConfig
+from monge.costs import Assignment, Chamfer, Scaled, SlicedSets, SquaredL2
+from monge.data import clouds, load
+from monge.draws import Draws
+from monge.networks import PointNet, pointnet_decoder, pointnet_encoder
+from monge.recipes import build
+from monge.rendering import normals, render, rotation
+from monge.train import fit
+
+CUBE = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], float)
+
+
+def ply(points: np.ndarray, form: str = "ascii", extra: str = "") -> bytes:
+    head = f"ply\nformat {form} 1.0\ncomment made by hand\nelement vertex {len(points)}\n"
+    head += f"property float x\nproperty double y\nproperty float z\n{extra}end_header\n"
+    if form == "ascii":
+        tail = " 7" if extra else ""
+        return (head + "".join(f"{x} {y} {z}{tail}\n" for x, y, z in points)).encode()
+    order = "<" if "little" in form else ">"
+    kind = f"{order}fdf" + ("B" if extra else "")
+    rows = (struct.pack(kind, *row, *([7] if extra else [])) for row in points)
+    return head.encode() + b"".join(rows)
+
+
+SQUARE = b"OFF\n4 1 0\n0 0 0\n1 0 0\n1 2 0\n0 2 0\n4 0 1 2 3\n"
+
+
+def shown(found: np.ndarray) -> np.ndarray:
+    """Rows in an order of their own."""
+    return np.array(sorted(map(tuple, found.round(5))))
+
+
+@pytest.mark.parametrize("form", ["ascii", "binary_little_endian", "binary_big_endian"])
+@pytest.mark.parametrize("extra", ["", "property uchar red\n"])
+def test_ply_files_give_their_vertices(form, extra):
+    found = clouds.decode(ply(CUBE, form, extra), ".ply", 8, "cube")
+    np.testing.assert_allclose(shown(found), shown(clouds.normalised(CUBE)), atol=1e-5)
+
+
+def test_xyz_files_give_the_first_three_columns():
+    text = "# a cube\n" + "\n".join(f"{x} {y} {z} 0.5 1" for x, y, z in CUBE) + "\n\n"
+    found = clouds.decode(text.encode(), ".xyz", 8, "cube")
+    np.testing.assert_allclose(shown(found), shown(clouds.normalised(CUBE)), atol=1e-5)
+
+
+def test_meshes_are_sampled_by_area():
+    """Two squares of areas 1 and 3: a quarter of the points on the first, uniform within it."""
+    text = b"OFF 8 2 0\n" + b"".join(
+        b"%d 0 0\n%d 0 0\n%d 1 0\n%d 1 0\n" % (a, b, b, a) for a, b in ((0, 1), (5, 8))
+    )
+    text += b"4 0 1 2 3\n4 4 5 6 7\n"
+    points, triangles = clouds._off(text)
+    assert len(triangles) == 4
+    found = clouds._sampled(points, triangles, 20_000, np.random.default_rng(0))
+    first = found[found[:, 0] < 2]
+    assert len(first) / 20_000 == pytest.approx(0.25, abs=0.01)
+    np.testing.assert_allclose(first.mean(0), [0.5, 0.5, 0], atol=0.02)
+    np.testing.assert_allclose(first.var(0), [1 / 12, 1 / 12, 0], atol=0.005)
+    assert np.abs(found[:, 2]).max() == 0
+
+
+def test_clouds_are_centred_and_in_the_unit_sphere():
+    found = clouds.normalised(np.random.default_rng(0).normal(3, 2, (5, 50, 3)))
+    np.testing.assert_allclose(found.mean(1), 0, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=2).max(1), 1, atol=1e-6)
+
+
+def test_fewer_points_are_a_part_that_depends_on_the_name_alone():
+    content = ply(np.random.default_rng(0).normal(size=(50, 3)))
+    one, two = (clouds.decode(content, ".ply", 20, name) for name in ("a", "b"))
+    assert one.shape == (20, 3)
+    assert not np.array_equal(one, two)
+    np.testing.assert_array_equal(one, clouds.decode(content, ".ply", 20, "a"))
+
+
+@pytest.mark.parametrize(
+    ("content", "suffix", "message"),
+    [
+        (b"", ".ply", "no header"),
+        (b"ply\nend_header\n", ".ply", "names no format"),
+        (b"ply\nformat ascii 1.0\nend_header\n", ".ply", "names no vertices"),
+        (ply(CUBE)[:-20], ".ply", "damaged|of 8 vertices"),
+        (ply(CUBE, "binary_little_endian")[:-5], ".ply", "buffer is smaller"),
+        (ply(CUBE).replace(b"vertex 8", b"vertex 99999999"), ".ply", "promises no vertices"),
+        (ply(CUBE).replace(b"property float z\n", b""), ".ply", "promises no vertices"),
+        (ply(CUBE).replace(b"ascii", b"ebcdic"), ".ply", "damaged"),
+        (b"1 2\n3 4\n", ".xyz", "fewer than three numbers"),
+        (b"1 2 x\n", ".xyz", "could not convert"),
+        (b"", ".xyz", "has 0 points, fewer than 8: give --points"),
+        (b"nan 0 0\n" * 8, ".xyz", "24|8 NaN"),
+        (b"1 1 1\n" * 8, ".xyz", "all points of a cloud are one"),
+        (b"OFX\n", ".off", "does not begin with OFF"),
+        (b"OFF\n", ".off", "damaged"),
+        (SQUARE.replace(b"4 1 0", b"4 9 0"), ".off", "of 4 vertices and 9 faces"),
+        (SQUARE.replace(b"4 0 1 2 3", b"3 0 1 9"), ".off", "vertices that it does not have"),
+        (SQUARE.replace(b"4 0 1 2 3", b"3 0 1 1"), ".off", "no area"),
+    ],
+)
+def test_damaged_files_say_what_is_wrong(content, suffix, message):
+    with pytest.raises(ValueError, match=message):
+        clouds.decode(content, suffix, 8, "cube")
+
+
+def test_a_folder_has_parts_and_classes(tmp_path):
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 4), ("test", 2)):
+        for kind in ("chair", "table"):
+            folder = tmp_path / part / kind
+            folder.mkdir(parents=True)
+            for i in range(count):
+                (folder / f"{i}.ply").write_bytes(ply(generator.normal(size=(30, 3))))
+    source = load(DataConfig(str(tmp_path), points=20))
+    assert (source.kind, source.shape) == ("cloud", (20, 3))
+    assert (len(source.train), len(source.test)) == (8, 4)
+    assert source.train_labels.tolist() == [0] * 4 + [1] * 4
+    (tmp_path / "train" / "chair" / "0.ply").write_bytes(b"ply")
+    with pytest.raises(ValueError, match=r"1 of 12 clouds .* not be read: train/chair/0\.ply"):
+        load(DataConfig(str(tmp_path), points=20))
+    with pytest.raises(ValueError, match=r"30 points, fewer than 2048: give --points"):
+        load(DataConfig(str(tmp_path)))
+
+
+def test_arrays_of_rows_of_three_are_clouds(tmp_path):
+    x = np.random.default_rng(0).normal(size=(10, 30, 3)).astype(np.float16)
+    np.savez(tmp_path / "a.npz", points=x, labels=np.arange(10) % 2, split=["train", "test"] * 5)
+    np.save(tmp_path / "b.npy", x)
+    source = load(DataConfig(str(tmp_path / "a.npz")))
+    assert (source.kind, source.shape, len(source.test)) == ("cloud", (30, 3), 5)
+    assert load(DataConfig(str(tmp_path / "b.npy"), points=12)).shape == (12, 3)
+    np.savez(tmp_path / "c.npz", points=x.swapaxes(1, 2))
+    with pytest.raises(ValueError, match=r"\(10, 3, 30\).*transpose the last two axes"):
+        load(DataConfig(str(tmp_path / "c.npz")))
+    with pytest.raises(ValueError, match=r"`points` is 99, but the clouds .* have 30 points"):
+        load(DataConfig(str(tmp_path / "a.npz"), points=99))
+    with pytest.raises(ValueError, match="`points` has no meaning"):
+        load(DataConfig("digits", points=9))
+    x[3, 4] = np.nan
+    np.save(tmp_path / "d.npy", x)
+    with pytest.raises(ValueError, match="3 NaN or infinite coordinates"):
+        load(DataConfig(str(tmp_path / "d.npy")))
+
+
+# Networks and the recipe
+
+
+def test_a_pointnet_does_not_see_the_order_of_points():
+    encoder = pointnet_encoder((20, 3), 4, (8, 16)).eval()
+    x = torch.randn(5, 20, 3)
+    torch.testing.assert_close(encoder(x[:, torch.randperm(20)]), encoder(x))
+    assert PointNet(3, (8, 16), None)(x).shape == (5, 16)
+    assert pointnet_decoder((20, 3), 4, (8,))(torch.randn(5, 4)).shape == (5, 20, 3)
+
+
+def small(recipe: str = "pointcloud-wae", **changes):
+    network = NetworkConfig(points=(8, 16), hidden=(16,), critic=(16,))
+    config = Config(recipe=recipe, latent=3, network=network, **changes)
+    return build(config.settled("cloud", (20, 3), 100))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("chamfer", Chamfer), ("assignment", Assignment), ("sliced", SlicedSets),
+     ("elementwise", Scaled | SquaredL2)],
+)  # fmt: skip
+def test_the_cost_of_clouds_is_a_sum_over_their_points(name, kind):
+    """All but the elementwise one are the same for permuted targets; a shift by v costs N |v|²
+    in each unit."""
+    model = small(cost=name)
+    assert isinstance(model.cost, kind)
+    x = torch.randn(2, 20, 3)
+    far = x + torch.tensor([30.0, 0, 0])
+    if name != "elementwise":
+        turned = x[:, torch.randperm(20)]
+        torch.testing.assert_close(model.cost(x, turned), torch.zeros(2), atol=1e-3, rtol=0)
+    expected = 20 * 900 * (2 if name == "chamfer" else 1)
+    tolerance = 0.5 if name == "sliced" else 0.2
+    assert model.cost(x, far).mean().item() == pytest.approx(expected, rel=tolerance)
+
+
+@pytest.mark.parametrize("recipe", ["pointcloud-wae", "wae-gan", "swae", "sinkhorn-ae"])
+def test_wasserstein_auto_encoders_take_clouds(recipe):
+    model = small(recipe)
+    terms, (z, target) = model(torch.randn(4, 20, 3), Draws(0, 0, 4))
+    assert terms["reconstruction"].shape == ()
+    assert z.shape == target.shape == (4, 3)
+    assert model.sample(2).shape == (2, 20, 3)
+
+
+@pytest.mark.parametrize("recipe", ["vae", "vae-bernoulli", "gan", "swg", "conditional-wae"])
+def test_recipes_that_compare_elements_refuse_clouds(recipe):
+    with pytest.raises(ValueError, match="`recipe`"):
+        small(recipe)
+
+
+def test_the_recipe_of_clouds_refuses_images():
+    with pytest.raises(ValueError, match="pointcloud-wae needs clouds of points"):
+        build(Config(recipe="pointcloud-wae").settled("image", (1, 8, 8), 100))
+
+
+def test_a_run_on_clouds_has_its_pictures_and_starts_to_learn(tmp_path):
+    """Boxes of random sides: after 150 steps reconstructions are nearer than the mean box."""
+    generator = np.random.default_rng(0)
+    x = generator.uniform(-1, 1, (120, 64, 3)) * generator.uniform(0.2, 1, (120, 1, 3))
+    config = Config(
+        recipe="pointcloud-wae", latent=3, weight=1.0,
+        network=NetworkConfig(points=(16, 32), hidden=(64,)),
+        training=TrainingConfig(batch=20, steps=150, lr=3e-3),
+    )  # fmt: skip
+    run = fit(config=config, data=x, out=tmp_path / "run", quiet=True)
+    names = {p.stem for p in (run.path / "pictures").iterdir()}
+    assert {"reconstructions", "samples", "views", "interpolations", "neighbours"} <= names
+    test, model = run.source.test, run.model
+    assert isinstance(model, monge.models.WAE)
+    with torch.no_grad():
+        own = Chamfer()(test, model.reconstruct(test)).mean()
+        others = Chamfer()(test, model.reconstruct(test.roll(1, 0))).mean()
+    assert own < 0.9 * others
+
+
+# Pictures
+
+
+def test_normals_of_a_plane_are_its_own():
+    generator = np.random.default_rng(0)
+    flat = np.concatenate([generator.normal(size=(200, 2)), np.zeros((200, 1))], 1)
+    turn = rotation(0.7, 0.3)
+    np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-12)
+    found = normals(flat @ turn.T)
+    np.testing.assert_allclose(np.abs(found @ turn[:, 2]), 1, atol=1e-6)
+
+
+def test_nearer_points_hide_those_behind():
+    """Two discs of 300 points: one alone looks the same as with another hidden behind it."""
+    generator = np.random.default_rng(0)
+    angle, radius = 2 * np.pi * generator.random(3000), 0.5 * np.sqrt(generator.random(3000))
+    disc = np.stack([radius * np.cos(angle), radius * np.sin(angle), np.full(3000, 0.5)], 1)
+    front = rotation(0.0, 0.35).T @ disc.T  # faces the camera
+    behind = rotation(0.0, 0.35).T @ (0.5 * disc - [0, 0, 0.6]).T
+    alone = render(torch.from_numpy(front.T)[None], (0.0,))
+    both = render(torch.from_numpy(np.concatenate([front.T, behind.T]))[None], (0.0,))
+    drawn = alone.amin(1) < 1
+    assert 0.1 < drawn.float().mean() < 0.3
+    assert ((both.amin(1) < 1) == drawn).all()
+    assert (both - alone).abs().mean() < 0.01
