@@ -7,10 +7,20 @@ import pytest
 import torch
 
 import monge
+from monge import pictures
 from monge.config import Config, DataConfig, NetworkConfig, TrainingConfig
-from monge.costs import Assignment, Chamfer, Scaled, SlicedSets, SquaredL2
+from monge.costs import Chamfer, EarthMover, Scaled, SlicedSets, SquaredL2
 from monge.data import clouds, load
 from monge.draws import Draws
+from monge.evaluate import evaluate
+from monge.evaluation import (
+    chamfer,
+    earth_mover,
+    occupancy_divergence,
+    pairwise_chamfer,
+    pairwise_earth_mover,
+    set_scores,
+)
 from monge.networks import PointNet, pointnet_decoder, pointnet_encoder
 from monge.recipes import build
 from monge.rendering import normals, render, rotation
@@ -156,8 +166,23 @@ def test_a_pointnet_does_not_see_the_order_of_points():
     encoder = pointnet_encoder((20, 3), 4, (8, 16)).eval()
     x = torch.randn(5, 20, 3)
     torch.testing.assert_close(encoder(x[:, torch.randperm(20)]), encoder(x))
-    assert PointNet(3, (8, 16), None)(x).shape == (5, 16)
     assert pointnet_decoder((20, 3), 4, (8,))(torch.randn(5, 4)).shape == (5, 20, 3)
+
+
+def test_a_pointnet_has_the_values_and_gradients_of_all_its_points():
+    """The graph holds the critical points alone; the maximum over all gives the same, exactly."""
+    net = PointNet(3, (8, 16)).double()
+    x = torch.randn(5, 20, 3, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(5, 16, dtype=torch.float64)
+    wanted = (x, *net.parameters())
+    dense = net.points(x).amax(1)
+    expected = torch.autograd.grad((weights * dense).sum(), wanted)
+    found = torch.autograd.grad((weights * net(x)).sum(), wanted)
+    torch.testing.assert_close(net(x), dense)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    with torch.no_grad():
+        torch.testing.assert_close(net(x), dense)
 
 
 def small(recipe: str = "pointcloud-wae", **changes):
@@ -168,7 +193,7 @@ def small(recipe: str = "pointcloud-wae", **changes):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("chamfer", Chamfer), ("assignment", Assignment), ("sliced", SlicedSets),
+    [("chamfer", Chamfer), ("earth-mover", EarthMover), ("sliced", SlicedSets),
      ("elementwise", Scaled | SquaredL2)],
 )  # fmt: skip
 def test_the_cost_of_clouds_is_a_sum_over_their_points(name, kind):
@@ -186,7 +211,9 @@ def test_the_cost_of_clouds_is_a_sum_over_their_points(name, kind):
     assert model.cost(x, far).mean().item() == pytest.approx(expected, rel=tolerance)
 
 
-@pytest.mark.parametrize("recipe", ["pointcloud-wae", "wae-gan", "swae", "sinkhorn-ae"])
+@pytest.mark.parametrize(
+    "recipe", ["pointcloud-wae", "wae-gan", "wae-wgan-gp", "swae", "sinkhorn-ae"]
+)
 def test_wasserstein_auto_encoders_take_clouds(recipe):
     model = small(recipe)
     terms, (z, target) = model(torch.randn(4, 20, 3), Draws(0, 0, 4))
@@ -226,7 +253,124 @@ def test_a_run_on_clouds_has_its_pictures_and_starts_to_learn(tmp_path):
     assert own < 0.9 * others
 
 
+def test_turns_are_about_the_upright_axis_and_noise_has_its_size():
+    """Heights and distances from the axis stay; each cloud has an angle of its own, a function of
+    the step; noise has the deviation asked for."""
+    x, draws = torch.randn(6, 50, 3), Draws(0, 3, 6)
+    turned = clouds.augmented(x, draws, turn=True, jitter=0.0)
+    torch.testing.assert_close(turned[..., 1], x[..., 1])
+    torch.testing.assert_close(turned.norm(dim=2), x.norm(dim=2))
+    one, other = (torch.atan2(z[..., 2], z[..., 0]) for z in (x, turned))
+    angles = (other - one).remainder(2 * torch.pi)
+    torch.testing.assert_close(angles.cos(), angles.cos().mean(1, keepdim=True).expand(6, 50))
+    assert angles[:, 0].unique().numel() == 6
+    assert torch.equal(turned, clouds.augmented(x, Draws(0, 3, 6), turn=True, jitter=0.0))
+    shaken = clouds.augmented(x, draws, turn=False, jitter=0.1) - x
+    assert shaken.std().item() == pytest.approx(0.1, rel=0.1)
+
+
+def test_training_sees_clouds_turned(tmp_path):
+    """A model is trained on other samples with turns than without, and the same again."""
+    x = np.random.default_rng(0).normal(size=(20, 16, 3))
+
+    def trained(turn: bool, name: str):
+        config = Config(
+            recipe="pointcloud-wae", latent=2, data=DataConfig(turn=turn),
+            network=NetworkConfig(points=(4,), hidden=(4,)),
+            training=TrainingConfig(batch=10, steps=2),
+        )  # fmt: skip
+        run = fit(config=config, data=x, out=tmp_path / name, quiet=True)
+        return torch.cat([p.flatten() for p in run.model.parameters()])
+
+    turned = trained(True, "turned")
+    assert torch.equal(trained(True, "again"), turned)
+    assert not torch.equal(trained(False, "straight"), turned)
+
+
+# Sets of clouds
+
+
+def boxes(n: int, count: int = 30, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    sides = 0.1 + 0.4 * torch.rand(n, 1, 3, generator=generator, dtype=torch.float64)
+    return sides * (2 * torch.rand(n, count, 3, generator=generator, dtype=torch.float64) - 1)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "cost"),
+    [(pairwise_chamfer, chamfer), (pairwise_earth_mover, earth_mover)],
+)
+def test_matrices_of_distances_against_the_costs(matrix, cost):
+    x, y = boxes(4), boxes(3, seed=1)
+    expected = torch.stack([cost(x, one.expand_as(x)) for one in y], 1)
+    torch.testing.assert_close(matrix(x, y), expected)
+    torch.testing.assert_close(matrix(x), matrix(x, x))
+
+
+def test_scores_of_sets_by_hand():
+    """Points of a line in place of clouds: fakes 0, 1, 9; real ones 0.2, 8, 8.5."""
+    fake, real = torch.tensor([0.0, 1, 9]), torch.tensor([0.2, 8, 8.5])
+    between = (fake[:, None] - real).abs()
+    found = set_scores(
+        (fake[:, None] - fake).abs(), between, (real[:, None] - real).abs()
+    )  # fmt: skip
+    assert found.minimum == pytest.approx((0.2 + 1 + 0.5) / 3)
+    assert found.coverage == pytest.approx(2 / 3)
+    # nearest others: 0 → 0.2, 1 → 0.2, 9 → 8.5; 0.2 → 0, 8 → 8.5, 8.5 → (8 or 9, both at 0.5)
+    assert found.accuracy == pytest.approx(1 / 6)
+
+
+def test_a_sample_of_the_same_law_scores_a_half():
+    """1-NNA within three deviations of ½, occupancy near 0; of other shapes 1 and far from 0."""
+    x, y = boxes(60), boxes(60, seed=1)
+    found = set_scores(pairwise_chamfer(x), pairwise_chamfer(x, y), pairwise_chamfer(y))
+    assert abs(found.accuracy - 0.5) < 3 * (0.25 / 120) ** 0.5
+    other = 0.4 * x + 0.5
+    found = set_scores(pairwise_chamfer(other), pairwise_chamfer(other, y), pairwise_chamfer(y))
+    assert found.accuracy == 1
+    assert found.coverage < 0.2
+    assert occupancy_divergence(x, x[:, torch.randperm(30)]) == pytest.approx(0, abs=1e-12)
+    assert occupancy_divergence(x, y, 4) < 0.02 < 0.3 < occupancy_divergence(other, y, 4)
+
+
+def test_bad_sets_are_refused():
+    with pytest.raises(ValueError, match=r"must be clouds \(n, N, 3\)"):
+        pairwise_chamfer(boxes(2).mT)
+    with pytest.raises(ValueError, match="`y` must be finite"):
+        pairwise_chamfer(boxes(2), boxes(2) * torch.nan)
+    with pytest.raises(ValueError, match=r"distances \(n, n\), \(n, m\) and \(m, m\)"):
+        set_scores(torch.zeros(2, 2), torch.zeros(3, 2), torch.zeros(2, 2))
+
+
+def test_a_run_on_clouds_is_evaluated(tmp_path):
+    """Each figure of sets with its floor; of an untrained model the test tells all fakes apart."""
+    x = boxes(120, 40).numpy()
+    np.savez(tmp_path / "boxes.npz", points=x)
+    config = Config(
+        recipe="pointcloud-wae", latent=2, data=DataConfig(name=str(tmp_path / "boxes.npz")),
+        network=NetworkConfig(points=(4,), hidden=(4,)),
+        training=TrainingConfig(batch=10, steps=1),
+    )  # fmt: skip
+    run = fit(config=config, out=tmp_path / "run", quiet=True)
+    result = evaluate(run, 50)
+    figures = result["figures"]
+    assert figures["1-NNA-CD"]["value"] > 0.9
+    assert result["protocol"]["n samples"] == len(run.source.test) == 12
+    for name in ("MMD-CD", "coverage-CD", "1-NNA-EMD", "points JS"):
+        assert figures[name]["floor"] is not None
+    assert 0 < figures["test reconstruction"]["floor"] < figures["test reconstruction"]["value"]
+    assert {"test reconstruction, turned", "test reconstruction, scaled"} <= set(figures)
+
+
 # Pictures
+
+
+def test_a_turn_is_a_film_and_images_have_none():
+    frames = pictures.turntable(torch.randn(2, 30, 3).clamp(-0.5, 0.5), columns=2, frames=4)
+    assert len({frame.tobytes() for frame in frames}) == 4
+    assert len(pictures.film(torch.rand(6, 1, 8, 8), 3)) == 4  # there and back
+    with pytest.raises(ValueError, match=r"`out` \.gif"):
+        pictures.turntable(torch.rand(2, 1, 8, 8))
 
 
 def test_normals_of_a_plane_are_its_own():

@@ -10,9 +10,9 @@ from torch.distributions import Normal
 from monge.costs import (
     L1,
     L2,
-    Assignment,
     Bernoulli,
     Chamfer,
+    EarthMover,
     GaussianLikelihood,
     Scaled,
     SlicedSets,
@@ -97,8 +97,8 @@ def test_learned_sigma_can_come_back_from_below_its_floor():
 
 SETS = {
     "chamfer": Chamfer(),
-    "assignment": Assignment(),
-    "assignment, W_1": Assignment(p=1),
+    "earth mover": EarthMover(),
+    "earth mover, squared": EarthMover(p=2),
     "sliced": SlicedSets(16),
 }
 EVERY_SET = pytest.mark.parametrize("cost", SETS.values(), ids=SETS)
@@ -146,7 +146,7 @@ def test_chamfer_against_all_pairs():
 @pytest.mark.parametrize("p", [1, 2])
 def test_assignments_are_the_best_of_all_permutations(p):
     x, y = sets(2, 5), sets(2, 5, seed=1)
-    for a, b, value in zip(x, y, Assignment(p)(x, y)):
+    for a, b, value in zip(x, y, EarthMover(p)(x, y)):
         orders = itertools.permutations(range(5))
         best = min(float((a - b[list(o)]).norm(dim=1).pow(p).mean()) for o in orders)
         assert float(value) == pytest.approx(best)
@@ -155,7 +155,7 @@ def test_assignments_are_the_best_of_all_permutations(p):
 def test_assignments_of_many_points_are_the_exact_transport():
     """W_2² between the sets, where the search starts from a regularised problem."""
     x, y = sets(1, 600), 0.5 * sets(1, 600, seed=1) + 0.2
-    assert float(Assignment()(x, y)) == pytest.approx(float(wasserstein(x[0], y[0])) ** 2)
+    assert float(EarthMover(p=2)(x, y)) == pytest.approx(float(wasserstein(x[0], y[0])) ** 2)
 
 
 def test_sliced_sets_are_the_sliced_distance_of_each():
@@ -182,4 +182,4 @@ def test_what_are_no_sets_is_refused(x, y, message):
 
 def test_an_assignment_needs_equally_many_points():
     with pytest.raises(ValueError, match="must have 9 points a set for an assignment, got 8"):
-        Assignment()(sets(), sets(count=8))
+        EarthMover()(sets(), sets(count=8))

@@ -484,3 +484,28 @@ def test_toy_laws_are_where_they_are_said_to_be():
         radius = source.train[source.train_labels == k].norm(dim=1)
         assert radius.mean() == pytest.approx(1 + k, abs=0.01)
         assert radius.std() == pytest.approx(0.05, abs=0.01)
+
+
+def test_some_classes_alone_are_labelled_in_the_order_asked_for():
+    whole, some = load(DataConfig()), load(DataConfig(classes=("7", "2")))
+    assert some.classes == ("7", "2")
+    assert whole.train_labels is not None
+    assert some.train_labels is not None
+    for label, digit in enumerate((7, 2)):
+        assert torch.equal(
+            some.train[some.train_labels == label], whole.train[whole.train_labels == digit]
+        )
+    assert len(some.train) == ((whole.train_labels == 7) | (whole.train_labels == 2)).sum()
+
+
+def test_unknown_classes_are_refused():
+    with pytest.raises(ValueError, match="`classes` 'seven' is none of 'digits', whose classes"):
+        load(DataConfig(classes=("seven",)))
+    with pytest.raises(ValueError, match="not labelled"):
+        load(DataConfig(name="swiss-roll", classes=("1",)))
+
+
+@pytest.mark.parametrize("setting", [{"turn": True}, {"jitter": 0.1}, {"points": 5}])
+def test_settings_of_clouds_are_refused_for_images(setting):
+    with pytest.raises(ValueError, match="only clouds have points"):
+        load(DataConfig(**setting))

@@ -130,7 +130,8 @@ DIVERGENCES = {
 LEARNED = tuple(name for name, row in DIVERGENCES.items() if isinstance(row.make(), Learned))
 
 AUTOENCODERS = (
-    "wae-mmd", "wae-gan", "swae", "max-swae", "gswae", "max-gswae", "sinkhorn-ae", "energy-ae",
+    "wae-mmd", "wae-gan", "wae-wgan-gp", "swae", "max-swae", "gswae", "max-gswae", "sinkhorn-ae",
+    "energy-ae",
     "vae", "vae-bernoulli",
 )  # fmt: skip
 GENERATORS = (

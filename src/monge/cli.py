@@ -35,7 +35,9 @@ Place = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
 # which field of the configuration each flag of `train` sets
 FIELDS = {
     "data": "data.name", "data_dir": "data.dir", "size": "data.size", "crop": "data.crop",
-    "channels": "data.channels", "seed": "seed", "preset": "preset", "latent": "latent",
+    "channels": "data.channels", "points": "data.points", "classes": "data.classes",
+    "turn": "data.turn", "jitter": "data.jitter", "seed": "seed", "preset": "preset",
+    "latent": "latent",
     "weight": "weight", "epochs": "training.epochs", "steps": "training.steps",
     "batch": "training.batch", "lr": "training.lr", "inner_steps": "training.inner_steps",
     "known": "known", "precision": "training.precision", "device": "device", "threads": "threads",
@@ -50,7 +52,7 @@ class Train:
     """Which recipe; `monge recipes` lists them. May be left out with --resume."""
     data: Text = None
     """digits (default), mnist, fashion-mnist, or a path: folder or zip of images, folder of idx
-    files, .npy, .npz, .csv."""
+    files or of clouds (.ply, .xyz, .off), .npy, .npz, .csv."""
     data_dir: Text = None
     """Where mnist and fashion-mnist lie; MONGE_DATA by default."""
     out: Place = None
@@ -71,6 +73,14 @@ class Train:
     """Side in pixels of the centre crop; the largest square by default."""
     channels: Literal["grey", "colour"] | None = None
     """Read images as grey or in colour; as they are by default."""
+    points: Int = None
+    """Points a cloud, a random part of those given; all by default, 2,048 of a file."""
+    classes: tuple[str, ...] = ()
+    """Train on some classes of the data alone, by name."""
+    turn: bool = False
+    """Turn clouds at random about the upright axis, y, whenever they are seen."""
+    jitter: Float = None
+    """Deviation of Gaussian noise on the points of clouds whenever they are seen; 0 by default."""
     batch: Int = None
     """Samples a step; 100 by default."""
     latent: Int = None
@@ -122,7 +132,8 @@ class Train:
             config = override(config, "training.epochs", None)
             config = override(config, "training.steps", None)
         for flag, path in FIELDS.items():
-            if (value := getattr(self, flag)) is not None:
+            value = getattr(self, flag)
+            if not (value is None or value is False or value == ()):
                 config = override(config, path, value)
         for setting in self.set:
             path, equals, value = setting.partition("=")
@@ -139,7 +150,7 @@ class Sample:
     path: Annotated[Positional[Path], arg(name="run")]
     """A run directory."""
     out: Path
-    """Where to write: .png for a picture, .npy for the samples."""
+    """.png: a picture; .npy: the samples; .gif: clouds that turn."""
     n: Number = 64
     """How many."""
     seed: int = 0
@@ -148,7 +159,7 @@ class Sample:
     """Draw codes from the prior, or from a Gaussian mixture fitted to the training codes."""
 
     def run(self) -> None:
-        _check_out(self.out)
+        _check_out(self.out, ".gif")
         from monge import pictures
         from monge.draws import generator
         from monge.runs import Run
@@ -156,7 +167,7 @@ class Sample:
         run = Run(self.path)
         prior = run.mixture() if self.sampler == "mixture" else None
         drawn = run.sample(self.n, generator(self.seed, "sample"), prior)
-        _save(self.out, drawn, lambda: pictures.samples(drawn))
+        _save(self.out, drawn, lambda: pictures.samples(drawn), lambda: pictures.turntable(drawn))
 
 
 @dataclass(frozen=True)
@@ -241,7 +252,7 @@ class Interpolate:
     path: Annotated[Positional[Path], arg(name="run")]
     """A run directory."""
     out: Path
-    """.png: a row a line; .npy: the frames, (n · frames, …)."""
+    """.png: a row a line; .npy: the frames, (n · frames, …); .gif: the lines as a film."""
     data: Text = None
     """Other data of the same shape, by name or path; the run's own by default."""
     n: Number = 8
@@ -252,7 +263,7 @@ class Interpolate:
     """Straight lines, or great circles whose radius goes from one code's to the other's."""
 
     def run(self) -> None:
-        _check_out(self.out)
+        _check_out(self.out, ".gif")
         if self.n < 1 or self.frames < 2:
             raise ValueError(
                 f"`n` must be at least 1 and `frames` at least 2, got {self.n} and {self.frames}"
@@ -265,7 +276,11 @@ class Interpolate:
         model, x = _test_samples(self.path, self.data, 2 * self.n)
         path = spherical if self.path_ == "spherical" else lerp
         frames = report.paired(model, x, self.frames, path)
-        _save(self.out, frames, lambda: pictures.interpolations(frames, self.frames))
+        _save(
+            self.out, frames,
+            lambda: pictures.interpolations(frames, self.frames),
+            lambda: pictures.film(frames, self.frames),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -315,7 +330,7 @@ class Evaluate:
     """Draws of samples: figures are their means, with standard deviations."""
     metrics: tuple[str, ...] = ()
     """Groups of figures, all by default: frechet, kernel, neighbours, tests, memory, sliced; for
-    images sharpness, classes; for tables exact."""
+    images sharpness, classes; for tables exact; for clouds chamfer, earth-mover, occupancy."""
     inception_weights: Path | None = None
     """Compare images in the features of FID, from this file of weights."""
     inception_resize: Literal["tf1", "clean"] = "tf1"
@@ -506,18 +521,21 @@ METHODS = {
 }  # fmt: skip
 
 
-def _check_out(out: Path) -> None:
-    if out.suffix not in (".png", ".npy"):
-        raise ValueError(f"`out` must end in .png or .npy, got {str(out)!r}")
+def _check_out(out: Path, *more: str) -> None:
+    if out.suffix not in (suffixes := (".png", ".npy", *more)):
+        raise ValueError(f"`out` must end in {' or '.join(suffixes)}, got {str(out)!r}")
 
 
-def _save(out: Path, samples, picture) -> None:
-    """Writes samples to .npy or their picture to .png, whole or not at all."""
+def _save(out: Path, samples, picture, film=None) -> None:
+    """Writes samples to .npy, their picture to .png, or a film to .gif, whole or not at all."""
     content = io.BytesIO()
     if out.suffix == ".npy":
         import numpy as np
 
         np.save(content, samples.numpy())
+    elif film is not None and out.suffix == ".gif":
+        first, *rest = film()
+        first.save(content, "GIF", save_all=True, append_images=rest, duration=100, loop=0)
     else:
         picture().save(content, "PNG")
     from monge.files import write_whole

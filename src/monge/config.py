@@ -14,6 +14,7 @@ from monge.presets import GENERATORS, OWN, RELATIVE_WEIGHTS, TUNED, paper
 RECIPES = {
     "wae-mmd": "WAE, MMD of codes with seven inverse multiquadratics (Tolstikhin et al. 2018)",
     "wae-gan": "WAE, latent critic, Jensen-Shannon (Tolstikhin et al. 2018; Makhzani et al. 2015)",
+    "wae-wgan-gp": "WAE, W_1 of codes by a critic with a penalty (Gulrajani et al. 2017)",
     "swae": "WAE, sliced W_2² of codes (Kolouri et al. 2019)",
     "max-swae": "WAE, W_2² of codes on a learned worst slice (Deshpande et al. 2019)",
     "gswae": "WAE, sliced W_2² of codes along circles (Kolouri et al. 2019, generalized)",
@@ -67,6 +68,12 @@ class DataConfig:
     """Side in pixels of the centre crop; the largest square when only `size` is given."""
     points: int | None = None
     """Points a cloud: a random part of those given; of a mesh, as many drawn from its faces."""
+    classes: tuple[str, ...] = ()
+    """Read the samples of some classes alone, by name."""
+    turn: bool = False
+    """Turn clouds at random about the upright axis, y, whenever they are trained on."""
+    jitter: float = 0.0
+    """Deviation of Gaussian noise on the points of clouds, whenever they are trained on."""
     channels: Literal["grey", "colour"] | None = None
     """Read images as grey or in colour; as they are by default."""
 
@@ -86,7 +93,7 @@ class NetworkConfig:
     """Convolutional blocks of the encoder; the decoder mirrors them. For images."""
     hidden: tuple[int, ...] = (256, 256)
     """Hidden layers of encoder and decoder. For vectors, and of the decoder of clouds."""
-    points: tuple[int, ...] = (64, 128, 256, 512)
+    points: tuple[int, ...] = (64, 128, 128, 256, 128)
     """Layers of the perceptron that an encoder of clouds applies to each point."""
     critic: tuple[int, ...] = (256, 256, 256)
     """Hidden layers of a latent critic."""
@@ -138,7 +145,7 @@ class Config:
     """The last three are laws in the plane, for 2 codes."""
     scale: float = 1.0
     """s in a WAE's cost s Σ (x - x')², or s N times a mean over the N points of a cloud."""
-    cost: Literal["chamfer", "assignment", "sliced", "elementwise"] = "chamfer"
+    cost: Literal["chamfer", "earth-mover", "sliced", "elementwise"] = "chamfer"
     """Of clouds of points: the last, which sees their order, makes blobs."""
     weight: float | None = None
     """λ in units of the cost; by default proportional to the root of the data's dimension."""
@@ -192,8 +199,8 @@ class Config:
         _demand(t.pretrain >= 0, "pretrain", t.pretrain, "at least 0")
         _demand(t.pretrain_batch >= 2, "pretrain_batch", t.pretrain_batch, "at least 2")
         _demand(self.prior in PRIORS, "prior", self.prior, f"one of {', '.join(PRIORS)}")
-        _demand(self.cost in ("chamfer", "assignment", "sliced", "elementwise"), "cost", self.cost,
-                "chamfer, assignment, sliced or elementwise")  # fmt: skip
+        _demand(self.cost in ("chamfer", "earth-mover", "sliced", "elementwise"), "cost",
+                self.cost, "chamfer, earth-mover, sliced or elementwise")  # fmt: skip
         _demand(self.kernel in ("imq", "rbf"), "kernel", self.kernel, "imq or rbf")
         _demand(self.prior not in PLANE or self.latent in (None, 2), "latent", self.latent,
                 f"2 for the prior {self.prior}")  # fmt: skip
@@ -218,6 +225,8 @@ class Config:
         ):  # fmt: skip
             good = value is None or (value > 0 and math.isfinite(value))
             _demand(good, name, value, "positive and finite")
+        _demand(self.data.jitter >= 0 and math.isfinite(self.data.jitter), "jitter",
+                self.data.jitter, "at least 0 and finite")  # fmt: skip
         _demand(t.epochs is None or t.steps is None, "epochs", t.epochs, "left out beside `steps`")
         betas = len(t.betas) == 2 and all(0 <= beta < 1 for beta in t.betas)
         _demand(betas, "betas", t.betas, "two numbers in [0, 1)")

@@ -181,16 +181,17 @@ class Chamfer(SetCost):
         return _squared(x, _taken(y, there)).mean(1) + _squared(y, _taken(x, back)).mean(1)
 
 
-class Assignment(SetCost):
+class EarthMover(SetCost):
     r"""c(x, y) = scale · min_σ 1/N Σ_i ‖x_i - y_σ(i)‖^p over permutations σ, for N = M.
 
-    W_p^p between the sets, the earth mover's distance for p = 1 in the literature of point
-    clouds: exact, in O(N³), one thread a set. For thousands of points `SlicedSets` is faster.
+    W_p^p between the sets; with p = 1 the earth mover's distance of the literature of point
+    clouds, where others report N times it. Exact, in O(N³), one thread a set; for thousands of
+    points `SlicedSets` is faster.
 
     Source: Kuhn, "The Hungarian method", 1955; Fan, Su, Guibas, 2017, for point clouds.
     """
 
-    def __init__(self, p: float = 2, scale: float = 1.0):
+    def __init__(self, p: float = 1, scale: float = 1.0):
         super().__init__(scale)
         self.p = order(p)
 
@@ -225,6 +226,18 @@ class SlicedSets(SetCost):
     def between(self, x: Tensor, y: Tensor) -> Tensor:
         theta = uniform_directions(self.directions, x.shape[2]).to(x)
         return power_1d(theta @ x.mT, theta @ y.mT, p=self.p).mean(1)
+
+
+def chamfer(x: Tensor, y: Tensor) -> Tensor:
+    """The sum of both means of *squared* nearest distances of sets (n, N, d) and (n, M, d), (n,);
+    see `Chamfer`."""
+    return Chamfer()(x, y)
+
+
+def earth_mover(x: Tensor, y: Tensor) -> Tensor:
+    """The mean *unsquared* distance of points of sets (n, N, d), optimally matched, (n,); see
+    `EarthMover`."""
+    return EarthMover()(x, y)
 
 
 def nearest_points(x: Tensor, y: Tensor) -> Tensor:

@@ -16,9 +16,19 @@ from torch import Tensor
 
 import monge
 from monge.config import Config
+from monge.costs import chamfer
 from monge.data import Source, as_floats
+from monge.data.clouds import augmented
 from monge.divergences import MMD
-from monge.draws import generator, permutation
+from monge.draws import Draws, generator, permutation
+from monge.evaluation.clouds import (
+    CELLS,
+    MATCHED,
+    occupancy_divergence,
+    pairwise_chamfer,
+    pairwise_earth_mover,
+    set_scores,
+)
 from monge.evaluation.completion import agreement, best_of, diversity, energy_score
 from monge.evaluation.extractors import Extractor, classifier, random_network
 from monge.evaluation.frechet import (
@@ -298,6 +308,49 @@ class Vectors(Measures):
         return {"W2 exact": float(wasserstein(x, y))}
 
 
+class Clouds(Measures):
+    """The measures of clouds of points (n, N, 3) in the unit sphere, by distances of each to
+    each."""
+
+    def __init__(self, source: Source, real: Tensor, metrics: Sequence[str] = ()):
+        self.among: dict[str, Tensor] = {}
+        super().__init__(source, real, metrics)
+
+    def groups(self) -> dict[str, Callable[[Seen], Measured]]:
+        return {
+            "chamfer": lambda seen: self._sets("CD", pairwise_chamfer, seen),
+            "earth-mover": lambda seen: self._sets("EMD", pairwise_earth_mover, seen),
+            "occupancy": self._occupancy,
+        }
+
+    def features(self, x: Tensor) -> Tensor:
+        return x
+
+    def protocol(self) -> dict[str, Any]:
+        return {
+            "CD": "sum of both means of squared nearest distances",
+            "EMD": f"mean of unsquared matched distances of {MATCHED} points",
+            "JS": f"nats, {CELLS}³ cells of [-1, 1]³",
+        }
+
+    def look(self, seen: Seen, part: Tensor) -> None:
+        seen.keep("clouds", part)
+
+    def _sets(self, name: str, distances: Callable[..., Tensor], seen: Seen) -> Measured:
+        x, y = seen["clouds"], self.real["clouds"]
+        if name not in self.among:
+            self.among[name] = distances(y)
+        found = set_scores(distances(x), distances(x, y), self.among[name])
+        return {
+            f"MMD-{name}": found.minimum,
+            f"coverage-{name}": found.coverage,
+            f"1-NNA-{name}": found.accuracy,
+        }
+
+    def _occupancy(self, seen: Seen) -> Measured:
+        return {"points JS": occupancy_divergence(seen["clouds"], self.real["clouds"])}
+
+
 def evaluate(
     run: Run,
     n: int = 10_000,
@@ -319,7 +372,8 @@ def evaluate(
         sampler: prior, or mixture for a Gaussian mixture fitted to the training codes.
         seeds: how many draws.
         metrics: groups of measures (frechet, kernel, neighbours, tests, memory, sliced; for
-            images sharpness, classes; for tables exact); all by default.
+            images sharpness, classes; for tables exact; for clouds chamfer, earth-mover, occupancy
+            and no others); all by default.
         extractor: features of images in place of the default ones, e.g. `inception_network(file)`.
 
     Raises:
@@ -339,7 +393,9 @@ def evaluate(
     if source.kind == "image":
         measure = Images(source, real, metrics, extractor)
     elif extractor is not None:
-        raise ValueError(f"`extractor` is for images, and {source.name!r} holds vectors")
+        raise ValueError(f"`extractor` is for images, and {source.name!r} holds none")
+    elif source.kind == "cloud":
+        measure = Clouds(source, real, metrics)
     else:
         measure = Vectors(source, real, metrics)
     prior = run.mixture() if sampler == "mixture" else None
@@ -363,6 +419,9 @@ def evaluate(
         figures |= _completions(run, measure)
     if isinstance(run.model, AutoEncoder):
         figures |= _codes(run)
+        if source.kind == "cloud":
+            figures |= (moved := _moved(run, run.model))
+            figures["test reconstruction"]["floor"] = next(iter(moved.values()))["floor"]
     config: Config = run.config
     result = {
         "protocol": {
@@ -406,6 +465,31 @@ def _completions(run: Run, measure: Measures) -> dict[str, dict[str, float | Non
         name: {"value": value, "deviation": None, "floor": floor}
         for name, (value, floor) in found.items()
     }
+
+
+def _moved(run: Run, model: AutoEncoder) -> dict[str, dict[str, float | None]]:
+    """What a model makes of test clouds that are turned about y or scaled, in Chamfer distances of
+    the clouds as they were. The floor is the distance of two samplings of one shape: that of two
+    halves of its points, halved, since nearest points of a surface are 1/N apart, squared."""
+    x = run.source.test
+    drawn = generator(0, "evaluation moves")
+    draws = Draws(0, "evaluation", len(x))
+    turned = augmented(x, draws, turn=True, jitter=0.0)
+    factor = 1.25 ** (2 * torch.rand(len(x), generator=drawn) - 1)
+    floor = float(chamfer(x[:, ::2], x[:, 1::2]).mean()) / 2
+    found = {}
+    with evaluating(model):
+        for name, clouds, size in (
+            ("turned", turned, torch.ones(len(x))),
+            ("scaled", x * factor[:, None, None], factor),
+        ):
+            parts = zip(clouds.split(500), size.split(500))
+            errors = [chamfer(one, model.reconstruct(one)) / k.square() for one, k in parts]
+            found[f"test reconstruction, {name}"] = float(torch.cat(errors).mean())
+    return {
+        name: {"value": value, "deviation": None, "floor": floor}
+        for name, value in found.items()
+    }  # fmt: skip
 
 
 def _codes(run: Run) -> dict[str, dict[str, float | None]]:

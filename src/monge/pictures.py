@@ -5,6 +5,7 @@ Pillow images, so that one `save` serves all.
 """
 
 import io
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -159,6 +160,24 @@ def samples(drawn: Tensor, source: Source | None = None, columns: int = 8) -> Im
 def views(drawn: Tensor, columns: int = 2) -> Image.Image:
     """Clouds of points (n, N, 3) from three sides each."""
     return grid(render(drawn, VIEWS), columns)
+
+
+def turntable(drawn: Tensor, columns: int = 4, frames: int = 36) -> list[Image.Image]:
+    """The frames of a turn of clouds (n, N, 3) about their upright axis."""
+    if drawn.ndim != 3:
+        raise ValueError("`out` .gif shows clouds that turn: give .png for other samples")
+    turns = [2 * math.pi * i / frames for i in range(frames)]
+    return [grid(render(drawn, (turn,)), columns) for turn in turns]
+
+
+def film(frames: Tensor, count: int) -> list[Image.Image]:
+    """Lines of `count` frames each, played side by side, there and back."""
+    if frames.ndim == 2:
+        raise ValueError("`out` .gif plays images or clouds: give .png for vectors")
+    lines = frames.unflatten(0, (-1, count))
+    columns = math.ceil(math.sqrt(len(lines)))
+    there = [grid(lines[:, i], columns) for i in range(count)]
+    return there + there[-2:0:-1]
 
 
 def neighbours(drawn: Tensor, train: Tensor) -> Image.Image:

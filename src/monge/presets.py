@@ -16,6 +16,7 @@ OWN: dict[str, dict[str, Any]] = {
         "training.lr": 1e-4, "training.inner_lr": 1e-4, "training.betas": (0.5, 0.9),
         "training.inner_steps": 5,
     },
+    "wae-wgan-gp": {"training.inner_steps": 5},
     "swg": {"directions": 1000},
     "swgan": {"training.lr": 2e-4, "training.inner_lr": 2e-4},
     # a slice that turns slowly is behind the model: MMD² of MNIST codes 0.25 at (1e-2, 1 step)
@@ -26,7 +27,8 @@ OWN: dict[str, dict[str, Any]] = {
 
 # λ = relative · √d for data of d elements, in units of c = Σ squared error on [0, 1].
 RELATIVE_WEIGHTS = {
-    "wae-mmd": 7.0, "wae-gan": 0.18, "swae": 3.6, "max-swae": 1.0, "gswae": 3.6, "max-gswae": 1.0,
+    "wae-mmd": 7.0, "wae-gan": 0.18, "wae-wgan-gp": 0.36, "swae": 3.6, "max-swae": 1.0,
+    "gswae": 3.6, "max-gswae": 1.0,
     "sinkhorn-ae": 0.45, "energy-ae": 2.0, "conditional-wae": 0.36,
     "pointcloud-wae": 1.3,
 }  # fmt: skip

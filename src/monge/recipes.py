@@ -17,9 +17,9 @@ from monge.adversarial import (
 )
 from monge.config import Config
 from monge.costs import (
-    Assignment,
     Bernoulli,
     Chamfer,
+    EarthMover,
     GaussianLikelihood,
     Scaled,
     SlicedSets,
@@ -39,6 +39,7 @@ from monge.models import VAE, WAE, ConditionalWAE, ImplicitGenerator, Model
 from monge.networks import (
     BatchNorm,
     Clouds,
+    Family,
     GaussianDecoder,
     Images,
     NormalEncoder,
@@ -110,13 +111,15 @@ class Parts:
         """Into the coordinates in which a generator is compared with data."""
         return Standardise(*self.moments) if self.tabular else nn.Identity()
 
+    def encoder(self, networks: Family) -> nn.Module:
+        """To codes, or to the means and variances of their laws."""
+        if self.config.encoder == "random":
+            return NormalEncoder(networks.encoder(2 * self.prior.dim))
+        return networks.encoder(self.prior.dim)
+
     def wae(self, divergence: Divergence) -> Model:
         """An auto-encoder with squared cost, its codes under a penalty."""
-        config, prior = self.config, self.prior
-        if config.encoder == "random":
-            encoder = NormalEncoder(self.networks.encoder(2 * prior.dim))
-        else:
-            encoder = self.networks.encoder(prior.dim)
+        config, prior, encoder = self.config, self.prior, self.encoder(self.networks)
         decoder = self.networks.decoder(prior.dim)
         if config.sigma is not None:
             sigma = config.sigma * (self.moments[1] if self.tabular else torch.ones(()))
@@ -135,7 +138,7 @@ class Parts:
         if config.cost == "sliced":
             # of a set moved by v the sliced cost is |v|² / 3
             return SlicedSets(config.directions, scale=3 * scale)
-        return {"chamfer": Chamfer, "assignment": Assignment}[config.cost](scale=scale)
+        return Chamfer(scale) if config.cost == "chamfer" else EarthMover(2, scale)
 
     def ordered(self, what: str) -> None:
         """Refuses clouds, whose points come in any order, for what compares elements."""
@@ -167,6 +170,12 @@ def wae_mmd(parts: Parts) -> Model:
 def wae_gan(parts: Parts) -> Model:
     """The same, algorithm 1; with its squared cost this is the adversarial auto-encoder."""
     return parts.wae(JensenShannon(parts.networks.critic(parts.prior)))
+
+
+def wae_wgan_gp(parts: Parts) -> Model:
+    """The same with W_1 and the penalty of Gulrajani et al., 2017, on the critic of codes."""
+    critic = parts.networks.critic(parts.prior)
+    return parts.wae(KantorovichRubinstein(critic, GradientPenalty(10.0)))
 
 
 def swae(parts: Parts) -> Model:
@@ -237,7 +246,7 @@ def conditional_wae(parts: Parts) -> Model:
     marked = Images((channels + 1, height, width), config.network)
     joint = 2 * prior.dim
     return ConditionalWAE(
-        marked.encoder(prior.dim), parts.networks.decoder(joint), prior,
+        parts.encoder(marked), parts.networks.decoder(joint), prior,
         JensenShannon(mlp([joint, *config.network.critic, 1])),
         mask=mask(config.known, parts.shape), summary=marked.encoder(prior.dim), size=prior.dim,
         cost=SquaredL2(config.scale), weight=parts.weight,
@@ -291,6 +300,7 @@ def sinkhorn_generator(parts: Parts) -> Model:
 RECIPES: dict[str, Callable[[Parts], Model]] = {
     "wae-mmd": wae_mmd,
     "wae-gan": wae_gan,
+    "wae-wgan-gp": wae_wgan_gp,
     "swae": swae,
     "max-swae": max_swae,
     "gswae": gswae,

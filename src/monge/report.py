@@ -16,6 +16,7 @@ from torch import Tensor
 import monge
 from monge import pictures
 from monge.config import RECIPES
+from monge.costs import SquaredL2, chamfer
 from monge.data import as_floats
 from monge.divergences import MMD
 from monge.draws import generator, stream
@@ -46,7 +47,8 @@ MOST_TRAVERSED = 16
 def measure(run: Run) -> dict[str, float]:
     """What a run is summed up by, on its test part.
 
-    `test reconstruction` is the mean of Σ (x - G(z))² at the mean codes. `MMD² of codes` is the
+    `test reconstruction` is the mean of Σ (x - G(z))² at the mean codes, of clouds their Chamfer
+    distance. `MMD² of codes` is the
     unbiased multi-scale MMD² between draws of Q_Z and of the prior, its floor the same between
     two samples of the prior, all of one size.
     """
@@ -63,11 +65,12 @@ def measure(run: Run) -> dict[str, float]:
 
 def _errors(run: Run, model: AutoEncoder) -> dict[str, float]:
     x, seed = run.source.test, run.config.seed
+    error = chamfer if run.source.kind == "cloud" else SquaredL2()
     errors, codes = [], []
     with evaluating(model), stream(seed, "report codes"):
         for part in map(as_floats, x.split(500)):
             law = model.encode(part)
-            errors.append((part - model.reconstruct(part)).square().flatten(1).sum(1))
+            errors.append(error(part, model.reconstruct(part)))
             codes.append(law.rsample())
     drawn = torch.cat(codes)[:MOST_CODES]
     one, two = (model.prior.sample(len(drawn), generator(seed, "report", i)) for i in (0, 1))

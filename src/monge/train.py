@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from monge import report
 from monge.config import Config, override
 from monge.data import Batches, Source, load
 from monge.data.arrays import from_array, is_clouds
-from monge.data.clouds import from_points
+from monge.data.clouds import augmented, from_points
 from monge.draws import stream
 from monge.files import write_whole
 from monge.models import WAE, Model
@@ -83,7 +84,12 @@ def fit(
             "under a penalty: leave it 0"
         )
     model.to(config.device)
-    trainer = Trainer(model, config.training, seed=config.seed, device=config.device)
+    augment = None
+    if config.data.turn or config.data.jitter:
+        augment = partial(augmented, turn=config.data.turn, jitter=config.data.jitter)
+    trainer = Trainer(
+        model, config.training, seed=config.seed, device=config.device, augment=augment
+    )
     seconds = loop.resume(trainer, path) if stored else 0.0
     if steps < trainer.position:
         raise ValueError(

@@ -16,8 +16,19 @@ def load(config: DataConfig) -> Source:
     """Reads what `config` names.
 
     Raises:
-        ValueError: for a name or path that is neither a data set nor readable, with the reason.
+        ValueError: for a name or path that is neither a data set nor readable, with the reason;
+            for settings of clouds or classes that the data do not have.
     """
+    source = _read(config)
+    for name in ("points", "turn", "jitter"):
+        if getattr(config, name) and source.kind != "cloud":
+            raise ValueError(
+                f"`{name}` has no meaning for {config.name!r}: only clouds have points"
+            )
+    return source.of_classes(config.classes) if config.classes else source
+
+
+def _read(config: DataConfig) -> Source:
     if config.name == "digits":
         return _unflagged(config, arrays.digits)
     if config.name in idx.DATASETS:
@@ -34,10 +45,12 @@ def load(config: DataConfig) -> Source:
     if path.is_dir() and idx.is_idx_folder(path):
         return _unflagged(config, lambda: idx.folder(path))
     suffix = path.suffix.lower()
+    if suffix in clouds.SUFFIXES and path.is_file():
+        raise ValueError(
+            f"`data` {config.name!r} is one cloud: give the folder that holds it and others"
+        )
     if suffix in (".npy", ".npz", ".csv"):
         return _unflagged(config, lambda: arrays.load(path, config))
-    if config.points is not None:
-        raise ValueError(f"`points` has no meaning for {config.name!r}: only clouds have points")
     if path.is_dir():
         return images.folder(path, config)
     if suffix == ".zip":
@@ -49,14 +62,11 @@ def load(config: DataConfig) -> Source:
 
 
 def _unflagged(config: DataConfig, read: Callable[[], Source]) -> Source:
-    """`read()`, unless flags are given that only images in files heed, or clouds."""
+    """`read()`, unless flags are given that only images in files heed."""
     for name in ("size", "crop", "channels"):
         if getattr(config, name) is not None:
             raise ValueError(
                 f"`{name}` has no meaning for {config.name!r}: only folders and .zip archives of "
                 "images are cropped, resized and converted"
             )
-    source = read()
-    if config.points is not None and source.kind != "cloud":
-        raise ValueError(f"`points` has no meaning for {config.name!r}: only clouds have points")
-    return source
+    return read()

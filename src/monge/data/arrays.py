@@ -138,8 +138,8 @@ def _npy(path: Path) -> Content:
 
 
 def _npz(path: Path) -> Content:
-    """Samples under the key `images`, `points` or `x`; optional `labels`, and `split` of train /
-    test."""
+    """Samples under the key `images`, `points` or `x`; optional `labels`, their
+    `class_names`, and `split` of train / test."""
     with np.load(path, allow_pickle=False) as archive:
         content = {key: archive[key] for key in archive.files}
     key = next((key for key in ("images", "points", "x") if key in content), None)
@@ -150,7 +150,10 @@ def _npz(path: Path) -> Content:
             raise ValueError(
                 f"{key} of shape {content[key].shape} and {other} of {content[other].shape}"
             )
-    return Content(content[key], content.get("labels"), content.get("split"), key)
+    labels, names = content.get("labels"), content.get("class_names")
+    if labels is not None and names is not None:
+        labels = names[labels]
+    return Content(content[key], labels, content.get("split"), key)
 
 
 def _csv(path: Path) -> Content:

@@ -1,17 +1,20 @@
 """Point clouds: arrays (n, N, 3) and files .ply, .xyz and .off, centred and in the unit sphere."""
 
 import itertools
+import math
 import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from monge.config import DataConfig
 from monge.data.images import MOST_BYTES, MOST_FAILURES, parts_and_labels
 from monge.data.source import Source, split
-from monge.draws import seed_of
+from monge.draws import Draws, seed_of
 
 SUFFIXES = (".ply", ".xyz", ".off")
 POINTS = 2048
@@ -63,6 +66,17 @@ def from_points(samples: np.ndarray, config: DataConfig, name: str, labels=None,
         return split(name, "cloud", normalised(samples), labels, parts)
     except ValueError as error:
         raise ValueError(f"{name!r}: {error}") from None
+
+
+def augmented(x: Tensor, draws: Draws, *, turn: bool, jitter: float) -> Tensor:
+    """Clouds (n, N, 3), each turned about y by an angle of its own where `turn`, and with noise
+    of deviation `jitter` on every point."""
+    if turn:
+        angle = 2 * math.pi * draws.rows("turn", lambda n, g: torch.rand(n, generator=g)).to(x)
+        c, s, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+        rows = [c, zero, s, zero, zero + 1, zero, -s, zero, c]
+        x = x @ torch.stack(rows, 1).view(-1, 3, 3).mT
+    return x + jitter * draws.normal("jitter", x) if jitter else x
 
 
 def is_cloud_folder(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """What a data set is once it is read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,11 +33,48 @@ class Source:
     test: Tensor
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
+    classes: tuple[str, ...] = ()
+    """The names of the labels 0, 1, …"""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one sample."""
         return tuple(self.train.shape[1:])
+
+    def of_classes(self, wanted: Sequence[str]) -> "Source":
+        """The samples of some classes alone, labelled in the order of `wanted`.
+
+        Raises:
+            ValueError: for data without labels, or an unknown class.
+        """
+        for name in wanted:
+            if name not in self.classes:
+                raise ValueError(
+                    f"`classes` {name!r} is none of {self.name!r}, whose classes are "
+                    f"{', '.join(self.classes) or 'not labelled'}"
+                )
+        order = [self.classes.index(name) for name in wanted]
+        parts = []
+        for x, labels in ((self.train, self.train_labels), (self.test, self.test_labels)):
+            assert labels is not None
+            new = torch.full((len(self.classes),), -1)
+            new[order] = torch.arange(len(order))
+            found = new[labels]
+            parts.append((x[found >= 0], found[found >= 0]))
+        (train, train_labels), (test, test_labels) = parts
+        name = f"{self.name} ({', '.join(wanted)})"
+        return Source(
+            name, self.kind, train, test, train_labels, test_labels, tuple(wanted)
+        ).checked()
+
+    def checked(self) -> "Source":
+        """Itself, or a ValueError where a part has fewer than two samples."""
+        if min(len(self.train), len(self.test)) < 2:
+            raise ValueError(
+                f"`data` {self.name!r} has {len(self.train)} training and {len(self.test)} test "
+                "samples: at least 2 of each are needed"
+            )
+        return self
 
     def spread(self) -> float:
         """E‖x - x'‖² of two training samples, a table's in standard units of its columns.
@@ -80,18 +118,15 @@ def split(name: str, kind, samples: np.ndarray, labels=None, parts=None) -> Sour
         parts = np.asarray(parts)
         held = next((part for part in HELD_OUT_NAMES if part in parts), "test")
         train, test = parts == "train", parts == held
-    if min(train.sum(), test.sum()) < 2:
-        raise ValueError(
-            f"`data` {name!r} has {train.sum()} training and {test.sum()} test samples: "
-            "at least 2 of each are needed"
-        )
+    classes: tuple[str, ...] = ()
     if labels is not None:
         labels = np.asarray(labels)
         if labels.dtype.kind == "f" and not np.isfinite(labels).all():
             raise ValueError(f"`data` {name!r} has labels that are NaN or infinite")
-        labels = np.unique(labels, return_inverse=True)[1]
+        names, labels = np.unique(labels, return_inverse=True)
+        classes = tuple(map(str, names))
     train_labels, test_labels = (
         None if labels is None else torch.from_numpy(labels[rows]) for rows in (train, test)
     )
     x, y = torch.from_numpy(samples[train]), torch.from_numpy(samples[test])
-    return Source(name, kind, x, y, train_labels, test_labels)
+    return Source(name, kind, x, y, train_labels, test_labels, classes).checked()

@@ -1,5 +1,13 @@
 """Measures of what a model makes."""
 
+from monge.costs import chamfer, earth_mover
+from monge.evaluation.clouds import (
+    SetScores,
+    occupancy_divergence,
+    pairwise_chamfer,
+    pairwise_earth_mover,
+    set_scores,
+)
 from monge.evaluation.completion import agreement, best_of, diversity, energy_score
 from monge.evaluation.frechet import (
     Moments,
@@ -20,9 +28,12 @@ from monge.evaluation.two_sample import network_test
 
 __all__ = [
     "Moments",
+    "SetScores",
     "agreement",
     "best_of",
+    "chamfer",
     "diversity",
+    "earth_mover",
     "energy_score",
     "frechet_distance",
     "frechet_extrapolated",
@@ -33,8 +44,12 @@ __all__ = [
     "memorisation",
     "nearest_neighbour_test",
     "network_test",
+    "occupancy_divergence",
+    "pairwise_chamfer",
+    "pairwise_earth_mover",
     "precision_recall_density_coverage",
     "pyramid_distances",
     "pyramid_patches",
+    "set_scores",
     "sharpness",
 ]

@@ -94,7 +94,7 @@ class Clouds(Family):
 
     def features(self, norm: Norm | None = None) -> tuple[nn.Module, nn.Module]:
         points = self.sizes.points
-        return PointNet(self.shape[1], points, norm), nn.Linear(points[-1], 1)
+        return PointNet(self.shape[1], points), nn.Linear(points[-1], 1)
 
 
 class Published(Family):

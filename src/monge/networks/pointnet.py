@@ -5,8 +5,9 @@ of Achlioptas, Diamanti, Mitliagkas, Guibas, "Learning representations and gener
 3D point clouds", 2018.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from monge.networks.mlp import mlp
@@ -17,30 +18,35 @@ class PointNet(nn.Module):
     """Sets (n, N, d) to features (n, filters[-1]): one perceptron for every point, then maxima
     over the points.
 
-    `norm` makes a normalisation of so many channels behind each layer.
+    A maximum has a gradient at one point alone, so the graph is made of as many points as there
+    are features, and not of all: the same values and gradients at a third of the cost. Batch
+    normalisation of points, which the source has, would join them all; the initial weights keep
+    the size of features from layer to layer in its place (He, Zhang, Ren, Sun, "Delving deep into
+    rectifiers", 2015).
     """
 
-    def __init__(
-        self,
-        dim: int,
-        filters: Sequence[int],
-        norm: Callable[[int], nn.Module] | None = BatchNorm,
-    ):
+    def __init__(self, dim: int, filters: Sequence[int]):
         super().__init__()
-        layers: list[nn.Module] = []
-        for inputs, count in zip([dim, *filters], filters):
-            layers.append(nn.Conv1d(inputs, count, 1, bias=norm is None))
-            layers += [norm(count)] if norm else []
-            layers.append(nn.ReLU())
-        self.points = nn.Sequential(*layers)
+        self.points = nn.Sequential(mlp([dim, *filters]), nn.ReLU())
+        for weight in self.points.parameters():
+            if weight.ndim == 2:
+                nn.init.kaiming_normal_(weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.points(x.mT).amax(2)
+        with torch.no_grad():
+            # some clouds at a time stay in the cache of a processor
+            found = [self.points(part).max(1) for part in x.split(4)]
+        if not torch.is_grad_enabled():
+            return torch.cat([one.values for one in found])
+        index = torch.cat([one.indices for one in found])
+        some = torch.gather(x, 1, index[..., None].expand(-1, -1, x.shape[2]))
+        return self.points(some).diagonal(dim1=1, dim2=2)
 
 
 def pointnet_encoder(shape: Sequence[int], outputs: int, filters: Sequence[int]) -> nn.Sequential:
-    """(n, N, d) → (n, outputs)."""
-    return nn.Sequential(PointNet(shape[1], filters), nn.Linear(filters[-1], outputs))
+    """(n, N, d) → (n, outputs), features of sets normalised over the batch."""
+    size = filters[-1]
+    return nn.Sequential(PointNet(shape[1], filters), BatchNorm(size), nn.Linear(size, outputs))
 
 
 def pointnet_decoder(shape: Sequence[int], inputs: int, hidden: Sequence[int]) -> nn.Sequential:

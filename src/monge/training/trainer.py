@@ -9,7 +9,7 @@ touches the parameters or the buffers of the other.
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,7 @@ class Trainer:
         config: batch size, rates, betas, inner steps, precision.
         seed: with the step, the seed of every draw.
         device: where the model is.
+        augment: what is done to samples before the model sees them, with draws of the step.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class Trainer:
         *,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        augment: Callable[[Tensor, Draws], Tensor] | None = None,
     ):
         self.model, self.config, self.seed = model, config or TrainingConfig(), seed
+        self.augment = augment
         self.device = torch.device(device)
         self.position = 0
         divergence = model.divergence
@@ -122,12 +125,15 @@ class Trainer:
         return Draws(self.seed, step, total, rank=rank, world=count, device=self.device)
 
     def _pass(self, batch: Tensor, draws: Draws) -> Pass:
+        batch = as_floats(batch)
+        if self.augment is not None:
+            batch = self.augment(batch, draws)
         half = self.config.precision == "bf16"
         with (
             draws.stream("network"),
             torch.autocast(self.device.type, torch.bfloat16, enabled=half),
         ):
-            terms, (x, y) = self.model(as_floats(batch), draws)
+            terms, (x, y) = self.model(batch, draws)
         if half:
             terms = {name: value.float() for name, value in terms.items()}
             x, y = x.float(), y.float()
