@@ -186,7 +186,7 @@ def test_a_pointnet_has_the_values_and_gradients_of_all_its_points():
 
 
 def small(recipe: str = "pointcloud-wae", **changes):
-    network = NetworkConfig(points=(8, 16), hidden=(16,), critic=(16,))
+    network = NetworkConfig(points=(8, 16), cloud=(16,), critic=(16,))
     config = Config(recipe=recipe, latent=3, network=network, **changes)
     return build(config.settled("cloud", (20, 3), 100))
 
@@ -239,7 +239,7 @@ def test_a_run_on_clouds_has_its_pictures_and_starts_to_learn(tmp_path):
     x = generator.uniform(-1, 1, (120, 64, 3)) * generator.uniform(0.2, 1, (120, 1, 3))
     config = Config(
         recipe="pointcloud-wae", latent=3, weight=1.0,
-        network=NetworkConfig(points=(16, 32), hidden=(64,)),
+        network=NetworkConfig(points=(16, 32), cloud=(64,)),
         training=TrainingConfig(batch=20, steps=150, lr=3e-3),
     )  # fmt: skip
     run = fit(config=config, data=x, out=tmp_path / "run", quiet=True)
@@ -276,7 +276,7 @@ def test_training_sees_clouds_turned(tmp_path):
     def trained(turn: bool, name: str):
         config = Config(
             recipe="pointcloud-wae", latent=2, data=DataConfig(turn=turn),
-            network=NetworkConfig(points=(4,), hidden=(4,)),
+            network=NetworkConfig(points=(4,), cloud=(4,)),
             training=TrainingConfig(batch=10, steps=2),
         )  # fmt: skip
         run = fit(config=config, data=x, out=tmp_path / name, quiet=True)
@@ -348,7 +348,7 @@ def test_a_run_on_clouds_is_evaluated(tmp_path):
     np.savez(tmp_path / "boxes.npz", points=x)
     config = Config(
         recipe="pointcloud-wae", latent=2, data=DataConfig(name=str(tmp_path / "boxes.npz")),
-        network=NetworkConfig(points=(4,), hidden=(4,)),
+        network=NetworkConfig(points=(4,), cloud=(4,)),
         training=TrainingConfig(batch=10, steps=1),
     )  # fmt: skip
     run = fit(config=config, out=tmp_path / "run", quiet=True)

@@ -92,11 +92,15 @@ class NetworkConfig:
     filters: tuple[int, ...] = (32, 64, 128)
     """Convolutional blocks of the encoder; the decoder mirrors them. For images."""
     hidden: tuple[int, ...] = (256, 256)
-    """Hidden layers of encoder and decoder. For vectors, and of the decoder of clouds."""
+    """Hidden layers of encoder and decoder, for vectors."""
+    cloud: tuple[int, ...] = (512, 1024)
+    """Hidden layers of the decoder of clouds."""
     points: tuple[int, ...] = (64, 128, 128, 256, 128)
     """Layers of the perceptron that an encoder of clouds applies to each point."""
     critic: tuple[int, ...] = (256, 256, 256)
     """Hidden layers of a latent critic."""
+    summary: int = 32
+    """Numbers that a conditional WAE keeps of the known part."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +219,7 @@ class Config:
             ("inner-steps", t.inner_steps), ("directions", self.directions),
             ("threads", self.threads), ("size", self.data.size), ("crop", self.data.crop),
             ("points", self.data.points),
-            ("log_every", t.log_every),
+            ("log_every", t.log_every), ("summary", self.network.summary),
         ):  # fmt: skip
             _demand(value is None or value >= 1, name, value, "at least 1")
         _demand(t.batch >= 2, "batch", t.batch, "at least 2: divergences compare samples")
@@ -237,6 +241,7 @@ class Config:
             ("hidden", net.hidden),
             ("critic", net.critic),
             ("points", net.points),
+            ("cloud", net.cloud),
         ):
             _demand(all(size >= 1 for size in sizes), name, sizes, "numbers of at least 1")
         _demand(self.device.split(":")[0] in ("cpu", "cuda", "mps"), "device", self.device,

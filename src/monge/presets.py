@@ -17,6 +17,7 @@ OWN: dict[str, dict[str, Any]] = {
         "training.inner_steps": 5,
     },
     "wae-wgan-gp": {"training.inner_steps": 5},
+    "pointcloud-wae": {"training.lr": 5e-4, "training.batch": 50, "training.schedule": "smooth"},
     "swg": {"directions": 1000},
     "swgan": {"training.lr": 2e-4, "training.inner_lr": 2e-4},
     # a slice that turns slowly is behind the model: MMD² of MNIST codes 0.25 at (1e-2, 1 step)
@@ -34,7 +35,8 @@ RELATIVE_WEIGHTS = {
 }  # fmt: skip
 
 # What the preset `small` sets for MNIST and Fashion-MNIST: the best of eleven trials a recipe on a
-# validation part of MNIST, by the Fréchet distance of prior samples (benchmarks/tuning.py).
+# validation part of MNIST, by the Fréchet distance of prior samples (benchmarks/tuning.py); of
+# conditional-wae eight trials, by the classes of completions (benchmarks/completion.py).
 TUNED: dict[str, dict[str, Any]] = {
     recipe: {
         "latent": latent, "training.lr": rate, "training.inner_lr": rate / 2, strength: value,
@@ -47,6 +49,11 @@ TUNED: dict[str, dict[str, Any]] = {
         ("swae", 10, 5.8e-3, "weight", 98.784),
         ("sinkhorn-ae", 15, 2.6e-3, "weight", 3.78),
     )
+} | {
+    "conditional-wae": {
+        "latent": 8, "training.lr": 3e-3, "training.inner_lr": 3e-3, "weight": 30.0,
+        "training.schedule": "smooth",
+    },
 }  # fmt: skip
 
 # What the preset `paper` sets beside the published networks, for MNIST and for CelebA. The

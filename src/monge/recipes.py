@@ -234,8 +234,8 @@ def pointcloud_wae(parts: Parts) -> Model:
 
 
 def conditional_wae(parts: Parts) -> Model:
-    """As `wae_gan` with joint samples: the critic sees codes beside a summary of the known part,
-    which has as many numbers as the code."""
+    """As `wae_gan` with joint samples: the critic sees codes beside a summary of the known
+    part."""
     config, prior = parts.config, parts.prior
     if config.kind != "image" or config.preset == "paper":
         raise ValueError(
@@ -244,11 +244,11 @@ def conditional_wae(parts: Parts) -> Model:
         )
     channels, height, width = parts.shape
     marked = Images((channels + 1, height, width), config.network)
-    joint = 2 * prior.dim
+    size = config.network.summary
     return ConditionalWAE(
-        parts.encoder(marked), parts.networks.decoder(joint), prior,
-        JensenShannon(mlp([joint, *config.network.critic, 1])),
-        mask=mask(config.known, parts.shape), summary=marked.encoder(prior.dim), size=prior.dim,
+        parts.encoder(marked), parts.networks.decoder(size + prior.dim), prior,
+        JensenShannon(mlp([size + prior.dim, *config.network.critic, 1])),
+        mask=mask(config.known, parts.shape), summary=marked.encoder(size), size=size,
         cost=SquaredL2(config.scale), weight=parts.weight,
     )  # fmt: skip
 

@@ -90,7 +90,7 @@ class Clouds(Family):
         return pointnet_encoder(self.shape, outputs, self.sizes.points)
 
     def decoder(self, inputs: int) -> nn.Module:
-        return pointnet_decoder(self.shape, inputs, self.sizes.hidden)
+        return pointnet_decoder(self.shape, inputs, self.sizes.cloud)
 
     def features(self, norm: Norm | None = None) -> tuple[nn.Module, nn.Module]:
         points = self.sizes.points
