@@ -170,6 +170,39 @@ def test_every_verb_takes_a_conditional_run(monge_, conditional, tmp_path):
     assert (conditional["top"] / "pictures" / "completions.png").exists()
 
 
+def test_every_verb_takes_a_run_on_clouds(monge_, tmp_path):
+    """From arrays with named classes, turned in training, to films, figures and comparisons."""
+    drawn = np.random.default_rng(0).uniform(-1, 1, (90, 30, 3))
+    drawn[:45] *= [1, 0.2, 0.2]
+    np.savez(
+        tmp_path / "boxes.npz", points=drawn, labels=np.repeat([0, 1], 45),
+        class_names=np.array(["beam", "cube"]), split=np.tile(["train"] * 8 + ["test"], 10),
+    )  # fmt: skip
+    out = tmp_path / "run"
+    code, _, err = monge_(
+        "train", "pointcloud-wae", "--data", tmp_path / "boxes.npz", "--classes", "cube", "beam",
+        "--points", 24, "--turn", "--jitter", 0.01, "--steps", 3, "--batch", 20, "--latent", 2,
+        "--set", "network.points=4,8", "network.cloud=8", "--out", out,
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    config = json.loads((out / "config.json").read_text())
+    assert config["data"]["classes"] == ["cube", "beam"]
+    assert config["shape"] == [24, 3]
+    for verb in (["sample", "-n", 4], ["reconstruct", "-n", 4], ["interpolate", "-n", 2]):
+        assert monge_(verb[0], out, *verb[1:], "--out", tmp_path / "x.npy")[0] == 0
+        assert np.load(tmp_path / "x.npy").shape[1:] == (24, 3)
+    for verb in ("sample", "interpolate"):
+        assert monge_(verb, out, "-n", 4, "--out", tmp_path / f"{verb}.gif")[0] == 0
+        with Image.open(tmp_path / f"{verb}.gif") as film:
+            assert film.n_frames > 8
+    assert monge_("traverse", out, "--out", tmp_path / "x.png")[0] == 0
+    code, text, err = monge_("evaluate", out)
+    assert (code, err) == (0, "")
+    assert "1-NNA-EMD" in text
+    code, _, err = monge_("compare", out, out, "--out", tmp_path / "both")
+    assert (code, err) == (0, "")
+
+
 def test_a_seed_gives_the_same_first_samples_for_every_n(monge_, trained, tmp_path):
     for n in (3, 9):
         monge_("sample", trained, "-n", n, "--seed", 5, "--out", tmp_path / f"{n}.npy")
@@ -286,6 +319,10 @@ def bad_commands(trained, tmp_path):
     np.save(tmp_path / "wide.npy", np.zeros((10, 3)))
     np.save(tmp_path / "nan.npy", np.full((10, 2), np.nan))
     return {
+        "unknown class": (["train", "vae", "--classes", "ten", *out], "`classes` 'ten'"),
+        "turned images": (["train", "vae", "--turn", *out], "`turn`"),
+        "jitter below 0": (["train", "vae", "--jitter", "-1", *out], "`jitter`"),
+        "images that turn": (["sample", trained, "--out", tmp_path / "x.gif"], "`out` .gif"),
         "unknown verb": (["fly"], "fly"),
         "unknown flag": (["train", "vae", "--wings", "2"], "--wings"),
         "wrong type": (["train", "vae", "--steps", "many"], "--steps"),
@@ -318,7 +355,7 @@ def bad_commands(trained, tmp_path):
         "unwritable": (["train", "vae", "--out", tmp_path / "file" / "run"], "cannot be written"),
         "proc": (["train", "vae", "--out", "/proc/monge-run"], "cannot be written"),
         "no run": (["sample", tmp_path / "none", "--out", "x.png"], "no run directory"),
-        "suffix": (["sample", trained, "--out", tmp_path / "x.gif"], ".png or .npy"),
+        "suffix": (["sample", trained, "--out", tmp_path / "x.jpg"], ".png or .npy or .gif"),
         "no samples": (["sample", trained, "-n", "0", "--out", tmp_path / "x.png"], "`n`"),
         "other shape": (
             ["reconstruct", trained, "--out", "x.png", "--data", tmp_path / "small.npy"],
@@ -359,6 +396,7 @@ def bad_commands(trained, tmp_path):
 
 
 BAD = (
+    "unknown class", "turned images", "jitter below 0", "images that turn",
     "unknown verb", "unknown flag", "wrong type", "missing out", "unknown recipe", "no recipe",
     "unknown preset", "missing path", "empty folder", "image sizes", "large batch",
     "batch of one", "negative epochs", "zero steps", "both", "nan rate", "negative weight",

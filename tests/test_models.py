@@ -112,6 +112,8 @@ def test_wae_objective_by_hand():
 GOLDEN = {
     "wae-mmd": {"reconstruction": 6.33099467, "divergence": 2.12050872},
     "wae-gan": {"reconstruction": 6.33099467, "divergence": 0.742025805},
+    "wae-wgan-gp": {"reconstruction": 6.33099467, "divergence": -0.0101178458},
+    "conditional-wae": {"reconstruction": 3.15811116, "divergence": 0.674053576},
     "swae": {"reconstruction": 6.33099467, "divergence": 1.19611302},
     "max-swae": {"reconstruction": 6.33099467, "divergence": 1.19459713},
     "gswae": {"reconstruction": 6.33099467, "divergence": 1.19910493},

@@ -393,7 +393,7 @@ class Data:
     def run(self) -> None:
         for name, line in DATA.items():
             print(f"{name:19} {line}")
-        print(f"{'PATH':19} folder or .zip of images, folder of idx files, .npy, .npz or .csv")
+        print(f"{'PATH':19} folder or .zip of images, folder of idx files or of clouds, .npy, …")
 
 
 @dataclass(frozen=True)

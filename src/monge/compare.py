@@ -18,9 +18,12 @@ from monge.models import AutoEncoder, evaluating
 from monge.report import measure, paired
 from monge.runs import Run
 
-HIGHER = ("precision", "recall", "density", "coverage")
-LOWER = ("test reconstruction", "KD", "feature SW", "pixel SW", "classes JS", "W2 exact")
-"""Figures with a best value, in bold; every FD too. Others are judged by their floors."""
+HIGHER = ("precision", "recall", "density", "coverage", "coverage-CD", "coverage-EMD")
+LOWER = (
+    "test reconstruction", "KD", "pixel SW", "pyramid SW", "classes JS", "points JS", "W2 exact",
+    "MMD-CD", "MMD-EMD", "energy score",
+)  # fmt: skip
+"""Figures with a best value, in bold; every FD and MIND too. Others are judged by their floors."""
 
 
 def compare(runs: Sequence[Run], out: Path) -> list[Path]:
@@ -32,14 +35,15 @@ def compare(runs: Sequence[Run], out: Path) -> list[Path]:
     run up by and, for evaluated runs, what `monge evaluate` last found.
 
     Raises:
-        ValueError: for runs whose samples differ in shape, or that hold no images.
+        ValueError: for runs whose samples differ in shape, or that hold neither images nor clouds.
     """
     first = runs[0].config
     for run in runs:
-        if run.config.shape != first.shape or run.config.kind != "image":
+        if run.config.shape != first.shape or run.config.kind in ("vector", None):
             raise ValueError(
                 f"`run` {str(run.path)!r} holds {run.config.kind}s of shape {run.config.shape}, "
-                f"the first {first.kind}s of {first.shape}: compare image runs of one shape"
+                f"the first {first.kind}s of {first.shape}: compare runs of images or clouds of "
+                "one shape"
             )
     groups = _groups(runs)
     shown = [group[0] for group in groups]
@@ -106,7 +110,7 @@ def _lines(table: list[dict[str, Any]]) -> list[list[str]]:
         values = [row["figures"][name]["value"] for row in table if name in row["figures"]]
         if name in HIGHER:
             best[name] = max(values)
-        elif name in LOWER or "FD" in name:
+        elif name in LOWER or "FD" in name or "MIND" in name:
             best[name] = min(values)
     lines = [["runs", "recipe", *names], ["---"] * (len(names) + 2)]
     for row in table:
