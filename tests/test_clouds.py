@@ -9,7 +9,7 @@ import torch
 import monge
 from monge import pictures
 from monge.config import Config, DataConfig, NetworkConfig, TrainingConfig
-from monge.costs import Chamfer, EarthMover, Scaled, SlicedSets, SquaredL2
+from monge.costs import Chamfer, EarthMover, Scaled, SinkhornSets, SlicedSets, SquaredL2
 from monge.data import clouds, load
 from monge.draws import Draws
 from monge.evaluate import evaluate
@@ -193,7 +193,8 @@ def small(recipe: str = "pointcloud-wae", **changes):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("chamfer", Chamfer), ("earth-mover", EarthMover), ("sliced", SlicedSets),
+    [("chamfer", Chamfer), ("earth-mover", EarthMover), ("sinkhorn", SinkhornSets),
+     ("sliced", SlicedSets),
      ("elementwise", Scaled | SquaredL2)],
 )  # fmt: skip
 def test_the_cost_of_clouds_is_a_sum_over_their_points(name, kind):

@@ -15,6 +15,7 @@ from monge.costs import (
     EarthMover,
     GaussianLikelihood,
     Scaled,
+    SinkhornSets,
     SlicedSets,
     SquaredL2,
 )
@@ -99,6 +100,7 @@ SETS = {
     "chamfer": Chamfer(),
     "earth mover": EarthMover(),
     "earth mover, squared": EarthMover(p=2),
+    "sinkhorn": SinkhornSets(0.5),
     "sliced": SlicedSets(16),
 }
 EVERY_SET = pytest.mark.parametrize("cost", SETS.values(), ids=SETS)
@@ -125,7 +127,8 @@ def test_set_costs_do_not_see_the_order_of_points(cost):
     torch.testing.assert_close(seeded(cost, x, y[:, turned]), value)
     torch.testing.assert_close(seeded(cost, x[:, turned], y), value)
     assert (value > 0).all()
-    torch.testing.assert_close(seeded(cost, x, x[:, turned]), torch.zeros(3).double())
+    zero = seeded(cost, x, x[:, turned])  # Sinkhorn's up to the tolerance of its solver
+    torch.testing.assert_close(zero, torch.zeros(3).double(), atol=1e-6, rtol=0)
     torch.testing.assert_close(seeded(cost, y, x), value)
 
 
@@ -156,6 +159,15 @@ def test_assignments_of_many_points_are_the_exact_transport():
     """W_2² between the sets, where the search starts from a regularised problem."""
     x, y = sets(1, 600), 0.5 * sets(1, 600, seed=1) + 0.2
     assert float(EarthMover(p=2)(x, y)) == pytest.approx(float(wasserstein(x[0], y[0])) ** 2)
+
+
+def test_sinkhorn_sets_tend_to_the_assignment():
+    """From below, as ε → 0."""
+    x, y = sets(), sets(seed=1)
+    exact = EarthMover(p=2)(x, y)
+    far, near = (SinkhornSets(epsilon)(x, y) for epsilon in (1.0, 0.01))
+    assert (far < exact).all()
+    torch.testing.assert_close(near, exact, rtol=0.02, atol=0)
 
 
 def test_sliced_sets_are_the_sliced_distance_of_each():

@@ -149,7 +149,7 @@ class Config:
     """The last three are laws in the plane, for 2 codes."""
     scale: float = 1.0
     """s in a WAE's cost s Σ (x - x')², or s N times a mean over the N points of a cloud."""
-    cost: Literal["chamfer", "earth-mover", "sliced", "elementwise"] = "chamfer"
+    cost: Literal["chamfer", "earth-mover", "sinkhorn", "sliced", "elementwise"] = "chamfer"
     """Of clouds of points: the last, which sees their order, makes blobs."""
     weight: float | None = None
     """λ in units of the cost; by default proportional to the root of the data's dimension."""
@@ -203,8 +203,8 @@ class Config:
         _demand(t.pretrain >= 0, "pretrain", t.pretrain, "at least 0")
         _demand(t.pretrain_batch >= 2, "pretrain_batch", t.pretrain_batch, "at least 2")
         _demand(self.prior in PRIORS, "prior", self.prior, f"one of {', '.join(PRIORS)}")
-        _demand(self.cost in ("chamfer", "earth-mover", "sliced", "elementwise"), "cost",
-                self.cost, "chamfer, earth-mover, sliced or elementwise")  # fmt: skip
+        costs = typing.get_args(typing.get_type_hints(Config)["cost"])
+        _demand(self.cost in costs, "cost", self.cost, f"one of {', '.join(costs)}")
         _demand(self.kernel in ("imq", "rbf"), "kernel", self.kernel, "imq or rbf")
         _demand(self.prior not in PLANE or self.latent in (None, 2), "latent", self.latent,
                 f"2 for the prior {self.prior}")  # fmt: skip

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monge.checks import dimension, finite, floating, order, positive
+from monge.transport.entropic import sinkhorn_divergence
 from monge.transport.exact import assignment
 from monge.transport.gibbs import Points
 from monge.transport.line import power_1d
@@ -207,6 +208,24 @@ class EarthMover(SetCost):
         if self.p == 2:
             return _squared(x, matched).mean(1)
         return torch.linalg.vector_norm(x - matched, dim=2).pow(self.p).mean(1)
+
+
+class SinkhornSets(SetCost):
+    r"""c(x, y) = scale · S_ε(x, y), the debiased Sinkhorn divergence of W_2² between the sets.
+
+    ε is in units of squared distances. Between 0 and W_2², nearer to it the smaller ε is; for
+    sets of different sizes too.
+
+    Source: Feydy et al., "Interpolating between optimal transport and MMD using Sinkhorn
+    divergences", 2019.
+    """
+
+    def __init__(self, epsilon: float, scale: float = 1.0):
+        super().__init__(scale)
+        self.epsilon = positive("epsilon", epsilon)
+
+    def between(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.stack([sinkhorn_divergence(a, b, epsilon=self.epsilon) for a, b in zip(x, y)])
 
 
 class SlicedSets(SetCost):

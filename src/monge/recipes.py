@@ -22,6 +22,7 @@ from monge.costs import (
     EarthMover,
     GaussianLikelihood,
     Scaled,
+    SinkhornSets,
     SlicedSets,
     SquaredL2,
 )
@@ -138,6 +139,8 @@ class Parts:
         if config.cost == "sliced":
             # of a set moved by v the sliced cost is |v|² / 3
             return SlicedSets(config.directions, scale=3 * scale)
+        if config.cost == "sinkhorn":
+            return SinkhornSets(0.01, scale)  # a hundredth of the unit sphere's squared radius
         return Chamfer(scale) if config.cost == "chamfer" else EarthMover(2, scale)
 
     def ordered(self, what: str) -> None:
