@@ -42,7 +42,7 @@ RUNS, FIGURES = ROOT / "runs" / "clouds", Path(__file__).with_suffix(".json")
 METHODS = {
     "wae": (), "free": ("--weight", "1e-9"), "elementwise": ("--set", "cost=elementwise"),
 }  # fmt: skip
-STEPS, REPEATS = 1200, 20
+REPEATS = 20
 
 
 def dense(x: Tensor, y: Tensor) -> Tensor:
@@ -94,11 +94,11 @@ def speed() -> dict[str, float]:
     return found
 
 
-def train(method: str, shape: str, data: str) -> Path:
+def train(method: str, shape: str, data: str, steps: int) -> Path:
     """A run, trained unless it exists."""
     out = RUNS / f"{shape}-{method}"
     command = [
-        "train", "pointcloud-wae", "--data", data, "--classes", shape, "--steps", str(STEPS),
+        "train", "pointcloud-wae", "--data", data, "--classes", shape, "--steps", str(steps),
         "--threads", "1", "--out", str(out), *METHODS[method],
     ]  # fmt: skip
     if not (out / "report.html").exists():
@@ -161,6 +161,7 @@ def main() -> None:
     parser.add_argument("what", choices=("speed", "train"))
     parser.add_argument("--data")
     parser.add_argument("--class", dest="shape", default="chair")
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--jobs", type=int, default=2)
     given = parser.parse_args()
     RUNS.mkdir(parents=True, exist_ok=True)
@@ -169,7 +170,9 @@ def main() -> None:
         made["speed"] = speed()
     else:
         with ThreadPoolExecutor(given.jobs) as pool:
-            paths = list(pool.map(lambda one: train(one, given.shape, given.data), METHODS))
+            paths = list(
+                pool.map(lambda one: train(one, given.shape, given.data, given.steps), METHODS)
+            )
         for path in paths:
             made[path.name] = judge(run := Run(path))
             draw(run)
