@@ -2,23 +2,27 @@
 
 import os
 import socket
+import subprocess
 import sys
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+import zoo
 from safetensors.torch import load_file, save_file
 
 from monge.adversarial import JensenShannon
 from monge.costs import SquaredL2
+from monge.distributed import gather
 from monge.divergences import MMD
 from monge.draws import Draws
 from monge.kernels import multiscale_imq
 from monge.models import WAE
 from monge.networks import BatchNorm, mlp
 from monge.priors import Gaussian
+from monge.runs import Run
 from monge.training import Trainer
-from monge.training.distributed import gather
 
 TOTAL = 7  # uneven over two processes
 
@@ -66,6 +70,25 @@ def gradients(rank: int, world: int):
     return [value.detach(), network[1].running_mean, network[1].running_var, *parameters]
 
 
+def recipe_gradients(rank: int, world: int):
+    """The gradients of one step of every recipe, on images (with batch normalisation) and tables
+    (without), by name."""
+    found = {}
+    for recipe in zoo.RECIPES:
+        for kind, shape in (("image", (1, 8, 8)), ("vector", (5,))):
+            if kind == "vector" and recipe in ("vae-bernoulli", *zoo.CONDITIONAL):
+                continue
+            torch.manual_seed(0)
+            model = zoo.model(recipe, kind, shape).double()
+            x = torch.rand(TOTAL, *shape, generator=torch.Generator().manual_seed(1)).double()
+            trainer = Trainer(model)
+            trainer.step([x[rank::world]])
+            for name, p in model.named_parameters():
+                if p.grad is not None:
+                    found[f"{recipe} {kind} {name}"] = p.grad
+    return found
+
+
 def named(tensors):
     return {str(i): t.contiguous() for i, t in enumerate(tensors)}
 
@@ -73,19 +96,72 @@ def named(tensors):
 def work(rank: int, world: int, port: int, file: str):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=world)
-    save_file(named(gradients(rank, world) + trained(rank, world)), f"{file}{rank}")
+    found = named(gradients(rank, world) + trained(rank, world))
+    save_file(found | recipe_gradients(rank, world), f"{file}{rank}")
     dist.barrier()
     dist.destroy_process_group()
     sys.stdout.flush()
     os._exit(0)
 
 
-def test_divergence_batch_norm_gradient_and_training_of_two_processes_equal_those_of_one(tmp_path):
+def spawned(world: int, tmp_path):
+    """What each of several processes found."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(work, (2, port, str(tmp_path / "rank")), nprocs=2)
-    expected = gradients(0, 1) + trained(0, 1)
-    for rank in range(2):
-        ours = load_file(tmp_path / f"rank{rank}")
-        torch.testing.assert_close(ours, named(expected), rtol=1e-10, atol=1e-12)
+    mp.spawn(work, (world, port, str(tmp_path / "rank")), nprocs=world)
+    return [load_file(tmp_path / f"rank{rank}") for rank in range(world)]
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_several_processes_have_the_gradients_and_the_training_of_one(world, tmp_path):
+    """Of seven rows, so that the processes have different numbers of them: divergence, moments of
+    batch normalisation, three steps of training, and the gradients of every recipe."""
+    expected = named(gradients(0, 1) + trained(0, 1))
+    recipes = recipe_gradients(0, 1)
+    for ours in spawned(world, tmp_path):
+        torch.testing.assert_close(
+            {name: ours[name] for name in expected}, expected, rtol=1e-10, atol=1e-12
+        )
+        for name, gradient in recipes.items():
+            size = gradient.abs().max().clamp_min(1e-6)  # below it is rounding, of what has none
+            worst = (ours[name] - gradient).abs().max() / size
+            assert worst < 1e-6, (name, float(worst))
+
+
+def test_torchrun_trains_the_run_of_one_process(tmp_path):
+    """The same terms in metrics.jsonl, one report, one line on stdout; and it can be resumed by
+    one process."""
+    argv = ["-m", "monge", "train", "wae-gan", "--batch", "7", "--seed", "3"]
+    argv += ["--set", "network.filters=4,8", "training.log_every=1", "--out"]
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def run(*command: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *command], capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run(*argv, str(tmp_path / "one"), "--steps", "6")
+    out = run(*several, *argv, str(tmp_path / "two"), "--steps", "4")
+    assert out.count("report: ") == 1
+    run(*argv, str(tmp_path / "two"), "--steps", "6", "--resume")
+    one, two = (Run(tmp_path / name).metrics() for name in ("one", "two"))
+    assert len(one) == len(two) == 6
+    for ours, theirs in zip(two, one):
+        for term in ("reconstruction", "divergence", "inner", "loss"):
+            assert ours[term] == pytest.approx(theirs[term], rel=1e-4)
+
+
+def test_a_batch_is_not_smaller_than_the_number_of_processes(tmp_path):
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
+    argv = ["-m", "monge", "train", "swae", "--batch", "2", "--out", str(tmp_path / "run")]
+    done = subprocess.run([sys.executable, *several, *argv], capture_output=True, text=True)
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith("monge: ")]
+    assert lines == [
+        "monge: error: `batch` is 2, fewer samples than the 3 processes: raise it or start fewer"
+    ]
+    assert not (tmp_path / "run").exists()

@@ -1,11 +1,13 @@
 """What machines do to a run: SIGKILL at random moments, SIGTERM, Ctrl-C."""
 
 import hashlib
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,17 +16,17 @@ from monge.training import checkpoint
 STEPS = 1500
 
 
-def command(out, *more):
+def command(out, *more, steps=STEPS):
     return [
         sys.executable, "-m", "monge", "train", "wae-gan", "--out", str(out),
-        "--steps", str(STEPS), "--threads", "1",
+        "--steps", str(steps), "--threads", "1",
         "--set", "training.checkpoint_seconds=0.2", "network.filters=4,8", *more,
     ]  # fmt: skip
 
 
-def sha256(out):
+def sha256(out, steps=STEPS):
     folder = checkpoint.newest_first(out / "checkpoints")[0]
-    assert folder.name == f"step-{STEPS}"
+    assert folder.name == f"step-{steps}"
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
@@ -58,7 +60,9 @@ def test_killed_five_times_and_resumed_ends_with_the_same_bits(uninterrupted, tm
     assert sha256(out) == uninterrupted
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)]
+)
 def test_a_signal_saves_says_how_to_go_on_and_the_run_ends_with_the_same_bits(
     uninterrupted, tmp_path, number, code
 ):
@@ -74,3 +78,43 @@ def test_a_signal_saves_says_how_to_go_on_and_the_run_ends_with_the_same_bits(
     assert "--resume" in err
     subprocess.run(command(out, "--resume"), check=True, capture_output=True)
     assert sha256(out) == uninterrupted
+
+
+def several(out, *more):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *more]
+    return [sys.executable, *launcher, *command(out, "--resume", steps=300)[1:]]
+
+
+def worker(out, rank):
+    """The process number of one of the processes that train into `out`."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            line, environment = ((path / name).read_bytes() for name in ("cmdline", "environ"))
+        except OSError:  # it has ended, or is another user's
+            continue
+        mine = str(out).encode() in line and f"\0RANK={rank}\0".encode() in environment
+        if mine and b"torch.distributed.run" not in line:
+            return int(path.name)
+    return None
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
+def test_a_killed_rank_ends_the_others_and_the_restart_goes_on_with_the_same_bits(tmp_path):
+    """Under elastic restart the run ends as one that nothing happened to."""
+    subprocess.run(several(tmp_path / "whole"), check=True, capture_output=True)
+    out = tmp_path / "killed"
+    process = subprocess.Popen(
+        several(out, "--max-restarts", "1"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    while steps(out) == 0 and process.poll() is None:
+        time.sleep(0.01)
+    killed = worker(out, 1)
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    began = time.monotonic()
+    while worker(out, 1) in (killed, None) and process.poll() is None:
+        assert time.monotonic() - began < 60
+        time.sleep(0.1)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err.decode()[-3000:]
+    assert sha256(out, 300) == sha256(tmp_path / "whole", 300)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monge.checks import order, positive, sample_pair
+from monge.distributed import own_rows
 from monge.divergences import Divergence, SlicedWasserstein
 from monge.priors import Gaussian, Mixture
 from monge.transport.line import power_1d
@@ -147,7 +148,7 @@ class GradientPenalty(Constraint):
 
     def penalty(self, critic: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         n = min(len(x), len(y))
-        t = torch.rand(n, *[1] * (x.ndim - 1)).to(x)
+        t = own_rows(lambda total: torch.rand(total, *[1] * (x.ndim - 1)), n).to(x)
         between = torch.lerp(x[:n].detach(), y[:n].detach(), t).requires_grad_()
         with torch.enable_grad():
             values = critic_values(critic, between).sum()

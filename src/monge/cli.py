@@ -11,6 +11,7 @@ import errno
 import io
 import itertools
 import json
+import os
 import re
 import sys
 import time
@@ -112,7 +113,8 @@ class Train:
         except Interrupted as stop:
             stop.args = (f"{stop}; the same command with --out RUN --resume goes on",)
             raise
-        print(f"report: {run.report}")
+        if _first():
+            print(f"report: {run.report}")
 
     def _config(self) -> Config:
         """The default or, with --resume, the stored configuration with the flags laid over it."""
@@ -635,6 +637,11 @@ def _is_rule(line: str) -> bool:
     return re.fullmatch(r"[─╰╯+-]*", line) is not None
 
 
+def _first() -> bool:
+    """Whether this is the first of the processes that torchrun started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _warn(message, category, filename, lineno, file=None, line=None) -> None:
     print(f"monge: warning: {message}", file=sys.stderr)
 
@@ -658,6 +665,7 @@ def main() -> None:
         code, complaint = 128 + error.number, str(error)
     except KeyboardInterrupt:
         code, complaint = 130, "interrupted"
-    if complaint:
+    # what a user did wrong all processes see alike, a failure perhaps one alone
+    if complaint and (code == 1 or _first()):
         print(f"monge: {' '.join(complaint.split())}", file=sys.stderr)
     sys.exit(code)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monge import report
+from monge import distributed, report
 from monge.config import Config, override
 from monge.data import Batches, Source, load
 from monge.data.arrays import from_array, is_clouds
@@ -48,6 +48,9 @@ def fit(
             steps may grow; every other setting must be as it was, or None.
         quiet: show no progress.
 
+    Where torchrun has started several processes, each calls this alike: they share every batch
+    and train what one process would; the first one writes.
+
     Returns:
         The run; `run.model` is the trained model, `run.report` the page that shows it.
 
@@ -59,8 +62,13 @@ def fit(
     if config is None and isinstance(model_or_recipe, str):
         config = Config.of(model_or_recipe)
     config = _asked(model_or_recipe, data, config or Config())
-    path = _directory(config, out, resume)
-    stored = read_config(path) if resume and (path / "config.json").exists() else None
+    with distributed.group(config.device):
+        return _fit(model_or_recipe, data, config, out, resume, quiet)
+
+
+def _fit(model_or_recipe, data, config: Config, out, resume: bool, quiet: bool) -> Run:
+    """`fit`, in the group of its processes."""
+    path, stored = distributed.from_first(lambda: _found(config, out, resume))
     if stored:
         config = _onto(stored, config)
         _same(stored, config, path)
@@ -69,7 +77,12 @@ def fit(
     config = config.settled(source.kind, source.shape, len(source.train), source.spread())
     if stored:
         _same(stored, config, path)
-    batches = Batches(len(source.train), config.training.batch, config.seed)
+    size, (_, count) = config.training.batch, distributed.world()
+    if size < count:
+        raise ValueError(
+            f"`batch` is {size}, fewer samples than the {count} processes: raise it or start fewer"
+        )
+    batches = Batches(len(source.train), size, config.seed, least=max(2, count))
     epochs, steps = config.training.epochs, config.training.steps
     steps = steps if epochs is None else epochs * batches.per_epoch
     assert steps is not None, "a settled config has one of the two"
@@ -95,14 +108,14 @@ def fit(
         raise ValueError(
             f"`steps` is {steps}, but the run {str(path)!r} has reached {trainer.position}"
         )
-    _write_config(path, config)
+    distributed.from_first(lambda: _write_config(path, config))
     finished = trainer.position == steps
     model.train()
     samples = source.train.to(config.device)
     loop.run(trainer, samples, batches, steps, path, seconds=seconds, quiet=quiet)
     run = Run(path)
     run.model, run.source = model.to("cpu").eval(), source
-    if not (finished and run.report.exists()):
+    if distributed.first() and not (finished and run.report.exists()):
         report.write(run)
     return run
 
@@ -116,6 +129,12 @@ def _asked(model_or_recipe: Model | str | None, data, config: Config) -> Config:
         name = str(data) if isinstance(data, (str, Path)) else "array"
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, name=name))
     return config
+
+
+def _found(config: Config, out: str | Path | None, resume: bool) -> tuple[Path, Config | None]:
+    """The run directory, and what is stored there of a run that is to be resumed."""
+    path = _directory(config, out, resume)
+    return path, read_config(path) if resume and (path / "config.json").exists() else None
 
 
 def _directory(config: Config, out: str | Path | None, resume: bool) -> Path:

@@ -7,9 +7,10 @@ Source: Ioffe, Szegedy, "Batch normalization", 2015.
 """
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from monge.distributed import sum_of_all, world
 
 
 class BatchNorm(nn.Module):
@@ -33,7 +34,7 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and dist.is_initialized() and dist.get_world_size() > 1:
+        if self.training and world()[1] > 1:
             return self._over_processes(x)
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias,
@@ -41,16 +42,14 @@ class BatchNorm(nn.Module):
         )  # fmt: skip
 
     def _over_processes(self, x: Tensor) -> Tensor:
-        from torch.distributed.nn.functional import all_reduce
-
         axes = [0, *range(2, x.ndim)]
         count = torch.full_like(x[0, :1].flatten()[:1], x.numel() / x.shape[1])
-        totals = all_reduce(torch.cat([x.sum(axes), count]))
+        totals = sum_of_all(torch.cat([x.sum(axes), count]))
         n = totals[-1]
         shape = (1, -1, *[1] * (x.ndim - 2))
         mean = totals[:-1] / n
         centred = x - mean.view(shape)
-        variance = all_reduce(centred.square().sum(axes)) / n
+        variance = sum_of_all(centred.square().sum(axes)) / n
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * n / (n - 1), self.momentum)

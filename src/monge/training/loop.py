@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import signal
 import threading
 import time
@@ -15,25 +16,30 @@ from torch import Tensor
 
 from monge.config import TrainingConfig
 from monge.data.batches import Batches
+from monge.distributed import first, largest, means, wait, world
 from monge.divergences import MomentMatching
 from monge.draws import seed_of
 from monge.errors import FailedRun, Interrupted
 from monge.files import write_whole
 from monge.models import WAE, AutoEncoder, CodesAlone
 from monge.training import checkpoint
-from monge.training.distributed import world
 from monge.training.progress import Display
 from monge.training.trainer import Trainer
 
+SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # Windows has not the last
+
 
 class Signals:
-    """Inside, the first SIGINT or SIGTERM is only noted; a second acts as usual."""
+    """Inside, the first SIGINT, SIGTERM or SIGUSR1 is only noted; a second acts as usual.
+
+    Schedulers of clusters send the last before they end a job.
+    """
 
     def __enter__(self) -> "Signals":
         self.received: int | None = None
         # Python lets only its main thread set handlers; elsewhere signals act as usual
         mine = threading.current_thread() is threading.main_thread()
-        numbers = (signal.SIGINT, signal.SIGTERM) if mine else ()
+        numbers = [getattr(signal, name) for name in SIGNALS if mine and hasattr(signal, name)]
         self.previous = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
@@ -92,15 +98,15 @@ def run(
 
     Raises:
         FailedRun: for a term that is not finite, or a checkpoint that cannot be written.
-        Interrupted: after SIGINT or SIGTERM, with the last step saved.
+        Interrupted: after SIGINT, SIGTERM or SIGUSR1, with the last step saved.
     """
     config = trainer.config
     start = trainer.position
     began = saved = time.monotonic()
     with (
         Signals() as signals,
-        (folder / "metrics.jsonl").open("a") as metrics,
-        Display(start, steps, batches.per_epoch, quiet) as display,
+        (folder / "metrics.jsonl" if first() else Path(os.devnull)).open("a") as metrics,
+        Display(start, steps, batches.per_epoch, quiet or not first()) as display,
     ):
         if trainer.position == 0 and config.pretrain:
             pretrain(trainer, samples, metrics, signals, began)
@@ -110,7 +116,7 @@ def run(
             terms = trainer.step(fetch(trainer, samples, batches), factor)
             step, now = trainer.position, time.monotonic()
             if step % config.log_every == 0 or step == steps:
-                values = {name: float(term) for name, term in terms.items()}
+                values = means(terms)
                 row = {
                     "step": step,
                     "epoch": round(step / batches.per_epoch, 4),
@@ -120,11 +126,13 @@ def run(
                 metrics.write(json.dumps(row) + "\n")
                 metrics.flush()
                 display.update(step, (step - start) * batches.size / (now - began), values)
-            if signals.received or step == steps or now - saved > config.checkpoint_seconds:
+            received = largest(signals.received or 0)
+            due = received or step == steps or now - saved > config.checkpoint_seconds
+            if due and first():
                 save(trainer, folder, seconds + now - began)
                 saved = time.monotonic()
-            if signals.received and step < steps:
-                raise Interrupted(signals.received, f"saved step {step} of {steps} in {folder}")
+            if received and step < steps:
+                raise Interrupted(received, f"saved step {step} of {steps} in {folder}")
 
 
 def pretrain(
@@ -144,7 +152,7 @@ def pretrain(
     rank, count = world()
     while stage.position < config.pretrain:
         index = batches.outer(stage.position)[rank::count].to(samples.device)
-        loss = float(stage.step([samples[index]])["divergence"])
+        loss = means(stage.step([samples[index]]))["divergence"]
         row = {
             "step": 0,
             "epoch": 0.0,
@@ -155,8 +163,8 @@ def pretrain(
         }
         metrics.write(json.dumps(row) + "\n")
         metrics.flush()
-        if signals.received:
-            raise Interrupted(signals.received, "stopped while pretraining, which starts again")
+        if received := largest(signals.received or 0):
+            raise Interrupted(received, "stopped while pretraining, which starts again")
         if loss < 0.1:
             break
 
@@ -191,6 +199,9 @@ def resume(trainer: Trainer, folder: Path) -> float:
         trainer.restore(checkpoint.tensors(contents, "training.safetensors"), step)
     elif checkpoint.newest_first(folder / "checkpoints"):
         warnings.warn(f"no checkpoint in {folder} verifies: starting at step 0", stacklevel=2)
+    wait()
+    if not first():
+        return seconds
     checkpoint.discard_newer(folder / "checkpoints", step)
     metrics = folder / "metrics.jsonl"
     if metrics.exists():

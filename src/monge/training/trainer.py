@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from monge.adversarial import Learned
 from monge.config import TrainingConfig
 from monge.data.source import as_floats
+from monge.distributed import average_gradients, gather, global_size, world
 from monge.draws import Draws
 from monge.errors import FailedRun
 from monge.models import Model, Pass
-from monge.training.distributed import average_gradients, gather, global_size, world
 
 
 @contextlib.contextmanager
@@ -96,7 +96,8 @@ class Trainer:
 
         Returns:
             The terms of the step, without graph: the model's own, `divergence` (unweighted),
-            `inner` (the last inner loss) and `loss`, the sum that was decreased.
+            `inner` (the last inner loss) and `loss`, the sum that was decreased. Of several
+            processes their means over the processes are the terms of the global batch.
 
         Raises:
             FailedRun: for a term that is not finite, before it reaches the weights.
@@ -156,7 +157,8 @@ class Trainer:
 
     def _outer_step(self, result: Pass, draws: Draws) -> dict[str, Tensor]:
         terms, pair = result
-        loss = self._share(pair, draws) * sum(terms.values(), pair[0].new_zeros(()))
+        own = self._share(pair, draws)
+        loss = own * sum(terms.values(), pair[0].new_zeros(()))
         divergence = self.model.divergence
         with frozen(self.divergence_parameters, self.divergence_buffers):
             if divergence is not None:
@@ -171,7 +173,8 @@ class Trainer:
             loss.backward()
         average_gradients(self.parameters)
         self.outer.step()
-        return {name: term.detach() for name, term in terms.items()}
+        weighed = {name: own * term.detach() for name, term in terms.items()}
+        return weighed | {"loss": loss.detach()}
 
     def _share(self, pair: tuple[Tensor, Tensor], draws: Draws) -> float:
         """The weight of a local mean over n_r of n rows, averaged over K processes: n_r K / n."""
