@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -26,8 +27,6 @@ from monge.training import checkpoint
 from monge.training.progress import Display
 from monge.training.trainer import Trainer
 
-SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # Windows has not the last
-
 
 class Signals:
     """Inside, the first SIGINT, SIGTERM or SIGUSR1 is only noted; a second acts as usual.
@@ -39,7 +38,9 @@ class Signals:
         self.received: int | None = None
         # Python lets only its main thread set handlers; elsewhere signals act as usual
         mine = threading.current_thread() is threading.main_thread()
-        numbers = [getattr(signal, name) for name in SIGNALS if mine and hasattr(signal, name)]
+        numbers = [signal.SIGINT, signal.SIGTERM] if mine else []
+        if mine and sys.platform != "win32":
+            numbers.append(signal.SIGUSR1)
         self.previous = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
