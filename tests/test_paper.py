@@ -11,7 +11,7 @@ from torch import nn
 
 import monge
 from monge.adversarial import LogPriorCritic
-from monge.config import Config, override
+from monge.config import Config, TrainingConfig, override
 from monge.data import as_floats, load
 from monge.data.batches import Batches
 from monge.divergences import MomentMatching
@@ -160,13 +160,41 @@ def test_settings():
 def test_rates():
     """Halved after 30 epochs, a tenth after 50, a hundredth after 100; or smoothly down."""
     training = Config.of("wae-mmd", "paper", "mnist").training
-    rates = {epoch: decay(training, epoch, epoch / 120) for epoch in (0, 29, 30, 49, 50, 99, 100)}
+    rates = {e: decay(training, 7 * e + 6, 7, 7 * 120) for e in (0, 29, 30, 49, 50, 99, 100)}
     assert rates == {0: 1, 29: 1, 30: 0.5, 49: 0.5, 50: 0.1, 99: 0.1, 100: 0.01}
     training = Config.of("wae-mmd", "paper", "faces.zip").training
-    assert [decay(training, 0, share) for share in (0.0, 0.5, 1.0)] == pytest.approx(
+    assert [decay(training, step, 7, 100) for step in (0, 50, 100)] == pytest.approx(
         [1, 0.1, 0.01]
     )
-    assert decay(Config.of("swae").training, 200, 1.0) == 1
+    assert decay(Config.of("swae").training, 200, 1, 200) == 1
+
+
+def test_rates_of_torch():
+    """Warm-up, cosine and step are those of torch's own schedulers."""
+    parts = torch.optim.lr_scheduler
+    steps, per_epoch = 40, 5
+
+    def theirs(make):
+        optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
+        scheduler = make(optimiser)
+        rates = []
+        for _ in range(steps):
+            rates.append(optimiser.param_groups[0]["lr"])
+            optimiser.step()
+            scheduler.step()
+        return rates
+
+    for settings, make in (
+        ({"warmup": 8}, lambda o: parts.LinearLR(o, 1 / 8, total_iters=7)),
+        ({"schedule": "cosine"}, lambda o: parts.CosineAnnealingLR(o, steps)),
+        (
+            {"schedule": "step", "drop_every": 3},
+            lambda o: parts.StepLR(o, 3 * per_epoch, gamma=0.1),
+        ),
+    ):
+        config = TrainingConfig(**settings)
+        ours = [decay(config, step, per_epoch, steps) for step in range(steps)]
+        assert ours == pytest.approx(theirs(make), rel=1e-6)
 
 
 def test_input_noise_is_truncated_and_leaves_the_target_and_the_evaluation_clean():

@@ -58,7 +58,7 @@ def test_a_critic_step_leaves_the_model_alone_and_the_other_way_round():
     trainer = Trainer(wae)
     x = torch.randn(16, 4)
     draws = trainer._draws(x, 0)
-    result = trainer._pass(x, draws)
+    result = trainer._passes(x, draws)
 
     ours, critics = state(wae, False), state(wae, True)
     trainer._inner_step(result.pair, draws)

@@ -41,7 +41,8 @@ FIELDS = {
     "latent": "latent",
     "weight": "weight", "epochs": "training.epochs", "steps": "training.steps",
     "batch": "training.batch", "lr": "training.lr", "inner_steps": "training.inner_steps",
-    "known": "known", "precision": "training.precision", "device": "device", "threads": "threads",
+    "known": "known", "precision": "training.precision", "micro_batch": "training.micro_batch",
+    "device": "device", "threads": "threads",
 }  # fmt: skip
 
 
@@ -84,6 +85,8 @@ class Train:
     """Deviation of Gaussian noise on the points of clouds whenever they are seen; 0 by default."""
     batch: Int = None
     """Samples a step; 100 by default."""
+    micro_batch: Int = None
+    """Samples that pass at once, for batches that memory does not hold: the same gradient."""
     latent: Int = None
     """Dimension of the codes; 8 for small images, 64 for large ones by default."""
     weight: Float = None
@@ -97,7 +100,7 @@ class Train:
     """Steps of a critic before each step of the model; 1 by default."""
     device: Text = None
     """cpu (default), cuda, …"""
-    precision: Literal["fp32", "bf16"] | None = None
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
     """Precision of the networks; divergences are always in fp32."""
     threads: Int = None
     """CPU threads."""

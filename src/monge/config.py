@@ -84,6 +84,13 @@ class DataConfig:
         if self.dir is not None:
             object.__setattr__(self, "dir", os.path.abspath(os.path.expanduser(self.dir)))
 
+    def check(self) -> None:
+        """A ValueError for values that cannot be."""
+        _choices(self)
+        _counts(self, "size", "crop", "points")
+        _demand(self.jitter >= 0 and math.isfinite(self.jitter), "jitter", self.jitter,
+                "at least 0 and finite")  # fmt: skip
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -102,12 +109,23 @@ class NetworkConfig:
     summary: int = 32
     """Numbers that a conditional WAE keeps of the known part."""
 
+    def check(self) -> None:
+        """A ValueError for values that cannot be."""
+        _demand(len(self.filters) > 0, "filters", self.filters, "at least one number")
+        _counts(self, "summary")
+        for name in ("filters", "hidden", "critic", "points", "cloud"):
+            sizes = getattr(self, name)
+            _demand(all(size >= 1 for size in sizes), name, sizes, "numbers of at least 1")
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """Optimisation of a run."""
 
     batch: int = 100
+    micro_batch: int | None = None
+    """Samples that pass at once, in each process; by default all. The gradient is that of the
+    whole batch in the memory of a part, for two passes and more (`monge.training.passes`)."""
     optimiser: Literal["adam", "rmsprop"] = "adam"
     epochs: int | None = None
     """Passes over the training data; `steps` decides when it is not given."""
@@ -121,18 +139,51 @@ class TrainingConfig:
     inner_first: tuple[int, int] = (0, 0)
     """(first, count): before each of the first outer steps, `count` inner steps instead."""
     betas: tuple[float, float] = (0.5, 0.999)
-    schedule: Literal["constant", "drops", "smooth"] = "constant"
-    """Rates over the training: constant; divided by 2, 5 and 10 after 30, 50 and 100 epochs;
-    or going smoothly to a hundredth at the end."""
+    schedule: Literal["constant", "drops", "smooth", "cosine", "step"] = "constant"
+    """Rates over the training: constant; divided by 2, 5 and 10 after 30, 50 and 100 epochs; going
+    smoothly to a hundredth at the end; along half a cosine to 0; or times 0.1 every `drop_every`
+    epochs."""
+    drop_every: int = 30
+    warmup: int = 0
+    """Steps over which rates first rise from 0, linearly."""
+    clip: float | None = None
+    """Largest norm of the outer gradient; a longer one is shortened to it."""
+    ema: float = 0.0
+    """Decay a step of a moving average of the weights, which is then the trained model."""
+    patience: int | None = None
+    """Epochs without a better validation figure after which training ends, with the best model; a
+    tenth of the training part is then held apart."""
     pretrain: int = 0
     """Steps at most that first match mean and covariance of the codes to the prior's, with the
     encoder alone; they stop when the loss is under 0.1."""
     pretrain_batch: int = 1000
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Precision of the networks; divergences are always in float32."""
+    compile: bool = False
+    """Compile encoder and decoder, on a GPU to CUDA graphs; seconds to minutes at the start."""
     log_every: int = 10
     checkpoint_seconds: float = 50.0
     """Most seconds of work that a kill can lose."""
+
+    def check(self) -> None:
+        """A ValueError for values that cannot be."""
+        _choices(self)
+        _demand(self.pretrain >= 0, "pretrain", self.pretrain, "at least 0")
+        _demand(self.pretrain_batch >= 2, "pretrain_batch", self.pretrain_batch, "at least 2")
+        _demand(len(self.inner_first) == 2 and min(self.inner_first) >= 0, "inner_first",
+                self.inner_first, "two numbers of at least 0")  # fmt: skip
+        _counts(self, "epochs", "steps", "batch", "micro_batch", "inner_steps", "log_every",
+                "drop_every", "patience")  # fmt: skip
+        _demand(self.batch >= 2, "batch", self.batch, "at least 2: divergences compare samples")
+        _demand(self.warmup >= 0, "warmup", self.warmup, "at least 0")
+        _demand(0 <= self.ema < 1, "ema", self.ema, "in [0, 1): 0 is no average")
+        _positive(self, "lr", "inner_lr", "clip", "checkpoint_seconds")
+        _demand(self.epochs is None or self.steps is None, "epochs", self.epochs,
+                "left out beside `steps`")  # fmt: skip
+        betas = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+        _demand(betas, "betas", self.betas, "two numbers in [0, 1)")
+        _demand(not (self.compile and self.micro_batch), "compile", self.compile,
+                "left out beside `micro_batch`")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -191,66 +242,22 @@ class Config:
 
     def check(self) -> "Config":
         """Itself, or a ValueError that names the field, the value and the way out."""
-        t = self.training
         _demand(self.recipe in (*RECIPES, "custom"), "recipe", self.recipe, f"one of {names()}")
-        _demand(self.preset in ("small", "paper"), "preset", self.preset, "small or paper")
-        _demand(self.encoder in ("deterministic", "random"), "encoder", self.encoder,
-                "deterministic or random")  # fmt: skip
-        _demand(self.noise >= 0 and math.isfinite(self.noise), "noise", self.noise,
-                "at least 0 and finite")  # fmt: skip
-        _demand(t.schedule in ("constant", "drops", "smooth"), "schedule", t.schedule,
-                "constant, drops or smooth")  # fmt: skip
-        _demand(t.pretrain >= 0, "pretrain", t.pretrain, "at least 0")
-        _demand(t.pretrain_batch >= 2, "pretrain_batch", t.pretrain_batch, "at least 2")
-        _demand(self.prior in PRIORS, "prior", self.prior, f"one of {', '.join(PRIORS)}")
-        costs = typing.get_args(typing.get_type_hints(Config)["cost"])
-        _demand(self.cost in costs, "cost", self.cost, f"one of {', '.join(costs)}")
-        _demand(self.kernel in ("imq", "rbf"), "kernel", self.kernel, "imq or rbf")
         _demand(self.prior not in PLANE or self.latent in (None, 2), "latent", self.latent,
                 f"2 for the prior {self.prior}")  # fmt: skip
-        _demand(t.optimiser in ("adam", "rmsprop"), "optimiser", t.optimiser, "adam or rmsprop")
-        _demand(len(t.inner_first) == 2 and min(t.inner_first) >= 0, "inner_first", t.inner_first,
-                "two numbers of at least 0")  # fmt: skip
-        _demand(t.precision in ("fp32", "bf16"), "precision", t.precision, "fp32 or bf16")
-        _demand(self.data.channels in (None, "grey", "colour"), "channels", self.data.channels,
-                "grey or colour")  # fmt: skip
-        for name, value in (
-            ("latent", self.latent), ("epochs", t.epochs), ("steps", t.steps), ("batch", t.batch),
-            ("inner-steps", t.inner_steps), ("directions", self.directions),
-            ("threads", self.threads), ("size", self.data.size), ("crop", self.data.crop),
-            ("points", self.data.points),
-            ("log_every", t.log_every), ("summary", self.network.summary),
-        ):  # fmt: skip
-            _demand(value is None or value >= 1, name, value, "at least 1")
-        _demand(t.batch >= 2, "batch", t.batch, "at least 2: divergences compare samples")
-        for name, value in (
-            ("lr", t.lr), ("inner_lr", t.inner_lr), ("checkpoint_seconds", t.checkpoint_seconds),
-            ("beta", self.beta), ("sigma", self.sigma), ("scale", self.scale),
-        ):  # fmt: skip
-            good = value is None or (value > 0 and math.isfinite(value))
-            _demand(good, name, value, "positive and finite")
-        _demand(self.data.jitter >= 0 and math.isfinite(self.data.jitter), "jitter",
-                self.data.jitter, "at least 0 and finite")  # fmt: skip
-        _demand(t.epochs is None or t.steps is None, "epochs", t.epochs, "left out beside `steps`")
-        betas = len(t.betas) == 2 and all(0 <= beta < 1 for beta in t.betas)
-        _demand(betas, "betas", t.betas, "two numbers in [0, 1)")
-        net = self.network
-        _demand(len(net.filters) > 0, "filters", net.filters, "at least one number")
-        for name, sizes in (
-            ("filters", net.filters),
-            ("hidden", net.hidden),
-            ("critic", net.critic),
-            ("points", net.points),
-            ("cloud", net.cloud),
-        ):
-            _demand(all(size >= 1 for size in sizes), name, sizes, "numbers of at least 1")
+        _demand(self.noise >= 0 and math.isfinite(self.noise), "noise", self.noise,
+                "at least 0 and finite")  # fmt: skip
         _demand(self.device.split(":")[0] in ("cpu", "cuda", "mps"), "device", self.device,
                 "cpu, cuda, cuda:1, … or mps")  # fmt: skip
         weighted = self.recipe in RELATIVE_WEIGHTS or self.recipe == "custom"
         _demand(weighted or self.weight is None, "weight", self.weight,
                 f"left out for {self.recipe}, which has no divergence")  # fmt: skip
-        _demand(self.weight is None or (self.weight > 0 and math.isfinite(self.weight)),
-                "weight", self.weight, "positive and finite")  # fmt: skip
+        _choices(self)
+        _counts(self, "latent", "directions", "threads")
+        _positive(self, "weight", "beta", "sigma", "scale")
+        self.data.check()
+        self.network.check()
+        self.training.check()
         return self
 
     @classmethod
@@ -329,6 +336,29 @@ def names() -> str:
 def _demand(ok: bool, name: str, value: Any, wanted: str) -> None:
     if not ok:
         raise ValueError(f"`{name}` must be {wanted}, got {value!r}")
+
+
+def _choices(config: Any) -> None:
+    """Whether the fields that have a list of values have one of it."""
+    for name, kind in typing.get_type_hints(type(config)).items():
+        parts = (kind, *typing.get_args(kind))
+        known = [typing.get_args(part) for part in parts if typing.get_origin(part) is Literal]
+        value = getattr(config, name)
+        if known and not (value is None and type(None) in parts):
+            _demand(value in known[0], name, value, f"one of {', '.join(known[0])}")
+
+
+def _counts(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _demand(value is None or value >= 1, name, value, "at least 1")
+
+
+def _positive(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        good = value is None or (value > 0 and math.isfinite(value))
+        _demand(good, name, value, "positive and finite")
 
 
 def _build(cls, values: Any, where: str):

@@ -119,15 +119,30 @@ def means(values: dict[str, Tensor]) -> dict[str, float]:
     return dict(zip(values, (stacked / world()[1]).tolist()))
 
 
+_part: tuple[int, int, int] | None = None
+
+
+@contextlib.contextmanager
+def part(first: int, stride: int, total: int) -> Iterator[None]:
+    """Inside, `own_rows` are first, first + stride, first + 2 stride, … of a batch of `total`."""
+    global _part
+    before, _part = _part, (first, stride, total)
+    try:
+        yield
+    finally:
+        _part = before
+
+
 def own_rows(draw: Callable[[int], Tensor], n: int) -> Tensor:
     """This process's n rows of `draw(n of the global batch)`, for draws from a shared stream."""
     rank, count = world()
-    return draw(global_size(n))[rank::count]
+    first, stride, total = _part or (rank, count, 0)
+    return draw(total or global_size(n))[first::stride]
 
 
 def sum_of_all(x: Tensor) -> Tensor:
     """The sum of tensors of one shape over the processes, differentiably."""
-    return _Sum.apply(x)  # pyright: ignore
+    return x if world()[1] == 1 else _Sum.apply(x)  # pyright: ignore
 
 
 class _Sum(torch.autograd.Function):

@@ -80,6 +80,13 @@ class Draws:
         self.seed, self.step, self.total = seed, step, total
         self.rank, self.world, self.device = rank, world, device
 
+    def part(self, index: int, count: int) -> "Draws":
+        """The same for rows index, index + count, index + 2 count, … of this process's."""
+        return Draws(
+            self.seed, self.step, self.total, rank=self.rank + self.world * index,
+            world=self.world * count, device=self.device,
+        )  # fmt: skip
+
     def rows(self, purpose: str, sampler: Callable[[int, torch.Generator], Tensor]) -> Tensor:
         """This process's rows of `sampler(total, generator)`, on the device."""
         everything = sampler(self.total, generator(self.seed, self.step, purpose))

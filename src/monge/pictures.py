@@ -108,11 +108,12 @@ def latent_map(codes: Tensor, prior: Tensor, labels: Tensor | None) -> Image.Ima
 def curves(rows: Sequence[dict], smooth: int = 25) -> Image.Image:
     """Each term over the steps, thin as logged and thick as a running mean."""
     rows = [row for row in rows if "stage" not in row]
-    names = [name for name in rows[-1] if name not in ("step", "epoch", "seconds")]
-    steps = np.array([row["step"] for row in rows])
+    names = dict.fromkeys(name for row in rows for name in row)  # some are not in every row
+    names = [name for name in names if name not in ("step", "epoch", "seconds")]
     figure = Figure(figsize=(3.3 * len(names), 2.5))
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names):
-        values = np.array([row[name] for row in rows], dtype=float)
+        steps = np.array([row["step"] for row in rows if name in row])
+        values = np.array([row[name] for row in rows if name in row], dtype=float)
         window = min(smooth, len(values))
         sums = np.cumsum(np.concatenate([[0.0], values]))
         mean = (sums[window:] - sums[:-window]) / window

@@ -157,7 +157,7 @@ def load(run_directory: str | Path) -> Model:
             f"`run` {str(path)!r} was fitted to a model of your own: build it, then load "
             "model.safetensors of its newest checkpoint into it"
         )
-    found = checkpoint.newest(path / "checkpoints")
+    found = checkpoint.newest(path / "best") or checkpoint.newest(path / "checkpoints")
     if found is None:
         damaged = checkpoint.newest_first(path / "checkpoints")
         if damaged:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from monge.models import WAE, Model
 from monge.recipes import build
 from monge.runs import Run, read_config
 from monge.training import loop
-from monge.training.trainer import Trainer
+from monge.training.trainer import HALVES, Trainer
+from monge.training.validation import held_apart
 
 
 def fit(
@@ -77,12 +79,15 @@ def _fit(model_or_recipe, data, config: Config, out, resume: bool, quiet: bool) 
     config = config.settled(source.kind, source.shape, len(source.train), source.spread())
     if stored:
         _same(stored, config, path)
+    samples, held = source.train, None
+    if config.training.patience is not None:
+        samples, held = held_apart(samples, config.seed)
     size, (_, count) = config.training.batch, distributed.world()
     if size < count:
         raise ValueError(
             f"`batch` is {size}, fewer samples than the {count} processes: raise it or start fewer"
         )
-    batches = Batches(len(source.train), size, config.seed, least=max(2, count))
+    batches = Batches(len(samples), size, config.seed, least=max(2, count))
     epochs, steps = config.training.epochs, config.training.steps
     steps = steps if epochs is None else epochs * batches.per_epoch
     assert steps is not None, "a settled config has one of the two"
@@ -97,6 +102,8 @@ def _fit(model_or_recipe, data, config: Config, out, resume: bool, quiet: bool) 
             "under a penalty: leave it 0"
         )
     model.to(config.device)
+    if config.training.compile:
+        _compile(model, config.device)
     augment = None
     if config.data.turn or config.data.jitter:
         augment = partial(augmented, turn=config.data.turn, jitter=config.data.jitter)
@@ -109,13 +116,15 @@ def _fit(model_or_recipe, data, config: Config, out, resume: bool, quiet: bool) 
             f"`steps` is {steps}, but the run {str(path)!r} has reached {trainer.position}"
         )
     distributed.from_first(lambda: _write_config(path, config))
-    finished = trainer.position == steps
+    start = trainer.position
     model.train()
-    samples = source.train.to(config.device)
-    loop.run(trainer, samples, batches, steps, path, seconds=seconds, quiet=quiet)
+    samples = samples.to(config.device)
+    held = None if held is None else held.to(config.device)
+    loop.run(trainer, samples, batches, steps, path, held=held, seconds=seconds, quiet=quiet)
+    model.load_state_dict(loop.trained(trainer, path))
     run = Run(path)
     run.model, run.source = model.to("cpu").eval(), source
-    if distributed.first() and not (finished and run.report.exists()):
+    if distributed.first() and not (trainer.position == start and run.report.exists()):
         report.write(run)
     return run
 
@@ -182,7 +191,7 @@ def _onto(stored: Config, given: Config) -> Config:
 
 def _same(stored: Config, given: Config, path: Path) -> None:
     old, new = _leaves(stored), _leaves(given)
-    fixed_end = stored.training.schedule == "smooth"
+    fixed_end = stored.training.schedule in ("smooth", "cosine")
     free = ("version",) if fixed_end else (*FREE, "version")
     changed = [name for name in old if name not in free and old[name] != new[name]]
     if changed:
@@ -194,13 +203,30 @@ def _same(stored: Config, given: Config, path: Path) -> None:
 
 
 def _use(config: Config) -> None:
+    """Threads, and whether the device and its precision can be used."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    try:
-        torch.empty(1, device=config.device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"`device` {config.device!r} cannot be used: {reason}") from None
+    half, kind = HALVES.get(config.training.precision), config.device.split(":")[0]
+    for name, value, dtype in (
+        ("device", config.device, None), ("precision", config.training.precision, half),
+    ):  # fmt: skip
+        try:
+            x = torch.ones(8, 8, device=config.device, dtype=dtype)
+            with torch.autocast(kind, dtype, enabled=dtype is not None):
+                float((x @ x).sum())
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"`{name}` {value!r} cannot be used: {reason}") from None
+
+
+def _compile(model: Model, device: str) -> None:
+    """Encoder and decoder compiled in place; on a GPU their graphs are replayed whole."""
+    compiler = os.environ.get("CXX", "g++")
+    if device == "cpu" and shutil.which(compiler) is None:
+        raise ValueError(f"`compile` needs a C++ compiler, and there is no {compiler}: set CXX")
+    for network in model.children():
+        if network is not model.divergence and network is not model.prior:
+            network.compile(mode="reduce-overhead" if device.startswith("cuda") else None)
 
 
 def _source(data, config: Config) -> Source:

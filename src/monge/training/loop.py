@@ -26,6 +26,7 @@ from monge.models import WAE, AutoEncoder, CodesAlone
 from monge.training import checkpoint
 from monge.training.progress import Display
 from monge.training.trainer import Trainer
+from monge.training.validation import figure, since_best
 
 
 class Signals:
@@ -74,12 +75,18 @@ def fetch(trainer: Trainer, samples: Tensor, batches: Batches) -> list[Tensor]:
     return [samples[index[rank::count].to(samples.device)] for index in indices]
 
 
-def decay(config: TrainingConfig, epoch: int, share: float) -> float:
-    """What rates are multiplied by in an epoch, with a `share` of all steps done."""
+def decay(config: TrainingConfig, step: int, per_epoch: int, steps: int) -> float:
+    """What rates are multiplied by in a step of a training of `steps`."""
+    rise = min(1.0, (step + 1) / (config.warmup or 1))
+    epoch, share = step // per_epoch, step / steps
     if config.schedule == "smooth":
-        return 0.01**share
+        return rise * 0.01**share
+    if config.schedule == "cosine":
+        return rise * (1 + math.cos(math.pi * share)) / 2
+    if config.schedule == "step":
+        return rise * 0.1 ** (epoch // config.drop_every)
     drops = ((30, 2), (50, 5), (100, 10)) if config.schedule == "drops" else ()
-    return 1 / math.prod(divisor for first, divisor in drops if epoch >= first)
+    return rise / math.prod(divisor for first, divisor in drops if epoch >= first)
 
 
 def run(
@@ -89,12 +96,15 @@ def run(
     steps: int,
     folder: Path,
     *,
+    held: Tensor | None = None,
     seconds: float = 0.0,
     quiet: bool = False,
 ) -> None:
     """Trains up to step `steps`, with metrics and checkpoints in `folder`.
 
     Arguments:
+        held: samples held apart; each epoch ends with a figure of them, and training with
+            `patience` epochs that have none better.
         seconds: how long the run had trained before it was resumed.
 
     Raises:
@@ -104,6 +114,8 @@ def run(
     config = trainer.config
     start = trainer.position
     began = saved = time.monotonic()
+    figures = [row["validation"] for row in read_metrics(folder) if "validation" in row]
+    over = config.patience is not None and since_best(figures) >= config.patience
     with (
         Signals() as signals,
         (folder / "metrics.jsonl" if first() else Path(os.devnull)).open("a") as metrics,
@@ -111,13 +123,15 @@ def run(
     ):
         if trainer.position == 0 and config.pretrain:
             pretrain(trainer, samples, metrics, signals, began)
-        while trainer.position < steps:
-            step = trainer.position
-            factor = decay(config, step // batches.per_epoch, step / steps)
+        while trainer.position < steps and not over:
+            factor = decay(config, trainer.position, batches.per_epoch, steps)
             terms = trainer.step(fetch(trainer, samples, batches), factor)
             step, now = trainer.position, time.monotonic()
-            if step % config.log_every == 0 or step == steps:
+            ended = held is not None and step % batches.per_epoch == 0
+            if step % config.log_every == 0 or step == steps or ended:
                 values = means(terms)
+                if held is not None and ended and first():
+                    values["validation"] = validate(trainer, held, figures, folder)
                 row = {
                     "step": step,
                     "epoch": round(step / batches.per_epoch, 4),
@@ -127,13 +141,40 @@ def run(
                 metrics.write(json.dumps(row) + "\n")
                 metrics.flush()
                 display.update(step, (step - start) * batches.size / (now - began), values)
+            if ended and config.patience is not None:
+                over = bool(largest(int(since_best(figures) >= config.patience)))
             received = largest(signals.received or 0)
-            due = received or step == steps or now - saved > config.checkpoint_seconds
+            due = received or step == steps or over or now - saved > config.checkpoint_seconds
             if due and first():
                 save(trainer, folder, seconds + now - began)
                 saved = time.monotonic()
-            if received and step < steps:
+            if received and step < steps and not over:
                 raise Interrupted(received, f"saved step {step} of {steps} in {folder}")
+    wait()
+
+
+def validate(trainer: Trainer, held: Tensor, figures: list[float], folder: Path) -> float:
+    """The figure of the samples held apart, added to those before; the best model is kept."""
+    value = figure(trainer.trained, held, trainer.config.batch, trainer.seed)
+    if value < min(figures, default=math.inf):
+        write(
+            folder / "best",
+            trainer.position,
+            trainer.trained.state_dict(),
+            {},
+            {"validation": value},
+        )
+    figures.append(value)
+    return value
+
+
+def trained(trainer: Trainer, folder: Path) -> dict[str, Tensor]:
+    """The tensors of the model that training ends with: the last, or the best on samples held
+    apart."""
+    found = checkpoint.newest(folder / "best")
+    if found is None:
+        return trainer.trained.state_dict()
+    return checkpoint.tensors(found[1], "model.safetensors")
 
 
 def pretrain(
@@ -172,12 +213,20 @@ def pretrain(
 
 def save(trainer: Trainer, folder: Path, seconds: float) -> None:
     """A checkpoint of the trainer as it stands."""
-    step = trainer.position
+    notes = {"seconds": round(seconds, 3)}
+    write(
+        folder / "checkpoints",
+        trainer.position,
+        trainer.trained.state_dict(),
+        trainer.state(),
+        notes,
+    )
+
+
+def write(folder: Path, step: int, weights: dict, state: dict, notes: dict) -> None:
+    """`checkpoint.save`, whose failure is the run's."""
     try:
-        checkpoint.save(
-            folder / "checkpoints", step, trainer.model.state_dict(), trainer.state(),
-            {"seconds": round(seconds, 3)},
-        )  # fmt: skip
+        checkpoint.save(folder, step, weights, state, notes)
     except (OSError, ValueError) as error:
         raise FailedRun(
             f"step {step}: no checkpoint could be saved: {error}; "
@@ -196,14 +245,17 @@ def resume(trainer: Trainer, folder: Path) -> float:
         _, contents = found
         notes = checkpoint.notes(contents)
         seconds, step = notes["seconds"], notes["step"]
-        trainer.model.load_state_dict(checkpoint.tensors(contents, "model.safetensors"))
-        trainer.restore(checkpoint.tensors(contents, "training.safetensors"), step)
+        weights, state = (
+            checkpoint.tensors(contents, f"{name}.safetensors") for name in ("model", "training")
+        )
+        trainer.restore(weights, state, step)
     elif checkpoint.newest_first(folder / "checkpoints"):
         warnings.warn(f"no checkpoint in {folder} verifies: starting at step 0", stacklevel=2)
     wait()
     if not first():
         return seconds
-    checkpoint.discard_newer(folder / "checkpoints", step)
+    for kept in ("checkpoints", "best"):
+        checkpoint.discard_newer(folder / kept, step)
     metrics = folder / "metrics.jsonl"
     if metrics.exists():
         kept = [row for row in read_metrics(folder) if found and row["step"] <= step]

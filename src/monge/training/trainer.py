@@ -1,7 +1,8 @@
 r"""One training step, the same for every model and divergence; the only place with optimisers.
 
     k inner steps:  pair without gradient → inner_loss.backward → inner optimiser → project_
-    one outer step: pass → Σ terms + weight · divergence(pair) → backward → outer optimiser
+    one outer step: pass → gradient of weight · divergence(pair) in the pair → backward of it and
+                    of Σ terms → outer optimiser
 
 The outer step meets the divergence as a fixed function, the inner steps the model: neither
 touches the parameters or the buffers of the other.
@@ -10,17 +11,23 @@ touches the parameters or the buffers of the other.
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from monge.adversarial import Learned
 from monge.config import TrainingConfig
 from monge.data.source import as_floats
-from monge.distributed import average_gradients, gather, global_size, world
+from monge.distributed import average_gradients, gather, global_size, part, world
 from monge.draws import Draws
 from monge.errors import FailedRun
 from monge.models import Model, Pass
+from monge.training.passes import Parts, Passes, Whole
+
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @contextlib.contextmanager
@@ -42,6 +49,14 @@ def frozen(parameters: Iterable[Tensor], buffers: Iterable[Tensor]) -> Iterator[
         with torch.no_grad():
             for buffer, value in kept:
                 buffer.copy_(value)
+
+
+@contextlib.contextmanager
+def drawing(rows: Draws, purpose: str) -> Iterator[None]:
+    """Inside, torch's global generators follow the draws, on every process and for every part
+    alike, and `distributed.own_rows` are theirs."""
+    with rows.stream(purpose), part(rows.rank, rows.world, rows.total):
+        yield
 
 
 class Trainer:
@@ -79,6 +94,14 @@ class Trainer:
         self.outer = self._optimiser(self.parameters, self.config.lr)
         learned = isinstance(divergence, Learned)
         self.inner = self._optimiser(inner, self.config.inner_lr) if learned else None
+        # divergences are in float32, so the scale is for the outer gradients alone
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=self.config.precision == "fp16"
+        )
+        self.average = None
+        if self.config.ema:
+            averages = get_ema_multi_avg_fn(self.config.ema)
+            self.average = AveragedModel(model, multi_avg_fn=averages, use_buffers=True)
 
     def _optimiser(self, parameters: list[nn.Parameter] | list[Tensor], lr: float):
         trained = [p for p in parameters if p.requires_grad]
@@ -100,7 +123,8 @@ class Trainer:
             processes their means over the processes are the terms of the global batch.
 
         Raises:
-            FailedRun: for a term that is not finite, before it reaches the weights.
+            FailedRun: for a term that is not finite, before it reaches the weights. (On a GPU,
+                which would have to be waited for, at steps that are logged.)
         """
         *inner, outer = batches
         for kind, optimiser in self._optimisers().items():
@@ -110,14 +134,16 @@ class Trainer:
         for i, batch in enumerate(inner):
             draws = self._draws(batch, f"{self.position} inner {i}")
             with torch.no_grad(), frozen([], self.buffers):
-                pair = self._pass(batch, draws).pair
+                pair = self._passes(batch, draws).pair
             logged["inner"] = self._inner_step(pair, draws)
         draws = self._draws(outer, self.position)
-        result = self._pass(outer, draws)
+        passes = self._passes(outer, draws)
         if self.inner is not None and not inner:
-            logged["inner"] = self._inner_step(result.pair, draws)
-        logged.update(self._outer_step(result, draws))
+            logged["inner"] = self._inner_step(passes.pair, draws)
+        logged.update(self._outer_step(passes, draws))
         self.position += 1
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         return logged
 
     def _draws(self, batch: Tensor, step: int | str) -> Draws:
@@ -125,17 +151,27 @@ class Trainer:
         total = global_size(len(batch))
         return Draws(self.seed, step, total, rank=rank, world=count, device=self.device)
 
+    def _parts(self, draws: Draws) -> int:
+        """In how many parts a process's rows pass, the same for all processes."""
+        most = -(-draws.total // draws.world)
+        return -(-most // (self.config.micro_batch or most))
+
+    def _passes(self, batch: Tensor, draws: Draws) -> Passes:
+        if (count := self._parts(draws)) > 1:
+            return Parts(self.model, self._pass, batch, draws, min(count, len(batch)))
+        return Whole(self._pass, batch, draws)
+
     def _pass(self, batch: Tensor, draws: Draws) -> Pass:
         batch = as_floats(batch)
         if self.augment is not None:
             batch = self.augment(batch, draws)
-        half = self.config.precision == "bf16"
+        half = HALVES.get(self.config.precision)
         with (
             draws.stream("network"),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=half),
+            torch.autocast(self.device.type, half, enabled=half is not None),
         ):
             terms, (x, y) = self.model(batch, draws)
-        if half:
+        if half is not None:
             terms = {name: value.float() for name, value in terms.items()}
             x, y = x.float(), y.float()
         return Pass(terms, (x, y))
@@ -144,56 +180,87 @@ class Trainer:
         divergence = self.model.divergence
         assert isinstance(divergence, Learned)
         assert self.inner is not None
-        (x, y), share = self._shown((pair[0].detach(), pair[1].detach()), draws)
-        with draws.stream("inner"):
-            loss = share * divergence.inner_loss(x, y)
-        self._check({"inner": loss})
         self.inner.zero_grad()
-        loss.backward()
+        loss = pair[0].new_zeros(())
+        for x, y, share, rows in self._shown((pair[0].detach(), pair[1].detach()), draws):
+            with drawing(rows, "inner"):
+                own = share * divergence.inner_loss(x, y)
+            own.backward()
+            loss += own.detach()
+        self._check({"inner": loss})
         average_gradients(self.divergence_parameters)
         self.inner.step()
         divergence.project_()
-        return loss.detach()
+        return loss
 
-    def _outer_step(self, result: Pass, draws: Draws) -> dict[str, Tensor]:
-        terms, pair = result
-        own = self._share(pair, draws)
-        loss = own * sum(terms.values(), pair[0].new_zeros(()))
-        divergence = self.model.divergence
-        with frozen(self.divergence_parameters, self.divergence_buffers):
-            if divergence is not None:
-                (x, y), share = self._shown(pair, draws)
-                with draws.stream("divergence"):
-                    value = divergence(x, y)
-                terms = {**terms, "divergence": value}
-                loss = loss + self.model.weight * share * value
-            terms = {**terms, "loss": loss}
-            self._check(terms)
-            self.outer.zero_grad()
-            loss.backward()
+    def _outer_step(self, passes: Passes, draws: Draws) -> dict[str, Tensor]:
+        own = self._share(passes.pair, draws)
+        terms = {name: own * value.detach() for name, value in passes.terms.items()}
+        loss = sum(terms.values(), passes.pair[0].new_zeros(()))
+        gradients: list[Tensor | None] = [None, None]
+        if self.model.divergence is not None:
+            terms["divergence"], gradients = self._divergence(passes.pair, draws)
+            loss = loss + self.model.weight * terms["divergence"]
+        terms["loss"] = loss.detach()
+        self._check(terms)
+        self.outer.zero_grad()
+        one = torch.ones((), device=self.device)
+        scale = float(self.scaler.scale(one)) if self.scaler.is_enabled() else 1.0
+        passes.backward(scale * own, [g if g is None else scale * g for g in gradients])
         average_gradients(self.parameters)
-        self.outer.step()
-        weighed = {name: own * term.detach() for name, term in terms.items()}
-        return weighed | {"loss": loss.detach()}
+        self._update()
+        return terms
+
+    def _divergence(self, pair: tuple[Tensor, Tensor], draws: Draws):
+        """This process's share of the divergence, and of its weighted gradient in the pair."""
+        divergence = self.model.divergence
+        assert divergence is not None
+        leaves = [z.detach().requires_grad_(z.requires_grad) for z in pair]
+        total = leaves[0].new_zeros(())
+        with frozen(self.divergence_parameters, self.divergence_buffers):
+            for x, y, share, rows in self._shown((leaves[0], leaves[1]), draws):
+                with drawing(rows, "divergence"):
+                    value = share * divergence(x, y)
+                if value.requires_grad:
+                    (self.model.weight * value).backward()
+                total += value.detach()
+        return total, [z.grad for z in leaves]
+
+    def _update(self) -> None:
+        self.scaler.unscale_(self.outer)
+        if self.config.clip is not None:
+            clip_grad_norm_([p for p in self.parameters if p.grad is not None], self.config.clip)
+        self.scaler.step(self.outer)
+        self.scaler.update()
 
     def _share(self, pair: tuple[Tensor, Tensor], draws: Draws) -> float:
         """The weight of a local mean over n_r of n rows, averaged over K processes: n_r K / n."""
         return len(pair[0]) * draws.world / draws.total
 
-    def _shown(self, pair: tuple[Tensor, Tensor], draws: Draws):
-        """What the divergence sees, and its weight: own rows if it is additive, else all rows."""
-        assert self.model.divergence is not None
-        if self.model.divergence.additive:
-            return pair, self._share(pair, draws)
-        return (gather(pair[0], draws.total), gather(pair[1], draws.total)), 1.0
+    def _shown(
+        self, pair: tuple[Tensor, Tensor], draws: Draws
+    ) -> Iterator[tuple[Tensor, Tensor, float, Draws]]:
+        """What the divergence sees, its weight, and the draws of those rows: all rows of all
+        processes; or if it is a mean over samples, own rows, as many at once as pass at once."""
+        divergence, (x, y) = self.model.divergence, pair
+        assert divergence is not None
+        if not divergence.additive:
+            yield gather(x, draws.total), gather(y, draws.total), 1.0, draws
+            return
+        coupled = any("BatchNorm" in type(module).__name__ for module in divergence.modules())
+        count = 1 if coupled else min(self._parts(draws), len(x))
+        for i in range(count):
+            rows, own = draws.part(i, count), (x[i::count], y[i::count])
+            yield *own, self._share(own, draws), rows
 
     def _check(self, terms: dict[str, Tensor]) -> None:
-        if math.isfinite(sum(float(term.detach()) for term in terms.values())):
+        waits = self.device.type == "cuda" and (self.position + 1) % self.config.log_every
+        if waits or math.isfinite(sum(float(term) for term in terms.values())):
             return
         for name, term in terms.items():
-            if not math.isfinite(float(term.detach())):
+            if not math.isfinite(float(term)):
                 raise FailedRun(
-                    f"step {self.position + 1}: the term {name!r} is {float(term.detach())}: "
+                    f"step {self.position + 1}: the term {name!r} is {float(term)}: "
                     "lower the learning rate or the weight, and look at the data"
                 )
 
@@ -201,23 +268,43 @@ class Trainer:
         named = {"outer": self.outer, "inner": self.inner}
         return {name: optimiser for name, optimiser in named.items() if optimiser is not None}
 
+    @property
+    def trained(self) -> Model:
+        """The model as it stands: of the last step, or the moving average of its weights."""
+        return self.model if self.average is None else cast(Model, self.average.module)
+
     def state(self) -> dict[str, Tensor]:
-        """The optimisers' tensors, named `outer.<parameter number>.<name>`."""
-        return {
+        """What training goes on from besides the trained model: the optimisers' tensors, named
+        `outer.<parameter number>.<name>`, the weights behind averages, the scale of fp16."""
+        found = {
             f"{kind}.{index}.{name}": value
             for kind, optimiser in self._optimisers().items()
             for index, values in optimiser.state_dict()["state"].items()
             for name, value in values.items()
         }
+        if self.average is not None:
+            found |= {f"last.{name}": value for name, value in self.model.state_dict().items()}
+            found["average.n"] = self.average.n_averaged
+        for name, value in self.scaler.state_dict().items():
+            found[f"scaler.{name}"] = torch.tensor(value)
+        return found
 
-    def restore(self, state: dict[str, Tensor], position: int) -> None:
-        """The inverse of `state`, at step `position`."""
+    def restore(self, weights: dict[str, Tensor], state: dict[str, Tensor], position: int) -> None:
+        """The inverse of `trained.state_dict()` and `state`, at step `position`."""
+        named: dict[str, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            owner, name = key.split(".", 1)
+            named.setdefault(owner, {})[name] = value
+        self.model.load_state_dict(named.get("last", weights))
+        if self.average is not None:
+            self.average.module.load_state_dict(weights)
+            self.average.n_averaged.copy_(named["average"]["n"])
+        self.scaler.load_state_dict({k: v.item() for k, v in named.get("scaler", {}).items()})
         for kind, optimiser in self._optimisers().items():
             values: dict[int, dict[str, Tensor]] = {}
-            for key, value in state.items():
-                owner, index, name = key.split(".")
-                if owner == kind:
-                    values.setdefault(int(index), {})[name] = value
+            for key, value in named.get(kind, {}).items():
+                index, name = key.split(".")
+                values.setdefault(int(index), {})[name] = value
             fresh = optimiser.state_dict()
             optimiser.load_state_dict({"state": values, "param_groups": fresh["param_groups"]})
         self.position = position
