@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from monge.config import DATA, DataConfig
-from monge.data import arrays, cache, clouds, idx, images, shards, toys
+from monge.data import arrays, cache, clouds, hub, idx, images, shards, toys
 from monge.data.batches import Batches
 from monge.data.source import Source, as_floats
 
@@ -36,6 +36,8 @@ def _read(config: DataConfig) -> Source:
     if config.name in toys.TOYS:
         return _unflagged(config, lambda: toys.toy(config.name))
     path = Path(config.name)
+    if config.name.startswith(hub.PREFIX):
+        return _decoded(hub.dataset(config.name), config)
     if shards.are_named(config.name):
         return _decoded(shards.shards(config.name), config)
     if config.name == "" or not os.path.exists(path):
