@@ -5,6 +5,7 @@ maps into memory, and decoded here, by the same rules as all others.
 """
 
 import importlib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def _splits(name: str) -> dict[str, Any]:
         ) from None
     place = name.removeprefix(PREFIX)
     saved = any((Path(place) / file).is_file() for file in ("state.json", "dataset_dict.json"))
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs every retry
     try:
         whole = datasets.load_from_disk(place) if saved else datasets.load_dataset(place)
     except Exception as error:  # of the library, its file systems and its network

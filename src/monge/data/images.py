@@ -4,6 +4,7 @@ Folders and zip archives are opened here, shards in `shards`, data sets of the h
 """
 
 import io
+import itertools
 import os
 import struct
 import warnings
@@ -19,6 +20,7 @@ from PIL import Image, ImageOps
 
 from monge.config import DataConfig
 from monge.data.source import HELD_OUT_NAMES, Source, split
+from monge.files import files_below
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -142,10 +144,11 @@ def in_threads(of: Callable[[str], T], names: list[str]) -> Iterator[tuple[str, 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for i in range(0, len(names), TOGETHER):
             some = names[i : i + TOGETHER]
+            groups = [some[j : j + 8] for j in range(0, len(some), 8)]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow's own; failures are reported at the end
-                made = list(pool.map(of, some))
-            yield from zip(some, made)
+                made = list(pool.map(lambda few: [of(name) for name in few], groups))
+            yield from zip(some, itertools.chain.from_iterable(made))
 
 
 def failures(bad: Sequence[str], total: int, where: str) -> str | None:
@@ -213,8 +216,7 @@ def _of(path: Path, names: Iterable[str], read: Callable[[str], bytes]) -> Image
 
 def folder(path: Path) -> Images:
     """The images below a folder; `train/` and `test/` are honoured, other folders are classes."""
-    names = (str(PurePosixPath(p.relative_to(path))) for p in path.rglob("*") if p.is_file())
-    return _of(path, names, lambda name: (path / name).read_bytes())
+    return _of(path, files_below(path), lambda name: (path / name).read_bytes())
 
 
 def archive(path: Path) -> Images:

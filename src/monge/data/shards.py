@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from monge.data.images import MOST_BYTES, SUFFIXES, Images, Told, known_classes, parts_and_labels
+from monge.files import files_below
 
 PATTERN = re.compile(r"[*?\[{]")
 MOST_SHARDS = 100_000
@@ -46,7 +47,7 @@ class Sample(NamedTuple):
 def are_named(name: str) -> bool:
     """Whether a path or pattern names tar archives, or a folder that holds some and no images."""
     if os.path.isdir(name):
-        suffixes = {path.suffix.lower() for path in Path(name).rglob("*")}
+        suffixes = {os.path.splitext(file)[1].lower() for file in files_below(Path(name))}
         return ".tar" in suffixes and not suffixes & SUFFIXES
     return name.endswith(".tar") and (os.path.exists(name) or PATTERN.search(name) is not None)
 
@@ -58,7 +59,8 @@ def found(name: str) -> list[str]:
         ValueError: where a shard is missing, or none is found.
     """
     if os.path.isdir(name):
-        return sorted(str(path) for path in Path(name).rglob("*.tar") if path.is_file())
+        inside = [file for file in files_below(Path(name)) if file.lower().endswith(".tar")]
+        return [os.path.join(name, file) for file in sorted(inside)]
     if os.path.exists(name):
         return [name]
     shards = []
