@@ -36,7 +36,8 @@ Place = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
 # which field of the configuration each flag of `train` sets
 FIELDS = {
     "data": "data.name", "data_dir": "data.dir", "size": "data.size", "crop": "data.crop",
-    "channels": "data.channels", "points": "data.points", "classes": "data.classes",
+    "channels": "data.channels", "cache": "data.cache", "points": "data.points",
+    "classes": "data.classes",
     "turn": "data.turn", "jitter": "data.jitter", "seed": "seed", "preset": "preset",
     "latent": "latent",
     "weight": "weight", "epochs": "training.epochs", "steps": "training.steps",
@@ -53,8 +54,8 @@ class Train:
     recipe: Positional[Text] = None
     """Which recipe; `monge recipes` lists them. May be left out with --resume."""
     data: Text = None
-    """digits (default), mnist, fashion-mnist, or a path: folder or zip of images, folder of idx
-    files or of clouds (.ply, .xyz, .off), .npy, .npz, .csv."""
+    """digits (default), mnist, fashion-mnist, or a path: folder, zip or tar shards of images,
+    folder of idx files or of clouds (.ply, .xyz, .off), .npy, .npz, .csv; or hf:DATASET."""
     data_dir: Text = None
     """Where mnist and fashion-mnist lie; MONGE_DATA by default."""
     out: Place = None
@@ -75,6 +76,8 @@ class Train:
     """Side in pixels of the centre crop; the largest square by default."""
     channels: Literal["grey", "colour"] | None = None
     """Read images as grey or in colour; as they are by default."""
+    cache: Text = None
+    """Keep decoded images in this folder, and map them into memory in place of holding them."""
     points: Int = None
     """Points a cloud, a random part of those given; all by default, 2,048 of a file."""
     classes: tuple[str, ...] = ()
@@ -398,7 +401,10 @@ class Data:
     def run(self) -> None:
         for name, line in DATA.items():
             print(f"{name:19} {line}")
-        print(f"{'PATH':19} folder or .zip of images, folder of idx files or of clouds, .npy, …")
+        print(
+            f"{'PATH':19} folder, .zip or .tar of images, folder of idx files or clouds, .npy, …"
+        )
+        print(f"{'hf:DATASET':19} folder of save_to_disk, or a name on the hub of Hugging Face")
 
 
 @dataclass(frozen=True)
@@ -575,7 +581,7 @@ def _test_part(path: Path, data: str | None):
         raise ValueError(f"`run` {str(path)!r} ({run.config.recipe}) has no encoder")
     if data is None:
         return run.model, run.source.test
-    source = load(dataclasses.replace(run.config.data, name=data))
+    source = load(dataclasses.replace(run.config.data, name=data, cache=None))
     if source.shape != run.config.shape:
         raise ValueError(
             f"`data` {data!r} has samples of shape {source.shape}, the run needs "

@@ -58,8 +58,8 @@ class DataConfig:
     """Where samples come from and how images are read."""
 
     name: str = "digits"
-    """digits, mnist, fashion-mnist, a toy law, or a path: folder or zip of images, folder of idx
-    files, .npy, .npz or .csv."""
+    """digits, mnist, fashion-mnist, a toy law, or a path: folder, zip or tar shards of images,
+    folder of idx files or of clouds, .npy, .npz or .csv; or hf: and a data set of Hugging Face."""
     dir: str | None = None
     """Where mnist and fashion-mnist lie; the environment variable MONGE_DATA by default."""
     size: int | None = None
@@ -76,13 +76,20 @@ class DataConfig:
     """Deviation of Gaussian noise on the points of clouds, whenever they are trained on."""
     channels: Literal["grey", "colour"] | None = None
     """Read images as grey or in colour; as they are by default."""
+    cache: str | None = None
+    """A folder where decoded images are kept, and mapped into memory in place of being held."""
 
     def __post_init__(self):
         # a run is found again from wherever it is opened
-        if self.name not in (*DATA, "array", ""):
+        if self.name.startswith("hf:"):
+            path = os.path.expanduser(self.name.removeprefix("hf:"))
+            if os.path.exists(path):
+                object.__setattr__(self, "name", f"hf:{os.path.abspath(path)}")
+        elif self.name not in (*DATA, "array", ""):
             object.__setattr__(self, "name", os.path.abspath(os.path.expanduser(self.name)))
-        if self.dir is not None:
-            object.__setattr__(self, "dir", os.path.abspath(os.path.expanduser(self.dir)))
+        for field_ in ("dir", "cache"):
+            if (path := getattr(self, field_)) is not None:
+                object.__setattr__(self, field_, os.path.abspath(os.path.expanduser(path)))
 
     def check(self) -> None:
         """A ValueError for values that cannot be."""

@@ -191,8 +191,9 @@ def neighbours(drawn: Tensor, train: Tensor) -> Image.Image:
         return grid(torch.cat([drawn, train[index]]), len(drawn))
     flat = drawn.flatten(1)
     best, index = torch.full((len(drawn),), float("inf")), torch.zeros(len(drawn)).long()
-    for first in range(0, len(train), 10_000):
-        block = as_floats(train[first : first + 10_000]).flatten(1)
+    rows = max(1, 2**23 // flat.shape[1])
+    for first in range(0, len(train), rows):
+        block = as_floats(train[first : first + rows]).flatten(1)
         values, places = (block.square().sum(1) - 2 * flat @ block.T).min(1)
         closer = values < best
         best, index = torch.where(closer, values, best), torch.where(closer, places + first, index)

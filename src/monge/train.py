@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -151,7 +152,8 @@ def _directory(config: Config, out: str | Path | None, resume: bool) -> Path:
     if out is None:
         if resume:
             raise ValueError("`resume` needs `out`, the run directory to go on with: give --out")
-        stem = f"{config.recipe}-{Path(config.data.name).stem}"
+        data = re.sub(r"[^\w.-]+", "-", Path(config.data.name).stem)  # it may be a pattern
+        stem = f"{config.recipe}-{data}"
         numbers = (stem if i == 1 else f"{stem}-{i}" for i in range(1, 10**6))
         return next(p for p in (Path("runs") / name for name in numbers) if not p.exists())
     path = Path(out)
@@ -192,7 +194,7 @@ def _onto(stored: Config, given: Config) -> Config:
 def _same(stored: Config, given: Config, path: Path) -> None:
     old, new = _leaves(stored), _leaves(given)
     fixed_end = stored.training.schedule in ("smooth", "cosine")
-    free = ("version",) if fixed_end else (*FREE, "version")
+    free = ("version", "data.cache", *(() if fixed_end else FREE))
     changed = [name for name in old if name not in free and old[name] != new[name]]
     if changed:
         may = "nothing, since its rates depend on its end" if fixed_end else "epochs or steps only"

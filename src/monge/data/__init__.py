@@ -1,11 +1,11 @@
-"""Data: from a name, a path or an array to samples in memory, a held-out part kept apart."""
+"""Data: from a name, a path or an array to samples, a held-out part kept apart."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from monge.config import DATA, DataConfig
-from monge.data import arrays, clouds, idx, images, toys
+from monge.data import arrays, cache, clouds, hub, idx, images, shards, toys
 from monge.data.batches import Batches
 from monge.data.source import Source, as_floats
 
@@ -36,6 +36,10 @@ def _read(config: DataConfig) -> Source:
     if config.name in toys.TOYS:
         return _unflagged(config, lambda: toys.toy(config.name))
     path = Path(config.name)
+    if config.name.startswith(hub.PREFIX):
+        return _decoded(hub.dataset(config.name), config)
+    if shards.are_named(config.name):
+        return _decoded(shards.shards(config.name), config)
     if config.name == "" or not os.path.exists(path):
         raise ValueError(
             f"`data` {config.name!r} is neither a file or folder nor one of {', '.join(DATA)}"
@@ -52,21 +56,25 @@ def _read(config: DataConfig) -> Source:
     if suffix in (".npy", ".npz", ".csv"):
         return _unflagged(config, lambda: arrays.load(path, config))
     if path.is_dir():
-        return images.folder(path, config)
+        return _decoded(images.folder(path), config)
     if suffix == ".zip":
-        return images.archive(path, config)
+        return _decoded(images.archive(path), config)
     raise ValueError(
-        f"`data` {config.name!r} has an unknown kind {suffix!r}: give a folder or .zip of images, "
-        "a folder of idx files or of clouds, .npy, .npz or .csv"
+        f"`data` {config.name!r} has an unknown kind {suffix!r}: give a folder, .zip or .tar of "
+        "images, a folder of idx files or of clouds, .npy, .npz or .csv"
     )
+
+
+def _decoded(found: images.Images, config: DataConfig) -> Source:
+    return cache.source(found, config) if config.cache else images.in_memory(found, config)
 
 
 def _unflagged(config: DataConfig, read: Callable[[], Source]) -> Source:
     """`read()`, unless flags are given that only images in files heed."""
-    for name in ("size", "crop", "channels"):
+    for name in ("size", "crop", "channels", "cache"):
         if getattr(config, name) is not None:
             raise ValueError(
-                f"`{name}` has no meaning for {config.name!r}: only folders and .zip archives of "
-                "images are cropped, resized and converted"
+                f"`{name}` has no meaning for {config.name!r}: only images in files are "
+                "cropped, resized, converted and cached"
             )
     return read()

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import re
 import warnings
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from monge.config import DataConfig
 from monge.data.images import MOST_BYTES, MOST_FAILURES, parts_and_labels
 from monge.data.source import Source, split
 from monge.draws import Draws, seed_of
+from monge.files import files_below
 
 SUFFIXES = (".ply", ".xyz", ".off")
 POINTS = 2048
@@ -81,7 +83,7 @@ def augmented(x: Tensor, draws: Draws, *, turn: bool, jitter: float) -> Tensor:
 
 def is_cloud_folder(path: Path) -> bool:
     """Whether a folder holds files of clouds, at any depth."""
-    return any(p.suffix.lower() in SUFFIXES for p in path.rglob("*"))
+    return any(os.path.splitext(name)[1].lower() in SUFFIXES for name in files_below(path))
 
 
 def folder(path: Path, config: DataConfig) -> Source:

@@ -1,20 +1,26 @@
-"""Folders and zip archives of images, of any size and mode, read into one uint8 array."""
+"""Images in files of any size and mode, wherever the files lie, read into one uint8 array.
+
+Folders and zip archives are opened here, shards in `shards`, data sets of the hub in `hub`.
+"""
 
 import io
+import itertools
 import os
 import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from monge.config import DataConfig
 from monge.data.source import HELD_OUT_NAMES, Source, split
+from monge.files import files_below
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -22,12 +28,34 @@ MOST_PIXELS = 50_000_000
 MOST_BYTES = 256 * 2**20
 LARGEST_SIDE = 512
 MOST_FAILURES = 0.01
+TOGETHER = 16 * (os.cpu_count() or 1)
 # what Pillow raises on damaged files, besides its own errors, which are OSErrors
 DAMAGED = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError,
     MemoryError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile,
     Image.DecompressionBombError,
 )  # fmt: skip
+
+
+T = TypeVar("T")
+Told = tuple[Sequence[str] | None, Sequence[str] | Sequence[int] | None]
+
+
+class Images(NamedTuple):
+    """Files of images by name, none of them read yet."""
+
+    where: str
+    """What holds them."""
+    names: list[str]
+    read: Callable[[str], bytes]
+    """The bytes of one, called from several threads."""
+    told: Callable[[list[str]], Told]
+    """The part and the label of each of some names, or None where they are not known."""
+
+    @property
+    def name(self) -> str:
+        """What the data are called."""
+        return Path(self.where).stem
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
@@ -75,52 +103,88 @@ def decode(content: bytes, config: DataConfig) -> np.ndarray:
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
 
 
-def _decode_all(
-    names: Sequence[str], read: Callable[[str], bytes], config: DataConfig, where: str
-):
-    """Pixels and names of the images that could be read; a warning names those that could not."""
+class Decoding:
+    """Images decoded in their order, a few hundred at a time over all cores.
 
-    def attempt(name: str) -> np.ndarray | str:
+    Iterating gives the name and pixels, uint8 (c, h, w), of each that can be read; those that
+    cannot are kept in `bad`, each with its reason.
+
+    Raises:
+        ValueError: for images that differ in size, at the first that does.
+    """
+
+    def __init__(self, images: Images, config: DataConfig):
+        self.images, self.config = images, config
+        self.bad: list[str] = []
+
+    def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
+        first: tuple[str, np.ndarray] | None = None
+        for name, found in in_threads(self._attempt, self.images.names):
+            if isinstance(found, str):
+                self.bad.append(f"{name} ({found})")
+                continue
+            first = first or (name, found)
+            if found.shape[1:] != first[1].shape[1:]:
+                (h0, w0), (h1, w1) = first[1].shape[1:], found.shape[1:]
+                raise ValueError(
+                    f"images in {self.images.where} differ in size: {first[0]} is {w0}×{h0}, "
+                    f"{name} is {w1}×{h1}: give --size to crop and resize them"
+                )
+            yield name, found
+
+    def _attempt(self, name: str) -> np.ndarray | str:
         try:
-            return decode(read(name), config)
+            return decode(self.images.read(name), self.config)
         except DAMAGED as error:
             return str(error).splitlines()[0] if str(error) else type(error).__name__
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's own; failures are reported below
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            results = list(pool.map(attempt, names))
-    good = [(name, r) for name, r in zip(names, results) if isinstance(r, np.ndarray)]
-    bad = [f"{name} ({r})" for name, r in zip(names, results) if isinstance(r, str)]
-    if bad:
-        text = (
-            f"{len(bad)} of {len(names)} images in {where} could not be read: "
-            + ", ".join(bad[:5])
-            + (", …" if len(bad) > 5 else "")
-        )
-        if len(bad) > MOST_FAILURES * len(names):
-            raise ValueError(f"{text}: more than {MOST_FAILURES:.0%}; repair or remove them")
+
+def in_threads(of: Callable[[str], T], names: list[str]) -> Iterator[tuple[str, T]]:
+    """Each name with what `of` makes of it, in order, at most `TOGETHER` held at a time."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for i in range(0, len(names), TOGETHER):
+            some = names[i : i + TOGETHER]
+            groups = [some[j : j + 8] for j in range(0, len(some), 8)]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow's own; failures are reported at the end
+                made = list(pool.map(lambda few: [of(name) for name in few], groups))
+            yield from zip(some, itertools.chain.from_iterable(made))
+
+
+def failures(bad: Sequence[str], total: int, where: str) -> str | None:
+    """What a warning says of images that could not be read; a ValueError for too many."""
+    if not bad:
+        return None
+    text = f"{len(bad)} of {total} images in {where} could not be read: " + ", ".join(bad[:5])
+    text += ", …" if len(bad) > 5 else ""
+    if len(bad) > MOST_FAILURES * total:
+        raise ValueError(f"{text}: more than {MOST_FAILURES:.0%}; repair or remove them")
+    return text
+
+
+def in_memory(images: Images, config: DataConfig) -> Source:
+    """All images, decoded into memory."""
+    decoding = Decoding(images, config)
+    names, pixels = [], []
+    for one, found in decoding:
+        names.append(one)
+        pixels.append(found)
+    if text := failures(decoding.bad, len(images.names), images.where):
         warnings.warn(text, stacklevel=2)
-    return [name for name, _ in good], [pixels for _, pixels in good]
+    samples = np.empty((len(pixels), max(map(len, pixels)), *pixels[0].shape[1:]), np.uint8)
+    for row, found in zip(samples, pixels):
+        row[:] = found  # a grey image among coloured ones is broadcast over the channels
+    del pixels
+    parts, labels = images.told(names)
+    return split(images.name, "image", samples, labels, parts)
 
 
-def _stack(names: list[str], pixels: list[np.ndarray], where: str) -> np.ndarray:
-    sizes = [p.shape[1:] for p in pixels]
-    odd = next((i for i, size in enumerate(sizes) if size != sizes[0]), None)
-    if odd is not None:
-        (h0, w0), (h1, w1) = sizes[0], sizes[odd]
-        raise ValueError(
-            f"images in {where} differ in size: {names[0]} is {w0}×{h0}, {names[odd]} is "
-            f"{w1}×{h1}: give --size to crop and resize them"
-        )
-    channels = max(len(p) for p in pixels)
-    out = np.empty((len(pixels), channels, *sizes[0]), np.uint8)
-    for i, p in enumerate(pixels):
-        out[i] = p  # a grey image among coloured ones is broadcast over the channels
-    return out
+def known_classes(labels: Sequence | None):
+    """Labels as they are if they are of 2 to 1,000 classes, else None."""
+    return labels if labels is not None and 2 <= len(set(labels)) <= 1000 else None
 
 
-def parts_and_labels(names: list[str]) -> tuple[list[str] | None, list[str] | None]:
+def parts_and_labels(names: list[str]) -> Told:
     """What folders say: the part (train, test, …) if there are several, and the class below it.
 
     Folders that all names share say nothing. Classes are read if there are 2 to 1,000.
@@ -134,41 +198,37 @@ def parts_and_labels(names: list[str]) -> tuple[list[str] | None, list[str] | No
         parts = [p[0] for p in paths]
         paths = [p[1:] for p in paths]
     labels = [p[0] if len(p) > 1 else "" for p in paths]
-    classes = set(labels)
-    return parts, labels if 2 <= len(classes) <= 1000 and "" not in classes else None
+    return parts, None if "" in labels else known_classes(labels)
 
 
-def _source(names: list[str], read: Callable[[str], bytes], config: DataConfig, path: Path):
-    def shown(name: str) -> bool:
-        parts = name.replace("\\", "/").split("/")
-        hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
-        return not hidden and PurePosixPath(parts[-1]).suffix.lower() in SUFFIXES
+def _shown(name: str) -> bool:
+    parts = name.replace("\\", "/").split("/")
+    hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
+    return not hidden and PurePosixPath(parts[-1]).suffix.lower() in SUFFIXES
 
-    names = sorted(filter(shown, names))
-    if not names:
+
+def _of(path: Path, names: Iterable[str], read: Callable[[str], bytes]) -> Images:
+    shown = sorted(filter(_shown, names))
+    if not shown:
         raise ValueError(f"`data` {str(path)!r} holds no images ({', '.join(sorted(SUFFIXES))})")
-    names, pixels = _decode_all(names, read, config, str(path))
-    samples = _stack(names, pixels, str(path))
-    parts, labels = parts_and_labels(names)
-    return split(path.stem, "image", samples, labels, parts)
+    return Images(str(path), shown, read, parts_and_labels)
 
 
-def folder(path: Path, config: DataConfig) -> Source:
+def folder(path: Path) -> Images:
     """The images below a folder; `train/` and `test/` are honoured, other folders are classes."""
-    names = [str(PurePosixPath(p.relative_to(path))) for p in path.rglob("*") if p.is_file()]
-    return _source(names, lambda name: (path / name).read_bytes(), config, path)
+    return _of(path, files_below(path), lambda name: (path / name).read_bytes())
 
 
-def archive(path: Path, config: DataConfig) -> Source:
+def archive(path: Path) -> Images:
     """The images in a zip archive, laid out like a folder."""
+    try:
+        zipped = zipfile.ZipFile(path)  # closed when the last to read from it is gone
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"`data` {str(path)!r} is no readable zip archive: {error}") from None
 
     def read(name: str) -> bytes:
         if zipped.getinfo(name).file_size > MOST_BYTES:
             raise ValueError(f"over {MOST_BYTES:,} bytes")
         return zipped.read(name)
 
-    try:
-        with zipfile.ZipFile(path) as zipped:
-            return _source(zipped.namelist(), read, config, path)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"`data` {str(path)!r} is no readable zip archive: {error}") from None
+    return _of(path, zipped.namelist(), read)

@@ -69,11 +69,7 @@ class Source:
 
     def checked(self) -> "Source":
         """Itself, or a ValueError where a part has fewer than two samples."""
-        if min(len(self.train), len(self.test)) < 2:
-            raise ValueError(
-                f"`data` {self.name!r} has {len(self.train)} training and {len(self.test)} test "
-                "samples: at least 2 of each are needed"
-            )
+        _enough(self.name, len(self.train), len(self.test))
         return self
 
     def spread(self) -> float:
@@ -81,11 +77,13 @@ class Source:
 
         Twice the summed variances, of a thousand samples evenly taken.
         """
-        some = as_floats(self.train[:: -(-len(self.train) // 1000)]).flatten(1)
+        some = self.train[:: -(-len(self.train) // 1000)].flatten(1)
         moments = self.moments()
         if moments is not None:
             some = some / moments[1]
-        return 2 * float(some.var(0, correction=0).sum())
+        # in blocks of columns: a thousand large images as floats are gigabytes
+        blocks = map(as_floats, some.split(2**14, 1))
+        return 2 * float(torch.cat([block.var(0, correction=0) for block in blocks]).sum())
 
     def moments(self) -> tuple[Tensor, Tensor] | None:
         """Mean and standard deviation of a table's columns; None for images and clouds.
@@ -98,35 +96,56 @@ class Source:
         return mean, torch.where(deviation > 0, deviation, 1.0)
 
 
-def split(name: str, kind, samples: np.ndarray, labels=None, parts=None) -> Source:
-    """A source from samples (n, …), a held-out part set apart.
+def division(name: str, n: int, parts=None) -> tuple[np.ndarray, np.ndarray]:
+    """Which of n samples are the training part and which the test part, as masks.
 
     Arguments:
-        labels: a class for each sample, of any type.
         parts: the part each sample belongs to. `test` is held out, or `val` / `valid` where there
             is no `test`; what is neither that nor `train` is left out. Without parts a tenth
             (at least 2, at most 10,000) is held out, the same rows each time.
     """
-    n = len(samples)
     if n < 4:
         raise ValueError(f"`data` {name!r} holds {n} samples: at least 4 are needed")
     if parts is None:
         count = min(max(2, int(HELD_OUT * n)), 10_000)
         test = np.isin(np.arange(n), permutation(0, "held out", n)[:count].numpy())
-        train = ~test
-    else:
-        parts = np.asarray(parts)
-        held = next((part for part in HELD_OUT_NAMES if part in parts), "test")
-        train, test = parts == "train", parts == held
+        return ~test, test
+    parts = np.asarray(parts)
+    held = next((part for part in HELD_OUT_NAMES if part in parts), "test")
+    train, test = parts == "train", parts == held
+    _enough(name, train.sum(), test.sum())
+    return train, test
+
+
+def _enough(name: str, train: int, test: int) -> None:
+    if min(train, test) < 2:
+        raise ValueError(
+            f"`data` {name!r} has {train} training and {test} test samples: at least 2 of each "
+            "are needed"
+        )
+
+
+def numbered(name: str, labels) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels of any type as numbers 0, 1, …, and the names of the classes."""
+    labels = np.asarray(labels)
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise ValueError(f"`data` {name!r} has labels that are NaN or infinite")
+    names, numbers = np.unique(labels, return_inverse=True)
+    return numbers, tuple(map(str, names))
+
+
+def split(name: str, kind, samples: np.ndarray, labels=None, parts=None) -> Source:
+    """A source from samples (n, …), a held-out part set apart by `division`.
+
+    Arguments:
+        labels: a class for each sample, of any type.
+        parts: the part each sample belongs to.
+    """
+    rows = division(name, len(samples), parts)
     classes: tuple[str, ...] = ()
+    train_labels = test_labels = None
     if labels is not None:
-        labels = np.asarray(labels)
-        if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-            raise ValueError(f"`data` {name!r} has labels that are NaN or infinite")
-        names, labels = np.unique(labels, return_inverse=True)
-        classes = tuple(map(str, names))
-    train_labels, test_labels = (
-        None if labels is None else torch.from_numpy(labels[rows]) for rows in (train, test)
-    )
-    x, y = torch.from_numpy(samples[train]), torch.from_numpy(samples[test])
-    return Source(name, kind, x, y, train_labels, test_labels, classes).checked()
+        numbers, classes = numbered(name, labels)
+        train_labels, test_labels = (torch.from_numpy(numbers[part]) for part in rows)
+    x, y = (torch.from_numpy(samples[part]) for part in rows)
+    return Source(name, kind, x, y, train_labels, test_labels, classes)
