@@ -1,9 +1,11 @@
 """Two processes are one: gathered samples, batch moments and gradients of the global batch."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 import torch
@@ -12,8 +14,9 @@ import torch.multiprocessing as mp
 import zoo
 from safetensors.torch import load_file, save_file
 
+from monge import distributed, fit
 from monge.adversarial import JensenShannon
-from monge.config import TrainingConfig
+from monge.config import Config, TrainingConfig, override
 from monge.costs import SquaredL2
 from monge.distributed import gather
 from monge.divergences import MMD
@@ -26,6 +29,10 @@ from monge.runs import Run
 from monge.training import Trainer
 
 TOTAL = 7  # uneven over two processes
+
+
+def steps(count: int) -> Config:
+    return override(Config(recipe="swae"), "training.steps", count)
 
 
 def problem():
@@ -166,3 +173,37 @@ def test_a_batch_is_not_smaller_than_the_number_of_processes(tmp_path):
         "monge: error: `batch` is 2, fewer samples than the 3 processes: raise it or start fewer"
     ]
     assert not (tmp_path / "run").exists()
+
+
+def test_processes_that_do_not_meet_are_named(monkeypatch, tmp_path):
+    """Their port is another program's; or one of them was not started."""
+    monkeypatch.setattr(distributed, "MEETING", timedelta(seconds=2))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])}
+        for name, value in (place | {"WORLD_SIZE": "2", "RANK": "0"}).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(ValueError, match=r"`WORLD_SIZE` is 2, .* did not meet at 127.0.0.1"):
+            fit("swae", steps(2), out=tmp_path / "run", quiet=True)
+    with pytest.raises(ValueError, match=r"`WORLD_SIZE` is 2, .*: start all of them"):
+        fit("swae", steps(2), out=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def evaluated(*launcher: str, run) -> dict:
+    argv = ["-m", "monge", "evaluate", str(run), "-n", "100", "--seeds", "2", "--metrics"]
+    subprocess.run(
+        [sys.executable, *launcher, *argv, "sliced", "sharpness"], check=True,
+        capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    found = json.loads((run / "evaluation.json").read_text())
+    return {name: figure["value"] for name, figure in found["figures"].items()}
+
+
+def test_an_evaluation_shared_by_processes_finds_what_one_does(tmp_path):
+    """To the digits that the order of sums leaves."""
+    run = fit("swae", "digits", steps(5), out=tmp_path / "run", quiet=True).path
+    one = evaluated(run=run)
+    two = evaluated("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", run=run)
+    assert two == pytest.approx(one, rel=1e-5)

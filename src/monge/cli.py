@@ -345,7 +345,7 @@ class Evaluate:
     """How images come to 299 × 299: as in the first implementation, or with antialiasing."""
 
     def run(self) -> None:
-        from monge import report
+        from monge import distributed, report
         from monge.evaluate import evaluate, lines
         from monge.evaluation.inception import inception_network
         from monge.runs import Run
@@ -353,9 +353,12 @@ class Evaluate:
         run, extractor = Run(self.path), None
         if self.inception_weights is not None:
             extractor = inception_network(self.inception_weights, self.inception_resize)
-        result = evaluate(
-            run, self.n, self.sampler, self.seeds, metrics=self.metrics, extractor=extractor
-        )
+        with distributed.group(run.config.device):
+            result = evaluate(
+                run, self.n, self.sampler, self.seeds, metrics=self.metrics, extractor=extractor
+            )
+        if not _first():
+            return
         protocol = result["protocol"]
         if protocol["n test"] < self.n:
             print(f"the test part has {protocol['n test']} samples: using them all")

@@ -8,6 +8,7 @@ import abc
 import json
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 import monge
+from monge import distributed
 from monge.config import Config
 from monge.costs import chamfer
 from monge.data import Source, as_floats
@@ -53,6 +55,7 @@ from monge.evaluation.two_sample import network_test
 from monge.files import write_whole
 from monge.kernels import multiscale_imq
 from monge.models import AutoEncoder, ConditionalWAE, evaluating
+from monge.priors import Mixture
 from monge.report import measure as measured
 from monge.runs import Run
 from monge.transport import jensen_shannon, wasserstein, wasserstein_1d
@@ -364,7 +367,7 @@ def evaluate(
 
     Each figure is a mean over `seeds` draws of samples with their standard deviation, and has a
     floor: the same measure of n random training samples. Where the test part is smaller than n,
-    all of it is used.
+    all of it is used. Where torchrun has started several processes they share the draws.
 
     Arguments:
         run: a trained run.
@@ -398,12 +401,16 @@ def evaluate(
         measure = Clouds(source, real, metrics)
     else:
         measure = Vectors(source, real, metrics)
-    prior = run.mixture() if sampler == "mixture" else None
-    drawn = [
-        measure(run.samples(n, generator(seed, "evaluate"), prior), n) for seed in range(seeds)
-    ]
+    prior = _mixture(run) if sampler == "mixture" else None
     chosen = permutation(0, "evaluation floor", len(source.train))[:n]
-    floor = measure(map(source.train.__getitem__, chosen.split(500)), len(chosen))
+
+    def one(seed: int) -> Measured:
+        return measure(run.samples(n, generator(seed, "evaluate"), prior), n)
+
+    floor, *drawn = distributed.shared([
+        lambda: measure(map(source.train.__getitem__, chosen.split(500)), len(chosen)),
+        *(partial(one, seed) for seed in range(seeds)),
+    ])  # fmt: skip
     if "near training" in floor:
         # training samples are near training samples; the test part is so by definition
         floor["near training"] = NEAR
@@ -432,8 +439,17 @@ def evaluate(
         },
         "figures": figures,
     }  # fmt: skip
-    write_whole(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
+    if distributed.first():
+        write_whole(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
     return result
+
+
+def _mixture(run: Run) -> Mixture:
+    """The run's mixture, which the first process fits and keeps for all."""
+    if distributed.first():
+        run.mixture()
+    distributed.wait()
+    return run.mixture()
 
 
 def _completions(run: Run, measure: Measures) -> dict[str, dict[str, float | None]]:
