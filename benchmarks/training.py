@@ -1,19 +1,28 @@
-"""Training images per second: monge, the bare networks, and Pythae, side by side in one process.
+"""Speed of training: monge, a bare loop, and Pythae, side by side in one process; starting,
+saving, and two processes beside one.
 
-    python benchmarks/training.py [--images 12000] [--rounds 5] [--out benchmarks/training.json]
+    python benchmarks/training.py [rates share start saving processes] [--rounds 5]
 
-All train the same convolutional networks (32-64-128 filters, 8 codes) on random 28×28 images in
-batches of 100, with Adam. *bare* is a plain loop over the two networks and the squared error: what
-any library could reach at most in eager mode. Rounds alternate, so that a busy machine slows all
-alike; the ratios of medians are the result. Pythae is measured where it is installed
-(benchmarks/oracles.txt).
+`rates`: images a second of the same convolutional networks (32-64-128 filters, 8 codes) on random
+28×28 images in batches of 100, with Adam; Pythae where it is installed (benchmarks/oracles.txt).
+`share`: a step of `Trainer`, its data included, beside a loop of the same networks and penalty on
+one resident batch, at both presets. `start`: seconds from `monge train` to the first logged step.
+`saving`: seconds a checkpoint takes, against the seconds between two. `processes`: images a second
+of two processes on two cores, and of one on one.
+
+Rounds alternate, so that a busy machine slows all alike; ratios of medians are the result. Figures
+go to training.json.
 """
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 import logging
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,12 +31,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from monge.config import Config
+from monge.config import Config, TrainingConfig
 from monge.data import Batches, as_floats
+from monge.draws import Draws
+from monge.models import WAE
 from monge.networks import conv_decoder, conv_encoder
 from monge.recipes import build
 from monge.training import Trainer, loop
 
+FIGURES = Path(__file__).with_suffix(".json")
 SHAPE, LATENT, FILTERS, BATCH = (1, 28, 28), 8, (32, 64, 128), 100
 
 
@@ -49,10 +61,11 @@ def bare(images: Tensor) -> Callable[[], None]:
     return epoch
 
 
-def ours(recipe: str, images: Tensor) -> Callable[[], None]:
+def ours(recipe: str, images: Tensor, precision="fp32") -> Callable[[], None]:
     """A recipe as `monge train` runs it, without logs and checkpoints."""
     model = build(Config(recipe=recipe, latent=LATENT).settled("image", SHAPE, len(images)))
-    trainer, batches = Trainer(model), Batches(len(images), BATCH, seed=0)
+    trainer = Trainer(model, TrainingConfig(precision=precision))
+    batches = Batches(len(images), BATCH, seed=0)
 
     def epoch():
         for _ in range(batches.per_epoch):
@@ -106,40 +119,137 @@ def pythae(images: Tensor) -> Callable[[], None]:
     return epoch
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=12_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    images = torch.randint(0, 256, (given.images, *SHAPE), dtype=torch.uint8)
+def medians(work: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+    """Seconds of each, of rounds that alternate, after one that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(rounds + 1):
+        for name, one in work.items():
+            began = time.perf_counter()
+            one()
+            times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
+
+
+def rates(rounds: int, count: int = 2000) -> dict[str, float]:
+    images = torch.randint(0, 256, (count, *SHAPE), dtype=torch.uint8)
     subjects = {"bare networks": bare(images)}
     subjects |= {name: ours(name, images) for name in ("wae-mmd", "wae-gan", "swae", "vae")}
+    subjects["wae-mmd bf16"] = ours("wae-mmd", images, "bf16")
     if importlib.util.find_spec("pythae"):
         subjects["pythae wae-mmd"] = pythae(images)
-    rates: dict[str, list[float]] = {name: [] for name in subjects}
-    for _ in range(given.rounds):
-        for name, epoch in subjects.items():
+    found = {name: round(count / value) for name, value in medians(subjects, rounds).items()}
+    if "pythae wae-mmd" in found:
+        for name in ("wae-mmd", "wae-mmd bf16"):
+            found[f"{name} / pythae"] = round(found[name] / found["pythae wae-mmd"], 3)
+    return found
+
+
+def share(rounds: int) -> dict[str, float]:
+    """The bare loop's time over a step's."""
+    images = torch.randint(0, 256, (600, *SHAPE), dtype=torch.uint8)
+    found = {}
+    for preset, steps in (("small", 20), ("paper", 1)):
+        config = Config.of("wae-mmd", preset, "mnist")
+        config = dataclasses.replace(config, latent=LATENT, data=dataclasses.replace(config.data))
+        config = config.settled("image", SHAPE, len(images))
+        trainer = Trainer(build(config), config.training)
+        batches = Batches(len(images), BATCH, seed=0)
+        model = build(config)
+        assert isinstance(model, WAE)
+        optimiser = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
+        x, draws = as_floats(images[:BATCH]), Draws(0, 0, BATCH)
+
+        def bare_steps(model=model, optimiser=optimiser, x=x, draws=draws, steps=steps):
+            for _ in range(steps):
+                terms, pair = model(x, draws)
+                loss = sum(terms.values()) + model.weight * model.divergence(*pair)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+
+        def our_steps(trainer=trainer, batches=batches, steps=steps):
+            for _ in range(steps):
+                trainer.step(loop.fetch(trainer, images, batches))
+
+        times = medians({"bare": bare_steps, "ours": our_steps}, rounds)
+        found[preset] = round(times["bare"] / times["ours"], 3)
+    return found
+
+
+def trained(folder: Path, *more: str, launcher: tuple[str, ...] = (), threads: int = 1):
+    """A training process and its run directory."""
+    out = folder / f"run-{time.monotonic_ns()}"
+    argv = ["-m", "monge", "train", "wae-mmd", "--out", str(out), *more]
+    process = subprocess.Popen(
+        [sys.executable, *launcher, *argv], stdout=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+    )  # fmt: skip
+    return process, out
+
+
+def start(rounds: int) -> dict[str, float]:
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(rounds):
             began = time.perf_counter()
-            epoch()
-            rates[name].append(given.images / (time.perf_counter() - began))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {given.rounds} rounds")
-    for name, rate in medians.items():
-        print(f"{name:16} {rate:7,.0f} images/s  {rate / medians['bare networks']:.2f} of bare")
-    if "pythae wae-mmd" in medians:
-        ratio = medians["wae-mmd"] / medians["pythae wae-mmd"]
-        print(f"monge wae-mmd / pythae wae-mmd: {ratio:.2f}")
-    if given.out:
-        result = {
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "images": given.images,
-            "rounds": given.rounds,
-            "images per second": medians,
-            "all": rates,
-        }
-        given.out.write_text(json.dumps(result, indent=1) + "\n")
+            process, out = trained(Path(folder), "--set", "training.log_every=1", threads=2)
+            metrics = out / "metrics.jsonl"
+            while not (metrics.exists() and metrics.stat().st_size):
+                assert process.poll() is None
+                time.sleep(0.005)
+            found.append(time.perf_counter() - began)
+            process.kill()
+            process.wait()
+    return {"seconds to the first step": round(statistics.median(found), 2)}
+
+
+def saving(rounds: int) -> dict[str, float]:
+    """The share of time that checkpoints take."""
+    found = {}
+    for preset in ("small", "paper"):
+        config = Config.of("wae-mmd", preset, "mnist").settled("image", SHAPE, 1000)
+        trainer = Trainer(build(config), config.training)
+        trainer.step([torch.randint(0, 256, (8, *SHAPE), dtype=torch.uint8)])
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder)
+            seconds = medians({"save": lambda t=trainer, run=run: loop.save(t, run, 0.0)}, rounds)[
+                "save"
+            ]
+        found[preset] = round(seconds / config.training.checkpoint_seconds, 5)
+    return found
+
+
+def processes(rounds: int) -> dict[str, float]:
+    """Images a second between the tenth step and the last, from metrics.jsonl."""
+    several = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    speeds: dict[str, list[float]] = {"one": [], "two": []}
+    more = ("--data", "mnist", "--steps", "100", "--batch", "200")
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(rounds):
+            for name, launcher in (("one", ()), ("two", several)):
+                process, out = trained(Path(folder), *more, launcher=launcher)
+                assert process.wait() == 0
+                rows = [json.loads(row) for row in (out / "metrics.jsonl").open()]
+                seconds = rows[-1]["seconds"] - rows[0]["seconds"]
+                speeds[name].append(200 * (rows[-1]["step"] - rows[0]["step"]) / seconds)
+    found = {name: round(statistics.median(values)) for name, values in speeds.items()}
+    return found | {"two / one": round(found["two"] / found["one"], 3)}
+
+
+PARTS = {"rates": rates, "share": share, "start": start, "saving": saving, "processes": processes}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    made = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    for part in given.parts:
+        made[part] = PARTS[part](given.rounds)
+        print(part, json.dumps(made[part]))
+        found = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+        FIGURES.write_text(json.dumps(found | made, indent=1) + "\n")
 
 
 if __name__ == "__main__":

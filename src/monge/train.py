@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from monge import distributed, report
 from monge.config import Config, override
@@ -97,14 +97,21 @@ def _fit(model_or_recipe, data, config: Config, out, resume: bool, quiet: bool) 
     if not isinstance(model, Model):
         with stream(config.seed, "initial weights"):
             model = build(config, source.moments())
+    if config.training.shard and config.recipe == "custom":
+        raise ValueError("`shard` is for recipes: leave it out for a model of your own")
     if config.training.pretrain and not isinstance(model, WAE):
         raise ValueError(
             f"`pretrain` is {config.training.pretrain}, but a {type(model).__name__} has no codes "
             "under a penalty: leave it 0"
         )
     model.to(config.device)
-    if config.training.compile:
-        _compile(model, config.device)
+    for network in model.children():
+        if network is model.divergence or next(network.parameters(), None) is None:
+            continue
+        if config.training.compile:
+            _compile(network, config.device)
+        if config.training.shard and count > 1:
+            distributed.shard(network, config.device)
     augment = None
     if config.data.turn or config.data.jitter:
         augment = partial(augmented, turn=config.data.turn, jitter=config.data.jitter)
@@ -122,9 +129,11 @@ def _fit(model_or_recipe, data, config: Config, out, resume: bool, quiet: bool) 
     samples = samples.to(config.device)
     held = None if held is None else held.to(config.device)
     loop.run(trainer, samples, batches, steps, path, held=held, seconds=seconds, quiet=quiet)
-    model.load_state_dict(loop.trained(trainer, path))
     run = Run(path)
-    run.model, run.source = model.to("cpu").eval(), source
+    run.source = source
+    if not config.training.shard:  # otherwise it is read from the checkpoint
+        model.load_state_dict(loop.trained(trainer, path))
+        run.model = model.to("cpu").eval()
     if distributed.first() and not (trainer.position == start and run.report.exists()):
         report.write(run)
     return run
@@ -177,6 +186,10 @@ def _leaves(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 FREE = ("training.epochs", "training.steps")
+# what changes no number
+INDIFFERENT = (
+    "version", "data.cache", "training.micro_batch", "training.shard", "training.compile",
+)  # fmt: skip
 
 
 def _onto(stored: Config, given: Config) -> Config:
@@ -194,7 +207,7 @@ def _onto(stored: Config, given: Config) -> Config:
 def _same(stored: Config, given: Config, path: Path) -> None:
     old, new = _leaves(stored), _leaves(given)
     fixed_end = stored.training.schedule in ("smooth", "cosine")
-    free = ("version", "data.cache", *(() if fixed_end else FREE))
+    free = (*INDIFFERENT, *(() if fixed_end else FREE))
     changed = [name for name in old if name not in free and old[name] != new[name]]
     if changed:
         may = "nothing, since its rates depend on its end" if fixed_end else "epochs or steps only"
@@ -221,14 +234,12 @@ def _use(config: Config) -> None:
             raise ValueError(f"`{name}` {value!r} cannot be used: {reason}") from None
 
 
-def _compile(model: Model, device: str) -> None:
-    """Encoder and decoder compiled in place; on a GPU their graphs are replayed whole."""
+def _compile(network: nn.Module, device: str) -> None:
+    """Compiles a network in place; on a GPU its graphs are replayed whole."""
     compiler = os.environ.get("CXX", "g++")
     if device == "cpu" and shutil.which(compiler) is None:
         raise ValueError(f"`compile` needs a C++ compiler, and there is no {compiler}: set CXX")
-    for network in model.children():
-        if network is not model.divergence and network is not model.prior:
-            network.compile(mode="reduce-overhead" if device.startswith("cuda") else None)
+    network.compile(mode="reduce-overhead" if device.startswith("cuda") else None)
 
 
 def _source(data, config: Config) -> Source:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from monge.config import TrainingConfig
 from monge.data.batches import Batches
-from monge.distributed import first, largest, means, wait, world
+from monge.distributed import first, largest, means, wait, whole, world
 from monge.divergences import MomentMatching
 from monge.draws import seed_of
 from monge.errors import FailedRun, Interrupted
@@ -143,9 +143,9 @@ def run(
                 display.update(step, (step - start) * batches.size / (now - began), values)
             if ended and config.patience is not None:
                 over = bool(largest(int(since_best(figures) >= config.patience)))
-            received = largest(signals.received or 0)
-            due = received or step == steps or over or now - saved > config.checkpoint_seconds
-            if due and first():
+            late = now - saved > config.checkpoint_seconds
+            received, late = divmod(largest(2 * (signals.received or 0) + late), 2)
+            if received or late or over or step == steps:
                 save(trainer, folder, seconds + now - began)
                 saved = time.monotonic()
             if received and step < steps and not over:
@@ -157,13 +157,7 @@ def validate(trainer: Trainer, held: Tensor, figures: list[float], folder: Path)
     """The figure of the samples held apart, added to those before; the best model is kept."""
     value = figure(trainer.trained, held, trainer.config.batch, trainer.seed)
     if value < min(figures, default=math.inf):
-        write(
-            folder / "best",
-            trainer.position,
-            trainer.trained.state_dict(),
-            {},
-            {"validation": value},
-        )
+        write(folder / "best", trainer, {}, {"validation": value})
     figures.append(value)
     return value
 
@@ -212,19 +206,17 @@ def pretrain(
 
 
 def save(trainer: Trainer, folder: Path, seconds: float) -> None:
-    """A checkpoint of the trainer as it stands."""
+    """A checkpoint of the trainer as it stands, which the first process writes."""
     notes = {"seconds": round(seconds, 3)}
-    write(
-        folder / "checkpoints",
-        trainer.position,
-        trainer.trained.state_dict(),
-        trainer.state(),
-        notes,
-    )
+    write(folder / "checkpoints", trainer, trainer.state(), notes)
 
 
-def write(folder: Path, step: int, weights: dict, state: dict, notes: dict) -> None:
-    """`checkpoint.save`, whose failure is the run's."""
+def write(folder: Path, trainer: Trainer, state: dict[str, Tensor], notes: dict) -> None:
+    """`checkpoint.save` of the trained model, whose failure is the run's."""
+    step = trainer.position
+    weights, state = whole(trainer.trained.state_dict()), whole(state)
+    if not first():
+        return
     try:
         checkpoint.save(folder, step, weights, state, notes)
     except (OSError, ValueError) as error:
