@@ -379,6 +379,28 @@ class Compare:
 
 
 @dataclass(frozen=True)
+class Explore:
+    """Open a page on which trained models are looked at and steered."""
+
+    paths: Annotated[Positional[tuple[Path, ...]], arg(name="runs")]
+    """Run directories."""
+    host: str = "127.0.0.1"
+    """The address of this machine by which the page is opened; whoever reaches it may look."""
+    port: int = 8642
+    """0 for a free one."""
+    browser: bool = False
+    """Open the page in the browser."""
+
+    def run(self) -> None:
+        if not self.paths:
+            raise ValueError("`runs` is empty: give at least one run directory")
+        from monge.explore import explore
+        from monge.runs import Run
+
+        explore([Run(path) for path in self.paths], self.host, self.port, browser=self.browser)
+
+
+@dataclass(frozen=True)
 class Recipes:
     """List the recipes."""
 
@@ -603,6 +625,7 @@ Verb = Union[  # noqa: UP007
     Traverse,
     Evaluate,
     Compare,
+    Explore,
     Recipes,
     Data,
     Distance,
