@@ -401,6 +401,32 @@ class Explore:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write a trained model for use elsewhere: ONNX, torch.export, or the layout of the hub."""
+
+    path: Annotated[Positional[Path], arg(name="run")]
+    """A run directory."""
+    out: Place = None
+    """NAME.onnx or NAME.pt2: writes NAME.encoder.onnx and NAME.decoder.onnx, checked against
+    PyTorch; a generator has the decoder alone."""
+    hub: Place = None
+    """A new folder for weights, configuration and a model card, which monge.load reads back."""
+
+    def run(self) -> None:
+        if self.out is None and self.hub is None:
+            raise ValueError("`out` is missing: give --out NAME.onnx, NAME.pt2 or --hub DIR")
+        from monge import export
+        from monge.runs import Run
+
+        run = Run(self.path)
+        if self.out is not None:
+            for file in export.export(run, self.out):
+                print(file)
+        if self.hub is not None:
+            print(export.hub(run, self.hub))
+
+
+@dataclass(frozen=True)
 class Recipes:
     """List the recipes."""
 
@@ -626,6 +652,7 @@ Verb = Union[  # noqa: UP007
     Evaluate,
     Compare,
     Explore,
+    Export,
     Recipes,
     Data,
     Distance,

@@ -188,7 +188,8 @@ def nearest(x: Tensor, train: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
         step = max(1, train.shape[1] // 200)
         some, few = train[:500, ::step], x[:, ::step]
         distances = torch.stack([Chamfer()(one.expand_as(some), some) for one in few])
-        return tuple(distances.topk(min(count, len(some)), largest=False))
+        found = distances.topk(min(count, len(some)), largest=False)
+        return found.values, found.indices
     flat = x.flatten(1)
     best, index = torch.full((len(x), 0), float("inf")), torch.zeros(len(x), 0).long()
     for first in range(0, len(train), 10_000):
