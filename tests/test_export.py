@@ -177,7 +177,7 @@ def test_a_damaged_hubs_folder_is_one_line(trained, tmp_path):
     weights = folder / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:100])
-    with pytest.raises(ValueError, match="model.safetensors"):
+    with pytest.raises(ValueError, match=r"model\.safetensors"):
         monge.load(folder)
     weights.write_bytes(whole)
     config = json.loads((folder / "config.json").read_text())

@@ -20,11 +20,15 @@ class Impatient(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore
         super().connection_made(transport)
-        self.loop.call_later(HEADER_SECONDS, self._hang_up, transport)
+        self.patience = self.loop.call_later(HEADER_SECONDS, self._hang_up)
 
-    def _hang_up(self, transport: asyncio.Transport) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.patience.cancel()
+        super().connection_lost(exc)
+
+    def _hang_up(self) -> None:
         if self.cycle is None:
-            transport.close()
+            self.transport.close()
 
 
 def identifiers(names: Sequence[str]) -> list[str]:
@@ -72,7 +76,7 @@ def server(explorers: dict[str, Explorer], host: str, port: int) -> uvicorn.Serv
     hosts = [f"{name}:{port}" for name in names] + (list(names) if port == 80 else [])
     config = uvicorn.Config(
         site(explorers, hosts), http=Impatient, ws="none", lifespan="off",
-        log_level="warning", server_header=False, limit_concurrency=64,
+        log_level="error", server_header=False, limit_concurrency=100,
         timeout_keep_alive=15, h11_max_incomplete_event_size=2**14,
     )  # fmt: skip
     return uvicorn.Server(config)
