@@ -91,7 +91,7 @@ export function open({ run, root, state, fail }) {
     const { offsetX: x, offsetY: y } = event, near = nearest(x, y);
     if (near !== over) {
       over = near;
-      if (near >= 0) look(near);
+      if (near >= 0 && (begins || !event.buttons)) look(near);
     }
     if (begins) {
       across = undefined;
