@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -96,31 +97,36 @@ def over_many_requests(address: str, name: str, dim: int, process: int, found: d
     found[f"memory before and after {REQUESTS:,} requests, MiB"] = [before, resident(process)]
 
 
+def milliseconds(call: Callable[[], object], times: int = 200) -> float:
+    """The median of many calls, after a few."""
+    found = []
+    for _ in range(20 + times):
+        began = time.perf_counter()
+        call()
+        found.append(1000 * (time.perf_counter() - began))
+    return statistics.median(found[20:])
+
+
 def exported(run: Run) -> dict:
-    """Milliseconds an image of PyTorch and of onnxruntime, alone and in batches."""
+    """Milliseconds an image of PyTorch and of onnxruntime, alone and in batches, one thread each:
+    two pools of threads would wait for each other's cores."""
     found = {}
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         files = export.export(run, Path(folder) / "model.onnx")
         for file, part in zip(files, export.parts(run, 100)):
             options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = torch.get_num_threads()
+            options.intra_op_num_threads = 1
             session = onnxruntime.InferenceSession(file, options, ["CPUExecutionProvider"])
             for count in (1, 100):
                 inputs = {name: x[:count] for name, x in part.inputs.items()}
                 arrays = {name: x.numpy() for name, x in inputs.items()}
-                torch_times, onnx_times = [], []
-                for _ in range(220):
-                    with evaluating(part.network):
-                        began = time.perf_counter()
-                        part.network(**inputs)
-                        torch_times.append(1000 * (time.perf_counter() - began) / count)
-                    began = time.perf_counter()
-                    session.run(None, arrays)
-                    onnx_times.append(1000 * (time.perf_counter() - began) / count)
+                with evaluating(part.network):
+                    ours = milliseconds(lambda part=part, inputs=inputs: part.network(**inputs))
+                theirs = milliseconds(lambda s=session, x=arrays: s.run(None, x))
                 found[f"{part.name}, batch {count}"] = {
-                    "PyTorch": round(statistics.median(torch_times[20:]), 4),
-                    "onnxruntime": round(statistics.median(onnx_times[20:]), 4),
-                }
+                    "PyTorch": round(ours / count, 4), "onnxruntime": round(theirs / count, 4),
+                }  # fmt: skip
     return found
 
 
