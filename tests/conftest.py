@@ -31,3 +31,28 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip(f"no real data in {REAL_DATA}")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Runs of every kind, hardly trained."""
+    from explored import make_runs
+
+    return make_runs(tmp_path_factory.mktemp("explored"))
+
+
+@pytest.fixture(scope="session")
+def explorers(runs):
+    """The same, opened, by identifier."""
+    from monge.explore.server import opened
+
+    return opened(runs)
+
+
+@pytest.fixture(scope="session")
+def address(explorers):
+    """Of a server that explores them."""
+    from explored import serving
+
+    with serving(explorers) as address:
+        yield address

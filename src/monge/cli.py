@@ -388,6 +388,54 @@ class Compare:
 
 
 @dataclass(frozen=True)
+class Explore:
+    """Open a page on which trained models are looked at and steered."""
+
+    paths: Annotated[Positional[tuple[Path, ...]], arg(name="runs")]
+    """Run directories."""
+    host: str = "127.0.0.1"
+    """The address of this machine by which the page is opened; whoever reaches it may look."""
+    port: int = 8642
+    """0 for a free one."""
+    browser: bool = False
+    """Open the page in the browser."""
+
+    def run(self) -> None:
+        if not self.paths:
+            raise ValueError("`runs` is empty: give at least one run directory")
+        from monge.explore import explore
+        from monge.runs import Run
+
+        explore([Run(path) for path in self.paths], self.host, self.port, browser=self.browser)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a trained model for use elsewhere: ONNX, torch.export, or the layout of the hub."""
+
+    path: Annotated[Positional[Path], arg(name="run")]
+    """A run directory."""
+    out: Place = None
+    """NAME.onnx or NAME.pt2: writes NAME.encoder.onnx and NAME.decoder.onnx, checked against
+    PyTorch; a generator has the decoder alone."""
+    hub: Place = None
+    """A new folder for weights, configuration and a model card, which monge.load reads back."""
+
+    def run(self) -> None:
+        if self.out is None and self.hub is None:
+            raise ValueError("`out` is missing: give --out NAME.onnx, NAME.pt2 or --hub DIR")
+        from monge import export
+        from monge.runs import Run
+
+        run = Run(self.path)
+        if self.out is not None:
+            for file in export.export(run, self.out):
+                print(file)
+        if self.hub is not None:
+            print(export.hub(run, self.hub))
+
+
+@dataclass(frozen=True)
 class Recipes:
     """List the recipes."""
 
@@ -615,6 +663,8 @@ Verb = Union[  # noqa: UP007
     Traverse,
     Evaluate,
     Compare,
+    Explore,
+    Export,
     Recipes,
     Data,
     Distance,

@@ -1,6 +1,8 @@
 """How a run ends that does not end well. Bad input is a plain ValueError."""
 
+import contextlib
 import signal
+from collections.abc import Iterator
 
 
 class FailedRun(RuntimeError):
@@ -13,3 +15,16 @@ class Interrupted(Exception):
     def __init__(self, number: int, message: str):
         super().__init__(f"{signal.Signals(number).name}: {message}")
         self.number = number
+
+
+@contextlib.contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Inside, packages of an extra are imported; a ValueError where they are not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("monge"):
+            raise
+        raise ValueError(
+            f"`{extra}` needs the package {error.name}: pip install 'monge[{extra}]'"
+        ) from None

@@ -50,17 +50,17 @@ def _rendered(figure: Figure) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def _plane(x: Tensor) -> tuple[Tensor, Tensor]:
+def principal_plane(x: Tensor) -> tuple[Tensor, Tensor]:
     """The mean of a sample (n, d) and its first two principal directions (d, 2)."""
     mean, d = x.mean(0), x.shape[1]
     if d <= 2 or len(x) < 2:
-        return torch.zeros_like(mean), torch.eye(d, max(2, d))[:, :2].to(x)
+        return torch.zeros(d).to(x), torch.eye(d, max(2, d))[:, :2].to(x)
     return mean, torch.linalg.svd(x - mean, full_matrices=False).Vh[:2].T
 
 
 def scatter(groups: Sequence[tuple[str, Tensor, str]], title: str) -> Image.Image:
     """Samples (label, (n, d), colour) in the plane of the first one's principal directions."""
-    mean, plane = _plane(groups[0][1])
+    mean, plane = principal_plane(groups[0][1])
     figure = Figure(figsize=(5, 4.6))
     axes = figure.subplots()
     for label, x, colour in groups:
@@ -80,7 +80,7 @@ def completions(x: Tensor, known: Tensor, completed: Tensor) -> Image.Image:
 
 def latent_map(codes: Tensor, prior: Tensor, labels: Tensor | None) -> Image.Image:
     """Test codes over prior draws, in the plane of the codes' principal directions."""
-    mean, plane = _plane(codes)
+    mean, plane = principal_plane(codes)
     figure = Figure(figsize=(6, 5.2))
     axes = figure.subplots()
     a, b = ((prior - mean) @ plane).T.numpy()
@@ -181,20 +181,31 @@ def film(frames: Tensor, count: int) -> list[Image.Image]:
     return there + there[-2:0:-1]
 
 
-def neighbours(drawn: Tensor, train: Tensor) -> Image.Image:
-    """Drawn samples above the training samples nearest to them: images in squared distance of
-    pixels, clouds in Chamfer's of some 200 points, among the first 500."""
-    if drawn.ndim == 3:
-        step = max(1, drawn.shape[1] // 200)
-        some, few = train[:500, ::step], drawn[:, ::step]
-        index = torch.stack([Chamfer()(x.expand_as(some), some) for x in few]).argmin(1)
-        return grid(torch.cat([drawn, train[index]]), len(drawn))
-    flat = drawn.flatten(1)
-    best, index = torch.full((len(drawn),), float("inf")), torch.zeros(len(drawn)).long()
-    rows = max(1, 2**23 // flat.shape[1])
+def nearest(x: Tensor, train: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
+    r"""Squared distances and indices, both (n, count), of the training samples nearest to each of
+    x (n, \*); of clouds by Chamfer's distance of some 200 points, among the first 500."""
+    count = min(count, len(train))
+    if x.ndim == 3:
+        step = max(1, train.shape[1] // 200)
+        some, few = train[:500, ::step], x[:, ::step]
+        distances = torch.stack([Chamfer()(one.expand_as(some), some) for one in few])
+        found = distances.topk(min(count, len(some)), largest=False)
+        return found.values, found.indices
+    flat = x.flatten(1)
+    best, index = torch.full((len(x), 0), float("inf")), torch.zeros(len(x), 0).long()
+    rows = max(count, 2**23 // flat.shape[1])
     for first in range(0, len(train), rows):
         block = as_floats(train[first : first + rows]).flatten(1)
-        values, places = (block.square().sum(1) - 2 * flat @ block.T).min(1)
-        closer = values < best
-        best, index = torch.where(closer, values, best), torch.where(closer, places + first, index)
+        values, places = (block.square().sum(1) - 2 * flat @ block.T).topk(
+            min(count, len(block)), largest=False
+        )
+        best, index = torch.cat([best, values], 1), torch.cat([index, places + first], 1)
+        best, kept = best.topk(min(count, best.shape[1]), largest=False)
+        index = index.gather(1, kept)
+    return (best + flat.square().sum(1, keepdim=True)).clamp_min(0), index
+
+
+def neighbours(drawn: Tensor, train: Tensor) -> Image.Image:
+    """Drawn samples above the training samples nearest to them."""
+    index = nearest(drawn, train)[1][:, 0]
     return grid(torch.cat([drawn, as_floats(train[index])]), len(drawn))

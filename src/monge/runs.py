@@ -1,5 +1,6 @@
 """A run directory: what was run, what it measured, and the trained model rebuilt from it."""
 
+import dataclasses
 import functools
 import json
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
@@ -146,12 +148,18 @@ def read_config(path: Path) -> Config:
 def load(run_directory: str | Path) -> Model:
     """Rebuilds a trained model, in evaluation mode, on the CPU.
 
+    Arguments:
+        run_directory: a run, or a folder that `monge export --hub` wrote.
+
     Raises:
         ValueError: if the directory is no run, was made by another version, holds no checkpoint
             that verifies, or was fitted to a model that no recipe rebuilds.
     """
     path = Path(run_directory)
     config = read_config(path)
+    published = path / "model.safetensors"
+    if published.is_file() and not (path / "checkpoints").is_dir():
+        return _load_published(published, config)
     if config.recipe == "custom":
         raise ValueError(
             f"`run` {str(path)!r} was fitted to a model of your own: build it, then load "
@@ -165,4 +173,18 @@ def load(run_directory: str | Path) -> Model:
         raise ValueError(f"`run` {str(path)!r} has no checkpoint: train it with --resume")
     model = build(config)
     model.load_state_dict(checkpoint.tensors(found[1], "model.safetensors"))
+    return model.eval()
+
+
+def _load_published(file: Path, config: Config) -> Model:
+    """The model of a folder in the hub's layout."""
+    mask = file.with_name(config.known)
+    if mask.is_file():
+        config = dataclasses.replace(config, known=str(mask))
+    model = build(config)
+    try:
+        model.load_state_dict(load_tensors(file.read_bytes()))
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{str(file)!r} is damaged or of another model: {reason}") from None
     return model.eval()

@@ -77,12 +77,13 @@ def eight_bits(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def decode(content: bytes, config: DataConfig) -> np.ndarray:
-    """One image file as uint8 (c, h, w), upright, cropped, resized and with c as configured."""
+def decode(content: bytes, config: DataConfig, most: int = MOST_PIXELS) -> np.ndarray:
+    """One image file of at most `most` pixels as uint8 (c, h, w), upright, cropped, resized and
+    with c as configured."""
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         width, height = image.size
-        if width * height > MOST_PIXELS:
-            raise ValueError(f"{width}×{height} pixels are over the cap of {MOST_PIXELS:,}")
+        if width * height > most:
+            raise ValueError(f"{width}×{height} pixels are over the cap of {most:,}")
         image.load()
         image = eight_bits(ImageOps.exif_transpose(image))
     if config.channels is not None:

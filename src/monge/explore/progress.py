@@ -1,0 +1,55 @@
+"""A run as its directory is now, while training may go on."""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+from monge.explore.schemas import Curve, Figure, Progress
+from monge.runs import Run
+from monge.training import checkpoint
+
+MOST_ROWS = 500
+NO_TERMS = ("step", "epoch", "seconds")
+
+
+def read(run: Run) -> Progress:
+    """Curves, evaluation and configuration of a run, read anew."""
+    every = [row for row in run.metrics() if "stage" not in row]
+    kept = every[:: -(-len(every) // MOST_ROWS) or 1]
+    if every and kept[-1] is not every[-1]:
+        kept.append(every[-1])
+    names = [name for name in (every[-1] if every else {}) if name not in NO_TERMS]
+    curves = [
+        Curve(
+            name=name,
+            step=[row["step"] for row in kept if name in row],
+            value=[finite(row[name]) for row in kept if name in row],
+        )
+        for name in names
+    ]
+    found = run.evaluation() or {"figures": {}, "protocol": {}}
+    newest = checkpoint.newest_first(run.path / "checkpoints")
+    return Progress(
+        step=every[-1]["step"] if every else 0,
+        seconds=every[-1]["seconds"] if every else 0.0,
+        newest=newest[0].name if newest else "",
+        curves=curves,
+        figures=[
+            Figure(name=name, **{part: finite(one[part]) for part in one})
+            for name, one in found["figures"].items()
+        ],
+        protocol={name: str(value) for name, value in found["protocol"].items()},
+        config=shown(dataclasses.asdict(run.config)),
+    )
+
+
+def finite(value: float | None) -> float | None:
+    """`value`, or None where JSON has no word for it."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def shown(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as it is shown: without the folders of this machine."""
+    data = {**config["data"], "dir": None, "name": config["data"]["name"].rsplit("/", 1)[-1]}
+    return json.loads(json.dumps({**config, "data": data}))

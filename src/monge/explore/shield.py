@@ -1,0 +1,167 @@
+"""What stands before the API: who may ask, how much they may send, and for how long.
+
+A page of another site can make a browser send requests to 127.0.0.1. Such a request names the
+other site in its Origin, or, after DNS rebinding, in its Host; both are refused.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MOST_JSON = 4 * 2**20
+MOST_IMAGE = 16 * 2**20
+MOST_HELD = 64 * 2**20
+"""Bytes of all bodies that are being read or answered."""
+BODY_SECONDS = 10.0
+IMAGES = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp")
+
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+
+class Refused(Exception):
+    """A request that does not reach the API."""
+
+    def __init__(self, status: int, error: str, message: str):
+        super().__init__(message)
+        self.status, self.error = status, error
+
+
+class Gone(Exception):
+    """Whoever asked has left."""
+
+
+class Shield:
+    """Refuses strangers, and bodies that are too large, too slow or of another type.
+
+    Arguments:
+        app: what stands behind.
+        hosts: what the Host header may say, host:port.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Iterable[str]):
+        self.app, self.hosts, self.held = app, set(hosts), 0
+        self.origins = {f"http://{host}" for host in self.hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                given = {name.lower() for name, _ in message.get("headers", ())}
+                more = [(k.encode(), v.encode()) for k, v in HEADERS.items()]
+                kept = [pair for pair in more if pair[0] not in given]
+                message["headers"] = [*message.get("headers", ()), *kept]
+            await send(message)
+
+        held = Held(self)
+        try:
+            headers = self._known(scope)
+            if scope["method"] in ("POST", "PUT", "PATCH", "DELETE"):
+                most = self._allowed(scope["path"], headers)
+                await asyncio.wait_for(held.read(receive, headers, most), BODY_SECONDS)
+            await self.app(scope, held.replay(receive), guarded)
+        except Gone:
+            pass
+        except TimeoutError:
+            message = f"the body took over {BODY_SECONDS:g} s"
+            await answer(guarded, Refused(408, "too_slow", message))
+        except Refused as refusal:
+            await answer(guarded, refusal)
+        finally:
+            held.release()
+
+    def _known(self, scope: Scope) -> dict[bytes, bytes]:
+        headers = dict(scope["headers"])
+        for name in (b"host", b"origin", b"content-length", b"content-type"):
+            if sum(key == name for key, _ in scope["headers"]) > 1:
+                raise Refused(400, "bad_header", f"there is more than one {name.decode()}")
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        if host not in self.hosts:
+            raise Refused(403, "wrong_host", "the Host is not this server's")
+        origin = headers.get(b"origin")
+        if origin is not None and origin.decode("latin-1").lower() not in self.origins:
+            raise Refused(403, "wrong_origin", "the Origin is another site")
+        site = headers.get(b"sec-fetch-site", b"none")
+        if scope["path"].startswith("/api") and site not in (b"none", b"same-origin"):
+            raise Refused(403, "wrong_origin", "the request comes from another site")
+        return headers
+
+    def _allowed(self, path: str, headers: dict[bytes, bytes]) -> int:
+        """The most bytes of the body."""
+        kind = headers.get(b"content-type", b"").decode("latin-1").split(";")[0].strip().lower()
+        if path.endswith("/image"):
+            if kind not in IMAGES:
+                raise Refused(415, "wrong_type", f"an image is one of {', '.join(IMAGES)}")
+            return MOST_IMAGE
+        if kind != "application/json":
+            raise Refused(415, "wrong_type", "the body must be application/json")
+        return MOST_JSON
+
+
+class Held:
+    """The body of a request, counted among all that are held."""
+
+    def __init__(self, shield: Shield):
+        self.shield, self.body = shield, bytearray()
+
+    async def read(self, receive: Receive, headers: dict[bytes, bytes], most: int) -> None:
+        """Reads the body; given up as soon as it is longer than `most` bytes."""
+        too_large = Refused(413, "too_large", f"the body is over {most:,} bytes")
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or len(length) > 12 or int(length) > most:
+            raise too_large
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Gone
+            part, more = message.get("body", b""), message.get("more_body", False)
+            self.body += part
+            self.shield.held += len(part)
+            if len(self.body) > most:
+                raise too_large
+            if self.shield.held > MOST_HELD:
+                raise Refused(503, "busy", "too many bodies at once: try again")
+
+    def replay(self, receive: Receive) -> Receive:
+        """What the API receives: the whole body, then whatever comes."""
+        waiting = True
+
+        async def first_the_body() -> Message:
+            nonlocal waiting
+            if not waiting:
+                return await receive()
+            waiting = False
+            return {"type": "http.request", "body": bytes(self.body), "more_body": False}
+
+        return first_the_body
+
+    def release(self) -> None:
+        """The body is no longer held."""
+        self.shield.held -= len(self.body)
+        self.body.clear()
+
+
+async def answer(send: Send, refusal: Refused) -> None:
+    """Sends a refusal, after which the connection is closed: its body may not have been read."""
+    content = json.dumps({"error": refusal.error, "message": str(refusal)}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(content)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})

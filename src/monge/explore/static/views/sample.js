@@ -1,0 +1,43 @@
+import { ask, latest, pack, unpack } from "../api.js";
+import { choice, field, h, number, range, tiles } from "../parts.js";
+
+export const title = "Sample";
+export const line = "Draws of the model. The first samples of a seed are the same for every number of them, and "
+  + "those that monge sample --seed draws. A temperature below 1 stays near the middle of the prior.";
+
+export function open({ run, root, state, go, fail }) {
+  const wanted = state.draw ??= { count: 64, seed: 0, sampler: "prior", temperature: 1 };
+  const place = h("div", { id: "samples" });
+  const encodes = run.views.includes("reconstruct");
+  const draw = latest(
+    (body) => ask(`runs/${run.id}/sample`, body, "sample"),
+    (reply, body) => {
+      const samples = unpack(reply);
+      place.replaceChildren(tiles(samples, Math.ceil(Math.sqrt(samples.count)), encodes && ((i) => {
+        state.base = { data: pack(samples.each(i)) };
+        go(run.id, "traverse");
+      })));
+      place.dataset.drawn = JSON.stringify(body);
+    }, fail);
+  const again = (name) => (value) => { wanted[name] = value; draw({ ...wanted }); };
+  const seed = number(wanted.seed, 0, 1e9, again("seed"), "seed");
+  const heat = h("output", {}, wanted.temperature.toFixed(2));
+  const sizes = { image: [16, 36, 64, 100], cloud: [4, 9, 16], vector: [16, 36, 64] }[run.kind];
+  if (!sizes.includes(wanted.count)) wanted.count = sizes.at(-1);
+  root.append(
+    h("div", { className: "bar" },
+      field("Number", choice("Number", Object.fromEntries(sizes.map((n) => [n, n])), String(wanted.count),
+        (n) => again("count")(Number(n)))),
+      field("Seed", h("div", { className: "together" }, seed, h("button", {
+        type: "button", id: "next",
+        onclick: () => { seed.value = Number(seed.value) + 1; again("seed")(Number(seed.value)); },
+      }, "next"))),
+      ...(encodes ? [field("Codes from", choice("Sampler", { prior: "prior", mixture: "mixture of codes" },
+        wanted.sampler, again("sampler")))] : []),
+      field("Temperature", h("div", { className: "together" },
+        range(wanted.temperature, 0.05, 2, 0.05, (t) => { heat.textContent = t.toFixed(2); again("temperature")(t); }, "temperature"),
+        heat))),
+    place,
+    h("p", { className: "quiet" }, encodes ? "Click a sample to move on from its code." : ""));
+  draw({ ...wanted });
+}

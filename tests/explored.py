@@ -1,0 +1,55 @@
+"""Runs of every kind, hardly trained, behind a server: what the explorer's tests look at."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import monge
+from monge.config import Config, NetworkConfig, TrainingConfig
+from monge.draws import generator
+from monge.explore.server import bound, server
+from monge.explore.service import Explorer
+from monge.runs import Run
+
+NETWORK = NetworkConfig(filters=(4, 8), critic=(16,), points=(8, 8), cloud=(16,), hidden=(16,))
+
+
+def small(recipe: str, data, path: Path, **settings) -> Run:
+    """A tiny run that has hardly been trained."""
+    training = TrainingConfig(batch=100, steps=60)
+    config = Config(recipe=recipe, network=NETWORK, training=training, **settings)
+    return monge.fit(recipe, data, config, path, quiet=True)
+
+
+def make_runs(folder: Path) -> list[Run]:
+    """A WAE, a random encoder, a conditional model and a generator of digits; clouds; a table."""
+    clouds = torch.randn(120, 32, 3, generator=generator(0, "clouds")).numpy()
+    np.save(folder / "clouds.npy", clouds * [1, 2, 0.5])
+    np.savetxt(folder / "table.csv", clouds[:, 0] @ np.ones((3, 4)), delimiter=",")
+    small("wae-mmd", "digits", folder / "wae", latent=3)
+    small("vae", "digits", folder / "vae", latent=3, seed=1)
+    small("conditional-wae", "digits", folder / "conditional", latent=2, known="random")
+    small("swg", "digits", folder / "generator", latent=3)
+    small("pointcloud-wae", folder / "clouds.npy", folder / "clouds", latent=3)
+    small("wae-mmd", folder / "table.csv", folder / "table", latent=2)
+    names = ("wae", "vae", "conditional", "generator", "clouds", "table")
+    return [Run(folder / name) for name in names]
+
+
+@contextlib.contextmanager
+def serving(explorers: dict[str, Explorer]) -> Iterator[str]:
+    """The address of a server in a thread, on a free port."""
+    listening = bound("127.0.0.1", 0)
+    port = listening.getsockname()[1]
+    running = server(explorers, "127.0.0.1", port)
+    thread = threading.Thread(target=running.run, args=([listening],))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        running.should_exit = True
+        thread.join()

@@ -1,0 +1,220 @@
+"""Export: the files give what PyTorch gives, for every recipe, and the hub's folder loads back."""
+
+import json
+import sys
+import warnings
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load_file
+from zoo import AUTOENCODERS
+
+import monge
+from monge import cli, export
+from monge.config import Config, DataConfig, NetworkConfig, TrainingConfig
+from monge.data import load
+from monge.draws import generator
+from monge.errors import FailedRun
+from monge.evaluate import evaluate
+from monge.models import ConditionalWAE, evaluating
+from monge.recipes import build
+from monge.runs import Run
+
+NETWORK = NetworkConfig(
+    filters=(4, 8), critic=(16,), hidden=(16,), points=(8, 8), cloud=(16,), summary=4
+)
+
+
+class Built:
+    """A run that was never trained, whose batch norms have seen something."""
+
+    def __init__(self, recipe: str, data: str = "digits", **settings):
+        self.source = load(DataConfig(name=data))
+        settled = Config(recipe=recipe, network=NETWORK, **settings).settled(
+            self.source.kind, self.source.shape, len(self.source.train), self.source.spread()
+        )
+        self.config = settled
+        self.model = build(settled, self.source.moments()).eval()
+        for name, x in self.model.named_buffers():
+            if name.endswith("running_mean"):
+                x.normal_(0, 0.1)
+            elif name.endswith("running_var"):
+                x.uniform_(0.5, 2)
+
+
+@pytest.fixture
+def clouds(tmp_path):
+    """A file of clouds."""
+    drawn = torch.randn(120, 32, 3, generator=generator(0, "clouds"))
+    np.save(tmp_path / "clouds.npy", drawn.numpy())
+    return str(tmp_path / "clouds.npy")
+
+
+def agree(run, folder) -> None:
+    """Both files of a run give to 1e-5 what PyTorch gives on 100 inputs."""
+    files = export.export(run, folder / "deep" / "model.onnx")
+    checked = export.parts(run, 100)
+    assert [file.name for file in files] == [f"model.{part.name}.onnx" for part in checked]
+    for file, part in zip(files, checked):
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        for count in (100, 1, 7):
+            inputs = {name: x[:count].numpy() for name, x in part.inputs.items()}
+            found = session.run(part.output_names, inputs)
+            for expected, one in zip(part.outputs, found):
+                assert one.shape[0] == count
+                np.testing.assert_allclose(one, expected[:count].numpy(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", [r for r in AUTOENCODERS if r != "pointcloud-wae"])
+def test_onnxruntime_gives_what_pytorch_gives(recipe, tmp_path):
+    """Of every auto-encoder recipe, encoder and decoder, for any number of samples."""
+    agree(Built(recipe, latent=5), tmp_path)
+
+
+def test_clouds_and_tables_are_exported_too(clouds, tmp_path):
+    """A PointNet, and networks between doors that standardise columns."""
+    agree(Built("pointcloud-wae", clouds, latent=5), tmp_path / "clouds")
+    agree(Built("swae", "swiss-roll"), tmp_path / "table")
+
+
+def test_parts_are_the_models_methods(tmp_path):
+    """The exported networks are encode, decode and, of a conditional model, complete."""
+    run = Built("vae", latent=5)
+    encoder, decoder = export.parts(run, 9)
+    with evaluating(run.model):
+        law = run.model.encode(encoder.inputs["x"])
+        assert torch.equal(encoder.outputs[0], law.mean)
+        assert torch.equal(encoder.outputs[1], law.log_variance)
+        assert torch.equal(decoder.outputs[0], run.model.decode(law.mean))
+    run = Built("conditional-wae", latent=5, known="random")
+    assert isinstance(run.model, ConditionalWAE)
+    encoder, decoder = export.parts(run, 9)
+    x, known = encoder.inputs["x"], encoder.inputs["known"]
+    with evaluating(run.model):
+        assert torch.equal(encoder.outputs[0], run.model.encode(x, known).mean)
+        completed = run.model.reconstruct(x, known)
+    torch.testing.assert_close(decoder.outputs[0], completed)
+
+
+def test_a_random_decoder_and_a_generator_export_their_means(tmp_path):
+    """A GaussianDecoder gives its mean; a generator has no encoder."""
+    agree(Built("wae-mmd", latent=5, sigma=0.1, encoder="random"), tmp_path / "random")
+    agree(Built("swg", latent=5), tmp_path / "generator")
+    assert not (tmp_path / "generator" / "deep" / "model.encoder.onnx").exists()
+
+
+@pytest.mark.parametrize("recipe", ["wae-mmd", "vae", "conditional-wae"])
+def test_torch_export_gives_what_pytorch_gives(recipe, tmp_path):
+    """The .pt2 files load with torch alone, for any number of samples."""
+    run = Built(recipe, latent=5)
+    files = export.export(run, tmp_path / "model.pt2")
+    for file, part in zip(files, export.parts(run, 100)):
+        found = torch.export.load(file).module()(**part.inputs)
+        for one, expected in zip(found, part.outputs):
+            torch.testing.assert_close(one, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_file_that_differs_is_not_written(monkeypatch, tmp_path):
+    """The check at export fails on another network's output, before anything is written."""
+    real = export.torch_file
+
+    def wrong(part):
+        content, again = real(part)
+        return content, lambda inputs: [y + 1e-3 for y in again(inputs)]
+
+    monkeypatch.setattr(export, "torch_file", wrong)
+    with pytest.raises(FailedRun, match="encoder differs"):
+        export.export(Built("swae", latent=2), tmp_path / "model.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Run:
+    """A small finished, evaluated run of a conditional model with a mask from a file."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("runs")
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:, :3] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    config = Config(
+        recipe="conditional-wae", latent=3, network=NETWORK, known=str(folder / "mask.png"),
+        training=TrainingConfig(batch=300, steps=10),
+    )  # fmt: skip
+    run = monge.fit("conditional-wae", "digits", config, folder / "run", quiet=True)
+    evaluate(run, 50, metrics=("sliced",))
+    return Run(run.path)
+
+
+def test_the_hubs_folder_loads_back(trained, tmp_path):
+    """monge.load of the folder completes as the run does, also without the run; the card has the
+    evaluation and a picture, and no folder of this machine is told."""
+    folder = export.hub(trained, tmp_path / "hub")
+    assert {file.name for file in folder.iterdir()} == {
+        "config.json", "known.png", "model.safetensors", "README.md", "samples.png"
+    }  # fmt: skip
+    model, x = monge.load(folder), trained.source.test[:4].float()
+    assert not model.training
+    for one, two in zip(
+        model.complete(x, 3, generator(0, "a")), trained.model.complete(x, 3, generator(0, "a"))
+    ):
+        assert torch.equal(one, two)
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: monge\n")
+    assert "| pixel SW |" in card
+    assert "](samples.png)" in card
+    for file in ("README.md", "config.json"):
+        assert str(trained.path.parent) not in (folder / file).read_text()
+    names = set(load_file(folder / "model.safetensors"))
+    assert names == set(trained.model.state_dict())
+
+
+def test_a_damaged_hubs_folder_is_one_line(trained, tmp_path):
+    """Cut weights, or those of another model, are a ValueError that names the file."""
+    folder = export.hub(trained, tmp_path / "hub")
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:100])
+    with pytest.raises(ValueError, match=r"model\.safetensors"):
+        monge.load(folder)
+    weights.write_bytes(whole)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"latent": 4}))
+    with pytest.raises(ValueError, match="of another model"):
+        monge.load(folder)
+
+
+def test_the_command_line(trained, tmp_path, capsys, monkeypatch):
+    """`monge export` prints what it wrote; what it cannot do is one line and exit code 2."""
+
+    def monge_(*argv) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["monge", "export", *map(str, argv)])
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code, *capsys.readouterr()
+
+    path, out = trained.path, tmp_path / "m.onnx"
+    code, text, err = monge_(path, "--out", out, "--hub", tmp_path / "hub")
+    assert (code, err) == (0, "")
+    assert text.split() == [
+        str(tmp_path / name) for name in ("m.encoder.onnx", "m.decoder.onnx", "hub")
+    ]
+    for argv, name in (
+        ((path,), "`out`"),
+        ((path, "--out", tmp_path / "m.bin"), "`out`"),
+        ((path, "--hub", tmp_path / "hub"), "`hub`"),
+        ((tmp_path / "nowhere", "--out", out), "`run`"),
+        ((path, "--out", trained.path / "config.json" / "m.onnx"), "`out`"),
+    ):
+        code, _, err = monge_(*argv)
+        assert code == 2
+        assert err.startswith("monge: error: ")
+        assert name in err
+        assert err.count("\n") == 1
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    code, _, err = monge_(path, "--out", out)
+    assert code == 2
+    assert "pip install 'monge[export]'" in err
