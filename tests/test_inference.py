@@ -239,11 +239,24 @@ def test_the_value_is_minus_log_4_plus_twice_jensen_shannon(k, seed):
 
 
 def test_densities_give_what_a_fine_histogram_gives():
-    x = torch.linspace(-12, 14, 200_001).double()
+    x = torch.linspace(-12, 14, 200_001, dtype=torch.float64)
     f, g = normal(0.0)(x), normal(2.0, 1.5)(x)
     expected = game_value(f / f.sum(), g / g.sum())
     found = game_value(normal(0.0), normal(2.0, 1.5))
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("shift", [3.0, 6.0, 12.0])
+def test_densities_far_apart_have_a_value_below_0(shift):
+    """By the sum over a grid with both logs taken of log densities: D* rounds to 1 here."""
+    x = torch.linspace(-10, 10 + shift, 100_001, dtype=torch.float64)
+    logs = [-0.5 * (x - m) ** 2 - 0.5 * math.log(2 * math.pi) for m in (0.0, shift)]
+    total = torch.logaddexp(*logs)
+    terms = sum(log.exp() * (log - total) for log in logs)
+    expected = float(terms.sum() * (x[1] - x[0]))
+    found = float(game_value(normal(0.0), normal(shift), support=(-10, 10 + shift)))
+    assert found < 0
+    assert found == pytest.approx(expected, abs=1e-8)
 
 
 @given(st.integers(0, 10_000))

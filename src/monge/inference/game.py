@@ -88,10 +88,13 @@ def game_value(
         count = f.shape[-1] if f.ndim else 0
         weights("f", f, count)
         weights("f_g", f_g, count)
-        best = optimal_discriminator(f, f_g) if discriminator is None else discriminator
-        if not isinstance(best, Tensor) or (best < 0).any() or (best > 1).any():
+        if discriminator is None:
+            return _pointwise(f, f_g, None).sum(-1)
+        if not isinstance(discriminator, Tensor) or not (
+            (discriminator >= 0) & (discriminator <= 1)
+        ).all():
             raise ValueError("`discriminator` must be values in [0, 1] on the support of `f`")
-        return (torch.xlogy(f, best) + torch.xlogy(f_g, 1 - best)).sum(-1)
+        return _pointwise(f, f_g, discriminator).sum(-1)
     if isinstance(f, Tensor) or isinstance(f_g, Tensor) or isinstance(discriminator, Tensor):
         raise ValueError("`f`, `f_g` and `discriminator` must be all tensors or all functions")
 
@@ -99,9 +102,8 @@ def game_value(
         return torch.as_tensor(function(torch.tensor(x, dtype=torch.float64))).double()
 
     def integrand(x: float) -> float:
-        real, fake = at(f, x), at(f_g, x)
-        best = at(discriminator, x) if discriminator else optimal_discriminator(real, fake)
-        return float(torch.xlogy(real, best) + torch.xlogy(fake, 1 - best))
+        given = at(discriminator, x) if discriminator else None
+        return float(_pointwise(at(f, x), at(f_g, x), given))
 
     for name, density in (("f", f), ("f_g", f_g)):
         mass, _ = quad(lambda x, g=density: float(at(g, x)), *support, limit=200)
@@ -111,3 +113,12 @@ def game_value(
                 "give the interval where the laws live"
             )
     return torch.tensor(quad(integrand, *support, limit=200)[0], dtype=torch.float64)
+
+
+def _pointwise(f: Tensor, f_g: Tensor, discriminator: Tensor | None) -> Tensor:
+    """f log D + f_g log(1 - D)."""
+    if discriminator is not None:
+        return torch.xlogy(f, discriminator) + torch.xlogy(f_g, 1 - discriminator)
+    # 1 - D* by its own ratio: the difference is 0 where D* rounds to 1
+    real, fake = optimal_discriminator(f, f_g), optimal_discriminator(f_g, f)
+    return torch.xlogy(f, real) + torch.xlogy(f_g, fake)
