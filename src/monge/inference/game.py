@@ -90,9 +90,10 @@ def game_value(
         weights("f_g", f_g, count)
         if discriminator is None:
             return _pointwise(f, f_g, None).sum(-1)
-        if not isinstance(discriminator, Tensor) or not (
-            (discriminator >= 0) & (discriminator <= 1)
-        ).all():
+        if (
+            not isinstance(discriminator, Tensor)
+            or not ((discriminator >= 0) & (discriminator <= 1)).all()
+        ):
             raise ValueError("`discriminator` must be values in [0, 1] on the support of `f`")
         return _pointwise(f, f_g, discriminator).sum(-1)
     if isinstance(f, Tensor) or isinstance(f_g, Tensor) or isinstance(discriminator, Tensor):
