@@ -10,11 +10,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent
+MATHML = "http://www.w3.org/1998/Math/MathML"
 VERBS = (
     "train", "sample", "reconstruct", "complete", "interpolate", "traverse", "evaluate",
     "compare", "distance", "recipes", "data",
@@ -22,8 +24,7 @@ VERBS = (
 
 
 def on_files(files, config):
-    """Adds the page of the command line's help, and the examples that pages link to."""
-    files.append(File.generated(config, "reference/command-line.md", content=command_line()))
+    """Adds the examples that pages link to."""
     for path in sorted((ROOT / "examples").rglob("*")):
         if path.suffix in (".py", ".sh"):
             uri = path.relative_to(ROOT).as_posix()
@@ -33,11 +34,10 @@ def on_files(files, config):
 
 def command_line() -> str:
     """`monge --help` and that of each verb, as they are printed."""
-    page = ["# The command line", "What `--help` prints. Settings without a flag of their own are"]
-    page += ["`--set a.b=c`, with the names of the run's `config.json`."]
+    page = []
     for verb in ("", *VERBS):
         command = [sys.executable, "-m", "monge", *verb.split(), "--help"]
-        settings = {"COLUMNS": "92", "NO_COLOR": "1", "TERM": "dumb"}
+        settings = {"COLUMNS": "84", "NO_COLOR": "1", "TERM": "dumb"}
         shown = subprocess.run(
             command, capture_output=True, text=True, check=True, env=os.environ | settings
         )
@@ -46,7 +46,10 @@ def command_line() -> str:
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Links to the repository's examples become links to their copies in the book."""
+    """The command line's help; links to the repository's examples become links to their copies
+    in the book."""
+    if page.file.src_uri == "reference/command-line.md":
+        markdown += command_line()
     up = "../" * (page.file.src_uri.count("/") + 1)
     return markdown.replace(f"]({up}examples/", f"]({up[3:]}examples/")
 
@@ -57,6 +60,27 @@ def on_page_content(content, page, config, files):
     def formula(match: re.Match) -> str:
         kind, latex = match.group(1), html.unescape(match.group(2))
         display = "block" if kind == "div" else "inline"
-        return convert(latex.strip()[2:-2], display=display)
+        shown = convert(latex.strip()[2:-2], display=display)
+        if "\\" in shown:
+            raise ValueError(f"{page.file.src_uri}: a command is unknown in {latex}")
+        return arranged(shown)
 
     return re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', formula, content, flags=re.DOTALL)
+
+
+def arranged(formula: str) -> str:
+    """MathML with space after function names, and in displays with limits below min and inf."""
+    ElementTree.register_namespace("", MATHML)
+    root = ElementTree.fromstring(formula)
+    for parent in root.iter():
+        children = list(parent)
+        for place in reversed(range(len(children))):
+            child = children[place]
+            if child.tag == f"{{{MATHML}}}mi" and child.text == "log":
+                parent.insert(
+                    place + 1, ElementTree.Element(f"{{{MATHML}}}mspace", width="0.17em")
+                )
+            below = child.tag == f"{{{MATHML}}}msub" and root.get("display") == "block"
+            if below and child[0].text in ("min", "max", "inf", "sup"):
+                child.tag = f"{{{MATHML}}}munder"
+    return ElementTree.tostring(root, encoding="unicode")

@@ -1,8 +1,9 @@
 """Times of the variational rows beside what they are held to.
 
-    OMP_NUM_THREADS=1 python benchmarks/inference.py [--out benchmarks/inference.json]
+    OMP_NUM_THREADS=1 python benchmarks/inference.py [--out benchmarks/inference.json] [--write]
 
-Medians of five rounds that alternate with the peer's, on the same arrays.
+Medians of five rounds that alternate with the peer's, on the same arrays. `--write` puts the
+table into docs/figures.md.
 """
 
 import argparse
@@ -44,16 +45,18 @@ def seconds(*calls: Callable) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/inference.json"))
-    out = parser.parse_args().out
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args()
     random = np.random.default_rng(0)
     rows: list[dict] = []
+    table = ["| | seconds | peer | target |", "|---|---|---|---|"]
 
     def row(what: str, ours: float, target: str, peer: float | None = None) -> None:
         rows.append({"what": what, "seconds": ours, "peer seconds": peer, "target": target})
         beside = f"{peer:.3f}" if peer else "–"
-        print(f"| {what} | {ours:.3f} | {beside} | {target} |", flush=True)
+        table.append(f"| {what} | {ours:.3f} | {beside} | {target} |")
+        print(table[-1], flush=True)
 
-    print("| | seconds | peer | target |\n|---|---|---|---|")
     factor = torch.from_numpy(random.normal(size=(1000, 1200)))
     mean, precision = torch.zeros(1000).double(), factor @ factor.T / 1000
     row("`mean_field`, d = 1,000", *seconds(lambda: mean_field(mean, precision)), "1 s")
@@ -79,7 +82,13 @@ def main() -> None:
     row("`ProbitEP`, 10,000 × 20 (LogisticRegression)", ours, "–", peer)
     versions = {module.__name__: module.__version__ for module in (np, sklearn, torch)}
     found = {"machine": platform.processor() or platform.machine(), "threads": 1, "rows": rows}
-    out.write_text(json.dumps({**found, "versions": versions}, indent=1) + "\n")
+    given.out.write_text(json.dumps({**found, "versions": versions}, indent=1) + "\n")
+    if given.write:
+        page = Path("docs/figures.md")
+        before, rest = page.read_text().split("<!-- inference -->\n")
+        _, after = rest.split("<!-- end of inference -->")
+        shown = "\n".join(["<!-- inference -->", *table, "<!-- end of inference -->"])
+        page.write_text(before + shown + after)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,18 @@ def test_the_reference_holds_every_public_name(site):
             assert f'id="{module.__name__}.{name}"' in text, name
 
 
+def test_no_docstring_of_the_reference_has_what_reads_as_a_tag():
+    """<C, π> in running text would be taken for HTML and vanish."""
+    for page in (ROOT / "docs" / "reference").glob("*.md"):
+        for name in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE):
+            path = ROOT / "src" / Path(*name.split("."))
+            files = [path.with_suffix(".py")] if path.with_suffix(".py").exists() else []
+            for file in files or path.rglob("*.py"):
+                for text in re.findall(r'"""(.*?)"""', file.read_text(), re.DOTALL):
+                    running = re.sub(r"`[^`]*`|^    .*?$", "", text, flags=re.MULTILINE)
+                    assert not re.search(r"<[A-Za-z/]", running), (file.name, running)
+
+
 def run(monkeypatch, tmp_path, name: str, *arguments: str) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [name, *arguments])
