@@ -69,7 +69,7 @@ def on_page_content(content, page, config, files):
 
 
 def arranged(formula: str) -> str:
-    """MathML with space after function names, and in displays with limits below min and inf."""
+    """MathML with space around log, and in displays with limits below min and inf."""
     ElementTree.register_namespace("", MATHML)
     root = ElementTree.fromstring(formula)
     for parent in root.iter():
@@ -77,9 +77,9 @@ def arranged(formula: str) -> str:
         for place in reversed(range(len(children))):
             child = children[place]
             if child.tag == f"{{{MATHML}}}mi" and child.text == "log":
-                parent.insert(
-                    place + 1, ElementTree.Element(f"{{{MATHML}}}mspace", width="0.17em")
-                )
+                for side in (place + 1, place):
+                    space = ElementTree.Element(f"{{{MATHML}}}mspace", width="0.17em")
+                    parent.insert(side, space)
             below = child.tag == f"{{{MATHML}}}msub" and root.get("display") == "block"
             if below and child[0].text in ("min", "max", "inf", "sup"):
                 child.tag = f"{{{MATHML}}}munder"
