@@ -286,6 +286,18 @@ def test_the_optimal_discriminator_is_a_ratio_also_in_far_tails():
     torch.testing.assert_close(found, doubles(0.5, 0.75, 0, 0.5, 0.5))
 
 
+def test_of_two_densities_the_discriminator_is_a_function():
+    """Between N(0, 1) and N(1, 1) it is the logistic function of ½ - x."""
+    x = torch.linspace(-3, 4, 8, dtype=torch.float64)
+    found = optimal_discriminator(normal(0.0), normal(1.0))
+    torch.testing.assert_close(found(x), torch.sigmoid(0.5 - x))
+    torch.testing.assert_close(
+        game_value(normal(0.0), normal(1.0), found), game_value(normal(0.0), normal(1.0))
+    )
+    with pytest.raises(ValueError, match="both tensors or both functions"):
+        optimal_discriminator(normal(0.0), x)  # pyright: ignore
+
+
 def test_bad_laws_are_named():
     p = doubles(0.5, 0.5)
     with pytest.raises(ValueError, match="`f_g` must be at least 0"):

@@ -1,4 +1,4 @@
-"""Variational inference, and the theory of the game: formulas of the lectures as functions.
+"""Variational inference, and the game of generative adversarial networks at its optimum.
 
 KL(q ‖ p) and KL(p ‖ q) ask for different things. The first lets q ignore what p has and forbids
 what p lacks: variances come out too small, one mode of several is kept (*variational Bayes*).

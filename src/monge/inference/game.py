@@ -21,6 +21,7 @@ Source: Goodfellow et al., "Generative adversarial nets", 2014, proposition 1 an
 
 import math
 from collections.abc import Callable
+from typing import overload
 
 import torch
 from scipy.integrate import quad
@@ -31,19 +32,28 @@ from monge.checks import finite, floating, weights
 Density = Callable[[Tensor], Tensor]
 
 
-def optimal_discriminator(f: Tensor, f_g: Tensor) -> Tensor:
+@overload
+def optimal_discriminator(f: Tensor, f_g: Tensor) -> Tensor: ...
+@overload
+def optimal_discriminator(f: Density, f_g: Density) -> Density: ...
+def optimal_discriminator(f: Tensor | Density, f_g: Tensor | Density) -> Tensor | Density:
     r"""D* = f / (f + f_g), elementwise.
 
     Arguments:
-        f: densities of the data, or masses, at least 0, of any shape.
-        f_g: those of the generator at the same places.
+        f: densities of the data, or masses, at least 0, of any shape; or a density, a function.
+        f_g: those of the generator at the same places; or a density.
 
     Returns:
-        Values in [0, 1]; ½ where both are 0, since there nothing is lost by any answer.
+        Values in [0, 1], ½ where both are 0, since there nothing is lost by any answer; of two
+        functions the function x ↦ D*(x).
 
     Raises:
         ValueError: for negative values, NaN, or shapes that differ.
     """
+    if not isinstance(f, Tensor) and not isinstance(f_g, Tensor):
+        return lambda x: optimal_discriminator(f(x), f_g(x))
+    if not isinstance(f, Tensor) or not isinstance(f_g, Tensor):
+        raise ValueError("`f` and `f_g` must be both tensors or both functions")
     for name, value in (("f", f), ("f_g", f_g)):
         if (finite(name, floating(name, value)) < 0).any():
             raise ValueError(f"`{name}` must be at least 0, got {float(value.min()):.3g}")
