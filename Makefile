@@ -1,5 +1,5 @@
 # Everything lives in .venv, made on first use from python3 and constraints.txt.
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 .venv/ready: pyproject.toml constraints.txt
 	python3 -m venv .venv
@@ -14,9 +14,12 @@ test: .venv/ready
 	.venv/bin/python -m pytest
 
 lint: .venv/ready
-	.venv/bin/ruff check src tests benchmarks examples
-	.venv/bin/ruff format --check src tests benchmarks examples
+	.venv/bin/ruff check src tests benchmarks examples mkdocs_hooks.py
+	.venv/bin/ruff format --check src tests benchmarks examples mkdocs_hooks.py
 	.venv/bin/pyright
 
+docs: .venv/ready
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
+
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs site

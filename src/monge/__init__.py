@@ -17,9 +17,9 @@ __version__ = "0.1.0"
 
 _HOMES = {"fit": "monge.train", "load": "monge.runs", "Config": "monge.config"}
 _MODULES = (
-    "adversarial", "config", "costs", "data", "divergences", "draws", "evaluation", "kernels",
-    "masks", "models", "networks", "pictures", "priors", "recipes", "report", "runs", "training",
-    "transport",
+    "adversarial", "config", "costs", "data", "divergences", "draws", "evaluation", "inference",
+    "kernels", "masks", "models", "networks", "pictures", "priors", "recipes", "report", "runs",
+    "training", "transport",
 )  # fmt: skip
 
 __all__ = ["Config", "fit", "load"]

@@ -214,7 +214,7 @@ def shard(network: nn.Module, device: str) -> None:
 
     # a group of its own, since its messages overtake others
     kind = device.split(":")[0]
-    fully_shard(network, mesh=DeviceMesh.from_group(dist.new_group(), kind))
+    fully_shard(network, mesh=DeviceMesh.from_group(dist.new_group(), kind))  # pyright: ignore
 
 
 def is_part(x: Any) -> bool:

@@ -1,7 +1,7 @@
 r"""Entropic transport: Sinkhorn's algorithm in the log domain, and the Sinkhorn divergence.
 
-    OT_ε(a, b) = min_π <C, π> + ε KL(π | a⊗b)
-               = max_{f,g} <a, f> + <b, g> - ε Σ_ij a_i b_j (exp((f_i + g_j - C_ij)/ε) - 1).
+    OT_ε(a, b) = min_π ⟨C, π⟩ + ε KL(π | a⊗b)
+               = max_{f,g} ⟨a, f⟩ + ⟨b, g⟩ - ε Σ_ij a_i b_j (exp((f_i + g_j - C_ij)/ε) - 1).
 
 At the optimum π_ij = a_i b_j exp((f_i + g_j - C_ij)/ε). ε is in units of the cost d(x, y)^p.
 Sinkhorn alternates f = S_b(g), g = S_a(f), with the soft minimum
@@ -378,7 +378,7 @@ def solve_entropic(
         acceleration: `Anderson(memory)`, `Randkhorn()`, or None for the plain algorithm.
 
     Returns:
-        The plan; `value` = <C, π> + ε KL(π | a⊗b), differentiable in cost and weights.
+        The plan; `value` = ⟨C, π⟩ + ε KL(π | a⊗b), differentiable in cost and weights.
 
     Raises:
         ValueError: for a cost that is no finite matrix, weights that are no law, or ε ≤ 0.

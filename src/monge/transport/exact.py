@@ -1,7 +1,7 @@
 r"""Exact transport between finite samples: Kantorovich's linear programme and Monge's assignment.
 
     min_π Σ_ij C_ij π_ij   over π ≥ 0, π1 = a, πᵀ1 = b
-  = max_{f,g} <a, f> + <b, g>   over f_i + g_j ≤ C_ij.
+  = max_{f,g} ⟨a, f⟩ + ⟨b, g⟩   over f_i + g_j ≤ C_ij.
 
 With n = m and uniform weights a vertex of the polytope is a permutation, Monge's map. The network
 simplex is POT's (Bonneel et al., "Displacement interpolation using Lagrangian mass transport",
@@ -73,7 +73,7 @@ def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Pla
         b: weights (m,).
 
     Returns:
-        The plan, with `value` = <C, π> = <a, f> + <b, g> and f_i + g_j ≤ C_ij.
+        The plan, with `value` = ⟨C, π⟩ = ⟨a, f⟩ + ⟨b, g⟩ and f_i + g_j ≤ C_ij.
 
     Raises:
         ValueError: for a cost that is no finite matrix, or weights that are no law.

@@ -2,7 +2,7 @@ r"""Gromov-Wasserstein: transport between spaces that share no coordinates, by t
 
     GW = min_π Σ_ijkl (cx_ik - cy_jl)² π_ij π_kl   over couplings π of a and b.
 
-With the square loss the sum is <K, π> - 2 <cx π cy, π>, K_ij = Σ_k cx_ik² a_k + Σ_l cy_jl² b_l,
+With the square loss the sum is ⟨K, π⟩ - 2 ⟨cx π cy, π⟩, K_ij = Σ_k cx_ik² a_k + Σ_l cy_jl² b_l,
 which costs n²m + nm² instead of n²m². The problem is not convex: solvers find stationary points.
 
 Source: Mémoli, "Gromov-Wasserstein distances and the metric approach to object matching", 2011;

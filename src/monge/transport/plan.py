@@ -12,10 +12,10 @@ class Plan:
     """A coupling π of weights a (n,) and b (m,) for a cost C (n, m)."""
 
     value: Tensor
-    """The objective, a p-th power: <C, π>, entropic <C, π> + ε KL(π | a⊗b). It equals
-    <a, f> + <b, g>; differentiable in the cost (or the points) and in the weights."""
+    """The objective, a p-th power: ⟨C, π⟩, entropic ⟨C, π⟩ + ε KL(π | a⊗b). It equals
+    ⟨a, f⟩ + ⟨b, g⟩; differentiable in the cost (or the points) and in the weights."""
     value_linear: Tensor
-    """<C, π>, without gradient."""
+    """⟨C, π⟩, without gradient."""
     potentials: tuple[Tensor, Tensor]
     """The dual potentials (f, g), (n,) and (m,), without gradient."""
     marginal_error: float
