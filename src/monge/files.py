@@ -1,7 +1,17 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and what reading damaged ones raises."""
 
 import os
+import struct
+import tokenize
+import zipfile
+import zlib
 from pathlib import Path
+
+DAMAGED = (
+    OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError,
+    MemoryError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError,
+)  # fmt: skip
+"""What NumPy and Pillow raise on damaged files."""
 
 
 def write_synced(path: Path, content: bytes) -> None:

@@ -231,7 +231,7 @@ def _compile(model: Model, device: str) -> None:
 
 def _source(data, config: Config) -> Source:
     if isinstance(data, Source):
-        return data
+        return data.checked()
     if isinstance(data, Tensor):
         data = data.detach().cpu().numpy()
     if data is None or isinstance(data, (str, Path)):

@@ -2,10 +2,8 @@
 
 import io
 import os
-import struct
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -15,6 +13,7 @@ from PIL import Image, ImageOps
 
 from monge.config import DataConfig
 from monge.data.source import HELD_OUT_NAMES, Source, split
+from monge.files import DAMAGED
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -22,12 +21,6 @@ MOST_PIXELS = 50_000_000
 MOST_BYTES = 256 * 2**20
 LARGEST_SIDE = 512
 MOST_FAILURES = 0.01
-# what Pillow raises on damaged files, besides its own errors, which are OSErrors
-DAMAGED = (
-    OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError,
-    MemoryError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile,
-    Image.DecompressionBombError,
-)  # fmt: skip
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
@@ -83,7 +76,7 @@ def _decode_all(
     def attempt(name: str) -> np.ndarray | str:
         try:
             return decode(read(name), config)
-        except DAMAGED as error:
+        except (*DAMAGED, Image.DecompressionBombError) as error:
             return str(error).splitlines()[0] if str(error) else type(error).__name__
 
     with warnings.catch_warnings():

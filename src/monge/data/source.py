@@ -68,12 +68,14 @@ class Source:
         ).checked()
 
     def checked(self) -> "Source":
-        """Itself, or a ValueError where a part has fewer than two samples."""
+        """Itself, or a ValueError where a part has fewer than two samples, or NaN or infinity."""
         if min(len(self.train), len(self.test)) < 2:
             raise ValueError(
                 f"`data` {self.name!r} has {len(self.train)} training and {len(self.test)} test "
                 "samples: at least 2 of each are needed"
             )
+        if not (torch.isfinite(self.train).all() and torch.isfinite(self.test).all()):
+            raise ValueError(f"`data` {self.name!r} has NaN or infinite values")
         return self
 
     def spread(self) -> float:
