@@ -198,6 +198,24 @@ def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(copy):
     monge.load(copy)
 
 
+def test_optimisers_that_are_not_finite_do_not_replace_a_good_checkpoint(copy):
+    """An infinite second moment of Adam stops its weight, and no loss ever tells."""
+    trainer = monge.training.Trainer(monge.load(copy))
+    trainer.step([torch.rand(10, 1, 8, 8)])
+    trainer.outer.state[trainer.parameters[2]]["exp_avg_sq"].view(-1)[0] = float("inf")
+    with pytest.raises(FailedRun, match=r"numbers 'outer\.2\.exp_avg_sq' are not finite"):
+        loop.save(trainer, copy, 0.0)
+    assert [p.name for p in checkpoint.newest_first(copy / "checkpoints")] == ["step-5"]
+
+
+def test_a_log_on_a_full_disk_ends_the_run_with_its_step():
+    with (
+        open("/dev/full", "ab", 0) as metrics,
+        pytest.raises(FailedRun, match=r"step 3: no line could be logged: .*No space left"),
+    ):
+        loop.log(metrics, {"step": 3})
+
+
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(copy, monkeypatch):
     """A full disk in the middle of the write."""
     write = checkpoint.write_synced
