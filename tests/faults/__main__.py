@@ -1,0 +1,97 @@
+"""Faults injected into trainings and data, and how many are survived.
+
+    python tests/faults [--short] [--out FILE.json] [KIND …]
+
+Prints a line a kind: faults survived of faults injected. Each kind runs in a process of its own.
+The exit code is 1 if any fault is not survived.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch._dynamo  # optimisers import it at first use: here once, not in every child
+
+# the package that the tests import too, and not its folder
+sys.path[0] = str(Path(__file__).parents[1])
+from faults import corrupt, disks, killed, nonfinite  # noqa: E402
+from faults.common import child, ended  # noqa: E402
+
+KINDS = {
+    "kills": killed.kills,
+    "torn": disks.torn,
+    "flips": disks.flips,
+    "full": disks.full,
+    "signals": killed.signals,
+    "nonfinite": nonfinite.run,
+    "corrupt": corrupt.run,
+    "elastic": killed.elastic,
+}
+
+
+def measured(kind: str, short: bool) -> dict:
+    """What a kind's process counts; a failure of the program itself ends it."""
+    with tempfile.TemporaryDirectory() as folder:
+        work, result = Path(folder) / "work", Path(folder) / "result.json"
+        work.mkdir()
+
+        def count() -> None:
+            began = time.monotonic()
+            tally = KINDS[kind](work, short)
+            seconds = round(time.monotonic() - began)
+            found = {"survived": tally.survived, "faults": tally.faults, "seconds": seconds}
+            result.write_text(json.dumps(found | tally.notes | {"failures": tally.failures}))
+
+        code = ended(child(count))
+        if code:
+            sys.exit(f"faults: the kind {kind} itself ended with exit code {code}")
+        return json.loads(result.read_text())
+
+
+def meaning(kind: str) -> str:
+    """What counts as survived, from the docstring."""
+    text = KINDS[kind].__doc__ or sys.modules[KINDS[kind].__module__].__doc__ or ""
+    return " ".join(text.partition("Survived: ")[2].partition("\n\n")[0].split())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="faults", description=__doc__.splitlines()[0])
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}")
+    parser.add_argument("--short", action="store_true", help="fewer faults of each kind")
+    parser.add_argument("--out", type=Path, help="where the counts are written to as JSON")
+    given = parser.parse_args()
+    if unknown := set(given.kinds) - set(KINDS):
+        parser.error(f"no kind {', '.join(sorted(unknown))}: one of {', '.join(KINDS)}")
+    torch.set_num_threads(1)
+    # for the processes that are started anew
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    results = {}
+    for kind in given.kinds or KINDS:
+        results[kind] = found = measured(kind, given.short) | {"means": meaning(kind)}
+        notes = {k: v for k, v in found.items()
+                 if k not in ("survived", "faults", "failures", "means")}  # fmt: skip
+        shown = ", ".join(f"{name} {value}" for name, value in notes.items())
+        print(f"{kind:10} {found['survived']:6,} of {found['faults']:6,}  ({shown})")
+        print(f"{'':10} survived: {found['means']}", flush=True)
+        for failure in found["failures"][:20]:
+            print(f"{'':10} NOT SURVIVED: {failure}", flush=True)
+    survived, faults = (sum(found[key] for found in results.values())
+                        for key in ("survived", "faults"))  # fmt: skip
+    print(f"{'total':10} {survived:6,} of {faults:6,}")
+    if given.out:
+        record = {
+            "python": platform.python_version(), "torch": torch.__version__,
+            "short": given.short, "survived": survived, "faults": faults, "kinds": results,
+        }  # fmt: skip
+        given.out.write_text(json.dumps(record, indent=1) + "\n")
+    sys.exit(survived < faults or any(found["failures"] for found in results.values()))
+
+
+if __name__ == "__main__":
+    main()
