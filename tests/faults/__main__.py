@@ -9,7 +9,6 @@ The exit code is 1 if any fault is not survived.
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -46,6 +45,7 @@ def measured(kind: str, short: bool) -> dict:
             tally = KINDS[kind](work, short)
             seconds = round(time.monotonic() - began)
             found = {"survived": tally.survived, "faults": tally.faults, "seconds": seconds}
+            found |= {"short": True} if short else {}
             result.write_text(json.dumps(found | tally.notes | {"failures": tally.failures}))
 
         code = ended(child(count))
@@ -64,13 +64,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="faults", description=__doc__.splitlines()[0])
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}")
     parser.add_argument("--short", action="store_true", help="fewer faults of each kind")
-    parser.add_argument("--out", type=Path, help="where the counts are written to as JSON")
+    parser.add_argument("--out", type=Path, help="JSON in which these counts replace earlier ones")
     given = parser.parse_args()
     if unknown := set(given.kinds) - set(KINDS):
         parser.error(f"no kind {', '.join(sorted(unknown))}: one of {', '.join(KINDS)}")
     torch.set_num_threads(1)
-    # for the processes that are started anew
-    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    os.environ["OMP_NUM_THREADS"] = "1"  # of processes that are started anew
     results = {}
     for kind in given.kinds or KINDS:
         results[kind] = found = measured(kind, given.short) | {"means": meaning(kind)}
@@ -85,11 +84,8 @@ def main() -> None:
                         for key in ("survived", "faults"))  # fmt: skip
     print(f"{'total':10} {survived:6,} of {faults:6,}")
     if given.out:
-        record = {
-            "python": platform.python_version(), "torch": torch.__version__,
-            "short": given.short, "survived": survived, "faults": faults, "kinds": results,
-        }  # fmt: skip
-        given.out.write_text(json.dumps(record, indent=1) + "\n")
+        before = json.loads(given.out.read_text()) if given.out.exists() else {}
+        given.out.write_text(json.dumps(before | results, indent=1) + "\n")
     sys.exit(survived < faults or any(found["failures"] for found in results.values()))
 
 

@@ -110,12 +110,24 @@ def sound(out: Path) -> str | None:
 
 
 def failed(config: Config, out: Path, source: Source | None = None) -> str | None:
-    """The words of the FailedRun with which training ends; None if it ends well."""
+    """The words of the FailedRun with which training ends, or what else it is; None if it ends
+    well."""
     try:
         train(config, out, source)
     except FailedRun as error:
         return str(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
     return None
+
+
+def other_end(config: Config, out: Path, source: Source, expected: str) -> str | None:
+    """What is wrong with the end of a run that goes on after a fault: None if its weights are the
+    expected ones."""
+    if (words := failed(config, out, source)) is not None:
+        return f"it does not go on: {words}"
+    assert config.training.steps is not None
+    return None if digest(out, config.training.steps) == expected else "the end differs"
 
 
 def child(work: Callable, *given) -> int:

@@ -22,10 +22,11 @@ from torch import Tensor
 import monge
 from monge.config import Config, DataConfig
 from monge.data import as_floats
+from monge.errors import FailedRun
 from monge.training import checkpoint
 from monge.training.trainer import Trainer
 
-from .common import Tally, config, data, digest, failed, sound, train
+from .common import Tally, config, data, digest, failed, other_end, sound, train
 
 BAD = (float("nan"), float("inf"))
 FIRST, STEPS = 2, 6
@@ -173,8 +174,7 @@ def _lost(given: Config, out: Path, source, words: str | None, at: int, expected
         return f"noticed late: {words}"
     if (unsound := sound(out)) is not None:
         return unsound
-    train(given, out, source)
-    return None if digest(out, STEPS) == expected else "the end differs"
+    return other_end(given, out, source, expected)
 
 
 def at_the_door(work: Path, tally: Tally) -> None:
@@ -187,13 +187,13 @@ def at_the_door(work: Path, tally: Tally) -> None:
             shutil.rmtree(folder, ignore_errors=True)
             for given in (*files(folder, kind, values), values, torch.from_numpy(values)):
                 name = given.name if isinstance(given, Path) else type(given).__name__
-                tally.add(f"data, {kind} of {name} with {bad}", taken(given, work / "run"))
+                tally.add(f"data, {kind} of {name} with {bad}", taken(given, work / "taken"))
         for recipe in ("wae-mmd", "swg", "pointcloud-wae"):
             source = data(recipe)
             samples = as_floats(source.train).clone()
             samples.view(-1)[0] = bad
             given = dataclasses.replace(source, train=samples)
-            tally.add(f"data, Source of {source.kind} with {bad}", taken(given, work / "run"))
+            tally.add(f"data, Source of {source.kind} with {bad}", taken(given, work / "taken"))
 
 
 def files(folder: Path, kind: str, values: np.ndarray) -> list[Path]:
@@ -220,10 +220,15 @@ def taken(given, out: Path) -> str | None:
     try:
         monge.fit("wae-mmd", given, with_points, out, quiet=True)
     except ValueError as error:
+        if out.exists():
+            return f"written before: {error}"
+        return None if "finite" in str(error) else f"not named: {error}"
+    except FailedRun as error:
         words = str(error)
-        finite = "finite" in words  # as in: must be finite, NaN or infinite
-        return f"written before: {words}" if out.exists() else None if finite else words
-    return "trained on"
+    else:
+        words = "no words"
+    shutil.rmtree(out)
+    return f"trained on: {words}"
 
 
 def run(work: Path, short: bool) -> Tally:
