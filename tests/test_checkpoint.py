@@ -208,6 +208,18 @@ def test_optimisers_that_are_not_finite_do_not_replace_a_good_checkpoint(copy):
     assert [p.name for p in checkpoint.newest_first(copy / "checkpoints")] == ["step-5"]
 
 
+@pytest.mark.parametrize("recipe", ["sinkhorn-ae", "vae-bernoulli"])
+def test_what_is_refused_as_not_finite_ends_the_run_with_its_step(recipe):
+    """Not as bad input, which it would be outside of a training."""
+    from zoo import model
+
+    trainer = monge.training.Trainer(model(recipe))
+    with torch.no_grad():
+        next(trainer.model.parameters()).fill_(float("nan"))
+    with pytest.raises(FailedRun, match=r"step 1: the weights 'encoder.* are not finite"):
+        trainer.step([torch.rand(10, 1, 8, 8)])
+
+
 def test_a_log_on_a_full_disk_ends_the_run_with_its_step():
     with (
         open("/dev/full", "ab", 0) as metrics,
