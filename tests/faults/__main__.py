@@ -32,26 +32,27 @@ KINDS = {
     "corrupt": corrupt.run,
     "elastic": killed.elastic,
 }
+SHOWN = ("survived", "faults", "failures", "means", "short")
 
 
 def measured(kind: str, short: bool) -> dict:
-    """What a kind's process counts; a failure of the program itself ends it."""
+    """What a kind's process counts."""
     with tempfile.TemporaryDirectory() as folder:
         work, result = Path(folder) / "work", Path(folder) / "result.json"
         work.mkdir()
-
-        def count() -> None:
-            began = time.monotonic()
-            tally = KINDS[kind](work, short)
-            seconds = round(time.monotonic() - began)
-            found = {"survived": tally.survived, "faults": tally.faults, "seconds": seconds}
-            found |= {"short": True} if short else {}
-            result.write_text(json.dumps(found | tally.notes | {"failures": tally.failures}))
-
-        code = ended(child(count))
+        code = ended(child(count, kind, short, work, result))
         if code:
-            sys.exit(f"faults: the kind {kind} itself ended with exit code {code}")
+            failure = f"the process that injects them ended with exit code {code}"
+            return {"survived": 0, "faults": 1, "failures": [failure]}
         return json.loads(result.read_text())
+
+
+def count(kind: str, short: bool, work: Path, result: Path) -> None:
+    began = time.monotonic()
+    tally = KINDS[kind](work, short)
+    found = {"survived": tally.survived, "faults": tally.faults, "short": short}
+    found |= {"seconds": round(time.monotonic() - began)} | tally.notes
+    result.write_text(json.dumps(found | {"failures": tally.failures}))
 
 
 def meaning(kind: str) -> str:
@@ -70,23 +71,25 @@ def main() -> None:
         parser.error(f"no kind {', '.join(sorted(unknown))}: one of {', '.join(KINDS)}")
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # of processes that are started anew
-    results = {}
+    total = [0, 0]
     for kind in given.kinds or KINDS:
-        results[kind] = found = measured(kind, given.short) | {"means": meaning(kind)}
-        notes = {k: v for k, v in found.items()
-                 if k not in ("survived", "faults", "failures", "means")}  # fmt: skip
-        shown = ", ".join(f"{name} {value}" for name, value in notes.items())
-        print(f"{kind:10} {found['survived']:6,} of {found['faults']:6,}  ({shown})")
-        print(f"{'':10} survived: {found['means']}", flush=True)
-        for failure in found["failures"][:20]:
-            print(f"{'':10} NOT SURVIVED: {failure}", flush=True)
-    survived, faults = (sum(found[key] for found in results.values())
-                        for key in ("survived", "faults"))  # fmt: skip
-    print(f"{'total':10} {survived:6,} of {faults:6,}")
-    if given.out:
-        before = json.loads(given.out.read_text()) if given.out.exists() else {}
-        given.out.write_text(json.dumps(before | results, indent=1) + "\n")
-    sys.exit(survived < faults or any(found["failures"] for found in results.values()))
+        found = {"means": meaning(kind)} | measured(kind, given.short)
+        total = [total[0] + found["survived"], total[1] + found["faults"]]
+        show(kind, found)
+        if given.out:
+            before = json.loads(given.out.read_text()) if given.out.exists() else {}
+            given.out.write_text(json.dumps(before | {kind: found}, indent=1) + "\n")
+    print(f"{'total':10} {total[0]:6,} of {total[1]:6,}")
+    sys.exit(total[0] < total[1])
+
+
+def show(kind: str, found: dict) -> None:
+    notes = {k: v for k, v in found.items() if k not in SHOWN}
+    told = ", ".join(f"{name} {value}" for name, value in notes.items())
+    print(f"{kind:10} {found['survived']:6,} of {found['faults']:6,}  ({told})")
+    print(f"{'':10} survived: {found['means']}", flush=True)
+    for failure in found["failures"][:20]:
+        print(f"{'':10} NOT SURVIVED: {failure}", flush=True)
 
 
 if __name__ == "__main__":

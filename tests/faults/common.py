@@ -150,6 +150,11 @@ def child(work: Callable, *given) -> int:
     os._exit(code)
 
 
+def going(number: int) -> bool:
+    """Whether a child has not ended yet."""
+    return os.waitid(os.P_PID, number, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
 def ended(number: int) -> int:
     """The exit code of a child when it has ended, negative where a signal killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])

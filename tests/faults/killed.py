@@ -16,7 +16,7 @@ from monge.errors import Interrupted
 from monge.recipes import RECIPES
 from monge.training import checkpoint, loop
 
-from .common import Tally, child, config, data, digest, ended, newest_step, train, whole
+from .common import Tally, child, config, data, digest, ended, going, newest_step, train, whole
 
 STEPS = 30
 SAVING = 0.02
@@ -95,7 +95,7 @@ def signals(work: Path, short: bool) -> Tally:
     Survived: training ends in Interrupted, its words and the newest checkpoint are of the last
     step it logged, and resumed it ends with the same bits.
     """
-    tally, latencies, steps = Tally(), [], 400
+    tally, latencies, steps = Tally(), [], 250
     recipes = ("wae-mmd",) if short else ("wae-mmd", "wae-gan", "swae", "gan", "wgan-gp")
     for recipe in recipes:
         chosen, given = random.Random(recipe), config(recipe, steps, checkpoint_seconds=1000.0)
@@ -107,7 +107,7 @@ def signals(work: Path, short: bool) -> Tally:
             before = newest_step(out)
             process = child(told, given, out, writing_end)
             os.close(writing_end)
-            while not (rows := loop.read_metrics(out)) or rows[-1]["step"] <= before:
+            while going(process) and _logged(out) <= before:
                 time.sleep(0.005)
             time.sleep(chosen.uniform(0, 0.2))
             sent = time.monotonic()
@@ -131,10 +131,16 @@ def signals(work: Path, short: bool) -> Tally:
     return tally
 
 
+def _logged(out: Path) -> int:
+    """The last step of the log."""
+    rows = loop.read_metrics(out)
+    return rows[-1]["step"] if rows else 0
+
+
 def _not_saved(out: Path, number: signal.Signals, code: int, words: str) -> str | None:
     if code != 128 + number:
         return f"ended with exit code {code}"
-    step = loop.read_metrics(out)[-1]["step"]
+    step = _logged(out)
     checkpoint.verified(out / "checkpoints" / f"step-{newest_step(out)}")
     if newest_step(out) != step or f"{number.name}: saved step {step} of" not in words:
         return f"at step {step} the newest checkpoint is {newest_step(out)}: {words}"
