@@ -198,6 +198,36 @@ def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(copy):
     monge.load(copy)
 
 
+def test_optimisers_that_are_not_finite_do_not_replace_a_good_checkpoint(copy):
+    """An infinite second moment of Adam stops its weight, and no loss ever tells."""
+    trainer = monge.training.Trainer(monge.load(copy))
+    trainer.step([torch.rand(10, 1, 8, 8)])
+    trainer.outer.state[trainer.parameters[2]]["exp_avg_sq"].view(-1)[0] = float("inf")
+    with pytest.raises(FailedRun, match=r"numbers 'outer\.2\.exp_avg_sq' are not finite"):
+        loop.save(trainer, copy, 0.0)
+    assert [p.name for p in checkpoint.newest_first(copy / "checkpoints")] == ["step-5"]
+
+
+@pytest.mark.parametrize("recipe", ["sinkhorn-ae", "vae-bernoulli"])
+def test_what_is_refused_as_not_finite_ends_the_run_with_its_step(recipe):
+    """Not as bad input, which it would be outside of a training."""
+    from zoo import model
+
+    trainer = monge.training.Trainer(model(recipe))
+    with torch.no_grad():
+        next(trainer.model.parameters()).fill_(float("nan"))
+    with pytest.raises(FailedRun, match=r"step 1: the weights 'encoder.* are not finite"):
+        trainer.step([torch.rand(10, 1, 8, 8)])
+
+
+def test_a_log_on_a_full_disk_ends_the_run_with_its_step():
+    with (
+        open("/dev/full", "ab", 0) as metrics,
+        pytest.raises(FailedRun, match=r"step 3: no line could be logged: .*No space left"),
+    ):
+        loop.log(metrics, {"step": 3})
+
+
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(copy, monkeypatch):
     """A full disk in the middle of the write."""
     write = checkpoint.write_synced

@@ -107,12 +107,19 @@ def test_fewer_points_are_a_part_that_depends_on_the_name_alone():
         (b"1 2 x\n", ".xyz", "could not convert"),
         (b"", ".xyz", "has 0 points, fewer than 8: give --points"),
         (b"nan 0 0\n" * 8, ".xyz", "24|8 NaN"),
+        (b"1e300 0 0\n" * 8, ".xyz", "beyond float32, up to 1e\\+300"),
+        (
+            ply(CUBE, "binary_little_endian")[:-4] + b"\1\0\x80\x7f",  # a NaN whose cast warns
+            ".ply",
+            "1 NaN",
+        ),
         (b"1 1 1\n" * 8, ".xyz", "all points of a cloud are one"),
         (b"OFX\n", ".off", "does not begin with OFF"),
         (b"OFF\n", ".off", "damaged"),
         (SQUARE.replace(b"4 1 0", b"4 9 0"), ".off", "of 4 vertices and 9 faces"),
         (SQUARE.replace(b"4 0 1 2 3", b"3 0 1 9"), ".off", "vertices that it does not have"),
         (SQUARE.replace(b"4 0 1 2 3", b"3 0 1 1"), ".off", "no area"),
+        (SQUARE.replace(b"1 2 0", b"1 1e200 0"), ".off", "beyond float32"),
     ],
 )
 def test_damaged_files_say_what_is_wrong(content, suffix, message):

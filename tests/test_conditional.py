@@ -72,6 +72,19 @@ def test_a_mask_image_is_white_where_known(tmp_path):
         mask(str(file), (1, 8, 8))
 
 
+def test_a_damaged_mask_image_is_named(tmp_path):
+    """Also one whose header promises more pixels than Pillow is willing to open."""
+    file = tmp_path / "mask.pgm"
+    for content, message in (
+        (b"P5 400000 80000 255\n", "is no mask: Image size"),
+        (b"P5 8 8 255\n" + bytes(64), "is no mask: all of it is unknown"),
+        (b"P5 8 8 255\n" + b"\xff" * 64, "is no mask: all of it is known"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{file.name}' {message}"):
+            mask(str(file), (1, 8, 8))
+
+
 @pytest.mark.parametrize(
     ("known", "shape", "message"),
     [

@@ -1,5 +1,6 @@
 """Data of every kind, whole and damaged: read right, or named in a clear error."""
 
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import monge
 from monge.config import DataConfig
 from monge.data import as_floats, idx, load
 from monge.data.arrays import from_array
@@ -347,6 +349,9 @@ def test_a_constant_column_has_deviation_one():
     [
         (np.full((10, 2), np.nan), "must be finite, got 20"),
         (np.zeros((3, 2)), "at least 4"),
+        (np.zeros((0, 2)), r"holds nothing: its shape is \(0, 2\)"),
+        (np.zeros((10, 0)), "holds nothing"),
+        (np.zeros((10, 4, 0), np.uint8), "holds nothing"),
         (np.zeros((10, 5, 5, 5)), "has shape"),
         (np.zeros((10, 2, 5, 5)), "has shape"),
         (np.full((10, 2), 1e300), "beyond float32"),
@@ -378,6 +383,27 @@ def test_damaged_files_are_a_clear_error(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=r"x\.|array"):
         load(DataConfig(str(tmp_path / name)))
+
+
+def test_what_is_wrong_with_a_file_is_one_line(tmp_path):
+    """NumPy says it in several where the header is long."""
+    header = "{'descr': '<f8', 'fortran_order': False, 'shape': (20,), " + " " * 20_000 + "}\n"
+    content = b"\x93NUMPY\2\0" + struct.pack("<I", len(header)) + header.encode()
+    (tmp_path / "x.npy").write_bytes(content + bytes(160))
+    with pytest.raises(ValueError, match=r"x\.npy' is not readable: Header info") as caught:
+        load(DataConfig(str(tmp_path / "x.npy")))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_source_of_ones_own_must_be_finite(bad, tmp_path):
+    source = load(DataConfig("rings"))
+    samples = source.train.clone()
+    samples[7, 1] = bad
+    source = dataclasses.replace(source, train=samples)
+    with pytest.raises(ValueError, match="'rings' has NaN or infinite values"):
+        monge.fit("swae", source, out=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_pickled_array_is_refused(tmp_path):

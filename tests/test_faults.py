@@ -1,4 +1,5 @@
-"""What machines do to a run: SIGKILL at random moments, SIGTERM, Ctrl-C."""
+"""What machines do to a run: SIGKILL at random moments, SIGTERM, Ctrl-C; a short part of the
+fault programme, of which `python tests/faults` is the whole."""
 
 import hashlib
 import os
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from faults import corrupt, disks, nonfinite
 
 from monge.training import checkpoint
 
@@ -118,3 +120,23 @@ def test_a_killed_rank_ends_the_others_and_the_restart_goes_on_with_the_same_bit
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err.decode()[-3000:]
     assert sha256(out, 300) == sha256(tmp_path / "whole", 300)
+
+
+@pytest.mark.parametrize(
+    "kind", [disks.torn, disks.flips, nonfinite.run, corrupt.run], ids=lambda kind: kind.__module__
+)
+def test_the_fault_programme_in_short(kind, tmp_path):
+    tally = kind(tmp_path, short=True)
+    assert tally.faults > 40
+    assert tally.failures == []
+
+
+def test_the_fault_programme_sees_what_is_not_survived(tmp_path, monkeypatch):
+    """Here checkpoints that are believed whatever they hold."""
+    monkeypatch.setattr(
+        checkpoint,
+        "verified",
+        lambda folder: {file.name: file.read_bytes() for file in folder.iterdir()},
+    )
+    tally = disks.flips(tmp_path, short=True)
+    assert tally.survived == 0 < tally.faults

@@ -6,6 +6,8 @@ import operator
 import torch
 from torch import Tensor
 
+from monge.errors import NotFinite
+
 
 def positive(name: str, value: float) -> float:
     """`value` as a float, if it is positive and finite."""
@@ -45,7 +47,7 @@ def finite(name: str, x: Tensor) -> Tensor:
     # the sum alone tells, unless it overflows
     if not torch.isfinite(x.detach().sum()) and not torch.isfinite(x).all():
         bad = int((~torch.isfinite(x)).sum())
-        raise ValueError(f"`{name}` must be finite, got {bad} NaN or infinite of {x.numel()}")
+        raise NotFinite(f"`{name}` must be finite, got {bad} NaN or infinite of {x.numel()}")
     return x
 
 

@@ -9,6 +9,10 @@ class FailedRun(RuntimeError):
     """Training cannot go on; the message says at which step and why."""
 
 
+class NotFinite(ValueError):
+    """NaN or infinity where there must be none: bad input, or in training what it has come to."""
+
+
 class Interrupted(Exception):
     """A signal ended the training; what was done is saved."""
 

@@ -1,8 +1,18 @@
-"""Files written whole or not at all, and folders gone through."""
+"""Files written whole or not at all, folders gone through, and what damaged files raise."""
 
 import os
+import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+
+DAMAGED = (
+    OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError,
+    MemoryError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError,
+)  # fmt: skip
+"""What NumPy and Pillow raise on damaged files."""
 
 
 def files_below(folder: Path) -> Iterator[str]:

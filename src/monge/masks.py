@@ -5,12 +5,15 @@ broadcast against the samples: one channel for images, one number a column for v
 """
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
+
+from monge.files import DAMAGED
 
 HALVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "top": lambda row, column: row < 0.5,
@@ -111,13 +114,19 @@ def _columns(known: str, dim: int) -> Mask:
 
 def _picture(path: Path, height: int, width: int) -> Tensor:
     try:
-        with Image.open(path) as picture:
-            if picture.size != (width, height):
-                raise ValueError(
-                    f"it is {picture.size[0]} × {picture.size[1]} pixels and the samples are "
-                    f"{width} × {height}"
-                )
-            grey = picture.convert("L").tobytes()
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(f"`known` {str(path)!r} is no mask: {error}") from None
-    return torch.frombuffer(bytearray(grey), dtype=torch.uint8).view(height, width) > 127
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own, of sizes that are refused below
+            with Image.open(path) as picture:
+                if picture.size != (width, height):
+                    raise ValueError(
+                        f"it is {picture.size[0]} × {picture.size[1]} pixels and the samples are "
+                        f"{width} × {height}"
+                    )
+                grey = picture.convert("L").tobytes()
+        known = torch.frombuffer(bytearray(grey), dtype=torch.uint8).view(height, width) > 127
+        if known.all() or not known.any():
+            raise ValueError(f"all of it is {'known' if known.all() else 'unknown'}")
+    except (*DAMAGED, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"`known` {str(path)!r} is no mask: {reason}") from None
+    return known

@@ -244,7 +244,7 @@ def _compile(network: nn.Module, device: str) -> None:
 
 def _source(data, config: Config) -> Source:
     if isinstance(data, Source):
-        return data
+        return data.checked()
     if isinstance(data, Tensor):
         data = data.detach().cpu().numpy()
     if data is None or isinstance(data, (str, Path)):

@@ -1,10 +1,6 @@
 """Arrays and tables: the embedded digits, .npy, .npz and .csv."""
 
-import struct
-import tokenize
 import warnings
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,12 +9,7 @@ import numpy as np
 from monge.config import DataConfig
 from monge.data import clouds
 from monge.data.source import Source, split
-
-# what NumPy raises on damaged files
-DAMAGED = (
-    ValueError, OSError, EOFError, KeyError, TypeError, SyntaxError, MemoryError, RuntimeError,
-    IndexError, OverflowError, struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError,
-)  # fmt: skip
+from monge.files import DAMAGED
 
 
 class Content(NamedTuple):
@@ -50,8 +41,10 @@ def normalised(samples: np.ndarray, name: str) -> tuple[Literal["image", "vector
     images, uint8 or floats in [0, 1], and become (n, c, h, w).
 
     Raises:
-        ValueError: for other shapes, other ranges, NaN or infinity.
+        ValueError: for other shapes, other ranges, NaN or infinity, or nothing at all.
     """
+    if samples.size == 0:
+        raise ValueError(f"{name!r} holds nothing: its shape is {samples.shape}")
     if samples.dtype.kind not in "iufb":
         raise ValueError(f"{name!r} must hold real numbers, got {samples.dtype}")
     if samples.dtype.kind == "f" and not np.isfinite(samples).all():
@@ -126,12 +119,13 @@ def read(path: Path) -> Content:
             warnings.simplefilter("ignore")  # of an empty table, which is refused by its size
             return reader(path)
     except DAMAGED as error:
-        reason = str(error) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{str(path)!r} is not readable: {reason}") from None
 
 
 def _npy(path: Path) -> Content:
-    array = np.load(path, allow_pickle=False)
+    with path.open("rb") as file:  # which NumPy itself leaves open where it is damaged
+        array = np.load(file, allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise ValueError("it holds several arrays: name it .npz")
     return Content(array)
@@ -140,7 +134,7 @@ def _npy(path: Path) -> Content:
 def _npz(path: Path) -> Content:
     """Samples under the key `images`, `points` or `x`; optional `labels`, their
     `class_names`, and `split` of train / test."""
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         content = {key: archive[key] for key in archive.files}
     key = next((key for key in ("images", "points", "x") if key in content), None)
     if key is None:

@@ -20,6 +20,7 @@ from monge.files import files_below
 
 SUFFIXES = (".ply", ".xyz", ".off")
 POINTS = 2048
+LARGEST = float(np.finfo(np.float32).max)
 TYPES = {
     "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4",
     "float": "f4", "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2",
@@ -33,15 +34,24 @@ def normalised(points: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: for NaN, infinity, or a cloud whose points are all one.
     """
-    points = points.astype(np.float64)
-    if not np.isfinite(points).all():
-        bad = int((~np.isfinite(points)).sum())
-        raise ValueError(f"{bad} NaN or infinite coordinates")
+    points = _finite(points)
     points = points - points.mean(-2, keepdims=True)
     size = np.linalg.norm(points, axis=-1).max(-1)
     if not (size > 0).all():
         raise ValueError("all points of a cloud are one")
     return (points / size[..., None, None]).astype(np.float32)
+
+
+def _finite(points: np.ndarray) -> np.ndarray:
+    """Coordinates in float64, of which squares are finite as well."""
+    with np.errstate(invalid="ignore"):  # casting some NaNs warns
+        points = points.astype(np.float64)
+    if not np.isfinite(points).all():
+        bad = int((~np.isfinite(points)).sum())
+        raise ValueError(f"{bad} NaN or infinite coordinates")
+    if points.size and abs(points).max() > LARGEST:
+        raise ValueError(f"coordinates beyond float32, up to {abs(points).max():.4g}")
+    return points
 
 
 def from_points(samples: np.ndarray, config: DataConfig, name: str, labels=None, parts=None):
@@ -168,7 +178,7 @@ def _ply(content: bytes) -> np.ndarray:
         raise ValueError("its header promises no vertices x, y, z that it can hold")
     if order:
         rows = np.frombuffer(body, kinds, count, before)
-        return np.stack([rows[axis].astype(float) for axis in "xyz"], 1)
+        return np.stack([_finite(rows[axis]) for axis in "xyz"], 1)
     lines = body.decode("ascii", "replace").splitlines()[before : before + count]
     if len(lines) < count:
         raise ValueError(f"it has {len(lines)} of {count} vertices")
@@ -192,7 +202,7 @@ def _off(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     rows = lines[1 : 1 + vertices + faces]
     if vertices < 1 or faces < 1 or len(rows) < vertices + faces:
         raise ValueError(f"it has {len(rows)} of {vertices} vertices and {faces} faces")
-    points = np.array([[float(word) for word in row[:3]] for row in rows[:vertices]])
+    points = _finite(np.array([[float(word) for word in row[:3]] for row in rows[:vertices]]))
     polygons = [[int(word) for word in row[1 : 1 + int(row[0])]] for row in rows[vertices:]]
     triangles = np.array(
         [(p[0], a, b) for p in polygons for a, b in itertools.pairwise(p[1:])], dtype=int

@@ -6,10 +6,8 @@ Folders and zip archives are opened here, shards in `shards`, data sets of the h
 import io
 import itertools
 import os
-import struct
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -20,7 +18,7 @@ from PIL import Image, ImageOps
 
 from monge.config import DataConfig
 from monge.data.source import HELD_OUT_NAMES, Source, split
-from monge.files import files_below
+from monge.files import DAMAGED, files_below
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -29,12 +27,7 @@ MOST_BYTES = 256 * 2**20
 LARGEST_SIDE = 512
 MOST_FAILURES = 0.01
 TOGETHER = 16 * (os.cpu_count() or 1)
-# what Pillow raises on damaged files, besides its own errors, which are OSErrors
-DAMAGED = (
-    OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError,
-    MemoryError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile,
-    Image.DecompressionBombError,
-)  # fmt: skip
+UNREADABLE = (*DAMAGED, Image.DecompressionBombError)
 
 
 T = TypeVar("T")
@@ -136,7 +129,7 @@ class Decoding:
     def _attempt(self, name: str) -> np.ndarray | str:
         try:
             return decode(self.images.read(name), self.config)
-        except DAMAGED as error:
+        except UNREADABLE as error:
             return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 

@@ -68,8 +68,11 @@ class Source:
         ).checked()
 
     def checked(self) -> "Source":
-        """Itself, or a ValueError where a part has fewer than two samples."""
+        """Itself, or a ValueError where a part has fewer than two samples, or NaN or infinity."""
         _enough(self.name, len(self.train), len(self.test))
+        for part in (self.train, self.test):
+            if part.is_floating_point() and not torch.isfinite(part).all():
+                raise ValueError(f"`data` {self.name!r} has NaN or infinite values")
         return self
 
     def spread(self) -> float:

@@ -47,12 +47,13 @@ def save(
     """Writes `folder/step-<step>` and removes all but the newest two checkpoints.
 
     Raises:
-        ValueError: for weights that are not finite, with the name of the first; a run that has
-            diverged must not replace its last good checkpoint.
+        ValueError: for weights or numbers of optimisers that are not finite, with the name of the
+            first; a run that has diverged must not replace its last good checkpoint.
     """
-    for name, tensor in model.items():
-        if torch.is_floating_point(tensor) and not torch.isfinite(tensor).all():
-            raise ValueError(f"the weights {name!r} are not finite")
+    for what, found in (("weights", model), ("optimisers' numbers", training)):
+        for name, tensor in found.items():
+            if torch.is_floating_point(tensor) and not torch.isfinite(tensor).all():
+                raise ValueError(f"the {what} {name!r} are not finite")
     contents = {
         "model.safetensors": _packed(model),
         "training.safetensors": _packed(training),

@@ -9,9 +9,10 @@ import sys
 import threading
 import time
 import warnings
+from io import RawIOBase
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
 from torch import Tensor
 
@@ -118,7 +119,7 @@ def run(
     over = config.patience is not None and since_best(figures) >= config.patience
     with (
         Signals() as signals,
-        (folder / "metrics.jsonl" if first() else Path(os.devnull)).open("a") as metrics,
+        (folder / "metrics.jsonl" if first() else Path(os.devnull)).open("ab", 0) as metrics,
         Display(start, steps, batches.per_epoch, quiet or not first()) as display,
     ):
         if trainer.position == 0 and config.pretrain:
@@ -138,8 +139,7 @@ def run(
                     "seconds": round(seconds + now - began, 3),
                     **values,
                 }
-                metrics.write(json.dumps(row) + "\n")
-                metrics.flush()
+                log(metrics, row)
                 display.update(step, (step - start) * batches.size / (now - began), values)
             if ended and config.patience is not None:
                 over = bool(largest(int(since_best(figures) >= config.patience)))
@@ -172,7 +172,7 @@ def trained(trainer: Trainer, folder: Path) -> dict[str, Tensor]:
 
 
 def pretrain(
-    trainer: Trainer, samples: Tensor, metrics: TextIO, signals: Signals, began: float
+    trainer: Trainer, samples: Tensor, metrics: RawIOBase, signals: Signals, began: float
 ) -> None:
     """The stage before step 0 in which the encoder alone matches two moments of the prior.
 
@@ -197,12 +197,23 @@ def pretrain(
             "stage_step": stage.position,
             "moments": loss,
         }
-        metrics.write(json.dumps(row) + "\n")
-        metrics.flush()
+        log(metrics, row)
         if received := largest(signals.received or 0):
             raise Interrupted(received, "stopped while pretraining, which starts again")
         if loss < 0.1:
             break
+
+
+def log(metrics: RawIOBase, row: dict[str, Any]) -> None:
+    """A line of the log, whole and not buffered; its failure is the run's."""
+    line = (json.dumps(row) + "\n").encode()
+    try:
+        while line:  # a disk that is nearly full takes a part without a word
+            line = line[metrics.write(line) :]
+    except OSError as error:
+        raise FailedRun(
+            f"step {row['step']}: no line could be logged: {error}; the last checkpoint is intact"
+        ) from None
 
 
 def save(trainer: Trainer, folder: Path, seconds: float) -> None:

@@ -30,7 +30,7 @@ from monge.distributed import (
     world,
 )
 from monge.draws import Draws
-from monge.errors import FailedRun
+from monge.errors import FailedRun, NotFinite
 from monge.models import Model, Pass
 from monge.training.passes import Parts, Passes, Whole
 
@@ -138,20 +138,40 @@ class Trainer:
             rate = self.config.lr if kind == "outer" else self.config.inner_lr
             optimiser.param_groups[0]["lr"] = decay * rate
         logged: dict[str, Tensor] = {}
-        for i, batch in enumerate(inner):
-            draws = self._draws(batch, f"{self.position} inner {i}")
-            with torch.no_grad(), frozen([], self.buffers):
-                pair = self._passes(batch, draws).pair
-            logged["inner"] = self._inner_step(pair, draws)
-        draws = self._draws(outer, self.position)
-        passes = self._passes(outer, draws)
-        if self.inner is not None and not inner:
-            logged["inner"] = self._inner_step(passes.pair, draws)
-        logged.update(self._outer_step(passes, draws))
+        with self._diverging():
+            for i, batch in enumerate(inner):
+                draws = self._draws(batch, f"{self.position} inner {i}")
+                with torch.no_grad(), frozen([], self.buffers):
+                    pair = self._passes(batch, draws).pair
+                logged["inner"] = self._inner_step(pair, draws)
+            draws = self._draws(outer, self.position)
+            passes = self._passes(outer, draws)
+            if self.inner is not None and not inner:
+                logged["inner"] = self._inner_step(passes.pair, draws)
+            logged.update(self._outer_step(passes, draws))
         self.position += 1
         if self.average is not None:
             self.average.update_parameters(self.model)
         return logged
+
+    @contextlib.contextmanager
+    def _diverging(self) -> Iterator[None]:
+        """Inside, what costs and divergences refuse because it is not finite is no bad input but
+        the end of training."""
+        try:
+            yield
+        except FailedRun:
+            raise
+        except (ValueError, RuntimeError) as error:
+            named = self.model.named_parameters()
+            bad = [name for name, weights in named if not torch.isfinite(weights).all()]
+            if not bad and not isinstance(error, NotFinite):
+                raise
+            what = f"the weights {bad[0]!r} are not finite: " if bad else ""
+            raise FailedRun(
+                f"step {self.position + 1}: {what}{' '.join(str(error).split())}: "
+                "lower the learning rate or the weight, and look at the data"
+            ) from None
 
     def _draws(self, batch: Tensor, step: int | str) -> Draws:
         rank, count = world()
