@@ -195,12 +195,12 @@ def elastic(work: Path, short: bool) -> Tally:
         if killed is None or other is None:
             tally.add(f"rank {rank}", f"training had ended at step {newest_step(out)}")
             break
-        reached = newest_step(out)
         os.kill(killed, signal.SIGKILL)
         began = time.monotonic()
         while Path(f"/proc/{other}").exists() and time.monotonic() - began < 60:
             time.sleep(0.05)
         lasted.append(time.monotonic() - began)
+        reached = newest_step(out)  # what is newer is of those that are started again
         tally.add(f"rank {rank}", None if lasted[-1] < 60 else "the other one did not end")
     code = launcher.wait(timeout=600)
     if code or digest(out, RANKS_STEPS) != digest(work / "whole", RANKS_STEPS):
