@@ -1,13 +1,13 @@
 """Pythae's auto-encoders and ours: the same networks, data, steps, batch and threads.
 
     .venv-peers/bin/pip install -c constraints.txt -r benchmarks/oracles.txt -e .
-    .venv-peers/bin/python benchmarks/pythae.py --data-dir DIR
+    .venv-peers/bin/python benchmarks/peer_models.py --data-dir DIR
 
 Pythae's WAE_MMD, VAE and Adversarial_AE are trained for five epochs of MNIST with our tuned
 learning rate and latent dimension of the same method and a cosine schedule, with our weight of
 the penalty in its units, and the adversarial one also with Pythae's own. Ours are the runs of
 samplers.py. 10,000 samples of each are judged by our evaluator, and by others: POT's sliced
-distance between pixels and scikit-learn's nearest neighbours. Figures go to pythae.json.
+distance between pixels and scikit-learn's nearest neighbours. Figures go to peer_models.json.
 """
 
 # ruff: noqa: E402
