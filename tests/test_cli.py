@@ -368,7 +368,8 @@ def bad_commands(trained, tmp_path):
             ["complete", trained, "--out", tmp_path / "x.png"], "of wae-mmd.*conditional-wae",
         ),
         "everything known": (
-            ["train", "conditional-wae", "--known", tmp_path / "white.png", *out], "everything",
+            ["train", "conditional-wae", "--known", tmp_path / "white.png", *out],
+            "all of it is known",
         ),
         "mask of another size": (
             ["train", "conditional-wae", "--known", tmp_path / "mixed" / "4.png", *out],

@@ -163,31 +163,6 @@ def test_torchrun_trains_the_run_of_one_process(tmp_path):
             assert ours[term] == pytest.approx(theirs[term], rel=1e-4)
 
 
-def test_sharded_networks_train_as_whole_ones(tmp_path):
-    """The same terms; the checkpoint is that of whole networks, from which either goes on."""
-    argv = ["-m", "monge", "train", "wae-gan", "--batch", "7", "--set"]
-    argv += ["network.filters=4,8", "training.log_every=1"]
-    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-    def run(*command: str) -> None:
-        done = subprocess.run(
-            [sys.executable, *command], capture_output=True, text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-
-    one, two = (["--out", str(tmp_path / name)] for name in ("one", "two"))
-    run(*argv, *one, "--steps", "6")
-    run(*several, *argv, "training.shard=true", *two, "--steps", "3")
-    run(*argv, *two, "--steps", "4", "--resume")
-    run(*several, *argv, "training.shard=true", *two, "--steps", "6", "--resume")
-    rows = [Run(tmp_path / name).metrics() for name in ("one", "two")]
-    assert [row["step"] for row in rows[1]] == [1, 2, 3, 4, 5, 6]
-    for theirs, ours in zip(*rows):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
-    assert len(Run(tmp_path / "two").sample(3)) == 3
-
-
 def test_a_batch_is_not_smaller_than_the_number_of_processes(tmp_path):
     several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
     argv = ["-m", "monge", "train", "swae", "--batch", "2", "--out", str(tmp_path / "run")]

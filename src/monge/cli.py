@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import re
+import signal
 import sys
 import time
 import warnings
@@ -401,6 +402,8 @@ class Explore:
     """Open the page in the browser."""
 
     def run(self) -> None:
+        # shells that start it in the background have interrupts ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         if not self.paths:
             raise ValueError("`runs` is empty: give at least one run directory")
         from monge.explore import explore

@@ -166,9 +166,6 @@ class TrainingConfig:
     pretrain_batch: int = 1000
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Precision of the networks; divergences are always in float32."""
-    shard: bool = False
-    """Keep a part of the networks and of their optimiser in each process, for networks that one
-    does not hold (fully sharded data parallelism)."""
     compile: bool = False
     """Compile encoder and decoder, on a GPU to CUDA graphs; seconds to minutes at the start."""
     log_every: int = 10
@@ -194,9 +191,6 @@ class TrainingConfig:
         _demand(betas, "betas", self.betas, "two numbers in [0, 1)")
         _demand(not (self.compile and self.micro_batch), "compile", self.compile,
                 "left out beside `micro_batch`")  # fmt: skip
-        alone = self.micro_batch or self.patience or self.ema or self.compile
-        _demand(not (self.shard and alone), "shard", self.shard,
-                "left out beside `micro_batch`, `patience`, `ema` and `compile`")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from monge.errors import FailedRun
 
@@ -205,42 +205,10 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-def shard(network: nn.Module, device: str) -> None:
-    """Leaves each process a part of a network's parameters; a pass gathers them as it goes, and
-    gradients are averaged on their way back."""
-    # a second to import, for few runs
-    from torch.distributed.device_mesh import DeviceMesh
-    from torch.distributed.fsdp import fully_shard
-
-    # a group of its own, since its messages overtake others
-    kind = device.split(":")[0]
-    fully_shard(network, mesh=DeviceMesh.from_group(dist.new_group(), kind))  # pyright: ignore
-
-
-def is_part(x: Any) -> bool:
-    """Whether a tensor is one of which each process holds a part, a DTensor."""
-    return hasattr(x, "full_tensor")
-
-
-def whole(tensors: dict[str, Any]) -> dict[str, Tensor]:
-    """Tensors of which processes hold parts, whole, on every process."""
-    return {k: v.full_tensor() if is_part(v) else v for k, v in tensors.items()}
-
-
-def own_part(value: Tensor, like: Any) -> Tensor:
-    """Of a whole tensor, what this process holds of a tensor of its shape."""
-    if not is_part(like) or value.shape != like.shape:
-        return value
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(value, like.device_mesh, like.placements)
-
-
 def average_gradients(parameters: Iterable[Tensor]) -> None:
     """Replaces each gradient by its mean over the processes, all of them in one message."""
     _, count = world()
     gradients = [p.grad for p in parameters if p.grad is not None]
-    gradients = [g for g in gradients if not is_part(g)]
     if count == 1 or not gradients:
         return
     whole = torch.cat([g.flatten() for g in gradients])

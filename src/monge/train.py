@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from monge import distributed, report
 from monge.config import Config, override
@@ -97,21 +97,14 @@ def _fit(model_or_recipe, data, config: Config, out, resume: bool, quiet: bool) 
     if not isinstance(model, Model):
         with stream(config.seed, "initial weights"):
             model = build(config, source.moments())
-    if config.training.shard and config.recipe == "custom":
-        raise ValueError("`shard` is for recipes: leave it out for a model of your own")
     if config.training.pretrain and not isinstance(model, WAE):
         raise ValueError(
             f"`pretrain` is {config.training.pretrain}, but a {type(model).__name__} has no codes "
             "under a penalty: leave it 0"
         )
     model.to(config.device)
-    for network in model.children():
-        if network is model.divergence or next(network.parameters(), None) is None:
-            continue
-        if config.training.compile:
-            _compile(network, config.device)
-        if config.training.shard and count > 1:
-            distributed.shard(network, config.device)
+    if config.training.compile:
+        _compile(model, config.device)
     augment = None
     if config.data.turn or config.data.jitter:
         augment = partial(augmented, turn=config.data.turn, jitter=config.data.jitter)
@@ -131,9 +124,8 @@ def _fit(model_or_recipe, data, config: Config, out, resume: bool, quiet: bool) 
     loop.run(trainer, samples, batches, steps, path, held=held, seconds=seconds, quiet=quiet)
     run = Run(path)
     run.source = source
-    if not config.training.shard:  # otherwise it is read from the checkpoint
-        model.load_state_dict(loop.trained(trainer, path))
-        run.model = model.to("cpu").eval()
+    model.load_state_dict(loop.trained(trainer, path))
+    run.model = model.to("cpu").eval()
     if distributed.first() and not (trainer.position == start and run.report.exists()):
         report.write(run)
     return run
@@ -187,9 +179,7 @@ def _leaves(config: Any, prefix: str = "") -> dict[str, Any]:
 
 FREE = ("training.epochs", "training.steps")
 # what changes no number
-INDIFFERENT = (
-    "version", "data.cache", "training.micro_batch", "training.shard", "training.compile",
-)  # fmt: skip
+INDIFFERENT = ("version", "data.cache", "training.micro_batch", "training.compile")
 
 
 def _onto(stored: Config, given: Config) -> Config:
@@ -234,12 +224,14 @@ def _use(config: Config) -> None:
             raise ValueError(f"`{name}` {value!r} cannot be used: {reason}") from None
 
 
-def _compile(network: nn.Module, device: str) -> None:
-    """Compiles a network in place; on a GPU its graphs are replayed whole."""
+def _compile(model: Model, device: str) -> None:
+    """Compiles a model's networks in place; on a GPU their graphs are replayed whole."""
     compiler = os.environ.get("CXX", "g++")
     if device == "cpu" and shutil.which(compiler) is None:
         raise ValueError(f"`compile` needs a C++ compiler, and there is no {compiler}: set CXX")
-    network.compile(mode="reduce-overhead" if device.startswith("cuda") else None)
+    for network in model.children():
+        if network is not model.divergence and network is not model.prior:
+            network.compile(mode="reduce-overhead" if device.startswith("cuda") else None)
 
 
 def _source(data, config: Config) -> Source:

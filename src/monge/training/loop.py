@@ -18,7 +18,7 @@ from torch import Tensor
 
 from monge.config import TrainingConfig
 from monge.data.batches import Batches
-from monge.distributed import first, largest, means, wait, whole, world
+from monge.distributed import first, largest, means, wait, world
 from monge.divergences import MomentMatching
 from monge.draws import seed_of
 from monge.errors import FailedRun, Interrupted
@@ -143,9 +143,9 @@ def run(
                 display.update(step, (step - start) * batches.size / (now - began), values)
             if ended and config.patience is not None:
                 over = bool(largest(int(since_best(figures) >= config.patience)))
-            late = now - saved > config.checkpoint_seconds
-            received, late = divmod(largest(2 * (signals.received or 0) + late), 2)
-            if received or late or over or step == steps:
+            received = largest(signals.received or 0)
+            due = received or step == steps or over or now - saved > config.checkpoint_seconds
+            if due and first():
                 save(trainer, folder, seconds + now - began)
                 saved = time.monotonic()
             if received and step < steps and not over:
@@ -217,7 +217,7 @@ def log(metrics: RawIOBase, row: dict[str, Any]) -> None:
 
 
 def save(trainer: Trainer, folder: Path, seconds: float) -> None:
-    """A checkpoint of the trainer as it stands, which the first process writes."""
+    """A checkpoint of the trainer as it stands."""
     notes = {"seconds": round(seconds, 3)}
     write(folder / "checkpoints", trainer, trainer.state(), notes)
 
@@ -225,11 +225,8 @@ def save(trainer: Trainer, folder: Path, seconds: float) -> None:
 def write(folder: Path, trainer: Trainer, state: dict[str, Tensor], notes: dict) -> None:
     """`checkpoint.save` of the trained model, whose failure is the run's."""
     step = trainer.position
-    weights, state = whole(trainer.trained.state_dict()), whole(state)
-    if not first():
-        return
     try:
-        checkpoint.save(folder, step, weights, state, notes)
+        checkpoint.save(folder, step, trainer.trained.state_dict(), state, notes)
     except (OSError, ValueError) as error:
         raise FailedRun(
             f"step {step}: no checkpoint could be saved: {error}; "

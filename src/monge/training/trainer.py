@@ -21,14 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from monge.adversarial import Learned
 from monge.config import TrainingConfig
 from monge.data.source import as_floats
-from monge.distributed import (
-    average_gradients,
-    gather,
-    global_size,
-    own_part,
-    part,
-    world,
-)
+from monge.distributed import average_gradients, gather, global_size, part, world
 from monge.draws import Draws
 from monge.errors import FailedRun, NotFinite
 from monge.models import Model, Pass
@@ -322,9 +315,7 @@ class Trainer:
         for key, value in state.items():
             owner, name = key.split(".", 1)
             named.setdefault(owner, {})[name] = value
-        like = self.model.state_dict()
-        last = {name: own_part(x, like[name]) for name, x in named.get("last", weights).items()}
-        self.model.load_state_dict(last)
+        self.model.load_state_dict(named.get("last", weights))
         if self.average is not None:
             self.average.module.load_state_dict(weights)
             self.average.n_averaged.copy_(named["average"]["n"])
@@ -333,8 +324,7 @@ class Trainer:
             values: dict[int, dict[str, Tensor]] = {}
             for key, value in named.get(kind, {}).items():
                 index, name = key.split(".")
-                p = optimiser.param_groups[0]["params"][int(index)]
-                values.setdefault(int(index), {})[name] = own_part(value, p)
+                values.setdefault(int(index), {})[name] = value
             fresh = optimiser.state_dict()
             optimiser.load_state_dict({"state": values, "param_groups": fresh["param_groups"]})
         self.position = position
