@@ -1,7 +1,7 @@
 """Clouds of points: speed of the costs, and chairs and aeroplanes trained and judged.
 
     python benchmarks/clouds.py speed
-    python benchmarks/clouds.py train --data FILE.npz --class chair
+    python benchmarks/clouds.py train --data FILE.npz --class chair [--weight λ]
 
 `speed` times Chamfer's distance of 50 pairs of 2,048 points with gradient beside `torch.cdist` and
 two minima, the assignments of a batch on one core and on two, and a step of training beside its
@@ -94,12 +94,13 @@ def speed() -> dict[str, float]:
     return found
 
 
-def train(method: str, shape: str, data: str, steps: int) -> Path:
+def train(method: str, shape: str, data: str, steps: int, weight: str | None) -> Path:
     """A run, trained unless it exists."""
+    more = ("--weight", weight) if weight and method == "wae" else METHODS[method]
     out = RUNS / f"{shape}-{method}"
     command = [
         "train", "pointcloud-wae", "--data", data, "--classes", shape, "--steps", str(steps),
-        "--threads", "1", "--out", str(out), *METHODS[method],
+        "--threads", "1", "--out", str(out), *more,
     ]  # fmt: skip
     if not (out / "report.html").exists():
         if out.exists():
@@ -162,6 +163,7 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--class", dest="shape", default="chair")
     parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--weight", help="λ of the WAE, by default the recipe's")
     parser.add_argument("--jobs", type=int, default=2)
     given = parser.parse_args()
     RUNS.mkdir(parents=True, exist_ok=True)
@@ -170,9 +172,9 @@ def main() -> None:
         made["speed"] = speed()
     else:
         with ThreadPoolExecutor(given.jobs) as pool:
-            paths = list(
-                pool.map(lambda one: train(one, given.shape, given.data, given.steps), METHODS)
-            )
+            paths = list(pool.map(
+                lambda one: train(one, given.shape, given.data, given.steps, given.weight), METHODS
+            ))  # fmt: skip
         for path in paths:
             made[path.name] = judge(run := Run(path))
             draw(run)
