@@ -78,11 +78,18 @@ def gradients(rank: int, world: int):
     return [value.detach(), network[1].running_mean, network[1].running_var, *parameters]
 
 
-def recipe_gradients(rank: int, world: int):
+def halves(rank: int, world: int):
+    """The moments of rows in bfloat16, which cannot count to 601."""
+    layer = BatchNorm(3)
+    x = torch.randn(601, 3, generator=torch.Generator().manual_seed(1)).bfloat16()
+    assert layer(x[rank::world]).dtype == torch.bfloat16
+    return {"half mean": layer.running_mean, "half variance": layer.running_var}
+
+
+def recipe_gradients(rank: int, world: int, micro_batch: int | None = None):
     """The gradients of one step of every recipe, on images (with batch normalisation) and tables
-    (without), by name; three processes pass their rows in parts of two at most."""
-    config = TrainingConfig(micro_batch=2 if world == 3 else None)
-    found = {}
+    (without), by name."""
+    config, found = TrainingConfig(micro_batch=micro_batch), {}
     for recipe in zoo.RECIPES:
         for kind, shape in (("image", (1, 8, 8)), ("vector", (5,))):
             if kind == "vector" and recipe in ("vae-bernoulli", *zoo.CONDITIONAL):
@@ -93,7 +100,7 @@ def recipe_gradients(rank: int, world: int):
             Trainer(model, config).step([x[rank::world]])
             for name, p in model.named_parameters():
                 if p.grad is not None:
-                    found[f"{recipe} {kind} {name}"] = p.grad
+                    found[f"{recipe} {kind} {name} {micro_batch}"] = p.grad
     return found
 
 
@@ -105,7 +112,10 @@ def work(rank: int, world: int, port: int, file: str):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=world)
     found = named(gradients(rank, world) + trained(rank, world))
-    save_file(found | recipe_gradients(rank, world), f"{file}{rank}")
+    found |= recipe_gradients(rank, world) | halves(rank, world)
+    if world == 3:
+        found |= recipe_gradients(rank, world, 2)
+    save_file(found, f"{file}{rank}")
     dist.barrier()
     dist.destroy_process_group()
     sys.stdout.flush()
@@ -124,10 +134,14 @@ def spawned(world: int, tmp_path):
 @pytest.mark.parametrize("world", [2, 3])
 def test_several_processes_have_the_gradients_and_the_training_of_one(world, tmp_path):
     """Of seven rows, so that the processes have different numbers of them: divergence, moments of
-    batch normalisation, three steps of training, and the gradients of every recipe."""
-    expected = named(gradients(0, 1) + trained(0, 1))
+    batch normalisation, three steps of training, and the gradients of every recipe, of three also
+    where rows pass in parts of two at most."""
+    expected, half = named(gradients(0, 1) + trained(0, 1)), halves(0, 1)
     recipes = recipe_gradients(0, 1)
+    if world == 3:
+        recipes |= recipe_gradients(0, 1, 2)
     for ours in spawned(world, tmp_path):
+        torch.testing.assert_close({name: ours[name] for name in half}, half)
         torch.testing.assert_close(
             {name: ours[name] for name in expected}, expected, rtol=1e-10, atol=1e-12
         )

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monge.distributed import sum_of_all, world
+from monge.distributed import gather, sum_of_all, world
 
 
 class BatchNorm(nn.Module):
@@ -42,18 +42,50 @@ class BatchNorm(nn.Module):
         )  # fmt: skip
 
     def _over_processes(self, x: Tensor) -> Tensor:
-        axes = [0, *range(2, x.ndim)]
-        count = torch.full_like(x[0, :1].flatten()[:1], x.numel() / x.shape[1])
-        totals = sum_of_all(torch.cat([x.sum(axes), count]))
-        n = totals[-1]
-        shape = (1, -1, *[1] * (x.ndim - 2))
-        mean = totals[:-1] / n
-        centred = x - mean.view(shape)
-        variance = sum_of_all(centred.square().sum(axes)) / n
+        wide = x.to(self.running_mean.dtype)
+        out, mean, variance = _OverProcesses.apply(wide, self.weight, self.bias, self.eps)  # pyright: ignore
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * n / (n - 1), self.momentum)
-        x = centred * (variance + self.eps).rsqrt().view(shape)
-        if self.weight is None or self.bias is None:
-            return x
-        return x * self.weight.view(shape) + self.bias.view(shape)
+            self.running_var.lerp_(variance, self.momentum)
+        return out.to(x.dtype)
+
+
+class _OverProcesses(torch.autograd.Function):
+    """The normalised rows of this process, with the moments of all: one message each way."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float):
+        axes, shape = [0, *range(2, x.ndim)], (1, -1, *[1] * (x.ndim - 2))
+        count = x.numel() / x.shape[1]
+        mean = x.sum(axes) / count
+        squares = (x - mean.view(shape)).square_().sum(axes)
+        own = torch.cat([x.new_full((1,), count), mean, squares])
+        every = gather(own[None], world()[1])
+        # Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm", 1979
+        counts, means, squares = every.split([1, len(mean), len(mean)], 1)
+        total = counts.sum()
+        mean = (counts * means).sum(0) / total
+        variance = (squares + counts * (means - mean).square()).sum(0) / total
+        inverse = (variance + eps).rsqrt()
+        scale = inverse if weight is None else inverse * weight
+        centred = x - mean.view(shape)
+        out = centred * scale.view(shape)
+        if bias is not None:
+            out += bias.view(shape)
+        unbiased = variance * total / (total - 1)
+        ctx.save_for_backward(centred, inverse, scale, total)
+        ctx.affine = weight is not None
+        ctx.mark_non_differentiable(mean, unbiased)
+        return out, mean, unbiased
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *gradients: Tensor):
+        centred, inverse, scale, total = ctx.saved_tensors
+        axes, shape = [0, *range(2, centred.ndim)], (1, -1, *[1] * (centred.ndim - 2))
+        own = torch.stack([gradients[0].sum(axes), (gradients[0] * centred).sum(axes)])
+        own[1] *= inverse
+        first, second = sum_of_all(own) / total
+        back = gradients[0] - first.view(shape)
+        back.addcmul_(centred, (inverse * second).view(shape), value=-1).mul_(scale.view(shape))
+        return back, *((own[1], own[0]) if ctx.affine else (None, None)), None
