@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 
 import monge
 from monge.config import DataConfig
@@ -46,6 +47,11 @@ def test_digits_are_embedded_and_the_last_297_held_out():
     assert source.train.max() == 255
     floats = as_floats(source.train)
     assert (floats.min(), floats.max()) == (0, 1)
+    theirs = load_digits()
+    ours = torch.cat([source.train, source.test])[:, 0]
+    assert torch.equal(ours, torch.tensor(theirs.images * 255 / 16).round().byte())
+    assert source.train_labels is not None
+    assert source.train_labels.tolist() == theirs.target[:1500].tolist()
 
 
 def test_every_grey_level_survives_the_way_to_floats():

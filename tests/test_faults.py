@@ -2,7 +2,6 @@
 fault programme, of which `python tests/faults` is the whole."""
 
 import hashlib
-import os
 import random
 import signal
 import subprocess
@@ -11,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from faults import corrupt, disks, nonfinite
+from faults import corrupt, disks, killed, nonfinite
 
 from monge.training import checkpoint
 
-STEPS = 1500
+STEPS = 700
 
 
 def command(out, *more, steps=STEPS):
@@ -82,44 +81,12 @@ def test_a_signal_saves_says_how_to_go_on_and_the_run_ends_with_the_same_bits(
     assert sha256(out) == uninterrupted
 
 
-def several(out, *more):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *more]
-    return [sys.executable, *launcher, *command(out, "--resume", steps=300)[1:]]
-
-
-def worker(out, rank):
-    """The process number of one of the processes that train into `out`."""
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            line, environment = ((path / name).read_bytes() for name in ("cmdline", "environ"))
-        except OSError:  # it has ended, or is another user's
-            continue
-        mine = str(out).encode() in line and f"\0RANK={rank}\0".encode() in environment
-        if mine and b"torch.distributed.run" not in line:
-            return int(path.name)
-    return None
-
-
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
 def test_a_killed_rank_ends_the_others_and_the_restart_goes_on_with_the_same_bits(tmp_path):
     """Under elastic restart the run ends as one that nothing happened to."""
-    subprocess.run(several(tmp_path / "whole"), check=True, capture_output=True)
-    out = tmp_path / "killed"
-    process = subprocess.Popen(
-        several(out, "--max-restarts", "1"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    while steps(out) == 0 and process.poll() is None:
-        time.sleep(0.01)
-    killed = worker(out, 1)
-    assert killed is not None
-    os.kill(killed, signal.SIGKILL)
-    began = time.monotonic()
-    while worker(out, 1) in (killed, None) and process.poll() is None:
-        assert time.monotonic() - began < 60
-        time.sleep(0.1)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err.decode()[-3000:]
-    assert sha256(out, 300) == sha256(tmp_path / "whole", 300)
+    tally = killed.elastic(tmp_path, short=True)
+    assert tally.faults == 1
+    assert tally.failures == []
 
 
 @pytest.mark.parametrize(

@@ -603,13 +603,9 @@ def _save(out: Path, samples, picture, film=None) -> None:
         first.save(content, "GIF", save_all=True, append_images=rest, duration=100, loop=0)
     else:
         picture().save(content, "PNG")
-    from monge.files import write_whole
+    from monge.files import write_all
 
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(out, content.getvalue())
-    except OSError as error:
-        raise ValueError(f"`out` {str(out)!r} cannot be written: {error}") from None
+    write_all(out.parent, {out.name: content.getvalue()})
     print(out)
 
 

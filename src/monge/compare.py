@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from monge import pictures
 from monge.data import as_floats
 from monge.draws import generator
-from monge.files import write_whole
+from monge.files import write_all
 from monge.models import AutoEncoder, evaluating
 from monge.report import measure, paired
 from monge.runs import Run
@@ -58,13 +58,7 @@ def compare(runs: Sequence[Run], out: Path) -> list[Path]:
         "compare.md": "".join(f"| {' | '.join(line)} |\n" for line in _lines(table)),
         "compare.json": json.dumps(table, indent=2) + "\n",
     }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            write_whole(out / name, content)
-    except OSError as error:
-        raise ValueError(f"`out` {str(out)!r} cannot be written: {error}") from None
-    return [out / name for name in contents]
+    return write_all(out, contents)
 
 
 def _groups(runs: Sequence[Run]) -> list[list[Run]]:

@@ -20,7 +20,6 @@ from monge.errors import FailedRun
 
 T = TypeVar("T")
 
-
 MEETING = timedelta(minutes=2)
 
 
@@ -214,8 +213,8 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
     whole = torch.cat([g.flatten() for g in gradients])
     dist.all_reduce(whole)
     whole /= count
-    for g, part in zip(gradients, whole.split([g.numel() for g in gradients])):
-        g.copy_(part.view_as(g))
+    for g, mean in zip(gradients, whole.split([g.numel() for g in gradients])):
+        g.copy_(mean.view_as(g))
 
 
 def gather(x: Tensor, total: int) -> Tensor:

@@ -26,7 +26,7 @@ from monge.data import as_floats
 from monge.draws import generator
 from monge.errors import FailedRun, needs
 from monge.evaluate import lines
-from monge.files import write_whole
+from monge.files import write_all
 from monge.models import AutoEncoder, ConditionalWAE, Model, evaluating
 from monge.networks.codes import Normal
 from monge.runs import Run
@@ -145,14 +145,8 @@ def export(run: Run, out: Path) -> list[Path]:
         with silence():
             content, again = convert(part)
         check(part, again)
-        contents[out.with_name(f"{out.stem}.{part.name}{out.suffix}")] = content
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        for file, content in contents.items():
-            write_whole(file, content)
-    except OSError as error:
-        raise ValueError(f"`out` {str(out)!r} cannot be written: {error}") from None
-    return list(contents)
+        contents[f"{out.stem}.{part.name}{out.suffix}"] = content
+    return write_all(out.parent, contents)
 
 
 Again = Callable[[dict[str, Tensor]], list[Tensor]]
@@ -256,12 +250,7 @@ def hub(run: Run, out: Path) -> Path:
         "samples.png": picture.getvalue(),
         "README.md": card(run).encode(),
     }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            write_whole(out / name, content)
-    except OSError as error:
-        raise ValueError(f"`hub` {str(out)!r} cannot be written: {error}") from None
+    write_all(out, contents, "hub")
     return out
 
 

@@ -5,12 +5,15 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from PIL import Image
 
 DAMAGED = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError,
     MemoryError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError,
+    Image.DecompressionBombError,
 )  # fmt: skip
 """What NumPy and Pillow raise on damaged files."""
 
@@ -55,3 +58,18 @@ def write_whole(path: Path, content: str | bytes) -> None:
         partial.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def write_all(folder: Path, contents: Mapping[str, str | bytes], name: str = "out") -> list[Path]:
+    """Writes files by name into a folder, which is made if need be, each whole or not at all.
+
+    Raises:
+        ValueError: if they cannot be written; `name` is the argument that gave the folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, content in contents.items():
+            write_whole(folder / file, content)
+    except OSError as error:
+        raise ValueError(f"`{name}` {str(folder)!r} cannot be written: {error}") from None
+    return [folder / file for file in contents]

@@ -105,11 +105,16 @@ def latent_map(codes: Tensor, prior: Tensor, labels: Tensor | None) -> Image.Ima
     return _rendered(figure)
 
 
+def term_names(rows: Sequence[dict]) -> list[str]:
+    """The terms that rows of a log hold, some of them not every one."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [name for name in names if name not in ("step", "epoch", "seconds")]
+
+
 def curves(rows: Sequence[dict], smooth: int = 25) -> Image.Image:
     """Each term over the steps, thin as logged and thick as a running mean."""
     rows = [row for row in rows if "stage" not in row]
-    names = dict.fromkeys(name for row in rows for name in row)  # some are not in every row
-    names = [name for name in names if name not in ("step", "epoch", "seconds")]
+    names = term_names(rows)
     figure = Figure(figsize=(3.3 * len(names), 2.5))
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names):
         steps = np.array([row["step"] for row in rows if name in row])

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monge import distributed, report
+from monge import distributed
 from monge.config import Config, override
 from monge.data import Batches, Source, load
 from monge.data.arrays import from_array, is_clouds
 from monge.data.clouds import augmented, from_points
 from monge.draws import stream
-from monge.files import write_whole
+from monge.files import write_all
 from monge.models import WAE, Model
 from monge.recipes import build
 from monge.runs import Run, read_config
@@ -116,7 +116,7 @@ def _fit(model_or_recipe, data, config: Config, out, resume: bool, quiet: bool) 
         raise ValueError(
             f"`steps` is {steps}, but the run {str(path)!r} has reached {trainer.position}"
         )
-    distributed.from_first(lambda: _write_config(path, config))
+    distributed.from_first(lambda: write_all(path, {"config.json": config.to_json()}))
     start = trainer.position
     model.train()
     samples = samples.to(config.device)
@@ -127,6 +127,8 @@ def _fit(model_or_recipe, data, config: Config, out, resume: bool, quiet: bool) 
     model.load_state_dict(loop.trained(trainer, path))
     run.model = model.to("cpu").eval()
     if distributed.first() and not (trainer.position == start and run.report.exists()):
+        from monge import report  # with matplotlib: half a second, not before the first step
+
         report.write(run)
     return run
 
@@ -244,11 +246,3 @@ def _source(data, config: Config) -> Source:
     if is_clouds(np.asarray(data)):
         return from_points(np.asarray(data), config.data, "array")
     return from_array(data)
-
-
-def _write_config(path: Path, config: Config) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        write_whole(path / "config.json", config.to_json())
-    except OSError as error:
-        raise ValueError(f"`out` {str(path)!r} cannot be written: {error}") from None

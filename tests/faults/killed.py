@@ -181,11 +181,11 @@ def elastic(work: Path, short: bool) -> Tally:
     tally, chosen, lasted = Tally(), random.Random(0), []
     subprocess.run(several(work / "whole"), check=True, capture_output=True)
     out, ranks = work / "killed", (1,) if short else (1, 0, 1)
-    launcher = subprocess.Popen(
-        several(out, "--max-restarts", str(len(ranks))),
-        stdout=subprocess.DEVNULL,
-        stderr=(work / "errors").open("wb"),
-    )
+    with (work / "errors").open("wb") as errors:
+        launcher = subprocess.Popen(
+            several(out, "--max-restarts", str(len(ranks))),
+            stdout=subprocess.DEVNULL, stderr=errors,
+        )  # fmt: skip
     reached = 0
     for rank in ranks:
         while newest_step(out) <= reached and launcher.poll() is None:
@@ -204,7 +204,7 @@ def elastic(work: Path, short: bool) -> Tally:
         tally.add(f"rank {rank}", None if lasted[-1] < 60 else "the other one did not end")
     code = launcher.wait(timeout=600)
     if code or digest(out, RANKS_STEPS) != digest(work / "whole", RANKS_STEPS):
-        errors = (work / "errors").read_text()[-2000:]
-        tally.failures = [f"exit code {code}, or the end differs: {errors}"] * tally.faults
+        said = (work / "errors").read_text()[-2000:]
+        tally.failures = [f"exit code {code}, or the end differs: {said}"] * tally.faults
     tally.notes = {"largest s until the other had ended": round(max(lasted, default=0.0), 1)}
     return tally

@@ -29,9 +29,9 @@ import torch
 from torch import Tensor
 
 from monge.config import DataConfig
-from monge.data.images import UNREADABLE, Decoding, Images, failures, in_threads
+from monge.data.images import Decoding, Images, failures, in_threads
 from monge.data.source import Source, division, numbered
-from monge.files import sync_folder, write_synced
+from monge.files import DAMAGED, sync_folder, write_synced
 
 try:
     import fcntl
@@ -87,7 +87,7 @@ def mapped(path: Path) -> Tensor:
 def _digest(images: Images, name: str) -> bytes:
     try:
         return hashlib.sha256(images.read(name)).digest()
-    except UNREADABLE:
+    except DAMAGED:
         return b"unreadable"
 
 

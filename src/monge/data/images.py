@@ -27,7 +27,6 @@ MOST_BYTES = 256 * 2**20
 LARGEST_SIDE = 512
 MOST_FAILURES = 0.01
 TOGETHER = 16 * (os.cpu_count() or 1)
-UNREADABLE = (*DAMAGED, Image.DecompressionBombError)
 
 
 T = TypeVar("T")
@@ -129,7 +128,7 @@ class Decoding:
     def _attempt(self, name: str) -> np.ndarray | str:
         try:
             return decode(self.images.read(name), self.config)
-        except UNREADABLE as error:
+        except DAMAGED as error:
             return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 

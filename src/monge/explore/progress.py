@@ -6,41 +6,40 @@ import math
 from typing import Any
 
 from monge.explore.schemas import Curve, Figure, Progress
+from monge.pictures import term_names
 from monge.runs import Run
 from monge.training import checkpoint
 
 MOST_ROWS = 500
-NO_TERMS = ("step", "epoch", "seconds")
 
 
 def read(run: Run) -> Progress:
     """Curves, evaluation and configuration of a run, read anew."""
     every = [row for row in run.metrics() if "stage" not in row]
-    kept = every[:: -(-len(every) // MOST_ROWS) or 1]
-    if every and kept[-1] is not every[-1]:
-        kept.append(every[-1])
-    names = [name for name in (every[-1] if every else {}) if name not in NO_TERMS]
-    curves = [
-        Curve(
-            name=name,
-            step=[row["step"] for row in kept if name in row],
-            value=[finite(row[name]) for row in kept if name in row],
-        )
-        for name in names
-    ]
     found = run.evaluation() or {"figures": {}, "protocol": {}}
     newest = checkpoint.newest_first(run.path / "checkpoints")
     return Progress(
         step=every[-1]["step"] if every else 0,
         seconds=every[-1]["seconds"] if every else 0.0,
         newest=newest[0].name if newest else "",
-        curves=curves,
+        curves=[curve(name, every) for name in term_names(every)],
         figures=[
             Figure(name=name, **{part: finite(one[part]) for part in one})
             for name, one in found["figures"].items()
         ],
         protocol={name: str(value) for name, value in found["protocol"].items()},
         config=shown(dataclasses.asdict(run.config)),
+    )
+
+
+def curve(name: str, rows: list[dict[str, Any]]) -> Curve:
+    """A term over the steps of the rows that have it."""
+    own = [row for row in rows if name in row]
+    kept = own[:: -(-len(own) // MOST_ROWS)]
+    if kept[-1] is not own[-1]:
+        kept.append(own[-1])
+    return Curve(
+        name=name, step=[row["step"] for row in kept], value=[finite(row[name]) for row in kept]
     )
 
 

@@ -87,16 +87,22 @@ class Pick(Request):
 
 
 class Decode(Request):
+    """Codes to decode."""
+
     codes: Annotated[list[Code], Field(min_length=1, max_length=100)]
     given: Pick | None = None
     """What a conditional model completes; the first test sample by default."""
 
 
 class Encode(Request):
+    """A sample to encode."""
+
     sample: Pick
 
 
 class Draw(Request):
+    """Samples to draw."""
+
     count: Count = 64
     seed: Seed = 0
     sampler: Sampler = "prior"
@@ -105,6 +111,8 @@ class Draw(Request):
 
 
 class Interpolate(Request):
+    """Two samples to go between."""
+
     a: Pick
     b: Pick
     frames: Annotated[int, Field(ge=2, le=60)] = 24
@@ -112,6 +120,8 @@ class Interpolate(Request):
 
 
 class Complete(Request):
+    """A sample to complete."""
+
     sample: Pick
     known: Base64 | None = None
     """base64 of h · w bytes, 1 where the image is known and 0 elsewhere; by default the part that
@@ -121,6 +131,8 @@ class Complete(Request):
 
 
 class RunInfo(BaseModel):
+    """What a run is and which views it has."""
+
     id: str
     name: str
     recipe: str
@@ -143,6 +155,8 @@ class RunInfo(BaseModel):
 
 
 class PlaneMap(BaseModel):
+    """Test codes over the prior in a plane through the codes."""
+
     origin: list[float]
     axes: list[list[float]]
     """A point (a, b) of the plane is the code origin + a · axes[0] + b · axes[1]."""
@@ -159,10 +173,14 @@ class PlaneMap(BaseModel):
 
 
 class Codes(BaseModel):
+    """Codes of samples, a row each."""
+
     codes: list[list[float]]
 
 
 class Axes(BaseModel):
+    """The codes' principal directions."""
+
     mean: list[float]
     directions: list[list[float]]
     """Orthonormal."""
@@ -171,12 +189,16 @@ class Axes(BaseModel):
 
 
 class TestPart(BaseModel):
+    """Samples of the test part."""
+
     index: list[int]
     labels: list[int] | None
     samples: Samples
 
 
 class Reconstructed(BaseModel):
+    """A sample, what becomes of it, and where its code lies."""
+
     sample: Samples
     reconstruction: Samples
     error: Samples | None
@@ -197,12 +219,16 @@ class Reconstructed(BaseModel):
 
 
 class Curve(BaseModel):
+    """A term over the steps."""
+
     name: str
     step: list[int]
     value: list[float | None]
 
 
 class Figure(BaseModel):
+    """A figure of an evaluation, with its floor."""
+
     name: str
     value: float | None
     deviation: float | None

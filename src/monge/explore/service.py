@@ -11,8 +11,9 @@ from torch import Tensor
 from monge.config import DataConfig
 from monge.costs import chamfer
 from monge.data import as_floats
-from monge.data.images import UNREADABLE, decode
+from monge.data.images import decode
 from monge.draws import generator
+from monge.files import DAMAGED
 from monge.models import AutoEncoder, ConditionalWAE, evaluating, spherical
 from monge.pictures import apart, nearest, principal_plane
 from monge.priors import Mixture, Prior
@@ -165,7 +166,7 @@ class Explorer:
         wanted = DataConfig(size=width, channels="grey" if channels == 1 else "colour")
         try:
             pixels = decode(content, wanted, MOST_PIXELS)
-        except UNREADABLE as error:
+        except DAMAGED as error:
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise ValueError(f"`content` is no image that can be read: {reason}") from None
         return as_floats(torch.from_numpy(pixels.copy())[None])

@@ -92,6 +92,8 @@ class Trainer:
         theirs = {id(tensor) for tensor in self.divergence_buffers}
         self.buffers = [b for b in model.buffers() if id(b) not in theirs]
         self.outer = self._optimiser(self.parameters, self.config.lr)
+        named = () if divergence is None else divergence.modules()
+        self.coupled = any("BatchNorm" in type(module).__name__ for module in named)
         learned = isinstance(divergence, Learned)
         self.inner = self._optimiser(inner, self.config.inner_lr) if learned else None
         # divergences are in float32, so the scale is for the outer gradients alone
@@ -221,7 +223,7 @@ class Trainer:
         if self.model.divergence is not None:
             terms["divergence"], gradients = self._divergence(passes.pair, draws)
             loss = loss + self.model.weight * terms["divergence"]
-        terms["loss"] = loss.detach()
+        terms["loss"] = loss
         self._check(terms)
         self.outer.zero_grad()
         one = torch.ones((), device=self.device)
@@ -267,8 +269,7 @@ class Trainer:
         if not divergence.additive:
             yield gather(x, draws.total), gather(y, draws.total), 1.0, draws
             return
-        coupled = any("BatchNorm" in type(module).__name__ for module in divergence.modules())
-        count = 1 if coupled else min(self._parts(draws), len(x))
+        count = 1 if self.coupled else min(self._parts(draws), len(x))
         for i in range(count):
             rows, own = draws.part(i, count), (x[i::count], y[i::count])
             yield *own, self._share(own, draws), rows
