@@ -220,20 +220,26 @@ def saving(rounds: int) -> dict[str, float]:
 
 
 def processes(rounds: int) -> dict[str, float]:
-    """Images a second between the tenth step and the last, from metrics.jsonl."""
+    """Images a second after the second step, from metrics.jsonl."""
     several = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    speeds: dict[str, list[float]] = {"one": [], "two": []}
-    more = ("--data", "mnist", "--steps", "100", "--batch", "200")
+    speeds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(rounds):
-            for name, launcher in (("one", ()), ("two", several)):
-                process, out = trained(Path(folder), *more, launcher=launcher)
-                assert process.wait() == 0
-                rows = [json.loads(row) for row in (out / "metrics.jsonl").open()]
-                seconds = rows[-1]["seconds"] - rows[0]["seconds"]
-                speeds[name].append(200 * (rows[-1]["step"] - rows[0]["step"]) / seconds)
+            for batch, steps in ((200, 40), (1000, 12)):
+                more = ("--data", "mnist", "--batch", str(batch), "--steps", str(steps))
+                for name, launcher in (("one", ()), ("two", several)):
+                    logged = ("--set", "training.log_every=1")
+                    process, out = trained(Path(folder), *more, *logged, launcher=launcher)
+                    assert process.wait() == 0
+                    rows = [json.loads(row) for row in (out / "metrics.jsonl").open()]
+                    seconds = rows[-1]["seconds"] - rows[1]["seconds"]
+                    speed = batch * (rows[-1]["step"] - rows[1]["step"]) / seconds
+                    speeds.setdefault(f"{name}, batch {batch}", []).append(speed)
     found = {name: round(statistics.median(values)) for name, values in speeds.items()}
-    return found | {"two / one": round(found["two"] / found["one"], 3)}
+    for batch in (200, 1000):
+        one, two = (found[f"{name}, batch {batch}"] for name in ("one", "two"))
+        found[f"two / one, batch {batch}"] = round(two / one, 3)
+    return found
 
 
 PARTS = {"rates": rates, "share": share, "start": start, "saving": saving, "processes": processes}

@@ -1,5 +1,6 @@
 """Two processes are one: gathered samples, batch moments and gradients of the global batch."""
 
+import itertools
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import zoo
 from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
 
 from monge import distributed, fit
 from monge.adversarial import JensenShannon
@@ -25,8 +27,9 @@ from monge.kernels import multiscale_imq
 from monge.models import WAE
 from monge.networks import BatchNorm, mlp
 from monge.priors import Gaussian
-from monge.runs import Run
+from monge.runs import Run, read_config
 from monge.training import Trainer
+from monge.training.shards import shard
 
 TOTAL = 7  # uneven over two processes
 
@@ -86,10 +89,10 @@ def halves(rank: int, world: int):
     return {"half mean": layer.running_mean, "half variance": layer.running_var}
 
 
-def recipe_gradients(rank: int, world: int, micro_batch: int | None = None):
+def recipe_gradients(rank: int, world: int, how: str = ""):
     """The gradients of one step of every recipe, on images (with batch normalisation) and tables
     (without), by name."""
-    config, found = TrainingConfig(micro_batch=micro_batch), {}
+    config, found = TrainingConfig(micro_batch=2 if how == "in parts" else None), {}
     for recipe in zoo.RECIPES:
         for kind, shape in (("image", (1, 8, 8)), ("vector", (5,))):
             if kind == "vector" and recipe in ("vae-bernoulli", *zoo.CONDITIONAL):
@@ -97,10 +100,16 @@ def recipe_gradients(rank: int, world: int, micro_batch: int | None = None):
             torch.manual_seed(0)
             model = zoo.model(recipe, kind, shape).double()
             x = torch.rand(TOTAL, *shape, generator=torch.Generator().manual_seed(1)).double()
+            if how == "sharded":
+                shard(model, "cpu")
             Trainer(model, config).step([x[rank::world]])
             for name, p in model.named_parameters():
                 if p.grad is not None:
-                    found[f"{recipe} {kind} {name} {micro_batch}"] = p.grad
+                    parts = isinstance(p.grad, DTensor)
+                    found[f"{recipe} {kind} {name}"] = p.grad.full_tensor() if parts else p.grad
+            networks = [n for name, n in model.named_children() if name in ("encoder", "decoder")]
+            held = [isinstance(p, DTensor) for n in networks for p in n.parameters()]
+            assert all(held) if how == "sharded" else not any(held)
     return found
 
 
@@ -112,9 +121,10 @@ def work(rank: int, world: int, port: int, file: str):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=world)
     found = named(gradients(rank, world) + trained(rank, world))
-    found |= recipe_gradients(rank, world) | halves(rank, world)
-    if world == 3:
-        found |= recipe_gradients(rank, world, 2)
+    found |= halves(rank, world)
+    for how in ("", "in parts" if world == 3 else "sharded"):
+        recipes = recipe_gradients(rank, world, how)
+        found |= {f"{name} {how}": gradient for name, gradient in recipes.items()}
     save_file(found, f"{file}{rank}")
     dist.barrier()
     dist.destroy_process_group()
@@ -134,21 +144,19 @@ def spawned(world: int, tmp_path):
 @pytest.mark.parametrize("world", [2, 3])
 def test_several_processes_have_the_gradients_and_the_training_of_one(world, tmp_path):
     """Of seven rows, so that the processes have different numbers of them: divergence, moments of
-    batch normalisation, three steps of training, and the gradients of every recipe, of three also
-    where rows pass in parts of two at most."""
+    batch normalisation, three steps of training, and the gradients of every recipe; of two also
+    where each holds a part of the networks, of three where rows pass in parts of two at most."""
     expected, half = named(gradients(0, 1) + trained(0, 1)), halves(0, 1)
     recipes = recipe_gradients(0, 1)
-    if world == 3:
-        recipes |= recipe_gradients(0, 1, 2)
     for ours in spawned(world, tmp_path):
         torch.testing.assert_close({name: ours[name] for name in half}, half)
         torch.testing.assert_close(
             {name: ours[name] for name in expected}, expected, rtol=1e-10, atol=1e-12
         )
-        for name, gradient in recipes.items():
-            size = gradient.abs().max().clamp_min(1e-6)  # below it is rounding, of what has none
-            worst = (ours[name] - gradient).abs().max() / size
-            assert worst < 1e-6, (name, float(worst))
+        for name, how in itertools.product(recipes, ("", "in parts" if world == 3 else "sharded")):
+            size = recipes[name].abs().max().clamp_min(1e-6)  # below is rounding, of what has none
+            worst = (ours[f"{name} {how}"] - recipes[name]).abs().max() / size
+            assert worst < 1e-6, (name, how, float(worst))
 
 
 def test_torchrun_trains_the_run_of_one_process(tmp_path):
@@ -175,6 +183,34 @@ def test_torchrun_trains_the_run_of_one_process(tmp_path):
     for ours, theirs in zip(two, one):
         for term in ("reconstruction", "divergence", "inner", "loss"):
             assert ours[term] == pytest.approx(theirs[term], rel=1e-4)
+
+
+def test_sharded_networks_train_as_whole_ones(tmp_path):
+    """The same terms; the checkpoint is that of whole networks, from which either goes on."""
+    argv = ["--batch", "7", "--set", "network.filters=4,8", "training.log_every=1"]
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+    def train(*more: str) -> None:
+        done = subprocess.run(
+            [sys.executable, *several, "-m", "monge", "train", "vae", *argv, *more],
+            capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    out = tmp_path / "several"
+    train("training.shard=true", "--out", str(out), "--steps", "3")
+    config = read_config(out)
+    fit("vae", config=override(config, "training.steps", 4), out=out, resume=True, quiet=True)
+    train("training.shard=true", "--out", str(out), "--steps", "6", "--resume")
+    whole = override(override(config, "training.shard", False), "training.steps", 6)
+    one = fit("vae", config=whole, out=tmp_path / "one", quiet=True)
+    rows = Run(out).metrics()
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    for ours, theirs in zip(rows, one.metrics()):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    torch.testing.assert_close(
+        Run(out).model.state_dict(), one.model.state_dict(), rtol=1e-3, atol=1e-4
+    )
 
 
 def test_a_batch_is_not_smaller_than_the_number_of_processes(tmp_path):

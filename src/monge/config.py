@@ -166,6 +166,9 @@ class TrainingConfig:
     pretrain_batch: int = 1000
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Precision of the networks; divergences are always in float32."""
+    shard: bool = False
+    """Keep a part of the networks and of their optimiser in each process, for networks that one
+    does not hold."""
     compile: bool = False
     """Compile encoder and decoder, on a GPU to CUDA graphs; seconds to minutes at the start."""
     log_every: int = 10
@@ -191,6 +194,10 @@ class TrainingConfig:
         _demand(betas, "betas", self.betas, "two numbers in [0, 1)")
         _demand(not (self.compile and self.micro_batch), "compile", self.compile,
                 "left out beside `micro_batch`")  # fmt: skip
+        beside = [name for name in ("micro_batch", "patience", "pretrain", "ema", "compile")
+                  if getattr(self, name)] + ["precision"] * (self.precision == "fp16")  # fmt: skip
+        _demand(not (self.shard and beside), "shard", self.shard,
+                f"left out beside `{'`, `'.join(beside)}`")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from monge.models import WAE, Model
 from monge.recipes import build
 from monge.runs import Run, read_config
 from monge.training import loop
+from monge.training.shards import shard
 from monge.training.trainer import HALVES, Trainer
 from monge.training.validation import held_apart
 
@@ -105,6 +106,10 @@ def _fit(model_or_recipe, data, config: Config, out, resume: bool, quiet: bool) 
     model.to(config.device)
     if config.training.compile:
         _compile(model, config.device)
+    if config.training.shard and config.recipe == "custom":
+        raise ValueError("`shard` is for recipes: leave it out for a model of your own")
+    if config.training.shard and count > 1:
+        shard(model, config.device)
     augment = None
     if config.data.turn or config.data.jitter:
         augment = partial(augmented, turn=config.data.turn, jitter=config.data.jitter)
@@ -124,8 +129,9 @@ def _fit(model_or_recipe, data, config: Config, out, resume: bool, quiet: bool) 
     loop.run(trainer, samples, batches, steps, path, held=held, seconds=seconds, quiet=quiet)
     run = Run(path)
     run.source = source
-    model.load_state_dict(loop.trained(trainer, path))
-    run.model = model.to("cpu").eval()
+    if not config.training.shard:  # otherwise it is read from the checkpoint
+        model.load_state_dict(loop.trained(trainer, path))
+        run.model = model.to("cpu").eval()
     if distributed.first() and not (trainer.position == start and run.report.exists()):
         from monge import report  # with matplotlib: half a second, not before the first step
 
@@ -181,7 +187,9 @@ def _leaves(config: Any, prefix: str = "") -> dict[str, Any]:
 
 FREE = ("training.epochs", "training.steps")
 # what changes no number
-INDIFFERENT = ("version", "data.cache", "training.micro_batch", "training.compile")
+INDIFFERENT = (
+    "version", "data.cache", "training.micro_batch", "training.shard", "training.compile",
+)  # fmt: skip
 
 
 def _onto(stored: Config, given: Config) -> Config:

@@ -26,6 +26,7 @@ from monge.files import write_whole
 from monge.models import WAE, AutoEncoder, CodesAlone
 from monge.training import checkpoint
 from monge.training.progress import Display
+from monge.training.shards import whole
 from monge.training.trainer import Trainer
 from monge.training.validation import figure, since_best
 
@@ -143,9 +144,9 @@ def run(
                 display.update(step, (step - start) * batches.size / (now - began), values)
             if ended and config.patience is not None:
                 over = bool(largest(int(since_best(figures) >= config.patience)))
-            received = largest(signals.received or 0)
-            due = received or step == steps or over or now - saved > config.checkpoint_seconds
-            if due and first():
+            late = now - saved > config.checkpoint_seconds
+            received, late = divmod(largest(2 * (signals.received or 0) + late), 2)
+            if received or late or over or step == steps:
                 save(trainer, folder, seconds + now - began)
                 saved = time.monotonic()
             if received and step < steps and not over:
@@ -217,16 +218,19 @@ def log(metrics: RawIOBase, row: dict[str, Any]) -> None:
 
 
 def save(trainer: Trainer, folder: Path, seconds: float) -> None:
-    """A checkpoint of the trainer as it stands."""
+    """A checkpoint of the trainer as it stands, which the first process writes."""
     notes = {"seconds": round(seconds, 3)}
     write(folder / "checkpoints", trainer, trainer.state(), notes)
 
 
 def write(folder: Path, trainer: Trainer, state: dict[str, Tensor], notes: dict) -> None:
     """`checkpoint.save` of the trained model, whose failure is the run's."""
-    step = trainer.position
+    step, weights = trainer.position, whole(trainer.trained.state_dict())
+    state = whole(state)
+    if not first():
+        return
     try:
-        checkpoint.save(folder, step, trainer.trained.state_dict(), state, notes)
+        checkpoint.save(folder, step, weights, state, notes)
     except (OSError, ValueError) as error:
         raise FailedRun(
             f"step {step}: no checkpoint could be saved: {error}; "

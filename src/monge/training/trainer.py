@@ -26,6 +26,7 @@ from monge.draws import Draws
 from monge.errors import FailedRun, NotFinite
 from monge.models import Model, Pass
 from monge.training.passes import Parts, Passes, Whole
+from monge.training.shards import is_part, own
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -229,7 +230,7 @@ class Trainer:
         one = torch.ones((), device=self.device)
         scale = float(self.scaler.scale(one)) if self.scaler.is_enabled() else 1.0
         passes.backward(scale * own, [g if g is None else scale * g for g in gradients])
-        average_gradients(self.parameters)
+        average_gradients(p for p in self.parameters if not is_part(p))
         self._update()
         return terms
 
@@ -316,16 +317,19 @@ class Trainer:
         for key, value in state.items():
             owner, name = key.split(".", 1)
             named.setdefault(owner, {})[name] = value
-        self.model.load_state_dict(named.get("last", weights))
+        like = self.model.state_dict()
+        last = named.get("last", weights)
+        self.model.load_state_dict({name: own(last[name], like[name]) for name in sorted(last)})
         if self.average is not None:
             self.average.module.load_state_dict(weights)
             self.average.n_averaged.copy_(named["average"]["n"])
         self.scaler.load_state_dict({k: v.item() for k, v in named.get("scaler", {}).items()})
         for kind, optimiser in self._optimisers().items():
             values: dict[int, dict[str, Tensor]] = {}
-            for key, value in named.get(kind, {}).items():
+            parameters = optimiser.param_groups[0]["params"]
+            for key, value in sorted(named.get(kind, {}).items()):
                 index, name = key.split(".")
-                values.setdefault(int(index), {})[name] = value
+                values.setdefault(int(index), {})[name] = own(value, parameters[int(index)])
             fresh = optimiser.state_dict()
             optimiser.load_state_dict({"state": values, "param_groups": fresh["param_groups"]})
         self.position = position
