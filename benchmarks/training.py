@@ -181,7 +181,8 @@ def trained(folder: Path, *more: str, launcher: tuple[str, ...] = (), threads: i
     out = folder / f"run-{time.monotonic_ns()}"
     argv = ["-m", "monge", "train", "wae-mmd", "--out", str(out), *more]
     process = subprocess.Popen(
-        [sys.executable, *launcher, *argv], stdout=subprocess.DEVNULL,
+        [sys.executable, *launcher, *argv],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         env=os.environ | {"OMP_NUM_THREADS": str(threads)},
     )  # fmt: skip
     return process, out
@@ -219,26 +220,36 @@ def saving(rounds: int) -> dict[str, float]:
     return found
 
 
+WORK = {
+    "small, batch 200": ("--batch", "200", "--steps", "40"),
+    "small, batch 1000": ("--batch", "1000", "--steps", "12"),
+    "paper, batch 100": ("--preset", "paper", "--steps", "6"),
+}
+
+
 def processes(rounds: int) -> dict[str, float]:
     """Images a second after the second step, from metrics.jsonl."""
     several = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     speeds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(rounds):
-            for batch, steps in ((200, 40), (1000, 12)):
-                more = ("--data", "mnist", "--batch", str(batch), "--steps", str(steps))
-                for name, launcher in (("one", ()), ("two", several)):
-                    logged = ("--set", "training.log_every=1")
-                    process, out = trained(Path(folder), *more, *logged, launcher=launcher)
-                    assert process.wait() == 0
-                    rows = [json.loads(row) for row in (out / "metrics.jsonl").open()]
+            for name, more in WORK.items():
+                logged = ("--set", "training.log_every=1", "training.pretrain=0")
+                for count, launcher in (("one", ()), ("two", several)):
+                    process, out = trained(
+                        Path(folder), "--data", "mnist", *more, *logged, launcher=launcher
+                    )
+                    while len(rows := loop.read_metrics(out)) < int(more[-1]):
+                        assert process.poll() is None
+                        time.sleep(0.2)
+                    process.terminate()  # rather than wait for its report
+                    process.wait()
                     seconds = rows[-1]["seconds"] - rows[1]["seconds"]
-                    speed = batch * (rows[-1]["step"] - rows[1]["step"]) / seconds
-                    speeds.setdefault(f"{name}, batch {batch}", []).append(speed)
-    found = {name: round(statistics.median(values)) for name, values in speeds.items()}
-    for batch in (200, 1000):
-        one, two = (found[f"{name}, batch {batch}"] for name in ("one", "two"))
-        found[f"two / one, batch {batch}"] = round(two / one, 3)
+                    speed = int(name.split()[-1]) * (len(rows) - 2) / seconds
+                    speeds.setdefault(f"{count}, {name}", []).append(speed)
+    found = {name: round(statistics.median(values), 1) for name, values in speeds.items()}
+    for name in WORK:
+        found[f"two / one, {name}"] = round(found[f"two, {name}"] / found[f"one, {name}"], 3)
     return found
 
 

@@ -5,6 +5,7 @@ import json
 import pickle
 import random
 import shutil
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,9 +15,9 @@ import torch
 from zoo import RECIPES
 
 import monge
-from monge.config import Config, NetworkConfig
-from monge.errors import FailedRun
-from monge.training import checkpoint, loop
+from monge.config import Config, NetworkConfig, TrainingConfig
+from monge.errors import FailedRun, Interrupted
+from monge.training import Trainer, checkpoint, loop
 
 NETWORK = NetworkConfig(filters=(4, 8), hidden=(16,), critic=(16,))
 
@@ -243,6 +244,24 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(copy, monkeyp
     with pytest.raises(FailedRun, match="No space left"):
         loop.save(trainer, copy, 0.0)
     monge.load(copy)
+
+
+def test_a_signal_in_the_last_step_leaves_the_report_to_a_resumed_run(tmp_path, monkeypatch):
+    """The report may take longer than a scheduler waits."""
+    step = Trainer.step
+
+    def told(self, *args):
+        terms = step(self, *args)
+        signal.raise_signal(signal.SIGTERM)
+        return terms
+
+    monkeypatch.setattr(Trainer, "step", told)
+    config, out = Config(training=TrainingConfig(steps=1)), tmp_path / "run"
+    with pytest.raises(Interrupted, match="saved step 1 of 1"):
+        monge.fit("swae", config=config, out=out, quiet=True)
+    assert not (out / "report.html").exists()
+    monkeypatch.undo()
+    assert monge.fit("swae", config=config, out=out, resume=True, quiet=True).report.exists()
 
 
 def test_only_the_newest_two_checkpoints_are_kept(tmp_path):

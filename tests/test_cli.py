@@ -284,7 +284,7 @@ def test_distance(monge_, tmp_path):
     assert json.loads(text)["value"] > 1
 
 
-@pytest.mark.parametrize("method", cli.METHODS)
+@pytest.mark.parametrize("method", cli.distance.METHODS)
 def test_every_distance_of_a_translation(monge_, tmp_path, method):
     """W_p and the worst slice are the translation's length 5, SW_2 is 5/√2, the divergences have
     their closed forms, and Gromov-Wasserstein does not see it."""

@@ -149,7 +149,7 @@ def run(
             if received or late or over or step == steps:
                 save(trainer, folder, seconds + now - began)
                 saved = time.monotonic()
-            if received and step < steps and not over:
+            if received:
                 raise Interrupted(received, f"saved step {step} of {steps} in {folder}")
     wait()
 

@@ -1,0 +1,98 @@
+"""The command line: thin verbs over `monge.fit`, `monge.load` and the pictures.
+
+Nothing here imports torch until a verb needs it, so that help is instant. Exit codes: 0 done,
+1 the run failed, 2 bad arguments or bad input (one line on stderr), 130 and 143 after SIGINT
+and SIGTERM, both with the run saved.
+"""
+
+import contextlib
+import errno
+import io
+import itertools
+import re
+import sys
+import warnings
+from typing import Union
+
+import tyro
+
+from monge.cli.common import first
+from monge.cli.distance import Distance
+from monge.cli.draw import Complete, Interpolate, Reconstruct, Sample, Traverse
+from monge.cli.judge import Compare, Evaluate, Explore, Export
+from monge.cli.lists import Data, Recipes
+from monge.cli.train import Train
+from monge.errors import FailedRun, Interrupted
+
+Verb = Union[  # noqa: UP007
+    Train,
+    Sample,
+    Reconstruct,
+    Complete,
+    Interpolate,
+    Traverse,
+    Evaluate,
+    Compare,
+    Explore,
+    Export,
+    Recipes,
+    Data,
+    Distance,
+]
+
+
+def parse(argv: list[str]) -> Verb:
+    """The verb that the arguments name; tyro's boxed messages become one line and exit code 2."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                Verb,  # pyright: ignore
+                prog="monge",
+                args=argv or ["--help"],
+                description="Optimal-transport generative modelling.",
+                config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
+            )
+    except SystemExit as stop:
+        if stop.code == 0:
+            raise
+        # a title, with or without a box around, then the reason up to the next rule
+        lines = [line.strip("│| \n") for line in complaint.getvalue().splitlines()[1:]]
+        rest = itertools.dropwhile(_is_rule, lines)
+        reason = " ".join(itertools.takewhile(lambda line: not _is_rule(line), rest))
+        verb = f"monge {argv[0]}" if argv[0].isalpha() else "monge"
+        reason = " ".join(reason.split()).partition(" Got errors")[0]
+        raise ValueError(f"{reason}: see {verb} --help") from None
+
+
+def _is_rule(line: str) -> bool:
+    return re.fullmatch(r"[─╰╯+-]*", line) is not None
+
+
+def _warn(message, category, filename, lineno, file=None, line=None) -> None:
+    print(f"monge: warning: {message}", file=sys.stderr)
+
+
+def main() -> None:
+    """The console script."""
+    warnings.showwarning = _warn
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    code, complaint = 0, None
+    try:
+        parse(sys.argv[1:]).run()
+    except ValueError as error:
+        code, complaint = 2, f"error: {error}"
+    except FailedRun as error:
+        code, complaint = 1, f"error: {error}"
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT)
+        code, complaint = 1 if full else 2, f"error: {error}"
+    except Interrupted as error:
+        code, complaint = 128 + error.number, str(error)
+    except KeyboardInterrupt:
+        code, complaint = 130, "interrupted"
+    # what a user did wrong all processes see alike, a failure perhaps one alone
+    if complaint and (code == 1 or first()):
+        print(f"monge: {' '.join(complaint.split())}", file=sys.stderr)
+    sys.exit(code)
