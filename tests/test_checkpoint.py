@@ -246,16 +246,18 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(copy, monkeyp
     monge.load(copy)
 
 
-def test_a_signal_in_the_last_step_leaves_the_report_to_a_resumed_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("last", ["step", "save"])
+def test_a_signal_at_the_end_leaves_the_report_to_a_resumed_run(last, tmp_path, monkeypatch):
     """The report may take longer than a scheduler waits."""
-    step = Trainer.step
+    where = {"step": Trainer, "save": loop}[last]
+    work = getattr(where, last)
 
-    def told(self, *args):
-        terms = step(self, *args)
+    def told(*args):
+        done = work(*args)
         signal.raise_signal(signal.SIGTERM)
-        return terms
+        return done
 
-    monkeypatch.setattr(Trainer, "step", told)
+    monkeypatch.setattr(where, last, told)
     config, out = Config(training=TrainingConfig(steps=1)), tmp_path / "run"
     with pytest.raises(Interrupted, match="saved step 1 of 1"):
         monge.fit("swae", config=config, out=out, quiet=True)

@@ -125,7 +125,8 @@ def run(
     ):
         if trainer.position == 0 and config.pretrain:
             pretrain(trainer, samples, metrics, signals, began)
-        while trainer.position < steps and not over:
+        received = 0
+        while trainer.position < steps and not over and not received:
             factor = decay(config, trainer.position, batches.per_epoch, steps)
             terms = trainer.step(fetch(trainer, samples, batches), factor)
             step, now = trainer.position, time.monotonic()
@@ -149,8 +150,9 @@ def run(
             if received or late or over or step == steps:
                 save(trainer, folder, seconds + now - began)
                 saved = time.monotonic()
-            if received:
-                raise Interrupted(received, f"saved step {step} of {steps} in {folder}")
+        received = received or largest(signals.received or 0)  # in the last save
+        if received:
+            raise Interrupted(received, f"saved step {trainer.position} of {steps} in {folder}")
     wait()
 
 
