@@ -93,8 +93,8 @@ class Trainer:
         theirs = {id(tensor) for tensor in self.divergence_buffers}
         self.buffers = [b for b in model.buffers() if id(b) not in theirs]
         self.outer = self._optimiser(self.parameters, self.config.lr)
-        named = () if divergence is None else divergence.modules()
-        self.coupled = any("BatchNorm" in type(module).__name__ for module in named)
+        layers = () if divergence is None else divergence.modules()
+        self.coupled = any("BatchNorm" in type(layer).__name__ for layer in layers)
         learned = isinstance(divergence, Learned)
         self.inner = self._optimiser(inner, self.config.inner_lr) if learned else None
         # divergences are in float32, so the scale is for the outer gradients alone
