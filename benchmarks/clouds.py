@@ -25,15 +25,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from monge import pictures
+from monge.show import pictures
 from monge.config import Config, TrainingConfig
 from monge.costs import chamfer, earth_mover
 from monge.divergences import MMD, Divergence, SlicedWasserstein
 from monge.draws import generator
-from monge.evaluate import evaluate
+from monge.evaluation.measures import evaluate
 from monge.kernels import multiscale_imq
 from monge.models import AutoEncoder, evaluating
-from monge.recipes import build
+from monge.builders import build
 from monge.runs import Run
 from monge.training.trainer import Trainer
 

@@ -18,16 +18,16 @@ import torch
 from torch import Tensor, nn
 
 import monge
-from monge import pictures
+from monge.show import pictures
 from monge.config import Config, override
 from monge.data import Source, as_floats, load
 from monge.draws import generator, permutation, stream
-from monge.evaluate import COMPLETIONS
+from monge.evaluation.measures import COMPLETIONS
 from monge.evaluation import agreement, best_of, diversity, energy_score
 from monge.evaluation.extractors import classifier
 from monge.models import ConditionalWAE, evaluating
 from monge.priors import Gaussian, Prior
-from monge.recipes import build
+from monge.builders import build
 from monge.runs import Run
 
 ROOT = Path(__file__).parents[1]

@@ -25,7 +25,7 @@ import onnxruntime
 import torch
 from playwright.sync_api import sync_playwright
 
-from monge import export
+from monge.runs import export
 from monge.models import evaluating
 from monge.runs import Run
 

@@ -48,7 +48,7 @@ from torch import Tensor
 from monge.config import Config, DataConfig
 from monge.data import as_floats, load
 from monge.draws import generator, permutation
-from monge.evaluate import Images
+from monge.evaluation.measures import Images
 from monge.networks.conv import conv_decoder, conv_encoder
 from monge.networks.mlp import mlp
 from monge.runs import Run

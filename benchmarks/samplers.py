@@ -19,9 +19,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from monge import pictures
+from monge.show import pictures
 from monge.draws import generator
-from monge.evaluate import evaluate
+from monge.evaluation.measures import evaluate
 from monge.runs import Run
 
 ROOT = Path(__file__).parents[1]

@@ -23,7 +23,7 @@ from monge.config import RECIPES, Config
 from monge.divergences import SlicedWasserstein
 from monge.draws import Draws
 from monge.models import AutoEncoder, Model
-from monge.recipes import build
+from monge.builders import build
 from monge.training import Trainer
 
 SHAPE = (1, 28, 28)

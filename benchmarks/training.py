@@ -36,7 +36,7 @@ from monge.data import Batches, as_floats
 from monge.draws import Draws
 from monge.models import WAE
 from monge.networks import conv_decoder, conv_encoder
-from monge.recipes import build
+from monge.builders import build
 from monge.training import Trainer, loop
 
 FIGURES = Path(__file__).with_suffix(".json")

@@ -27,7 +27,7 @@ from monge.data import Source, load
 from monge.draws import generator
 from monge.evaluation import frechet_distance
 from monge.evaluation.extractors import classifier
-from monge.report import measure
+from monge.show.report import measure
 
 ROOT = Path(__file__).parents[1]
 RUNS, FIGURES = ROOT / "runs" / "tuning", Path(__file__).with_suffix(".json")

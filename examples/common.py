@@ -11,7 +11,7 @@ import monge
 from monge.config import override
 from monge.data import as_floats
 from monge.runs import Run
-from monge.samplers import draw_codes
+from monge.evaluation.samplers import draw_codes
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,7 +10,7 @@ from matplotlib.patches import Circle, Ellipse
 
 from monge.data import as_floats
 from monge.networks import Normal
-from monge.report import measure
+from monge.show.report import measure
 
 CASES = {
     "VAE": ("vae", {}),

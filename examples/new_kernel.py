@@ -17,7 +17,7 @@ from torch import Tensor
 
 from monge.divergences import MMD
 from monge.kernels import RBF, Kernel
-from monge.numerics import root
+from monge._core.numerics import root
 
 
 class Matern(Kernel):

@@ -17,7 +17,7 @@ import monge
 from monge.config import TrainingConfig
 from monge.divergences import Divergence, MomentMatching, SlicedWasserstein
 from monge.models import Model
-from monge.recipes import Parts
+from monge.builders import Parts
 
 
 class Both(Divergence):

@@ -8,8 +8,8 @@ from common import codes_by_class, save, trained
 from matplotlib.figure import Figure
 
 from monge.draws import generator
-from monge.pictures import grid
-from monge.report import measure
+from monge.show.pictures import grid
+from monge.show.report import measure
 
 PRIORS = {"ring": "ring", "disk": "disk", "square": "uniform"}
 

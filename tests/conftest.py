@@ -44,7 +44,7 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="session")
 def explorers(runs):
     """The same, opened, by identifier."""
-    from monge.explore.server import opened
+    from monge.show.explore.server import opened
 
     return opened(runs)
 

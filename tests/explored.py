@@ -11,9 +11,9 @@ import torch
 import monge
 from monge.config import Config, NetworkConfig, TrainingConfig
 from monge.draws import generator
-from monge.explore.server import bound, server
-from monge.explore.service import Explorer
 from monge.runs import Run
+from monge.show.explore.server import bound, server
+from monge.show.explore.service import Explorer
 
 NETWORK = NetworkConfig(filters=(4, 8), critic=(16,), points=(8, 8), cloud=(16,), hidden=(16,))
 

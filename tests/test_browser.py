@@ -11,10 +11,10 @@ import torch
 from explored import serving, small
 from PIL import Image
 
-from monge.explore.server import opened
 from monge.models import evaluating
-from monge.rendering import rotation
 from monge.runs import Run
+from monge.show.explore.server import opened
+from monge.show.rendering import rotation
 
 sync_api = pytest.importorskip("playwright.sync_api")
 

@@ -15,8 +15,8 @@ import torch
 from zoo import RECIPES
 
 import monge
+from monge._core.errors import FailedRun, Interrupted
 from monge.config import Config, NetworkConfig, TrainingConfig
-from monge.errors import FailedRun, Interrupted
 from monge.training import Trainer, checkpoint, loop
 
 NETWORK = NetworkConfig(filters=(4, 8), hidden=(16,), critic=(16,))

@@ -11,7 +11,7 @@ from PIL import Image
 import monge
 from monge import cli
 from monge.config import Config, NetworkConfig, TrainingConfig
-from monge.report import measure
+from monge.show.report import measure
 
 TINY = ["--set", "network.filters=4,8", "network.critic=16", "--latent", "3", "--batch", "300"]
 

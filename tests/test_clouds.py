@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import monge
-from monge import pictures
+from monge.builders import build
 from monge.config import Config, DataConfig, NetworkConfig, TrainingConfig
 from monge.costs import Chamfer, EarthMover, Scaled, SinkhornSets, SlicedSets, SquaredL2
-from monge.data import clouds, load
+from monge.data import load
+from monge.data.readers import clouds
 from monge.draws import Draws
-from monge.evaluate import evaluate
 from monge.evaluation import (
     chamfer,
     earth_mover,
@@ -21,10 +21,11 @@ from monge.evaluation import (
     pairwise_earth_mover,
     set_scores,
 )
+from monge.evaluation.measures import evaluate
 from monge.networks import PointNet, pointnet_decoder, pointnet_encoder
-from monge.recipes import build
-from monge.rendering import normals, render, rotation
-from monge.train import fit
+from monge.show import pictures
+from monge.show.rendering import normals, render, rotation
+from monge.training.fit import fit
 
 CUBE = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], float)
 

@@ -8,17 +8,17 @@ from PIL import Image
 from torch import nn
 
 from monge.adversarial import JensenShannon
+from monge.builders import build
 from monge.config import Config, NetworkConfig, TrainingConfig
 from monge.costs import SquaredL2
 from monge.divergences import MMD
 from monge.draws import Draws
 from monge.evaluation import agreement, best_of, diversity, energy_score
 from monge.kernels import multiscale_imq
-from monge.masks import HALVES, Mask, RandomBox, mask
 from monge.models import ConditionalWAE
+from monge.models.masks import HALVES, Mask, RandomBox, mask
 from monge.networks.mlp import mlp
 from monge.priors import Gaussian
-from monge.recipes import build
 from monge.training.trainer import Trainer
 
 SHAPE = (3, 12, 9)

@@ -15,9 +15,10 @@ from sklearn.datasets import load_digits
 
 import monge
 from monge.config import DataConfig
-from monge.data import as_floats, idx, load
-from monge.data.arrays import from_array
-from monge.data.images import MOST_PIXELS, decode
+from monge.data import as_floats, load
+from monge.data.readers import idx
+from monge.data.readers.arrays import from_array
+from monge.data.readers.images import MOST_PIXELS, decode
 
 
 def png(image: Image.Image, form="PNG", **options) -> bytes:

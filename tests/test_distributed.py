@@ -16,11 +16,11 @@ import zoo
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 
-from monge import distributed, fit
+from monge import fit
+from monge._core.processes import gather
 from monge.adversarial import JensenShannon
 from monge.config import Config, TrainingConfig, override
 from monge.costs import SquaredL2
-from monge.distributed import gather
 from monge.divergences import MMD
 from monge.draws import Draws
 from monge.kernels import multiscale_imq
@@ -28,8 +28,8 @@ from monge.models import WAE
 from monge.networks import BatchNorm, mlp
 from monge.priors import Gaussian
 from monge.runs import Run, read_config
-from monge.training import Trainer
-from monge.training.shards import shard
+from monge.training import Trainer, distributed
+from monge.training.sharding import shard
 
 TOTAL = 7  # uneven over two processes
 

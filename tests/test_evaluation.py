@@ -15,10 +15,10 @@ from scipy.spatial.distance import cdist
 
 import monge
 from monge.config import NetworkConfig, TrainingConfig
-from monge.evaluate import Images, evaluate
 from monge.evaluation import (
     Moments,
     extractors,
+    fidelity,
     frechet_distance,
     frechet_extrapolated,
     inception,
@@ -26,7 +26,6 @@ from monge.evaluation import (
     laplacian_pyramid,
     memorisation,
     nearest_neighbour_test,
-    neighbours,
     network_test,
     precision_recall_density_coverage,
     pyramid,
@@ -35,6 +34,7 @@ from monge.evaluation import (
     sharpness,
     two_sample,
 )
+from monge.evaluation.measures import ImageMeasures, evaluate
 from monge.transport import gaussian_wasserstein
 
 
@@ -172,13 +172,13 @@ def by_hand(model, real, k):
 @pytest.mark.parametrize("k", [1, 5])
 @pytest.mark.parametrize("block", [64, 2**22])
 def test_neighbours_against_whole_matrices(k, block, monkeypatch):
-    monkeypatch.setattr(neighbours, "BLOCK", block)
+    monkeypatch.setattr(fidelity, "BLOCK", block)
     model = 1000 + 0.7 * torch.randn(60, 4, dtype=torch.float64)
     real = 1000 + torch.randn(80, 4, dtype=torch.float64)
     found = precision_recall_density_coverage(model, real, k)
     assert found == pytest.approx(by_hand(model.numpy(), real.numpy(), k))
     torch.testing.assert_close(
-        neighbours.nearest(model, real), torch.cdist(model, real).amin(1), rtol=1e-6, atol=1e-6
+        fidelity.nearest(model, real), torch.cdist(model, real).amin(1), rtol=1e-6, atol=1e-6
     )
 
 
@@ -422,7 +422,7 @@ def test_the_classifier_is_trained_once_and_kept_by_data_and_recipe(run, tmp_pat
 
 def test_images_without_labels_are_compared_by_a_fixed_random_network(run):
     source = dataclasses.replace(run.source, train_labels=None, test_labels=None)
-    measure = Images(source, source.test)
+    measure = ImageMeasures(source, source.test)
     assert measure.protocol()["features"] == "random network"
     same, other = (extractors.random_network(source.shape).sha256 for _ in range(2))
     assert same == other == measure.protocol()["features sha256"]
@@ -445,7 +445,7 @@ def test_a_group_of_figures_alone_is_as_among_all(run):
         for name, figure in evaluate(run, n=200, metrics=[group])["figures"].items():
             assert figure == whole[name]
     source = run.source
-    measure = Images(source, source.test, ["frechet"])
+    measure = ImageMeasures(source, source.test, ["frechet"])
     seen = measure.see(source.train[:1000].split(300), 1000)
     assert [fifth.count for fifth in seen.fifths] == [200] * 5
     assert not seen._kept
@@ -454,7 +454,7 @@ def test_a_group_of_figures_alone_is_as_among_all(run):
 
 def test_figures_do_not_depend_on_how_samples_come_in_parts(run):
     source = run.source
-    measure = Images(source, source.test)
+    measure = ImageMeasures(source, source.test)
     one, two = (measure(source.train[:300].split(size), 300) for size in (300, 77))
     assert one == pytest.approx(two, rel=1e-5)
 
@@ -463,7 +463,7 @@ def test_colour_images_have_a_pyramid_distance():
     generator = torch.Generator().manual_seed(0)
     bytes_ = (255 * torch.rand(60, 3, 32, 32, generator=generator)).byte()
     source = monge.data.Source("noise", "image", bytes_[:30], bytes_[30:])
-    measure = Images(source, source.test, ["sliced"])
+    measure = ImageMeasures(source, source.test, ["sliced"])
     found = measure(source.train.split(7), 30)
     assert set(found) == {"random network-MIND", "pixel SW", "pyramid SW"}
     assert 0 < found["pyramid SW"] < 200

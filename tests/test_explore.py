@@ -24,12 +24,12 @@ from monge import cli
 from monge.config import Config, override
 from monge.data import as_floats
 from monge.draws import generator
-from monge.explore.api import Ask, Refusal, site
-from monge.explore.schemas import Samples
-from monge.explore.server import bound, identifiers, opened
-from monge.explore.worker import Full, Worker
 from monge.models import evaluating, spherical
 from monge.runs import Run
+from monge.show.explore.routes import Ask, Refusal, site
+from monge.show.explore.schemas import Samples
+from monge.show.explore.server import bound, identifiers, opened
+from monge.show.explore.worker import Full, Worker
 from monge.transport import wasserstein_1d
 
 
@@ -426,7 +426,7 @@ def test_the_command_line_says_what_is_wrong(runs, capsys, monkeypatch):
     assert "`host`" in failed("explore", path, "--host", "0.0.0.0")
     with bound("127.0.0.1", 0) as taken:
         assert "`port`" in failed("explore", path, "--port", taken.getsockname()[1])
-    for module in [name for name in sys.modules if name.startswith("monge.explore.")]:
+    for module in [name for name in sys.modules if name.startswith("monge.show.explore.")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "fastapi", None)
     assert "pip install 'monge[explore]'" in failed("explore", path)

@@ -12,15 +12,15 @@ from safetensors.torch import load_file
 from zoo import AUTOENCODERS
 
 import monge
-from monge import cli, export
+from monge import cli
+from monge._core.errors import FailedRun
+from monge.builders import build
 from monge.config import Config, DataConfig, NetworkConfig, TrainingConfig
 from monge.data import load
 from monge.draws import generator
-from monge.errors import FailedRun
-from monge.evaluate import evaluate
+from monge.evaluation.measures import evaluate
 from monge.models import ConditionalWAE, evaluating
-from monge.recipes import build
-from monge.runs import Run
+from monge.runs import Run, export
 
 NETWORK = NetworkConfig(
     filters=(4, 8), critic=(16,), hidden=(16,), points=(8, 8), cloud=(16,), summary=4

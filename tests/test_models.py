@@ -11,6 +11,7 @@ from torch import nn
 from zoo import AUTOENCODERS, DIM, GENERATORS, RECIPES, model, sample
 
 from monge.adversarial import Learned
+from monge.builders import build
 from monge.config import Config
 from monge.costs import L1, GaussianLikelihood, Scaled, SquaredL2
 from monge.divergences import MMD, SlicedWasserstein
@@ -19,7 +20,6 @@ from monge.kernels import multiscale_imq
 from monge.models import VAE, WAE, spherical
 from monge.networks import GaussianDecoder, Normal, NormalEncoder
 from monge.priors import Gaussian, Uniform
-from monge.recipes import build
 
 EVERY = pytest.mark.parametrize("recipe", RECIPES)
 

@@ -11,6 +11,7 @@ from torch import nn
 
 import monge
 from monge.adversarial import LogPriorCritic
+from monge.builders import build
 from monge.config import Config, TrainingConfig, override
 from monge.data import as_floats, load
 from monge.data.batches import Batches
@@ -19,7 +20,6 @@ from monge.draws import Draws, seed_of, stream, truncated_normal
 from monge.models import CodesAlone
 from monge.networks.paper import Down, Up, paper_decoder, paper_encoder
 from monge.priors import Gaussian
-from monge.recipes import build
 from monge.training.loop import decay
 
 MNIST, CELEBA = (1, 28, 28), (3, 64, 64)

@@ -8,8 +8,8 @@ import torch
 import monge
 from monge.config import Config, NetworkConfig
 from monge.draws import generator
+from monge.evaluation.samplers import draw_codes, fit_mixture
 from monge.priors import Mixture
-from monge.samplers import draw_codes, fit_mixture
 
 
 def test_a_fitted_mixture_is_the_law_of_its_codes():

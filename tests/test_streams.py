@@ -21,7 +21,8 @@ from PIL import Image
 import monge
 from monge.cli import parse
 from monge.config import Config, DataConfig, TrainingConfig
-from monge.data import cache, images, load, shards
+from monge.data import load
+from monge.data.readers import cache, images, tar
 from monge.runs import Run
 
 
@@ -432,7 +433,7 @@ def test_shards_without_images_or_with_several_a_sample_are_refused(tmp_path):
 
 
 def test_braces_are_written_out():
-    assert shards.expanded("a-{08..10}-{x,yz}") == [
+    assert tar.expanded("a-{08..10}-{x,yz}") == [
         f"a-{i}-{j}" for i in ("08", "09", "10") for j in ("x", "yz")
     ]
 

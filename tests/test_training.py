@@ -9,13 +9,13 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 from zoo import AUTOENCODERS, GENERATORS, RECIPES, model
 
+from monge._core.errors import FailedRun
 from monge.adversarial import JensenShannon
 from monge.config import Config, TrainingConfig
 from monge.costs import SquaredL2
 from monge.data import Batches
 from monge.divergences import MMD
 from monge.draws import generator
-from monge.errors import FailedRun
 from monge.kernels import multiscale_imq
 from monge.models import WAE
 from monge.networks import BatchNorm

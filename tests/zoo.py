@@ -21,6 +21,7 @@ from monge.adversarial import (
     SpectralNorm,
     WeightClipping,
 )
+from monge.builders import build
 from monge.config import Config, NetworkConfig
 from monge.divergences import (
     MMD,
@@ -34,7 +35,6 @@ from monge.divergences import (
 )
 from monge.kernels import IMQ, RBF, Energy, Laplace, RationalQuadratic, multiscale_imq
 from monge.models import ConditionalWAE, Model
-from monge.recipes import build
 from monge.transport import Circular
 
 DIM = 3

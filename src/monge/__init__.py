@@ -8,21 +8,21 @@ command line's help, need not wait for torch.
 import importlib
 from typing import TYPE_CHECKING
 
+from monge._core.version import __version__
+
 if TYPE_CHECKING:
     from monge.config import Config
     from monge.runs import load
-    from monge.train import fit
+    from monge.training.fit import fit
 
-__version__ = "0.1.0"
-
-_HOMES = {"fit": "monge.train", "load": "monge.runs", "Config": "monge.config"}
+_HOMES = {"fit": "monge.training.fit", "load": "monge.runs", "Config": "monge.config"}
 _MODULES = (
-    "adversarial", "config", "costs", "data", "divergences", "draws", "evaluation", "inference",
-    "kernels", "masks", "models", "networks", "pictures", "priors", "recipes", "report", "runs",
+    "adversarial", "builders", "config", "costs", "data", "divergences", "draws", "evaluation", "inference",
+    "kernels", "models", "networks", "priors", "recipes", "runs", "show",
     "training", "transport",
 )  # fmt: skip
 
-__all__ = ["Config", "fit", "load"]
+__all__ = ["Config", "__version__", "fit", "load"]
 
 
 def __getattr__(name: str):

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monge.checks import order, positive, sample_pair
-from monge.distributed import own_rows
+from monge._core.checks import order, positive, sample_pair
+from monge._core.processes import own_rows
 from monge.divergences import Divergence, SlicedWasserstein
 from monge.priors import Gaussian, Mixture
 from monge.transport.line import power_1d

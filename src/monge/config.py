@@ -8,33 +8,16 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from monge import __version__
-from monge.presets import GENERATORS, OWN, RELATIVE_WEIGHTS, TUNED, paper
-
-RECIPES = {
-    "wae-mmd": "WAE, MMD of codes with seven inverse multiquadratics (Tolstikhin et al. 2018)",
-    "wae-gan": "WAE, latent critic, Jensen-Shannon (Tolstikhin et al. 2018; Makhzani et al. 2015)",
-    "wae-wgan-gp": "WAE, W_1 of codes by a critic with a penalty (Gulrajani et al. 2017)",
-    "swae": "WAE, sliced W_2² of codes (Kolouri et al. 2019)",
-    "max-swae": "WAE, W_2² of codes on a learned worst slice (Deshpande et al. 2019)",
-    "gswae": "WAE, sliced W_2² of codes along circles (Kolouri et al. 2019, generalized)",
-    "max-gswae": "WAE, W_2² of codes on learned worst circles (Kolouri et al. 2019, generalized)",
-    "sinkhorn-ae": "WAE, Sinkhorn divergence of codes (Patrini et al. 2019)",
-    "energy-ae": "WAE, energy distance of codes (Székely, Rizzo 2013)",
-    "vae": "VAE: E KL + Gaussian likelihood, σ learned or given (Kingma, Welling 2014)",
-    "vae-bernoulli": "VAE: E KL + cross-entropy, data in [0, 1] (Kingma, Welling 2014)",
-    "pointcloud-wae": "WAE of clouds of points, MMD of codes, Chamfer (Achlioptas et al. 2018)",
-    "conditional-wae": "WAE of images given a part, critic of joint codes (Makhzani et al. 2015)",
-    "gan": "generator, Jensen-Shannon by a critic, non-saturating (Goodfellow et al. 2014)",
-    "wgan": "generator, W_1 by a critic with clipped weights (Arjovsky et al. 2017)",
-    "wgan-gp": "generator, W_1 by a critic with a gradient penalty (Gulrajani et al. 2017)",
-    "swg": "generator, sliced W_2² of the data themselves (Deshpande et al. 2018)",
-    "swgan": "generator, sliced W_2² of a discriminator's features (Deshpande et al. 2018)",
-    "max-swg": "generator, W_2² on a learned worst slice (Deshpande et al. 2019)",
-    "mmd-generator": "generator, MMD with seven inverse multiquadratics (Li et al. 2015)",
-    "sinkhorn-generator": "generator, Sinkhorn divergence (Genevay et al. 2018)",
-}
-ALIASES = {"aae": "wae-gan"}
+from monge._core.version import __version__
+from monge.recipes.rows import (
+    ALIASES,
+    GENERATORS,
+    OWN,
+    RECIPES,
+    RELATIVE_WEIGHTS,
+    TUNED,
+    paper,
+)
 
 PUBLISHED = ("mnist", "fashion-mnist")
 

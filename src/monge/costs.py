@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monge.checks import dimension, finite, floating, order, positive
+from monge._core.checks import dimension, finite, floating, order, positive
 from monge.transport.entropic import sinkhorn_divergence
 from monge.transport.exact import assignment
 from monge.transport.gibbs import Points

@@ -11,7 +11,7 @@ import abc
 import torch
 from torch import Tensor, nn
 
-from monge.checks import dimension, order, positive, sample_pair
+from monge._core.checks import dimension, order, positive, sample_pair
 from monge.kernels import Energy, Kernel, pair_sum
 from monge.transport.entropic import sinkhorn_divergence
 from monge.transport.exact import wasserstein

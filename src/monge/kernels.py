@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from monge.checks import finite, floating, positive
-from monge.numerics import root, with_gradient
+from monge._core.checks import finite, floating, positive
+from monge._core.numerics import root, with_gradient
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from monge.checks import dimension, positive
-from monge.checks import weights as checked
+from monge._core.checks import dimension, positive
+from monge._core.checks import weights as checked
 from monge.draws import standard_normal
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 import monge
+from monge._core.errors import FailedRun, Interrupted
 from monge.config import Config, DataConfig, NetworkConfig
 from monge.data import Source, load
-from monge.data.clouds import from_points
-from monge.errors import FailedRun, Interrupted
+from monge.data.readers.clouds import from_points
 from monge.training import checkpoint
 
 TABLES = (
@@ -78,7 +78,7 @@ def data(recipe: str) -> Source:
 
 def train(config: Config, out: Path, source: Source | None = None) -> None:
     """Starts or goes on with a run; without its report, which is no part of training."""
-    with mock.patch("monge.report.write"):
+    with mock.patch("monge.show.report.write"):
         monge.fit(
             config.recipe, source or data(config.recipe), config, out, resume=True, quiet=True
         )

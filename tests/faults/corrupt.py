@@ -26,7 +26,7 @@ from PIL import Image
 
 from monge.config import DataConfig
 from monge.data import load
-from monge.masks import mask
+from monge.models.masks import mask
 
 from .common import Tally
 

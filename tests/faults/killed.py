@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from unittest import mock
 
+from monge._core.errors import Interrupted
 from monge.config import Config
-from monge.errors import Interrupted
 from monge.recipes import RECIPES
 from monge.training import checkpoint, loop
 

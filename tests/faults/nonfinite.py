@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 import monge
+from monge._core.errors import FailedRun
 from monge.config import Config, DataConfig
 from monge.data import as_floats
-from monge.errors import FailedRun
 from monge.training import checkpoint
 from monge.training.trainer import Trainer
 

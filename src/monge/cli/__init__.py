@@ -16,13 +16,13 @@ from typing import Union
 
 import tyro
 
+from monge._core.errors import FailedRun, Interrupted
 from monge.cli.common import first
 from monge.cli.distance import Distance
 from monge.cli.draw import Complete, Interpolate, Reconstruct, Sample, Traverse
 from monge.cli.judge import Compare, Evaluate, Explore, Export
 from monge.cli.lists import Data, Recipes
 from monge.cli.train import Train
-from monge.errors import FailedRun, Interrupted
 
 Verb = Union[  # noqa: UP007
     Train,

@@ -140,7 +140,7 @@ def _sample(path: Path):
     """The samples of a file as rows (n, d) in float64; uint8 images in [0, 1]."""
     import torch
 
-    from monge.data import arrays
+    from monge.data.readers import arrays
 
     kind, samples = arrays.normalised(arrays.read(path).samples, str(path))
     scale = 255.0 if kind == "image" and samples.dtype == "uint8" else 1.0

@@ -28,9 +28,9 @@ class Sample:
 
     def run(self) -> None:
         _check_out(self.out, ".gif")
-        from monge import pictures
         from monge.draws import generator
         from monge.runs import Run
+        from monge.show import pictures
 
         run = Run(self.path)
         prior = run.mixture() if self.sampler == "mixture" else None
@@ -53,8 +53,8 @@ class Reconstruct:
 
     def run(self) -> None:
         _check_out(self.out)
-        from monge import pictures
         from monge.models import evaluating
+        from monge.show import pictures
 
         model, x = _test_samples(self.path, self.data, self.n)
         with evaluating(model):
@@ -87,11 +87,11 @@ class Complete:
         _check_out(self.out)
         if self.samples < 1:
             raise ValueError(f"`samples` must be at least 1, got {self.samples}")
-        from monge import pictures
         from monge.draws import generator
-        from monge.masks import mask
         from monge.models import ConditionalWAE
+        from monge.models.masks import mask
         from monge.runs import read_config
+        from monge.show import pictures
 
         trained = read_config(self.path)
         if trained.recipe != "conditional-wae":
@@ -138,8 +138,8 @@ class Interpolate:
             )
         from torch import lerp
 
-        from monge import pictures, report
         from monge.models import spherical
+        from monge.show import pictures, report
 
         model, x = _test_samples(self.path, self.data, 2 * self.n)
         path = spherical if self.path_ == "spherical" else lerp
@@ -173,8 +173,8 @@ class Traverse:
                 f"`index` must be at least 0 and `frames` at least 2, got {self.index} and "
                 f"{self.frames}"
             )
-        from monge import pictures, report
         from monge.data import as_floats
+        from monge.show import pictures, report
 
         model, test = _test_part(self.path, self.data)
         if self.index >= len(test):
@@ -201,7 +201,7 @@ def _save(out: Path, samples, picture, film=None) -> None:
         first.save(content, "GIF", save_all=True, append_images=rest, duration=100, loop=0)
     else:
         picture().save(content, "PNG")
-    from monge.files import write_all
+    from monge._core.files import write_all
 
     write_all(out.parent, {out.name: content.getvalue()})
     print(out)
@@ -230,7 +230,7 @@ def _test_part(path: Path, data: str | None):
 def _test_samples(path: Path, data: str | None, n: int):
     """The model of a run and n test samples, spread over the test part."""
     from monge.data import as_floats
-    from monge.pictures import apart
+    from monge.show.pictures import apart
 
     if n < 1:
         raise ValueError(f"`n` must be at least 1, got {n}")

@@ -31,10 +31,11 @@ class Evaluate:
     """How images come to 299 × 299: as in the first implementation, or with antialiasing."""
 
     def run(self) -> None:
-        from monge import distributed, report
-        from monge.evaluate import evaluate, lines
         from monge.evaluation.inception import inception_network
+        from monge.evaluation.measures import evaluate, lines
         from monge.runs import Run
+        from monge.show import report
+        from monge.training import distributed
 
         run, extractor = Run(self.path), None
         if self.inception_weights is not None:
@@ -66,8 +67,8 @@ class Compare:
     def run(self) -> None:
         if not self.paths:
             raise ValueError("`runs` is empty: give at least one run directory")
-        from monge.compare import compare
         from monge.runs import Run
+        from monge.runs.compare import compare
 
         for file in compare([Run(path) for path in self.paths], self.out):
             print(file)
@@ -91,8 +92,8 @@ class Explore:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if not self.paths:
             raise ValueError("`runs` is empty: give at least one run directory")
-        from monge.explore import explore
         from monge.runs import Run
+        from monge.show.explore import explore
 
         explore([Run(path) for path in self.paths], self.host, self.port, browser=self.browser)
 
@@ -112,8 +113,7 @@ class Export:
     def run(self) -> None:
         if self.out is None and self.hub is None:
             raise ValueError("`out` is missing: give --out NAME.onnx, NAME.pt2 or --hub DIR")
-        from monge import export
-        from monge.runs import Run
+        from monge.runs import Run, export
 
         run = Run(self.path)
         if self.out is not None:

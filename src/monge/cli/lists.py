@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from monge.config import ALIASES, DATA, RECIPES
+from monge.config import DATA
+from monge.recipes import ALIASES, RECIPES
 
 
 @dataclass(frozen=True)

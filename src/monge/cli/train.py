@@ -6,9 +6,10 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from monge._core.errors import Interrupted
 from monge.cli.common import Float, Int, Place, Text, first
-from monge.config import RECIPES, Config, override
-from monge.errors import Interrupted
+from monge.config import Config, override
+from monge.recipes import RECIPES
 
 FIELDS = {
     "data": "data.name", "data_dir": "data.dir", "size": "data.size", "crop": "data.crop",
@@ -88,7 +89,7 @@ class Train:
     """Any other setting, as a.b=c; config.json of a run shows them all."""
 
     def run(self) -> None:
-        from monge.train import fit
+        from monge.training.fit import fit
 
         config = self._config()
         try:

@@ -1,14 +1,12 @@
 """Measures of what a model makes."""
 
 from monge.costs import chamfer, earth_mover
-from monge.evaluation.clouds import (
-    SetScores,
-    occupancy_divergence,
-    pairwise_chamfer,
-    pairwise_earth_mover,
-    set_scores,
-)
 from monge.evaluation.completion import agreement, best_of, diversity, energy_score
+from monge.evaluation.fidelity import (
+    memorisation,
+    nearest_neighbour_test,
+    precision_recall_density_coverage,
+)
 from monge.evaluation.frechet import (
     Moments,
     frechet_distance,
@@ -17,12 +15,14 @@ from monge.evaluation.frechet import (
     kernel_distance,
 )
 from monge.evaluation.inception import inception_network
-from monge.evaluation.neighbours import (
-    memorisation,
-    nearest_neighbour_test,
-    precision_recall_density_coverage,
-)
 from monge.evaluation.pyramid import laplacian_pyramid, pyramid_distances, pyramid_patches
+from monge.evaluation.sets import (
+    SetScores,
+    occupancy_divergence,
+    pairwise_chamfer,
+    pairwise_earth_mover,
+    set_scores,
+)
 from monge.evaluation.sharpness import sharpness
 from monge.evaluation.two_sample import network_test
 

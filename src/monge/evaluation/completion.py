@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from monge.checks import finite, floating
+from monge._core.checks import finite, floating
 
 
 def _pairs(completions: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:

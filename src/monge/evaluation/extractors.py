@@ -19,10 +19,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from monge.checks import unit_range
+from monge._core.checks import unit_range
+from monge._core.files import write_whole
 from monge.data import Batches, Source, as_floats
 from monge.draws import stream
-from monge.files import write_whole
 from monge.models import evaluating
 
 STEPS, BATCH, RATE, WIDTH = 1500, 128, 1e-3, 64

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from monge.checks import finite, floating
+from monge._core.checks import finite, floating
 
 
 class Moments:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from monge.checks import floating
+from monge._core.checks import floating
 from monge.transport import sliced_wasserstein
 
 LEAST, PATCH = 16, 7

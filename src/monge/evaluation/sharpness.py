@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from monge.checks import floating, unit_range
+from monge._core.checks import floating, unit_range
 
 LUMA = (0.299, 0.587, 0.114)
 

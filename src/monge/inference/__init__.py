@@ -6,8 +6,8 @@ The second forbids q to miss any of p: moments are kept, gaps between modes are 
 (*expectation propagation*).
 """
 
+from monge.inference.factorised import coordinate_updates, mean_field, moment_matched
 from monge.inference.game import game_value, optimal_discriminator
-from monge.inference.gaussian import coordinate_updates, mean_field, moment_matched
 from monge.inference.mixture import fit_gaussian
 from monge.inference.propagation import ProbitEP, Propagated, clutter_ep
 from monge.inference.regression import VariationalLinearRegression

@@ -27,7 +27,7 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor
 
-from monge.checks import finite, floating, weights
+from monge._core.checks import finite, floating, weights
 
 Density = Callable[[Tensor], Tensor]
 

@@ -23,7 +23,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from monge.checks import finite, floating
+from monge._core.checks import finite, floating
 from monge.priors import Mixture
 
 

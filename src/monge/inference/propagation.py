@@ -35,7 +35,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from monge.checks import dimension, finite, floating, positive
+from monge._core.checks import dimension, finite, floating, positive
 
 DRAWN = 8192
 """Draws of each kind that check the moments of `clutter_ep`."""

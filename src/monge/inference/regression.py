@@ -29,7 +29,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from monge.checks import dimension, positive
+from monge._core.checks import dimension, positive
 
 
 class VariationalLinearRegression(RegressorMixin, BaseEstimator):

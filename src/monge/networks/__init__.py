@@ -2,7 +2,13 @@
 
 from monge.networks.codes import Dirac, GaussianDecoder, Normal, NormalEncoder
 from monge.networks.conv import conv_critic, conv_decoder, conv_encoder, conv_features
-from monge.networks.families import Clouds, Family, Images, Published, Tables
+from monge.networks.families import (
+    CloudNetworks,
+    ImageNetworks,
+    Networks,
+    PublishedNetworks,
+    VectorNetworks,
+)
 from monge.networks.mlp import Standardise, Unstandardise, mlp
 from monge.networks.norm import BatchNorm
 from monge.networks.paper import paper_critic, paper_decoder, paper_encoder, published
@@ -10,18 +16,18 @@ from monge.networks.pointnet import PointNet, pointnet_decoder, pointnet_encoder
 
 __all__ = [
     "BatchNorm",
-    "Clouds",
+    "CloudNetworks",
     "Dirac",
-    "Family",
     "GaussianDecoder",
-    "Images",
+    "ImageNetworks",
+    "Networks",
     "Normal",
     "NormalEncoder",
     "PointNet",
-    "Published",
+    "PublishedNetworks",
     "Standardise",
-    "Tables",
     "Unstandardise",
+    "VectorNetworks",
     "conv_critic",
     "conv_decoder",
     "conv_encoder",

@@ -21,7 +21,7 @@ from monge.priors import Gaussian, Prior
 Norm = Callable[[int], nn.Module]
 
 
-class Family(abc.ABC):
+class Networks(abc.ABC):
     """Builders of networks for samples of a shape (*)."""
 
     def __init__(self, shape: Sequence[int], sizes: NetworkConfig):
@@ -47,7 +47,7 @@ class Family(abc.ABC):
         return mlp([prior.dim, *self.sizes.critic, 1])
 
 
-class Tables(Family):
+class VectorNetworks(Networks):
     """Multi-layer perceptrons between doors that standardise the columns of a table."""
 
     def __init__(self, shape, sizes, moments: tuple[torch.Tensor, torch.Tensor]):
@@ -68,7 +68,7 @@ class Tables(Family):
         return body, nn.Linear(hidden[-1], 1)
 
 
-class Images(Family):
+class ImageNetworks(Networks):
     """Small convolutional networks for images of any size."""
 
     def encoder(self, outputs: int) -> nn.Module:
@@ -83,7 +83,7 @@ class Images(Family):
         return body, nn.Linear(conv_features(self.shape, filters), 1)
 
 
-class Clouds(Family):
+class CloudNetworks(Networks):
     """PointNets and perceptrons for sets of points."""
 
     def encoder(self, outputs: int) -> nn.Module:
@@ -97,7 +97,7 @@ class Clouds(Family):
         return PointNet(self.shape[1], points), nn.Linear(points[-1], 1)
 
 
-class Published(Family):
+class PublishedNetworks(Networks):
     """The networks of the WAE paper; a critic of data has the filters of the encoder, with layer
     normalisation."""
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monge.distributed import gather, sum_of_all, world
+from monge._core.processes import gather, sum_of_all, world
 
 
 class BatchNorm(nn.Module):

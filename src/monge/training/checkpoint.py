@@ -18,7 +18,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from monge.files import sync_folder, write_synced
+from monge._core.files import sync_folder, write_synced
 
 FILES = ("model.safetensors", "training.safetensors", "training.json")
 KEPT = 2

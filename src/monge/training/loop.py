@@ -16,17 +16,17 @@ from typing import Any
 
 from torch import Tensor
 
+from monge._core.errors import FailedRun, Interrupted
+from monge._core.files import write_whole
+from monge._core.processes import first, largest, means, wait, world
 from monge.config import TrainingConfig
 from monge.data.batches import Batches
-from monge.distributed import first, largest, means, wait, world
 from monge.divergences import MomentMatching
 from monge.draws import seed_of
-from monge.errors import FailedRun, Interrupted
-from monge.files import write_whole
 from monge.models import WAE, AutoEncoder, CodesAlone
 from monge.training import checkpoint
 from monge.training.progress import Display
-from monge.training.shards import whole
+from monge.training.sharding import whole
 from monge.training.trainer import Trainer
 from monge.training.validation import figure, since_best
 

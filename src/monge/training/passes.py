@@ -19,7 +19,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from monge.distributed import sum_of_all
+from monge._core.processes import sum_of_all
 from monge.draws import Draws
 from monge.models import Pass
 from monge.networks.norm import BatchNorm

@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from monge._core.errors import FailedRun, NotFinite
+from monge._core.processes import average_gradients, gather, global_size, part, world
 from monge.adversarial import Learned
 from monge.config import TrainingConfig
 from monge.data.source import as_floats
-from monge.distributed import average_gradients, gather, global_size, part, world
 from monge.draws import Draws
-from monge.errors import FailedRun, NotFinite
 from monge.models import Model, Pass
 from monge.training.passes import Parts, Passes, Whole
-from monge.training.shards import is_part, own
+from monge.training.sharding import is_part, own
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -8,7 +8,7 @@ reverse Kullback-Leibler divergence is `kullback_leibler(q, p)`; W_1 on a line o
 import torch
 from torch import Tensor
 
-from monge.checks import weights
+from monge._core.checks import weights
 
 
 def _laws(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:

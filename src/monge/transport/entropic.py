@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from monge.checks import finite, floating, law, points, positive
+from monge._core.checks import finite, floating, law, points, positive
 from monge.kernels import distances
 from monge.transport.gibbs import (
     Cost,

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monge.checks import finite, floating, law, points
-from monge.numerics import root
+from monge._core.checks import finite, floating, law, points
+from monge._core.numerics import root
 from monge.transport.entropic import rough_potentials
 from monge.transport.gibbs import Cost, Points
 from monge.transport.plan import Plan

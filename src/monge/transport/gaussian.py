@@ -11,8 +11,8 @@ Bhatia, Jain, Lim, "On the Bures-Wasserstein distance between positive definite 
 import torch
 from torch import Tensor
 
-from monge.checks import finite, floating
-from monge.numerics import root
+from monge._core.checks import finite, floating
+from monge._core.numerics import root
 
 
 def _moments(mean: Tensor, cov: Tensor, which: str) -> tuple[Tensor, Tensor]:

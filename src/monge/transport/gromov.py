@@ -13,7 +13,7 @@ Vayer et al., "Sliced Gromov-Wasserstein", 2019.
 import torch
 from torch import Tensor
 
-from monge.checks import dimension, finite, floating, law, positive, sample_pair
+from monge._core.checks import dimension, finite, floating, law, positive, sample_pair
 from monge.transport.entropic import solve_entropic
 from monge.transport.exact import assignment, solve
 from monge.transport.gibbs import Matrix

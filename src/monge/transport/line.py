@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from monge.checks import finite, floating, order, weights
-from monge.numerics import rooted, with_gradient
+from monge._core.checks import finite, floating, order, weights
+from monge._core.numerics import rooted, with_gradient
 from monge.transport.sorting import sort, sort_, sorted_with_order
 
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from monge.checks import dimension, points, weights
-from monge.numerics import root, rooted, with_gradient
+from monge._core.checks import dimension, points, weights
+from monge._core.numerics import root, rooted, with_gradient
 from monge.transport.line import plain_power, power_1d, power_with_slopes
 from monge.transport.slicers import Slicer
 

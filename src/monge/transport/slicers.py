@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from monge.checks import dimension, positive
+from monge._core.checks import dimension, positive
 from monge.kernels import distances
 
 MOST_MONOMIALS = 100_000

@@ -1,0 +1,106 @@
+"""Checks at the public doors: a ValueError names the argument, the value and the way out."""
+
+import math
+import operator
+
+import torch
+from torch import Tensor
+
+from monge._core.errors import NotFinite
+
+
+def positive(name: str, value: float) -> float:
+    """`value` as a float, if it is positive and finite."""
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"`{name}` must be positive and finite, got {value}")
+    return float(value)
+
+
+def dimension(name: str, value: int) -> int:
+    """`value`, if it is an integer of at least 1."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}")
+    return number
+
+
+def order(p: float) -> float:
+    """`p`, if W_p is a distance for it."""
+    if not (p >= 1 and math.isfinite(p)):
+        raise ValueError(f"`p` must be a finite number of at least 1, got {p}")
+    return p
+
+
+def floating(name: str, x: Tensor) -> Tensor:
+    """`x`, if it is a tensor of real floating point numbers."""
+    if not isinstance(x, Tensor) or not torch.is_floating_point(x):
+        what = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"`{name}` must be a floating point tensor, got {what}: use .float()")
+    return x
+
+
+def finite(name: str, x: Tensor) -> Tensor:
+    """`x`, if it holds neither NaN nor infinity."""
+    # the sum alone tells, unless it overflows
+    if not torch.isfinite(x.detach().sum()) and not torch.isfinite(x).all():
+        bad = int((~torch.isfinite(x)).sum())
+        raise NotFinite(f"`{name}` must be finite, got {bad} NaN or infinite of {x.numel()}")
+    return x
+
+
+def unit_range(name: str, images: Tensor) -> Tensor:
+    """`images`, if they are finite and lie in [0, 1]."""
+    low, high = finite(name, images).aminmax()
+    if low < -1e-6 or high > 1 + 1e-6:
+        raise ValueError(f"`{name}` must be in [0, 1], got [{low:.4g}, {high:.4g}]: rescale them")
+    return images
+
+
+def sample_pair(x: Tensor, y: Tensor, least: int = 1) -> tuple[Tensor, Tensor]:
+    r"""Two samples (n, \*) and (m, \*) as matrices (n, d) and (m, d), n, m ≥ `least`."""
+    for name, sample in (("x", x), ("y", y)):
+        floating(name, sample)
+        if sample.ndim < 1 or len(sample) < least:
+            raise ValueError(
+                f"`{name}` must hold at least {least} samples, got shape {tuple(sample.shape)}"
+            )
+    if x.shape[1:] != y.shape[1:] or x.device != y.device:
+        raise ValueError(
+            "`x` and `y` must hold samples of one shape on one device, got "
+            f"{tuple(x.shape)} on {x.device} and {tuple(y.shape)} on {y.device}"
+        )
+    return x.reshape(len(x), -1), y.reshape(len(y), -1)
+
+
+def points(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    """Two finite samples as matrices (n, d) and (m, d), for a distance of order p."""
+    x, y = sample_pair(x, y)
+    finite("x", x)
+    finite("y", y)
+    order(p)
+    return x, y
+
+
+def weights(name: str, w: Tensor, count: int) -> Tensor:
+    r"""`w` (\*, count), if it is at least 0 and sums to 1 over its last dimension."""
+    floating(name, w)
+    if w.shape[-1:] != (count,):
+        raise ValueError(
+            f"`{name}` must hold a weight for each of the {count} values, got {tuple(w.shape)}"
+        )
+    total = w.detach().double().sum(-1)
+    if not (torch.all(w >= 0) and torch.allclose(total, torch.ones_like(total), atol=1e-5)):
+        raise ValueError(f"`{name}` must be at least 0 and sum to 1: divide it by its sum")
+    return w
+
+
+def law(name: str, w: Tensor | None, like: Tensor, count: int) -> Tensor:
+    """The weights w (count,), uniform if there are none."""
+    if w is None:
+        return torch.full((count,), 1 / count, dtype=like.dtype, device=like.device)
+    if w.ndim != 1 or w.device != like.device:
+        raise ValueError(f"`{name}` must have shape ({count},) on {like.device}, got {w.shape}")
+    return weights(name, w, count)

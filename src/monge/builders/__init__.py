@@ -1,0 +1,3 @@
+from monge.builders.parts import Parts, build
+
+__all__ = ["Parts", "build"]

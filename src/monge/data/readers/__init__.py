@@ -1,0 +1,79 @@
+"""Readers: from the name or path of a data set to its samples."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from monge.config import DATA, DataConfig
+from monge.data.readers import arrays, cache, clouds, hub, idx, images, tar, toys
+from monge.data.source import Source
+
+__all__ = ["load"]
+
+
+def load(config: DataConfig) -> Source:
+    """Reads what `config` names.
+
+    Raises:
+        ValueError: for a name or path that is neither a data set nor readable, with the reason;
+            for settings of clouds or classes that the data do not have.
+    """
+    source = _read(config)
+    for name in ("points", "turn", "jitter"):
+        if getattr(config, name) and source.kind != "cloud":
+            raise ValueError(
+                f"`{name}` has no meaning for {config.name!r}: only clouds have points"
+            )
+    return source.of_classes(config.classes) if config.classes else source
+
+
+def _read(config: DataConfig) -> Source:
+    if config.name == "digits":
+        return _unflagged(config, arrays.digits)
+    if config.name in idx.DATASETS:
+        return _unflagged(config, lambda: idx.named(config.name, config.dir))
+    if config.name in toys.TOYS:
+        return _unflagged(config, lambda: toys.toy(config.name))
+    path = Path(config.name)
+    if config.name.startswith(hub.PREFIX):
+        return _decoded(hub.dataset(config.name), config)
+    if tar.are_named(config.name):
+        return _decoded(tar.shards(config.name), config)
+    if config.name == "" or not os.path.exists(path):
+        raise ValueError(
+            f"`data` {config.name!r} is neither a file or folder nor one of {', '.join(DATA)}"
+        )
+    if path.is_dir() and clouds.is_cloud_folder(path):
+        return _unflagged(config, lambda: clouds.folder(path, config))
+    if path.is_dir() and idx.is_idx_folder(path):
+        return _unflagged(config, lambda: idx.folder(path))
+    suffix = path.suffix.lower()
+    if suffix in clouds.SUFFIXES and path.is_file():
+        raise ValueError(
+            f"`data` {config.name!r} is one cloud: give the folder that holds it and others"
+        )
+    if suffix in (".npy", ".npz", ".csv"):
+        return _unflagged(config, lambda: arrays.load(path, config))
+    if path.is_dir():
+        return _decoded(images.folder(path), config)
+    if suffix == ".zip":
+        return _decoded(images.archive(path), config)
+    raise ValueError(
+        f"`data` {config.name!r} has an unknown kind {suffix!r}: give a folder, .zip or .tar of "
+        "images, a folder of idx files or of clouds, .npy, .npz or .csv"
+    )
+
+
+def _decoded(found: images.ImageFiles, config: DataConfig) -> Source:
+    return cache.source(found, config) if config.cache else images.in_memory(found, config)
+
+
+def _unflagged(config: DataConfig, read: Callable[[], Source]) -> Source:
+    """`read()`, unless flags are given that only images in files heed."""
+    for name in ("size", "crop", "channels", "cache"):
+        if getattr(config, name) is not None:
+            raise ValueError(
+                f"`{name}` has no meaning for {config.name!r}: only images in files are "
+                "cropped, resized, converted and cached"
+            )
+    return read()

@@ -1,0 +1,178 @@
+"""Arrays and tables: the embedded digits, .npy, .npz and .csv."""
+
+import importlib.metadata
+import warnings
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from monge._core.files import DAMAGED
+from monge.config import DataConfig
+from monge.data.readers import clouds
+from monge.data.source import Source, split
+
+
+class Content(NamedTuple):
+    """What a file of samples holds."""
+
+    samples: np.ndarray
+    labels: np.ndarray | None = None
+    parts: np.ndarray | None = None
+    """The part of each sample: train, test, …"""
+    key: str | None = None
+    """What the samples are called."""
+
+
+def digits() -> Source:
+    """scikit-learn's 1,797 real 8×8 digits with 17 grey levels; the last 297 are held out."""
+    # its file alone: to import scikit-learn takes longer than to train the first hundred steps
+    package = importlib.metadata.distribution("scikit-learn")
+    file = str(package.locate_file("sklearn/datasets/data/digits.csv.gz"))
+    table = np.loadtxt(file, delimiter=",")
+    images = np.round(table[:, :64] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    parts = np.repeat(["train", "test"], [1500, 297])
+    return split("digits", "image", images, table[:, 64].astype(int), parts)
+
+
+def normalised(samples: np.ndarray, name: str) -> tuple[Literal["image", "vector"], np.ndarray]:
+    """The kind of an array's samples, and the array in the layout of that kind.
+
+    (n,) and (n, d) are vectors; (n, h, w), (n, c, h, w) and (n, h, w, c) with c = 1 or 3 are
+    images, uint8 or floats in [0, 1], and become (n, c, h, w).
+
+    Raises:
+        ValueError: for other shapes, other ranges, NaN or infinity, or nothing at all.
+    """
+    if samples.size == 0:
+        raise ValueError(f"{name!r} holds nothing: its shape is {samples.shape}")
+    if samples.dtype.kind not in "iufb":
+        raise ValueError(f"{name!r} must hold real numbers, got {samples.dtype}")
+    if samples.dtype.kind == "f" and not np.isfinite(samples).all():
+        bad = int((~np.isfinite(samples)).sum())
+        raise ValueError(f"{name!r} must be finite, got {bad} NaN or infinite values")
+    if samples.ndim in (1, 2):
+        return "vector", samples.reshape(len(samples), -1)
+    if samples.ndim == 3 and samples.shape[-1] != 3:
+        samples = samples[:, None]
+    elif samples.ndim == 4 and samples.shape[-1] in (1, 3) and samples.shape[1] not in (1, 3):
+        samples = np.moveaxis(samples, -1, 1)
+    if samples.ndim != 4 or samples.shape[1] not in (1, 3):
+        raise ValueError(
+            f"{name!r} has shape {samples.shape}: give vectors (n, d) or images (n, h, w), "
+            "(n, c, h, w) or (n, h, w, c) with c = 1 or 3"
+        )
+    if samples.dtype != np.uint8 and samples.size and not 0 <= samples.min() <= samples.max() <= 1:
+        raise ValueError(
+            f"{name!r}: images that are not uint8 must lie in [0, 1], "
+            f"got [{samples.min():.4g}, {samples.max():.4g}]"
+        )
+    return "image", samples
+
+
+def from_array(samples: np.ndarray, labels=None, parts=None, name: str = "array") -> Source:
+    """A source from an array, as `normalised` reads it: images uint8 or float32, vectors float32.
+
+    Raises:
+        ValueError: also for values that float32 cannot hold apart.
+    """
+    kind, samples = normalised(np.asarray(samples), name)
+    if samples.dtype == np.uint8 and kind == "image":
+        return split(name, kind, np.ascontiguousarray(samples), labels, parts)
+    with np.errstate(over="ignore"):
+        single = np.ascontiguousarray(samples, dtype=np.float32)
+    if not np.isfinite(single).all():
+        raise ValueError(f"{name!r} holds values beyond float32, up to {abs(samples).max():.4g}")
+    if kind == "vector" and len(samples):
+        lost = (np.ptp(samples, 0) > 0) & (np.ptp(single, 0) == 0)
+        if lost.any():
+            raise ValueError(
+                f"{name!r}: column {int(lost.argmax())} varies by less than float32 can tell: "
+                "subtract its mean"
+            )
+    return split(name, kind, single, labels, parts)
+
+
+def load(path: Path, config: DataConfig) -> Source:
+    """A source from a .npy, .npz or .csv file: of clouds where its samples are (N, 3)."""
+    samples, labels, parts, kind = read(path)
+    if kind == "points" or is_clouds(samples):
+        return clouds.from_points(samples, config, path.name, labels, parts)
+    return from_array(samples, labels, parts, path.name)
+
+
+def is_clouds(samples: np.ndarray) -> bool:
+    """Whether an array's samples are points of space in rows."""
+    return samples.ndim == 3 and samples.shape[2] == 3
+
+
+def read(path: Path) -> Content:
+    """What a .npy, .npz or .csv file holds.
+
+    Raises:
+        ValueError: for another kind of file, or one that is damaged.
+    """
+    reader = {".npy": _npy, ".npz": _npz, ".csv": _csv}.get(path.suffix.lower())
+    if reader is None or not path.is_file():
+        raise ValueError(f"{str(path)!r} is no file of samples: give a .npy, .npz or .csv file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an empty table, which is refused by its size
+            return reader(path)
+    except DAMAGED as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{str(path)!r} is not readable: {reason}") from None
+
+
+def _npy(path: Path) -> Content:
+    with path.open("rb") as file:  # which NumPy itself leaves open where it is damaged
+        array = np.load(file, allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise ValueError("it holds several arrays: name it .npz")
+    return Content(array)
+
+
+def _npz(path: Path) -> Content:
+    """Samples under the key `images`, `points` or `x`; optional `labels`, their
+    `class_names`, and `split` of train / test."""
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        content = {key: archive[key] for key in archive.files}
+    key = next((key for key in ("images", "points", "x") if key in content), None)
+    if key is None:
+        raise ValueError(f"of the keys {sorted(content)} none is images, points or x")
+    for other in ("labels", "split"):
+        if other in content and content[other].shape != content[key].shape[:1]:
+            raise ValueError(
+                f"{key} of shape {content[key].shape} and {other} of {content[other].shape}"
+            )
+    labels, names = content.get("labels"), content.get("class_names")
+    if labels is not None and names is not None:
+        labels = names[labels]
+    return Content(content[key], labels, content.get("split"), key)
+
+
+def _csv(path: Path) -> Content:
+    """A table of numbers, a row a sample. A first row without any number is a header; its column
+    `label` or `class` holds classes of any type."""
+    options: dict[str, Any] = {"delimiter": ",", "quotechar": '"', "comments": None, "ndmin": 2}
+    with path.open(encoding="utf-8-sig") as file:
+        lines = file.readlines()
+    lines = [line for line in lines if line.strip()]
+    first = np.loadtxt(lines[:1], dtype=str, **options)[0] if lines else np.empty(0, str)
+    names = [cell.strip().lower() for cell in first]
+    if any(map(_is_number, names)) or not any(names):
+        return Content(np.loadtxt(lines, **options))
+    labelled = [i for i, name in enumerate(names) if name in ("label", "class")]
+    rest = [i for i in range(len(names)) if i not in labelled]
+    table = np.loadtxt(lines[1:], usecols=rest, **options)
+    if not labelled:
+        return Content(table)
+    return Content(table, np.loadtxt(lines[1:], usecols=labelled[:1], dtype=str, **options)[:, 0])
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

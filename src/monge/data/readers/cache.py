@@ -1,0 +1,212 @@
+"""Decoded images kept in files that are mapped into memory: for data larger than it.
+
+    DIR/<key>/  train.npy  test.npy  (uint8, n × c × h × w)  labels.npz  notes.json  manifest.json
+
+The key is a hash of the images' names, bytes, parts and labels and of all that decides their
+pixels, so that an altered image is another data set. A folder appears whole under its key, and
+its files are checked against the manifest whenever it is opened.
+"""
+
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+import math
+import mmap
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import PIL
+import torch
+from torch import Tensor
+
+from monge._core.files import DAMAGED, sync_folder, write_synced
+from monge.config import DataConfig
+from monge.data.readers.images import Decoding, ImageFiles, failures, in_threads
+from monge.data.source import Source, division, numbered
+
+try:
+    import fcntl
+except ImportError:  # Windows: processes that begin together each decode, and one's work stays
+    fcntl = None
+
+LAYOUT = 1  # to be raised when the same images would be stored otherwise
+FILES = ("train.npy", "test.npy", "labels.npz", "notes.json")
+# without it Linux refuses a private map of more bytes than there are memory and swap
+NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+
+
+def source(images: ImageFiles, config: DataConfig) -> Source:
+    """The images from the cache in `config.cache`, decoded into it where they are not there.
+
+    Its samples are maps of files: pages come and go as they are read, and what is written to a
+    tensor stays in memory.
+
+    Raises:
+        ValueError: as reading them into memory does; for a cache that cannot be written, or an
+            image that is altered meanwhile.
+    """
+    assert config.cache is not None
+    cache = Path(config.cache)
+    digests = dict(in_threads(lambda name: _digest(images, name), images.names))
+    folder = cache / _key(images, digests, config)
+    if not _is_whole(folder):
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with _alone(cache):
+                if not _is_whole(folder):
+                    _make(folder, images, digests, config)
+        except OSError as error:
+            raise ValueError(f"`cache` {config.cache!r} cannot be written: {error}") from None
+    return _opened(folder, images)
+
+
+def mapped(path: Path) -> Tensor:
+    """A uint8 .npy file as a tensor: read when it is used, never written to."""
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, _ = np.lib.format.read_array_header_1_0(file)
+        if sys.platform == "win32":
+            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        else:
+            # a tensor may be written to, so its map may, too; NumPy's mode "c" is one without
+            # NORESERVE
+            allowed = mmap.PROT_READ | mmap.PROT_WRITE
+            whole = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE | NORESERVE, allowed)
+        return torch.frombuffer(whole, dtype=torch.uint8, offset=file.tell()).view(shape)
+
+
+def _digest(images: ImageFiles, name: str) -> bytes:
+    try:
+        return hashlib.sha256(images.read(name)).digest()
+    except DAMAGED:
+        return b"unreadable"
+
+
+def _key(images: ImageFiles, digests: dict[str, bytes], config: DataConfig) -> str:
+    settings = LAYOUT, PIL.__version__, config.size, config.crop, config.channels
+    whole = hashlib.sha256(repr((settings, digests, images.told(images.names))).encode())
+    return whole.hexdigest()[:32]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        stored = json.loads((folder / "manifest.json").read_text())
+        return stored == {name: _sha256(folder / name) for name in FILES}
+    except (OSError, ValueError):
+        return False
+
+
+@contextlib.contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Inside, no other process makes anything in the cache; what killed ones have left is gone."""
+    with (cache / ".lock").open("w") as lock:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for left in cache.glob(".part-*"):
+                shutil.rmtree(left)
+        yield
+
+
+def _make(folder: Path, images: ImageFiles, digests: dict[str, bytes], config: DataConfig) -> None:
+    """Fills a new folder and gives it its name; nothing is left of it if that fails."""
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=folder.parent) as part:
+        whole = Path(part) / "whole"
+        whole.mkdir()
+        with (Path(part) / "rows").open("w+b") as rows:
+            _fill(whole, rows, images, digests, config)
+        sync_folder(whole)
+        if folder.exists():
+            warnings.warn(f"`cache` {str(folder)!r} is damaged and made again", stacklevel=2)
+            folder.rename(Path(part) / "damaged")
+        try:
+            whole.rename(folder)
+        except OSError:
+            if not _is_whole(folder):  # of another process
+                raise
+        sync_folder(folder.parent)
+
+
+def _fill(
+    whole: Path, rows: BinaryIO, images: ImageFiles, digests: dict[str, bytes], config: DataConfig
+) -> None:
+    """Decodes the images into `rows` one by one, then sorts them into the parts' files: only at
+    the end is it known which can be read, and whether any has colours."""
+    altered = []
+
+    def read(name: str) -> bytes:
+        content = images.read(name)
+        if hashlib.sha256(content).digest() != digests[name]:
+            altered.append(name)
+        return content
+
+    decoding = Decoding(images._replace(read=read), config)
+    names, shapes = [], []
+    for name, pixels in decoding:
+        rows.write(pixels.tobytes())
+        names.append(name)
+        shapes.append(pixels.shape)
+    if altered:
+        raise ValueError(
+            f"`data` {images.where!r} was altered while it was read, e.g. {altered[0]}: try again"
+        )
+    failures(decoding.bad, len(images.names), images.where)
+    parts, labels = images.told(names)
+    masks = division(images.name, len(names), parts)
+    for file, mask in zip(("train.npy", "test.npy"), masks):
+        _sort(rows, shapes, mask.nonzero()[0], whole / file)
+    stored, classes = {}, ()
+    if labels is not None:
+        numbers, classes = numbered(images.name, labels)
+        stored = dict(zip(("train", "test"), (numbers[mask] for mask in masks)))
+    content = io.BytesIO()
+    np.savez(content, **stored)
+    write_synced(whole / "labels.npz", content.getvalue())
+    notes = {"classes": classes, "bad": decoding.bad, "total": len(images.names)}
+    write_synced(whole / "notes.json", json.dumps(notes).encode())
+    manifest = {name: _sha256(whole / name) for name in FILES}
+    write_synced(whole / "manifest.json", json.dumps(manifest).encode())
+
+
+def _sort(rows: BinaryIO, shapes: list[tuple], chosen: np.ndarray, path: Path) -> None:
+    """Writes some rows of unlike channels to a .npy file."""
+    sizes = [math.prod(shape) for shape in shapes]
+    starts = [0, *itertools.accumulate(sizes)]
+    channels, height, width = max(shapes)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {
+            "descr": "|u1", "fortran_order": False,
+            "shape": (len(chosen), channels, height, width),
+        })  # fmt: skip
+        for i in chosen:
+            rows.seek(starts[i])
+            # a grey image among coloured ones is repeated for the channels
+            file.write(rows.read(sizes[i]) * (channels // shapes[i][0]))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _opened(folder: Path, images: ImageFiles) -> Source:
+    notes = json.loads((folder / "notes.json").read_text())
+    if text := failures(notes["bad"], notes["total"], images.where):
+        warnings.warn(text, stacklevel=2)
+    with np.load(folder / "labels.npz") as stored:
+        labels = {part: torch.from_numpy(stored[part]) for part in stored.files}
+    train, test = (mapped(folder / file) for file in ("train.npy", "test.npy"))
+    return Source(
+        images.name, "image", train, test, labels.get("train"), labels.get("test"),
+        tuple(notes["classes"]),
+    )  # fmt: skip

@@ -1,0 +1,182 @@
+"""Images in shards: tar archives as WebDataset writes them, read at random.
+
+Members whose names agree up to the first dot of the file's name are one sample: an image, and a
+`.cls` with its label. Python's `tarfile` finds the members, and images are read from where they
+lie: a library that streams shards gives no permutation of an epoch.
+"""
+
+import glob
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from monge._core.files import files_below
+from monge.data.readers.images import (
+    MOST_BYTES,
+    SUFFIXES,
+    ImageFiles,
+    Labelling,
+    known_classes,
+    parts_and_labels,
+)
+
+PATTERN = re.compile(r"[*?\[{]")
+MOST_SHARDS = 100_000
+MOST_LABEL_BYTES = 1000
+
+
+class Place(NamedTuple):
+    """Where a member lies in a shard."""
+
+    shard: str
+    offset: int
+    size: int
+
+    def read(self, most: int) -> bytes:
+        """Its bytes, at most so many. The shard is opened anew: a process may have 1,000 open."""
+        if self.size > most:
+            raise ValueError(f"over {most:,} bytes")
+        with open(self.shard, "rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+class Sample(NamedTuple):
+    """An image with its label."""
+
+    image: Place
+    label: str | None
+
+
+def are_named(name: str) -> bool:
+    """Whether a path or pattern names tar archives, or a folder that holds some and no images."""
+    if os.path.isdir(name):
+        suffixes = {os.path.splitext(file)[1].lower() for file in files_below(Path(name))}
+        return ".tar" in suffixes and not suffixes & SUFFIXES
+    return name.endswith(".tar") and (os.path.exists(name) or PATTERN.search(name) is not None)
+
+
+def found(name: str) -> list[str]:
+    """The shards that a file, a folder, a glob or braces ({000..010}, {a,b}) name, in order.
+
+    Raises:
+        ValueError: where a shard is missing, or none is found.
+    """
+    if os.path.isdir(name):
+        inside = [file for file in files_below(Path(name)) if file.lower().endswith(".tar")]
+        return [os.path.join(name, file) for file in sorted(inside)]
+    if os.path.exists(name):
+        return [name]
+    shards = []
+    for one in expanded(name):
+        matched = sorted(glob.glob(one)) if glob.has_magic(one) else [one]
+        if not matched or not os.path.isfile(matched[0]):
+            raise ValueError(f"`data` {name!r} names shards that are not there: {one!r}")
+        shards += matched
+    return shards
+
+
+def expanded(pattern: str) -> list[str]:
+    """A pattern with its braces written out: `{08..10}` counts, `{a,b}` lists."""
+    braces = re.search(r"\{([^{}]*)\}", pattern)
+    if braces is None:
+        return [pattern]
+    choices = braces[1].split(",")
+    if ends := re.fullmatch(r"(\d+)\.\.(\d+)", braces[1]):
+        numbers = range(int(ends[1]), int(ends[2]) + 1)
+        if not 0 < len(numbers) <= MOST_SHARDS:
+            raise ValueError(
+                f"`data` {pattern!r} counts from {ends[1]} to {ends[2]}: give 1 to "
+                f"{MOST_SHARDS:,} shards, the first first"
+            )
+        choices = [f"{number:0{len(ends[1])}}" for number in numbers]
+    before, after = pattern[: braces.start()], pattern[braces.end() :]
+    return [one for choice in choices for one in expanded(before + choice + after)]
+
+
+def shards(name: str) -> ImageFiles:
+    """The images in the shards that `name` names, in the shards' order.
+
+    Folders called train, test, … that shards lie in are honoured; folders within them say nothing.
+
+    Raises:
+        ValueError: for a shard that is missing, truncated or no tar archive.
+    """
+    samples: dict[str, Sample] = {}
+    paths = found(name)
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    for path in paths:
+        samples |= _samples(path, os.path.relpath(path, root))
+    if not samples:
+        raise ValueError(f"`data` {name!r} holds no images ({', '.join(sorted(SUFFIXES))})")
+    labelled = any(sample.label is not None for sample in samples.values())
+
+    def read(one: str) -> bytes:
+        image, label = samples[one]
+        if labelled and label is None:
+            raise ValueError("it has no .cls, unlike others")
+        return image.read(MOST_BYTES)
+
+    def told(names: list[str]) -> Labelling:
+        parts, _ = parts_and_labels(
+            [f"{os.path.dirname(samples[one].image.shard)}/image" for one in names]
+        )
+        labels = [samples[one].label or "" for one in names] if labelled else []
+        numbers = all(re.fullmatch(r"-?\d{1,18}", label) for label in labels)
+        return parts, known_classes([int(label) for label in labels] if numbers else labels)
+
+    return ImageFiles(name, list(samples), read, told)
+
+
+def _samples(shard: str, called: str) -> dict[str, Sample]:
+    """The samples of a shard, by what it is called and the names of their images."""
+    images: dict[str, tuple[str, Place]] = {}
+    labels: dict[str, str] = {}
+    for name, place in _members(shard):
+        folder, slash, last = name.rpartition("/")
+        stem, _, suffix = last.partition(".")
+        key, suffix = folder + slash + stem, suffix.lower()
+        if not stem or name.startswith("__MACOSX"):
+            continue
+        if suffix == "cls":
+            try:
+                labels[key] = place.read(MOST_LABEL_BYTES).decode().strip()
+            except ValueError as error:
+                raise ValueError(f"`data` {shard!r}: {name} is no label: {error}") from None
+        elif f".{suffix}" in SUFFIXES:
+            if key in images:
+                raise ValueError(f"`data` {shard!r}: {key} has several images: leave one of them")
+            images[key] = name, place
+    return {
+        f"{called}/{name}": Sample(place, labels.get(key)) for key, (name, place) in images.items()
+    }
+
+
+def _members(shard: str) -> Iterator[tuple[str, Place]]:
+    """The names and places of the plain files in a tar archive.
+
+    `tarfile` takes a damaged header for the end: the blocks of zeros that end an archive must be
+    there, and nothing behind them.
+    """
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            while (member := archive.next()) is not None:
+                archive.members = []  # pyright: ignore
+                if member.isreg() and not member.issparse():
+                    yield member.name, Place(shard, member.offset_data, member.size)
+            end = archive.offset
+        with open(shard, "rb") as file:
+            file.seek(end)
+            rest = file.read(2 * tarfile.RECORDSIZE)
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"`data` {shard!r} is no whole tar archive ({error}): copy it again, or gunzip it"
+        ) from None
+    if not rest or rest.strip(b"\0"):
+        raise ValueError(
+            f"`data` {shard!r} holds no member and no end at byte {end:,}: it is truncated, "
+            "damaged, or several archives in one; copy it again"
+        )

@@ -1,0 +1,122 @@
+"""How a set of clouds of points compares with another set of clouds.
+
+Conventions differ by factors between codes: here Chamfer distances are sums of both means of
+squared nearest distances, earth mover's distances means of unsquared ones, both between clouds as
+they are given, and 1-NNA is the accuracy of the leave-one-out test.
+
+Source: Achlioptas, Diamanti, Mitliagkas, Guibas, "Learning representations and generative models
+for 3D point clouds", 2018; of 1-NNA Yang et al., "PointFlow", 2019.
+"""
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial import KDTree
+from scipy.spatial.distance import cdist
+from torch import Tensor
+
+from monge._core.checks import finite, floating
+from monge.transport import jensen_shannon
+
+MATCHED = 256
+CELLS = 28
+
+
+class SetScores(NamedTuple):
+    """How fake clouds stand to real ones under a distance between clouds."""
+
+    minimum: float
+    """MMD: the mean over real clouds of the distance to the nearest fake. Lower is better."""
+    coverage: float
+    """The share of real clouds that are the nearest one of a fake. Higher is better."""
+    accuracy: float
+    """1-NNA: how often the nearest other cloud is of the same kind. ½ is best."""
+
+
+def pairwise_chamfer(x: Tensor, y: Tensor | None = None) -> Tensor:
+    """Chamfer distances (n, m) of clouds (n, N, 3) and (m, M, 3), by trees; of x and x alone, half
+    of the work."""
+    one, two = _clouds(x, y)
+    trees = [KDTree(cloud, balanced_tree=False) for cloud in one]
+    others = trees if y is None else [KDTree(cloud, balanced_tree=False) for cloud in two]
+
+    def entry(i: int, j: int) -> float:
+        there, back = others[j].query(one[i])[0], trees[i].query(two[j])[0]
+        return float(np.square(there).mean() + np.square(back).mean())
+
+    return _matrix(entry, len(one), len(two), y is None)
+
+
+def pairwise_earth_mover(x: Tensor, y: Tensor | None = None, points: int = MATCHED) -> Tensor:
+    """Earth mover's distances (n, m) of the first `points` points of clouds, whose order is taken
+    to be random: of all points they would cost the cube of their number."""
+    one, two = _clouds(x, y)
+    count = min(points, one.shape[1], two.shape[1])
+
+    def entry(i: int, j: int) -> float:
+        distances = cdist(one[i, :count], two[j, :count])
+        return float(distances[linear_sum_assignment(distances)].mean())
+
+    return _matrix(entry, len(one), len(two), y is None)
+
+
+def set_scores(fake: Tensor, between: Tensor, real: Tensor) -> SetScores:
+    """Scores from distances of fakes (n, n), of fakes and real clouds (n, m), and of real (m, m).
+
+    Raises:
+        ValueError: for other shapes.
+    """
+    n, m = between.shape
+    if fake.shape != (n, n) or real.shape != (m, m) or min(n, m) < 2:
+        raise ValueError(
+            "`fake`, `between` and `real` must be distances (n, n), (n, m) and (m, m) of at least "
+            f"2 clouds each, got {tuple(fake.shape)}, {tuple(between.shape)} and "
+            f"{tuple(real.shape)}"
+        )
+    apart = [z.masked_fill(torch.eye(len(z), dtype=torch.bool), torch.inf) for z in (fake, real)]
+    hits = (apart[0].amin(1) < between.amin(1)).sum() + (apart[1].amin(1) < between.amin(0)).sum()
+    return SetScores(
+        minimum=float(between.amin(0).mean()),
+        coverage=len(between.argmin(1).unique()) / m,
+        accuracy=float(hits) / (n + m),
+    )
+
+
+def occupancy_divergence(x: Tensor, y: Tensor, cells: int = CELLS) -> float:
+    """Jensen-Shannon divergence, in nats, of where the points of all clouds x (n, N, 3) and y
+    (m, M, 3) of the unit sphere lie, on a grid of `cells`³ over [-1, 1]³."""
+    counts = []
+    for clouds in _clouds(x, y):
+        index = ((clouds.reshape(-1, 3) + 1) * (cells / 2)).astype(int).clip(0, cells - 1)
+        flat = np.ravel_multi_index(tuple(index.T), (cells,) * 3)
+        counts.append(torch.from_numpy(np.bincount(flat, minlength=cells**3)).double())
+    one, two = (count / count.sum() for count in counts)
+    return float(jensen_shannon(one, two))
+
+
+def _clouds(x: Tensor, y: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+    for name, clouds in (("x", x), ("y", x if y is None else y)):
+        finite(name, floating(name, clouds))
+        if clouds.ndim != 3 or clouds.shape[2] != 3 or clouds.shape[1] <= 3:
+            raise ValueError(
+                f"`{name}` must be clouds (n, N, 3) of more than 3 points, got "
+                f"{tuple(clouds.shape)}"
+            )
+    one = x.detach().cpu().double().numpy()
+    return one, one if y is None else y.detach().cpu().double().numpy()
+
+
+def _matrix(entry: Callable[[int, int], float], n: int, m: int, symmetric: bool) -> Tensor:
+    """The entries (i, j) over the threads; of a symmetric matrix those above the diagonal."""
+    pairs = list(itertools.combinations(range(n), 2) if symmetric else np.ndindex(n, m))
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        values = torch.tensor(list(pool.map(lambda ij: entry(*ij), pairs)), dtype=torch.float64)
+    rows, columns = torch.tensor(pairs).T
+    found = torch.zeros(n, m, dtype=torch.float64)
+    found[rows, columns] = values
+    return found + found.T if symmetric else found

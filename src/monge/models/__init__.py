@@ -1,0 +1,25 @@
+"""Models: a decoder and a prior, fitted by making two samples indistinguishable."""
+
+from monge.models.base import AutoEncoder, Model, Pass, evaluating
+from monge.models.conditional import ConditionalWAE
+from monge.models.generator import ImplicitGenerator
+from monge.models.masks import Mask, RandomBox, mask
+from monge.models.paths import spherical
+from monge.models.vae import VAE
+from monge.models.wae import WAE, CodesAlone
+
+__all__ = [
+    "VAE",
+    "WAE",
+    "AutoEncoder",
+    "CodesAlone",
+    "ConditionalWAE",
+    "ImplicitGenerator",
+    "Mask",
+    "Model",
+    "Pass",
+    "RandomBox",
+    "evaluating",
+    "mask",
+    "spherical",
+]

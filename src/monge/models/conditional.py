@@ -1,0 +1,182 @@
+"""Wasserstein auto-encoders that complete samples of which a part is known."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from monge._core.checks import dimension, positive
+from monge.divergences import Divergence
+from monge.draws import Draws
+from monge.draws import generator as seeded
+from monge.models.base import AutoEncoder, Pass, evaluating
+from monge.models.paths import between, moved
+from monge.networks.codes import Dirac, Normal
+from monge.networks.norm import BatchNorm
+from monge.priors import Prior
+
+
+class ConditionalWAE(AutoEncoder):
+    r"""Wasserstein auto-encoder that completes samples of which a part is known.
+
+    min E c(X, G(φ, Z)) + weight · D(law of (φ, Z), law of φ × P_Z), φ = φ(X_known), Z ~ Q(Z|X):
+    the divergence compares the *joint* samples (φ, z̃) of codes and (φ, z) of prior draws, so that
+    where it is zero Q(Z|φ) = P_Z for almost every φ. Codes then say what the known part does not,
+    and G(φ(x_known), z) with z ~ P_Z is a draw of the unknown part given the known one, also for
+    samples that were never encoded. Were the codes compared alone, Z could repeat what φ says, and
+    would contradict it at completion.
+
+    The cost is of the unknown part alone; the known one is copied. φ takes no gradient from the
+    divergence, which would make it a constant: it is trained as what the decoder sees of the known
+    part. Each coordinate has mean 0 and variance 1 over a batch, as the prior's have, so that
+    distances of joint samples weigh φ and z by their numbers of coordinates.
+
+    Arguments:
+        encoder: samples with their masks, (n, c + 1, h, w) or (n, 2 d), to codes or their law.
+        decoder: (n, size + dim) to samples (n, \*).
+        prior: P_Z.
+        divergence: D, of joint samples (n, size + dim).
+        mask: (n, generator) to n masks, 1 where a sample is known.
+        summary: masked samples with their masks to φ (n, size), before it is standardised.
+        size: numbers of φ.
+        cost: c(x, y) → (n,).
+        weight: λ > 0, in the units of the cost.
+
+    Source: Tolstikhin, Bousquet, Gelly, Schölkopf, "Wasserstein auto-encoders", 2018; of joint
+    matching Makhzani et al., "Adversarial autoencoders", 2015.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        prior: Prior,
+        divergence: Divergence,
+        *,
+        mask: Callable[[int, torch.Generator | None], Tensor],
+        summary: nn.Module,
+        size: int,
+        cost: nn.Module,
+        weight: float,
+    ):
+        super().__init__()
+        self.encoder, self.decoder, self.prior = encoder, decoder, prior
+        self.summary = nn.Sequential(summary, BatchNorm(size, affine=False))
+        self.divergence, self.cost, self.mask = divergence, cost, mask
+        self.weight = positive("weight", weight)
+
+    def forward(self, x: Tensor, draws: Draws) -> Pass:
+        known = draws.rows("known", self.mask).to(x)
+        phi = self.summarise(x, known)
+        z = self.encode(x, known).rsample(draws)
+        y = self.decoder(torch.cat([phi, z], 1))
+        term = self.cost((1 - known) * x, (1 - known) * y).mean()
+        target = draws.rows("prior", self.prior.sample).to(z.dtype)
+        joint = [torch.cat([phi.detach().to(z.dtype), codes], 1) for codes in (z, target)]
+        return Pass({"reconstruction": term}, (joint[0], joint[1]))
+
+    def known(self, x: Tensor, known: Tensor | None = None) -> Tensor:
+        r"""One mask for each sample of x (n, \*); by default the model's own, with fixed draws.
+
+        Raises:
+            ValueError: for masks of another shape.
+        """
+        if known is None:
+            known = self.mask(len(x), seeded(0, "known"))
+        channels = known.shape[1] if known.ndim == x.ndim else 0
+        if channels not in (1, x.shape[1]) or known.shape[2:] != x.shape[2:]:
+            raise ValueError(
+                f"`known` has shape {tuple(known.shape)}: give masks for samples {tuple(x.shape)}"
+            )
+        return known.to(x).expand(len(x), *known.shape[1:])
+
+    def summarise(self, x: Tensor, known: Tensor | None = None) -> Tensor:
+        """φ of the known part, (n, size)."""
+        known = self.known(x, known)
+        return self.summary(torch.cat([known * x, known], 1))
+
+    def encode(self, x: Tensor, known: Tensor | None = None) -> Dirac | Normal:
+        """Q(Z|x) of whole samples."""
+        law = self.encoder(torch.cat([x, self.known(x, known)], 1))
+        return Dirac(law) if isinstance(law, Tensor) else law
+
+    def decode(
+        self, z: Tensor, given: Tensor | None = None, known: Tensor | None = None
+    ) -> Tensor:
+        r"""G(φ, z) where a sample `given` (n, \*) is not known, and `given` where it is."""
+        if given is None:
+            raise ValueError("`given` is missing: a ConditionalWAE completes samples")
+        known = self.known(given, known)
+        y = self.decoder(torch.cat([self.summarise(given, known), z], 1))
+        return known * given + (1 - known) * y
+
+    def reconstruct(self, x: Tensor, known: Tensor | None = None) -> Tensor:
+        """x with its unknown part decoded from its own code."""
+        known = self.known(x, known)
+        return self.decode(self.encode(x, known).mean, x, known)
+
+    def complete(
+        self,
+        x: Tensor,
+        count: int,
+        generator: torch.Generator | None = None,
+        *,
+        known: Tensor | None = None,
+        prior: Prior | None = None,
+    ) -> Tensor:
+        r"""`count` completions of each of the samples x (n, \*), as (n, count, \*).
+
+        In evaluation mode and without gradient. Of x only what is known is used.
+        """
+        codes = (prior or self.prior).sample(len(x) * dimension("count", count), generator).to(x)
+        repeated = (z.repeat_interleave(count, 0).split(500) for z in (x, self.known(x, known)))
+        with evaluating(self):
+            parts = [self.decode(*one) for one in zip(codes.split(500), *repeated)]
+        return torch.cat(parts).unflatten(0, (len(x), count))
+
+    def samples(
+        self,
+        n: int,
+        generator: torch.Generator | None = None,
+        prior: Prior | None = None,
+        *,
+        given: Tensor | None = None,
+    ) -> Iterator[Tensor]:
+        """Completions of n samples `given`, one of each."""
+        if given is None or len(given) != n:
+            raise ValueError(
+                f"`given` must be {n} samples to complete, got "
+                f"{'none' if given is None else len(given)}"
+            )
+        yield from self.complete(given, 1, generator, prior=prior)[:, 0].split(500)
+
+    def sample(
+        self,
+        n: int,
+        generator: torch.Generator | None = None,
+        prior: Prior | None = None,
+        *,
+        given: Tensor | None = None,
+    ) -> Tensor:
+        """Completions of n samples `given`, one of each."""
+        return torch.cat(list(self.samples(n, generator, prior, given=given)))
+
+    def traverse(self, z: Tensor, levels: Tensor, *, given: Tensor | None = None) -> Tensor:
+        """As of any model, each code beside its row of the samples `given`."""
+        codes = moved(z, levels)
+        if given is not None:
+            given = given.repeat_interleave(len(codes) // len(z), 0)
+        return self.decode(codes, given)
+
+    def interpolate(
+        self,
+        x: Tensor,
+        y: Tensor,
+        count: int = 10,
+        path: Callable[[Tensor, Tensor, Tensor], Tensor] = torch.lerp,
+    ) -> Tensor:
+        """The known part of x beside the codes on a line from that of x to that of y."""
+        return self.decode(
+            between(self.encode(x).mean, self.encode(y).mean, count, path),
+            x.repeat_interleave(count, 0),
+        )

@@ -1,0 +1,37 @@
+"""Paths through the latent space: lines, great circles, and one coordinate at a time."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """From a to b (*, dim) at t in [0, 1]: the direction on a great circle at constant speed, the
+    length linearly. Opposite directions have no great circle of their own and go straight.
+
+    Source: White, "Sampling generative networks", 2016.
+    """
+    near, far = (torch.linalg.vector_norm(z, dim=-1, keepdim=True) for z in (a, b))
+    u, v = a / near.clamp_min(1e-30), b / far.clamp_min(1e-30)
+    gap, reach = (torch.linalg.vector_norm(w, dim=-1, keepdim=True) for w in (u - v, u + v))
+    angle = 2 * torch.atan2(gap, reach)  # exact for small and for straight angles
+    sine = angle.sin()
+    turned = (((1 - t) * angle).sin() * u + (t * angle).sin() * v) / sine.clamp_min(1e-30)
+    curved = torch.lerp(near, far, t) * turned
+    return torch.where((sine > 1e-4) & (near * far > 0), curved, torch.lerp(a, b, t))
+
+
+def moved(z: Tensor, levels: Tensor) -> Tensor:
+    """Codes z (n, dim) with each coordinate in turn set to each level (k,): (n · dim · k, dim)."""
+    dim = z.shape[1]
+    codes = z[:, None, None].repeat(1, dim, len(levels), 1)
+    coordinate = torch.arange(dim, device=z.device)
+    codes[:, coordinate, :, coordinate] = levels.to(z)
+    return codes.flatten(0, 2)
+
+
+def between(a: Tensor, b: Tensor, count: int, path: Callable) -> Tensor:
+    """`count` codes from each of a to each of b (n, dim) along a path: (n · count, dim)."""
+    t = torch.linspace(0, 1, count, device=a.device, dtype=a.dtype)[None, :, None]
+    return path(a[:, None], b[:, None], t).flatten(0, 1)

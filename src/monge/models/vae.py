@@ -1,0 +1,57 @@
+"""Variational auto-encoders."""
+
+from torch import Tensor, nn
+
+from monge.draws import Draws
+from monge.models.base import AutoEncoder, Pass
+from monge.networks.codes import Normal
+from monge.priors import Gaussian, Prior
+
+
+class VAE(AutoEncoder):
+    r"""Variational auto-encoder: min E[-log p(X|Z)] + beta · E KL(Q(Z|X), P_Z), Z ~ Q(Z|X).
+
+    With beta = 1 the sum of the terms is the negative evidence lower bound, in nats of the units
+    in which the likelihood sees x. There is no divergence to train on; the pair (codes, prior
+    draws) makes D(Q_Z, P_Z) a metric.
+
+    Arguments:
+        encoder: x (n, *) to a `Normal` law of codes.
+        decoder: codes (n, dim) to samples (n, *).
+        prior: a `Gaussian`.
+        likelihood: -log p(x|z) as a cost of x and G(z): `GaussianLikelihood` or `Bernoulli`.
+        beta: weight of the KL term.
+
+    Source: Kingma, Welling, "Auto-encoding variational Bayes", 2014; beta: Higgins et al.,
+    "beta-VAE", 2017.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        prior: Prior,
+        *,
+        likelihood: nn.Module,
+        beta: float = 1.0,
+    ):
+        super().__init__()
+        if not isinstance(prior, Gaussian):
+            raise ValueError(
+                f"`prior` must be a Gaussian for the closed-form KL, got {type(prior).__name__}: "
+                "use a WAE for other priors"
+            )
+        self.encoder, self.decoder, self.prior = encoder, decoder, prior
+        self.likelihood, self.beta, self.scale = likelihood, beta, prior.scale
+        self.divergence, self.weight = None, 0.0
+
+    def forward(self, x: Tensor, draws: Draws) -> Pass:
+        law = self.encode(x)
+        if not isinstance(law, Normal):
+            raise ValueError("`encoder` of a VAE must return a Normal: wrap it in NormalEncoder")
+        z = law.rsample(draws)
+        terms = {
+            "reconstruction": self.likelihood(x, self.decode(z)).mean(),
+            "kl": self.beta * law.kl_to(self.scale).mean(),
+        }
+        return Pass(terms, (z, draws.rows("prior", self.prior.sample).to(z.dtype)))

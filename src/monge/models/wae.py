@@ -1,0 +1,94 @@
+"""Wasserstein auto-encoders."""
+
+import torch
+from torch import Tensor, nn
+
+from monge._core.checks import positive
+from monge.costs import Scaled, SquaredL2
+from monge.divergences import Divergence
+from monge.draws import Draws, truncated_normal
+from monge.models.base import AutoEncoder, Model, Pass
+from monge.networks.codes import GaussianDecoder
+from monge.priors import Prior
+
+
+class WAE(AutoEncoder):
+    r"""Wasserstein auto-encoder: min E c(X, G(Z)) + weight · D(Q_Z, P_Z), Z ~ Q(Z|X).
+
+    The penalty asks the aggregate posterior Q_Z, not each Q(Z|x), to be the prior. With
+    Q_Z = P_Z the first term bounds the transport cost W_c(P_X, P_G) from above, and its infimum
+    over encoders attains it.
+
+    Arguments:
+        encoder: x (n, *) to a law of codes, or to a tensor (n, dim) of codes.
+        decoder: codes (n, dim) to samples (n, *), or a `GaussianDecoder`.
+        prior: P_Z.
+        divergence: D, of codes and prior draws.
+        cost: c(x, y) → (n,).
+        weight: λ > 0, in the units of the cost.
+        noise: deviation of the noise, normal within two deviations, that is added to what the
+            encoder sees in training; the decoder's target stays clean.
+
+    A random decoder N(G(z), diag σ²) adds the term `variance` = c(0, σ) = Σ σ_i² to the loss:
+    with it the terms sum to E c(X, Y), the bound on the transport cost where Q_Z = P_Z.
+
+    Source: Tolstikhin, Bousquet, Gelly, Schölkopf, "Wasserstein auto-encoders", 2018.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        prior: Prior,
+        divergence: Divergence,
+        *,
+        cost: nn.Module,
+        weight: float,
+        noise: float = 0.0,
+    ):
+        super().__init__()
+        squared = cost.cost if isinstance(cost, Scaled) else cost
+        if isinstance(decoder, GaussianDecoder) and not isinstance(squared, SquaredL2):
+            raise ValueError(
+                f"`cost` must be SquaredL2 under a GaussianDecoder, got {type(squared).__name__}: "
+                "the bound holds for it alone"
+            )
+        self.encoder, self.decoder, self.prior = encoder, decoder, prior
+        self.divergence, self.cost = divergence, cost
+        self.weight, self.noise = positive("weight", weight), noise
+
+    def codes(self, x: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """The pair (codes of x, prior draws), both (n, dim)."""
+        if self.training and self.noise:
+            rows = draws.rows("noise", lambda n, g: truncated_normal((n, *x.shape[1:]), g))
+            x = x + self.noise * rows.to(x)
+        z = self.encode(x).rsample(draws)
+        target = draws.rows("prior", self.prior.sample).to(z.dtype)
+        if z.shape != target.shape:
+            raise ValueError(
+                f"`encoder` makes codes of shape {tuple(z.shape)}, `prior` draws of "
+                f"{tuple(target.shape)}: give both one dimension"
+            )
+        return z, target
+
+    def forward(self, x: Tensor, draws: Draws) -> Pass:
+        z, target = self.codes(x, draws)
+        y = self.decode(z)
+        terms = {"reconstruction": self.cost(x, y).mean()}
+        if isinstance(self.decoder, GaussianDecoder):
+            sigma = self.decoder.sigma.expand_as(y[:1])
+            terms["variance"] = self.cost(torch.zeros_like(sigma), sigma).mean()
+        return Pass(terms, (z, target))
+
+
+class CodesAlone(Model):
+    """The encoder of a WAE under a divergence of its own, min D(Q_Z, P_Z): a stage before the
+    training of the whole."""
+
+    def __init__(self, model: WAE, divergence: Divergence):
+        super().__init__()
+        self.encoder, self.prior, self.divergence = model.encoder, model.prior, divergence
+        self.weight, self.codes = 1.0, model.codes
+
+    def forward(self, x: Tensor, draws: Draws) -> Pass:
+        return Pass({}, self.codes(x, draws))

@@ -1,0 +1,365 @@
+"""The explorer's JSON API and its page: a FastAPI application over open runs."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from fastapi import APIRouter, Depends, FastAPI, Header, Query
+from fastapi import Path as InPath
+from fastapi import Request as HttpRequest
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from torch import Tensor
+
+from monge._core.version import __version__
+from monge.data import as_floats
+from monge.recipes import RECIPES
+from monge.runs import Run
+from monge.show.explore import history, schemas
+from monge.show.explore.schemas import Pick, Samples, read_values
+from monge.show.explore.service import Explorer
+from monge.show.explore.shield import IMAGES, Shield
+from monge.show.explore.worker import Full, Worker
+
+JOB_SECONDS = 30.0
+STATIC = Path(__file__).with_name("static")
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": schemas.Problem, "description": "The request is malformed."},
+    403: {"model": schemas.Problem, "description": "The Host or Origin is not this server's."},
+    404: {"model": schemas.Problem, "description": "There is no such run."},
+    408: {"model": schemas.Problem, "description": "The body came too slowly."},
+    409: {"model": schemas.Problem, "description": "A newer request of the view took its place."},
+    413: {"model": schemas.Problem, "description": "The body is too large."},
+    415: {"model": schemas.Problem, "description": "The body has another type."},
+    422: {"model": schemas.Problem, "description": "An argument does not fit the run."},
+    503: {"model": schemas.Problem, "description": "Too many requests wait: try again."},
+}
+NAMES = {400: "malformed", 404: "not_found", 405: "not_allowed", 422: "bad_argument"}
+
+FILE = {
+    "requestBody": {
+        "required": True,
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in IMAGES},
+    }
+}
+
+T = TypeVar("T")
+api = APIRouter(prefix="/api")
+
+
+class Refusal(HTTPException):
+    """A problem with its name and status."""
+
+    def __init__(self, status: int, error: str, message: str):
+        super().__init__(status, message)
+        self.error = error
+
+
+class Site:
+    """The open runs by identifier, and the thread that computes for them."""
+
+    def __init__(self, explorers: dict[str, Explorer]):
+        self.explorers, self.worker = explorers, Worker()
+
+
+class Ask:
+    """Has a job computed for a view of a page, in which newer requests replace waiting ones."""
+
+    def __init__(
+        self,
+        request: HttpRequest,
+        x_view: Annotated[str, Header(pattern="^[A-Za-z0-9/_.-]{0,64}$")] = "",
+    ):
+        self.worker = request.app.state.site.worker
+        # without a name no request takes another's place
+        self.view = x_view or object()
+
+    async def __call__(self, job: Callable[[], T]) -> T:
+        """Its result; its ValueError becomes a refusal."""
+        try:
+            future = self.worker.submit(self.view, job)
+        except Full:
+            raise Refusal(503, "busy", "too many requests wait: try again") from None
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), JOB_SECONDS)
+        except ValueError as error:
+            raise Refusal(422, "bad_argument", str(error)) from None
+        except TimeoutError:
+            raise Refusal(503, "busy", f"no answer within {JOB_SECONDS:g} s") from None
+        except asyncio.CancelledError:
+            if not future.cancelled():
+                raise
+            raise Refusal(409, "superseded", "a newer request took its place") from None
+
+
+def identified(
+    request: HttpRequest, run: Annotated[str, InPath(pattern="^[a-z0-9][a-z0-9-]{0,99}$")]
+) -> Explorer:
+    """The open run with an identifier."""
+    explorers = request.app.state.site.explorers
+    if run not in explorers:
+        raise Refusal(404, "not_found", f"there is no run {run!r}")
+    return explorers[run]
+
+
+Opened = Annotated[Explorer, Depends(identified)]
+Asked = Annotated[Ask, Depends()]
+
+
+def picked(explorer: Explorer, pick: Pick, name: str) -> Tensor:
+    r"""The sample that a request means, (1, \*)."""
+    if (pick.index is None) == (pick.data is None):
+        raise ValueError(f"`{name}` needs either an index or data")
+    if pick.index is not None:
+        return explorer.test([pick.index])
+    assert pick.data is not None
+    return read_values(pick.data, explorer.source.shape, name)
+
+
+def described(identifier: str, explorer: Explorer) -> schemas.RunInfo:
+    """What the page is told of a run at first."""
+    config, source = explorer.run.config, explorer.source
+    conditional = config.recipe == "conditional-wae"
+    return schemas.RunInfo(
+        id=identifier, name=explorer.run.name, recipe=config.recipe, line=RECIPES[config.recipe],
+        kind=source.kind, shape=list(source.shape), latent=explorer.model.prior.dim,
+        prior=config.prior, views=explorer.views, data=source.name, train=len(source.train),
+        test=len(source.test), classes=list(source.classes),
+        known=Path(config.known).stem if conditional else None, checkpoint=explorer.checkpoint,
+    )  # fmt: skip
+
+
+def site(explorers: dict[str, Explorer], hosts: list[str]) -> Shield:
+    """The application: the page at /, the API under /api, both behind the shield.
+
+    Arguments:
+        explorers: the open runs by identifier.
+        hosts: what the Host header may say, host:port.
+    """
+    app = FastAPI(
+        title="monge explorer", version=__version__, docs_url=None, redoc_url=None,
+        openapi_url="/api/openapi.json", responses=REFUSALS,
+        generate_unique_id_function=lambda route: route.name,
+    )  # fmt: skip
+    app.state.site = Site(explorers)
+    app.exception_handler(RequestValidationError)(refuse_invalid)
+    app.exception_handler(HTTPException)(refuse)
+    app.exception_handler(Exception)(refuse_unforeseen)
+    app.include_router(api)
+    app.add_api_route("/", page, include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=STATIC))
+    return Shield(app, hosts)
+
+
+def page() -> FileResponse:
+    """The page."""
+    return FileResponse(STATIC / "index.html")
+
+
+@api.get("/runs")
+async def list_runs(request: HttpRequest) -> list[schemas.RunInfo]:
+    """The open runs."""
+    return [described(*item) for item in request.app.state.site.explorers.items()]
+
+
+@api.get("/runs/{run}/progress")
+def get_progress(explorer: Opened) -> schemas.Progress:
+    """Curves, evaluation and configuration, as the run's directory has them now."""
+    return history.read(explorer.run)
+
+
+@api.post("/runs/{run}/reload")
+async def reload(explorer: Opened, run: str, ask: Asked, request: HttpRequest) -> schemas.RunInfo:
+    """Loads the newest checkpoint."""
+    explorers = request.app.state.site.explorers
+
+    def job() -> schemas.RunInfo:
+        fresh = Run(explorer.run.path)
+        fresh.source = explorer.source
+        explorers[run] = Explorer(fresh)
+        return described(run, explorers[run])
+
+    return await ask(job)
+
+
+@api.get("/runs/{run}/test")
+async def get_test(
+    explorer: Opened,
+    ask: Asked,
+    first: Annotated[int, Query(ge=0, le=2**31)] = 0,
+    count: Annotated[int, Query(ge=1, le=100)] = 1,
+) -> schemas.TestPart:
+    """`count` samples of the test part in a row, fewer at its end."""
+
+    def job() -> schemas.TestPart:
+        index = list(range(first, min(first + count, len(explorer.source.test)))) or [first]
+        x, labels = explorer.test(index), explorer.source.test_labels
+        shown = None if labels is None else labels[index].tolist()
+        return schemas.TestPart(index=index, labels=shown, samples=Samples.of(x))
+
+    return await ask(job)
+
+
+@api.get("/runs/{run}/map/{plane}")
+async def get_map(
+    explorer: Opened, ask: Asked, plane: Literal["principal", "worst"]
+) -> schemas.PlaneMap:
+    """Codes of test samples over the prior, in the plane of their principal directions or in
+    that which looks least like the prior."""
+    return await ask(lambda: map_of(explorer, plane))
+
+
+@api.get("/runs/{run}/directions")
+async def get_directions(explorer: Opened, ask: Asked) -> schemas.Axes:
+    """The principal directions of the codes."""
+
+    def job() -> schemas.Axes:
+        mean, directions, deviations = (part.tolist() for part in explorer.directions)
+        return schemas.Axes(mean=mean, directions=directions, deviations=deviations)
+
+    return await ask(job)
+
+
+@api.post("/runs/{run}/decode")
+async def decode(explorer: Opened, ask: Asked, wanted: schemas.Decode) -> Samples:
+    """Codes to samples."""
+
+    def job() -> Samples:
+        given = None if wanted.given is None else picked(explorer, wanted.given, "given")
+        return Samples.of(explorer.decode(rows(wanted.codes), given))
+
+    return await ask(job)
+
+
+@api.post("/runs/{run}/sample")
+async def sample(explorer: Opened, ask: Asked, wanted: schemas.Draw) -> Samples:
+    """Draws of the model; at temperature 1 those of `monge sample`."""
+    return await ask(lambda: Samples.of(explorer.sample(**wanted.model_dump())))
+
+
+@api.post("/runs/{run}/codes")
+async def draw_codes(explorer: Opened, ask: Asked, wanted: schemas.Draw) -> schemas.Codes:
+    """Draws of codes."""
+    return await ask(lambda: schemas.Codes(codes=explorer.draw(**wanted.model_dump()).tolist()))
+
+
+@api.post("/runs/{run}/image", openapi_extra=FILE)
+async def read_image(explorer: Opened, ask: Asked, request: HttpRequest) -> Samples:
+    """An image file as the run takes images: cropped, resized, in its colours."""
+    content = await request.body()
+    return await ask(lambda: Samples.of(explorer.read_image(content)))
+
+
+@api.post("/runs/{run}/encode")
+async def encode(explorer: Opened, ask: Asked, wanted: schemas.Encode) -> schemas.Codes:
+    """The mean code of a sample."""
+
+    def job() -> schemas.Codes:
+        code = explorer.encode(picked(explorer, wanted.sample, "sample"))
+        return schemas.Codes(codes=code.tolist())
+
+    return await ask(job)
+
+
+@api.post("/runs/{run}/interpolate")
+async def interpolate(explorer: Opened, ask: Asked, wanted: schemas.Interpolate) -> Samples:
+    """Frames between two samples."""
+
+    def job() -> Samples:
+        a, b = picked(explorer, wanted.a, "a"), picked(explorer, wanted.b, "b")
+        return Samples.of(explorer.interpolate(a, b, wanted.frames, wanted.path))
+
+    return await ask(job)
+
+
+@api.post("/runs/{run}/reconstruct")
+async def reconstruct(
+    explorer: Opened, ask: Asked, wanted: schemas.Encode
+) -> schemas.Reconstructed:
+    """A sample beside its reconstruction, with its code and what is near."""
+    return await ask(lambda: reconstruction_of(explorer, wanted.sample))
+
+
+@api.get("/runs/{run}/mask")
+async def get_mask(explorer: Opened, ask: Asked) -> Samples:
+    """The part that a conditional run was trained to be shown, white."""
+    return await ask(lambda: Samples.of(explorer.mask()))
+
+
+@api.post("/runs/{run}/complete")
+async def complete(explorer: Opened, ask: Asked, wanted: schemas.Complete) -> Samples:
+    """Completions of a sample of which a part is known."""
+
+    def job() -> Samples:
+        x, known = picked(explorer, wanted.sample, "sample"), explorer.mask()
+        if wanted.known is not None:
+            shape = (1, *explorer.source.shape[1:])
+            known = (read_values(wanted.known, shape, "known") > 0).float()
+        return Samples.of(explorer.complete(x, known, wanted.count, wanted.seed))
+
+    return await ask(job)
+
+
+def rows(codes: list[list[float]]) -> Tensor:
+    """Codes (n, dim) of lists of one length."""
+    if len({len(code) for code in codes}) != 1:
+        raise ValueError("`codes` must have one length")
+    return Tensor(codes)
+
+
+def map_of(explorer: Explorer, name: Literal["principal", "worst"]) -> schemas.PlaneMap:
+    """The map of a run in a plane, as it is sent."""
+    found = explorer.map(name)
+    return schemas.PlaneMap(
+        origin=found.plane.origin.tolist(), axes=found.plane.axes.tolist(),
+        distances=list(found.plane.distances), extent=list(found.extent),
+        index=found.index.tolist(), codes=found.codes.tolist(),
+        labels=None if found.labels is None else found.labels.tolist(),
+        density=Samples.of(found.density[None, None]),
+    )  # fmt: skip
+
+
+def reconstruction_of(explorer: Explorer, pick: Pick) -> schemas.Reconstructed:
+    """A sample through the model, as it is sent."""
+    x = picked(explorer, pick, "sample")
+    found = explorer.reconstruct(x)
+    return schemas.Reconstructed(
+        sample=Samples.of(x), reconstruction=Samples.of(found.reconstruction),
+        error=None if found.error is None else Samples.of(found.error), cost=found.cost,
+        code=found.code.tolist(), **found.typicality._asdict(),
+        near=Samples.of(as_floats(explorer.source.train[found.near])),
+        near_index=found.near.tolist(), near_distance=found.distances.tolist(),
+    )  # fmt: skip
+
+
+def problem(status: int, error: str, message: str) -> JSONResponse:
+    """A refusal on its way; what cannot be written in UTF-8 is replaced."""
+    text = message.encode(errors="replace").decode()
+    headers = {"retry-after": "1"} if status == 503 else None
+    return JSONResponse({"error": error, "message": text}, status, headers)
+
+
+async def refuse(request: HttpRequest, error: Exception) -> JSONResponse:
+    """What was raised on purpose."""
+    assert isinstance(error, HTTPException)
+    name = error.error if isinstance(error, Refusal) else NAMES.get(error.status_code, "refused")
+    return problem(error.status_code, name, str(error.detail))
+
+
+async def refuse_invalid(request: HttpRequest, error: Exception) -> JSONResponse:
+    """A body or parameter that does not fit its type. What was sent is not repeated: it may hold
+    NaN, or be long."""
+    assert isinstance(error, RequestValidationError)
+    told = [
+        f"`{'.'.join(str(part)[:40] for part in one['loc'][1:]) or 'body'}`: {one['msg']}"
+        for one in error.errors()[:3]
+    ]
+    return problem(422, "bad_argument", "; ".join(told)[:500])
+
+
+async def refuse_unforeseen(request: HttpRequest, error: Exception) -> JSONResponse:
+    """A defect: the log has its traceback, the reply does not."""
+    return problem(500, "failed", "the server failed: its log says where")
