@@ -87,9 +87,13 @@ class Draws:
             world=self.world * count, device=self.device,
         )  # fmt: skip
 
+    def generator(self, purpose: str) -> torch.Generator:
+        """A CPU generator seeded from (seed, step, purpose), the same on every process."""
+        return generator(self.seed, self.step, purpose)
+
     def rows(self, purpose: str, sampler: Callable[[int, torch.Generator], Tensor]) -> Tensor:
         """This process's rows of `sampler(total, generator)`, on the device."""
-        everything = sampler(self.total, generator(self.seed, self.step, purpose))
+        everything = sampler(self.total, self.generator(purpose))
         return everything[self.rank :: self.world].to(self.device)
 
     def normal(self, purpose: str, like: Tensor) -> Tensor:
