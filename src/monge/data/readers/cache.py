@@ -30,6 +30,7 @@ from torch import Tensor
 
 from monge._core.files import DAMAGED, sync_folder, write_synced
 from monge.config import DataConfig
+from monge.data.kinds import IMAGE
 from monge.data.readers.images import Decoding, ImageFiles, failures, in_threads
 from monge.data.source import Source, division, numbered
 
@@ -207,6 +208,6 @@ def _opened(folder: Path, images: ImageFiles) -> Source:
         labels = {part: torch.from_numpy(stored[part]) for part in stored.files}
     train, test = (mapped(folder / file) for file in ("train.npy", "test.npy"))
     return Source(
-        images.name, "image", train, test, labels.get("train"), labels.get("test"),
+        images.name, IMAGE, train, test, labels.get("train"), labels.get("test"),
         tuple(notes["classes"]),
     )  # fmt: skip

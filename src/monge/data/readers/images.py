@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 
 from monge._core.files import DAMAGED, files_below
 from monge.config import DataConfig
+from monge.data.kinds import IMAGE
 from monge.data.source import HELD_OUT_NAMES, Source, split
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -169,7 +170,7 @@ def in_memory(images: ImageFiles, config: DataConfig) -> Source:
         row[:] = found  # a grey image among coloured ones is broadcast over the channels
     del pixels
     parts, labels = images.told(names)
-    return split(images.name, "image", samples, labels, parts)
+    return split(images.name, IMAGE, samples, labels, parts)
 
 
 def known_classes(labels: Sequence | None):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from monge.data.kinds import VECTOR
 from monge.data.source import Source, split
 from monge.draws import generator, standard_normal
 from monge.priors import SwissRoll
@@ -57,6 +58,4 @@ def toy(name: str) -> Source:
     """A toy law by name; the same samples whatever the run's seed."""
     samples, labels = TOYS[name](TRAIN + TEST, generator("toy", name))
     parts = np.repeat(["train", "test"], [TRAIN, TEST])
-    return split(
-        name, "vector", samples.numpy(), None if labels is None else labels.numpy(), parts
-    )
+    return split(name, VECTOR, samples.numpy(), None if labels is None else labels.numpy(), parts)

@@ -1,0 +1,82 @@
+"""config.json: what was asked and what was found, under keys of their own.
+
+    {"format": 2, "config": {…}, "settled": {…}}
+
+Runs of monge 0.1 kept both in one flat record (format 1); they are read as well.
+"""
+
+import dataclasses
+import json
+from typing import Any
+
+from monge._core.fields import from_values
+from monge.config.asked import CUSTOM, Config
+from monge.config.settled import Settled
+from monge.recipes import find
+from monge.recipes.options import NoOptions
+
+FORMAT = 2
+
+
+def to_json(config: Config, settled: Settled) -> str:
+    """The text of config.json."""
+    values = {
+        "format": FORMAT,
+        "config": dataclasses.asdict(config),
+        "settled": dataclasses.asdict(settled),
+    }
+    return json.dumps(values, indent=2) + "\n"
+
+
+def from_json(text: str) -> tuple[Config, Settled]:
+    """The inverse of `to_json`, also of what monge 0.1 wrote.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"it holds a {type(values).__name__}")
+    if "format" not in values:
+        values = _migrated(values)
+    if values["format"] != FORMAT:
+        raise ValueError(
+            f"its format is {values['format']!r} and this monge reads {FORMAT}: install the "
+            "version of monge that wrote it"
+        )
+    asked = dict(values["config"])
+    options = asked.pop("options", None)
+    name = asked.get("recipe", Config.recipe)
+    kind = NoOptions if name == CUSTOM else find(name).options
+    record = from_values(kind, options or {}, "config.options")
+    config = dataclasses.replace(from_values(Config, asked, "config"), options=record)
+    return config.check(), from_values(Settled, values["settled"], "settled")
+
+
+_FACTS = ("kind", "shape", "samples", "spread", "version")
+
+
+def _migrated(old: dict[str, Any]) -> dict[str, Any]:
+    """Format 2 of the flat record of monge 0.1."""
+    version = str(old.get("version"))
+    if version.split(".")[:2] != ["0", "1"]:
+        raise ValueError(f"it was made by monge {version}: install that version to use it")
+    network = dict(old["network"])
+    old = {**old, "summary": network.pop("summary", 32), "network": network}
+    if old["kind"] != "cloud":
+        old["cost"] = None
+    old["cost_directions"] = old["directions"]
+    kind = NoOptions if old["recipe"] == CUSTOM else find(old["recipe"]).options
+    names = {field.name for field in dataclasses.fields(kind)}
+    asked = {field.name for field in dataclasses.fields(Config)} & old.keys()
+    return {
+        "format": FORMAT,
+        "config": {
+            **{name: old[name] for name in asked},
+            "options": {name: old[name] for name in names},
+        },
+        "settled": {name: old[name] for name in (*_FACTS, "latent", "weight")},
+    }
