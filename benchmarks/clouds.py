@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from monge.show import pictures
+from monge.builders import build, settled
 from monge.config import Config, TrainingConfig
 from monge.costs import chamfer, earth_mover
 from monge.divergences import MMD, Divergence, SlicedWasserstein
@@ -33,8 +33,8 @@ from monge.draws import generator
 from monge.evaluation.measures import evaluate
 from monge.kernels import multiscale_imq
 from monge.models import AutoEncoder, evaluating
-from monge.builders import build
 from monge.runs import Run
+from monge.show import pictures
 from monge.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -72,11 +72,12 @@ def speed() -> dict[str, float]:
     for threads in (1, 2):
         torch.set_num_threads(threads)
         found |= seconds({f"8 assignments, threads {threads}": lambda: earth_mover(*few)}, 3)
-    config = Config.of("pointcloud-wae").settled("cloud", (2048, 3), 1000)
-    model = build(config)
+    config = Config.of("pointcloud-wae")
+    facts = settled(config, "cloud", (2048, 3), samples=1000)
+    model = build(config, facts)
     assert isinstance(model, AutoEncoder)
     trainer = Trainer(model, TrainingConfig(lr=5e-4))
-    bare = build(config)
+    bare = build(config, facts)
     assert isinstance(bare, AutoEncoder)
     optimiser = torch.optim.Adam(bare.parameters(), 5e-4, fused=True)
 

@@ -99,7 +99,9 @@ class Discriminator(BaseDiscriminator):
 
 def cases() -> dict[str, tuple[str, Any, dict[str, Any]]]:
     """Our recipe whose settings are taken, Pythae's model, and what its config is given."""
-    mmd, gan = (Config.of(recipe, data="mnist").weight for recipe in ("wae-mmd", "wae-gan"))
+    mmd, gan = (
+        Config.of(recipe, data="mnist").options.weight for recipe in ("wae-mmd", "wae-gan")
+    )
     assert mmd is not None
     assert gan is not None
     return {

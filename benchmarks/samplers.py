@@ -19,10 +19,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from monge.show import pictures
 from monge.draws import generator
 from monge.evaluation.measures import evaluate
 from monge.runs import Run
+from monge.show import pictures
 
 ROOT = Path(__file__).parents[1]
 RUNS, FIGURES = ROOT / "runs" / "samplers", Path(__file__).with_suffix(".json")

@@ -14,15 +14,15 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from monge.show import pictures
-from monge.config import RECIPES
 from monge.data import as_floats
 from monge.draws import generator
 from monge.evaluation import sharpness
-from monge.models import AutoEncoder
-from monge.show.report import measure
-from monge.runs import Run
 from monge.evaluation.samplers import draw_codes
+from monge.models import AutoEncoder
+from monge.recipes import RECIPES
+from monge.runs import Run
+from monge.show import pictures
+from monge.show.report import measure
 from monge.transport import sliced_wasserstein
 
 ROOT = Path(__file__).parents[1]

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 import monge
+from monge.builders import Parts
 from monge.config import TrainingConfig
 from monge.divergences import Divergence, MomentMatching, SlicedWasserstein
 from monge.models import Model
-from monge.builders import Parts
 
 
 class Both(Divergence):

@@ -8,8 +8,8 @@ from common import save, trained
 from matplotlib.figure import Figure
 
 from monge.draws import generator
-from monge.show.report import measure
 from monge.evaluation.samplers import draw_codes
+from monge.show.report import measure
 from monge.transport import wasserstein_1d
 
 

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from monge.data import as_floats
 from monge.draws import generator
-from monge.show.report import measure
 from monge.evaluation.samplers import draw_codes
+from monge.show.report import measure
 from monge.transport import sliced_wasserstein
 
 CODES, IMAGES = (1, 3, 10, 30, 100), (10, 100, 1000, 10_000)

@@ -299,7 +299,7 @@ def test_what_a_resumed_run_leaves_open_stays_as_it_was(tmp_path):
     run = monge.fit(
         "wae-mmd", "digits", config(steps=3), tmp_path / "run", resume=True, quiet=True
     )
-    assert run.config.weight == run.model.weight == 5.0
+    assert run.settled.weight == run.model.weight == 5.0
 
 
 def test_resuming_on_other_data_is_refused_and_leaves_the_run_alone(tmp_path):

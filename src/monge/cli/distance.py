@@ -140,8 +140,16 @@ def _sample(path: Path):
     """The samples of a file as rows (n, d) in float64; uint8 images in [0, 1]."""
     import torch
 
-    from monge.data.readers import arrays
+    from monge.data.kinds import kind_of
+    from monge.data.readers.arrays import read, real
 
-    kind, samples = arrays.normalised(arrays.read(path).samples, str(path))
-    scale = 255.0 if kind == "image" and samples.dtype == "uint8" else 1.0
-    return torch.from_numpy(samples.astype("float64")).flatten(1) / scale
+    samples = real(read(path).samples, str(path))
+    kind = kind_of(samples, str(path))
+    if kind.unordered:
+        raise ValueError(
+            f"{str(path)!r} holds clouds of points, whose order a distance of rows would see: "
+            "give one cloud as rows (n, 3)"
+        )
+    scale = 255.0 if kind.bounded and samples.dtype == "uint8" else 1.0
+    rows = kind.layout(samples, str(path)).astype("float64")
+    return torch.from_numpy(rows).flatten(1) / scale

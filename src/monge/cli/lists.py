@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from monge.config import DATA
-from monge.recipes import ALIASES, RECIPES
+from monge.recipes import RECIPES, find, published
 
 
 @dataclass(frozen=True)
@@ -11,9 +11,19 @@ class Recipes:
     """List the recipes."""
 
     def run(self) -> None:
-        others = {name: [a for a, r in ALIASES.items() if r == name] for name in RECIPES}
-        for name, line in RECIPES.items():
-            print(f"{', '.join([name, *others[name]]):19} {line}")
+        for row in RECIPES.values():
+            print(f"{', '.join([row.name, *row.aliases]):19} {row.line}")
+        for name in published():
+            print(f"{name:19} {_line(name)}")
+        print(f"{'PACKAGE.MODULE:NAME':19} a recipe of your own")
+
+
+def _line(name: str) -> str:
+    """The line of another package's recipe, or why it cannot be used."""
+    try:
+        return find(name).line
+    except ValueError as error:
+        return f"cannot be used: {error}"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
 from monge.config.asked import CUSTOM, Config, override
 from monge.config.settings import DATA, PUBLISHED, DataConfig, NetworkConfig, TrainingConfig
 from monge.config.settled import Settled
-from monge.config.stored import from_json, to_json
+from monge.config.stored import from_json, read_config, to_json
 
 __all__ = [
     "CUSTOM",
@@ -19,5 +19,6 @@ __all__ = [
     "TrainingConfig",
     "from_json",
     "override",
+    "read_config",
     "to_json",
 ]

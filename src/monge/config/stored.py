@@ -7,6 +7,7 @@ Runs of monge 0.1 kept both in one flat record (format 1); they are read as well
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 from monge._core.fields import from_values
@@ -16,6 +17,7 @@ from monge.recipes import find
 from monge.recipes.options import NoOptions
 
 FORMAT = 2
+NAME = "config.json"
 
 
 def to_json(config: Config, settled: Settled) -> str:
@@ -80,3 +82,21 @@ def _migrated(old: dict[str, Any]) -> dict[str, Any]:
         },
         "settled": {name: old[name] for name in (*_FACTS, "latent", "weight")},
     }
+
+
+def read_config(run: Path) -> tuple[Config, Settled]:
+    """What the run in a folder was asked and found.
+
+    Raises:
+        ValueError: if the folder holds no run, or one whose config.json is damaged.
+    """
+    file = run / NAME
+    if not file.is_file():
+        raise ValueError(f"`run` {str(run)!r} is no run directory: it has no {NAME}")
+    try:
+        return from_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"`run` {str(run)!r} has a {NAME} that cannot be used: {reason}"
+        ) from None

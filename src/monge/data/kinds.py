@@ -1,4 +1,4 @@
-r"""Kinds of data: everything that differs between images, vectors and point clouds, an object each.
+r"""Kinds of data: all that differs between images, vectors and point clouds, an object each.
 
 A kind validates samples, names the networks and costs that suit them, and says how they are
 measured, drawn and sent. Another kind is a subclass of `Kind`, in any module that can be imported:
@@ -80,12 +80,20 @@ class Kind(abc.ABC):
         """Whether an array (n, …) looks like samples of this kind, by its shape."""
 
     @abc.abstractmethod
-    def read(self, samples: np.ndarray, name: str, config: DataConfig) -> np.ndarray:
-        """An array of finite real numbers as samples (n, …) in the layout and range of the kind.
+    def layout(self, samples: np.ndarray, name: str) -> np.ndarray:
+        """An array of finite real numbers as samples (n, …) in the layout of the kind.
 
         Raises:
             ValueError: for another shape or range, naming the data.
         """
+
+    def read(self, samples: np.ndarray, name: str, config: DataConfig) -> np.ndarray:
+        """The same as it is trained on: float32.
+
+        Raises:
+            ValueError: also for values that float32 cannot hold.
+        """
+        return in_float32(self.layout(samples, name), name)
 
     @abc.abstractmethod
     def networks(
@@ -102,7 +110,7 @@ class Kind(abc.ABC):
         return 2.0 * math.prod(shape)
 
     def moments(self, train: Tensor) -> Moments | None:
-        """Mean and standard deviation by which networks and costs standardise samples, if they do."""
+        """Mean and deviation by which networks and costs standardise samples, if they do."""
         return None
 
     def cost(self, options: Any, shape: tuple[int, ...], moments: Moments | None) -> nn.Module:
@@ -161,7 +169,7 @@ class Image(Kind):
     def accepts(self, samples: np.ndarray) -> bool:
         return samples.ndim in (3, 4)
 
-    def read(self, samples: np.ndarray, name: str, config: DataConfig) -> np.ndarray:
+    def layout(self, samples: np.ndarray, name: str) -> np.ndarray:
         """(n, h, w), (n, c, h, w) and (n, h, w, c) with c = 1 or 3, as (n, c, h, w)."""
         if samples.ndim == 3 and samples.shape[-1] != 3:
             samples = samples[:, None]
@@ -172,14 +180,18 @@ class Image(Kind):
                 f"{name!r} has shape {samples.shape}: give vectors (n, d) or images (n, h, w), "
                 "(n, c, h, w) or (n, h, w, c) with c = 1 or 3"
             )
-        if samples.dtype == np.uint8:
-            return np.ascontiguousarray(samples)
-        if not 0 <= samples.min() <= samples.max() <= 1:
+        if samples.dtype != np.uint8 and not 0 <= samples.min() <= samples.max() <= 1:
             raise ValueError(
                 f"{name!r}: images that are not uint8 must lie in [0, 1], "
                 f"got [{samples.min():.4g}, {samples.max():.4g}]"
             )
-        return _single(samples, name)
+        return samples
+
+    def read(self, samples: np.ndarray, name: str, config: DataConfig) -> np.ndarray:
+        """Bytes stay bytes, which take a quarter of the memory."""
+        if samples.dtype == np.uint8:
+            return np.ascontiguousarray(self.layout(samples, name))
+        return super().read(samples, name, config)
 
     def networks(
         self, shape: tuple[int, ...], sizes: NetworkConfig, moments: Moments | None
@@ -212,12 +224,15 @@ class Vector(Kind):
     def accepts(self, samples: np.ndarray) -> bool:
         return samples.ndim in (1, 2)
 
-    def read(self, samples: np.ndarray, name: str, config: DataConfig) -> np.ndarray:
+    def layout(self, samples: np.ndarray, name: str) -> np.ndarray:
         """(n,) and (n, d), as (n, d)."""
         if samples.ndim > 2:
             raise ValueError(f"{name!r} has shape {samples.shape}: give vectors (n, d)")
-        samples = samples.reshape(len(samples), -1)
-        single = _single(samples, name)
+        return samples.reshape(len(samples), -1)
+
+    def read(self, samples: np.ndarray, name: str, config: DataConfig) -> np.ndarray:
+        samples = self.layout(samples, name)
+        single = in_float32(samples, name)
         lost = (np.ptp(samples, 0) > 0) & (np.ptp(single, 0) == 0)
         if lost.any():
             raise ValueError(
@@ -254,14 +269,18 @@ class Cloud(Kind):
     def accepts(self, samples: np.ndarray) -> bool:
         return samples.ndim == 3 and samples.shape[2] == 3
 
-    def read(self, samples: np.ndarray, name: str, config: DataConfig) -> np.ndarray:
-        """Centred and scaled, with the same random `config.points` of the points of every cloud."""
+    def layout(self, samples: np.ndarray, name: str) -> np.ndarray:
         if samples.ndim != 3 or samples.shape[2] != 3 or samples.dtype.kind not in "iuf":
             transposed = samples.ndim == 3 and samples.shape[1] == 3
             raise ValueError(
                 f"{name!r} has points of shape {samples.shape}: give numbers (n, N, 3)"
                 + (", transpose the last two axes" if transposed else "")
             )
+        return samples
+
+    def read(self, samples: np.ndarray, name: str, config: DataConfig) -> np.ndarray:
+        """Centred and scaled, with the same random `config.points` points of every cloud."""
+        samples = self.layout(samples, name)
         count = config.points or samples.shape[1]
         if count > samples.shape[1]:
             raise ValueError(
@@ -309,8 +328,8 @@ class Cloud(Kind):
         return lambda x, draws: turned(x, draws, turn=config.turn, jitter=config.jitter)
 
 
-def _single(samples: np.ndarray, name: str) -> np.ndarray:
-    """In float32, if that holds the values."""
+def in_float32(samples: np.ndarray, name: str) -> np.ndarray:
+    """An array in float32, if that holds its values."""
     with np.errstate(over="ignore"):
         single = np.ascontiguousarray(samples, dtype=np.float32)
     if not np.isfinite(single).all():

@@ -10,7 +10,7 @@ import numpy as np
 
 from monge._core.files import DAMAGED
 from monge.config import DataConfig
-from monge.data.kinds import CLOUD, IMAGE, Kind, kind_named, kind_of
+from monge.data.kinds import CLOUD, IMAGE, kind_named, kind_of
 from monge.data.source import Source, split
 
 
@@ -37,32 +37,37 @@ def digits() -> Source:
 
 
 def from_array(
-    samples: np.ndarray, config: DataConfig, labels=None, parts=None, name: str = "array"
+    samples: np.ndarray,
+    labels=None,
+    parts=None,
+    name: str = "array",
+    config: DataConfig = DataConfig(),
 ) -> Source:
     """A source from an array (n, …), of the kind that `config` names or that its shape says.
 
     Raises:
-        ValueError: for other shapes or ranges, NaN or infinity, or nothing at all.
+        ValueError: for what `real` refuses, and for other shapes or ranges.
+    """
+    samples = real(samples, name)
+    kind = kind_of(samples, name) if config.kind is None else kind_named(config.kind)
+    return split(name, kind, kind.read(samples, name, config), labels, parts)
+
+
+def real(samples: np.ndarray, name: str) -> np.ndarray:
+    """An array, if it holds finite real numbers.
+
+    Raises:
+        ValueError: for other types, NaN or infinity, or nothing at all.
     """
     samples = np.asarray(samples)
     if samples.size == 0:
         raise ValueError(f"{name!r} holds nothing: its shape is {samples.shape}")
-    kind = kind_of(samples, name) if config.kind is None else kind_named(config.kind)
-    return split(name, kind, numbers(samples, name, kind, config), labels, parts)
-
-
-def numbers(samples: np.ndarray, name: str, kind: Kind, config: DataConfig) -> np.ndarray:
-    """An array as samples of a kind.
-
-    Raises:
-        ValueError: for what are no finite real numbers, or no samples of the kind.
-    """
     if samples.dtype.kind not in "iufb":
         raise ValueError(f"{name!r} must hold real numbers, got {samples.dtype}")
     if samples.dtype.kind == "f" and not np.isfinite(samples).all():
         bad = int((~np.isfinite(samples)).sum())
         raise ValueError(f"{name!r} must be finite, got {bad} NaN or infinite values")
-    return kind.read(samples, name, config)
+    return samples
 
 
 def load(path: Path, config: DataConfig) -> Source:
@@ -70,7 +75,7 @@ def load(path: Path, config: DataConfig) -> Source:
     samples, labels, parts, key = read(path)
     if key == "points" and config.kind is None:
         config = dataclasses.replace(config, kind=CLOUD.name)
-    return from_array(samples, config, labels, parts, path.name)
+    return from_array(samples, labels, parts, path.name, config)
 
 
 def read(path: Path) -> Content:
