@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from monge._core.checks import dimension
 from monge.draws import Draws
-from monge.models.base import Pass, evaluating
+from monge.models.base import Model, Pass, evaluating
 from monge.models.paths import between, moved
 from monge.priors import Prior
 
@@ -190,6 +191,12 @@ def traverse(model: Any, x: Tensor, levels: Tensor) -> Tensor:
     return decode(model, codes, given)
 
 
+def generates(model: object) -> bool:
+    """Whether `samples` can be called with a model."""
+    from_prior = prior_of(model) is not None and has(model, "decode")
+    return has(model, "sample") or has(model, "complete") or from_prior
+
+
 def samples(
     model: Any,
     n: int,
@@ -208,11 +215,11 @@ def samples(
     """
     if given is not None:
         yield from model.complete(given, 1, generator, prior=prior)[:, 0].split(500)
-    elif has(model, "samples"):
+    elif isinstance(model, Model):
         yield from model.samples(n, generator, prior)
     elif prior is None and has(model, "sample"):
         with evaluating(model):
-            drawn = model.sample(n, generator)
+            drawn = model.sample(dimension("n", n), generator)
         yield from drawn.split(500)
     else:
         prior = prior or prior_of(model)
@@ -220,6 +227,6 @@ def samples(
             require(model, "sample", "sampling")
         require(model, "decode", "sampling from a prior")
         assert prior is not None, "a model without prior and `sample` has been refused"
-        for z in prior.sample(n, generator).split(500):
+        for z in prior.sample(dimension("n", n), generator).split(500):
             with evaluating(model):
                 yield model.decode(z)
