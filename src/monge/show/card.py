@@ -39,7 +39,7 @@ def write(run: Run, out: Path) -> Path:
         contents["known.png"] = Path(known).read_bytes()
         config = override(config, "known", "known.png")
     kind = run.source.kind
-    drawn = run.sample(min(kind.shown, 64) if kind.grid else 16, generator(0, "sample"))
+    drawn = run.sample(64 if kind.grid else 16, generator(0, "sample"))
     picture = io.BytesIO()
     pictures_of(kind).samples(drawn, run.source.test).save(picture, "PNG", optimize=True)
     state = {name: x.contiguous().clone() for name, x in run.model.state_dict().items()}
