@@ -44,7 +44,7 @@ class Place(NamedTuple):
             return file.read(self.size)
 
 
-class Sample(NamedTuple):
+class TarSample(NamedTuple):
     """An image with its label."""
 
     image: Place
@@ -105,7 +105,7 @@ def shards(name: str) -> ImageFiles:
     Raises:
         ValueError: for a shard that is missing, truncated or no tar archive.
     """
-    samples: dict[str, Sample] = {}
+    samples: dict[str, TarSample] = {}
     paths = found(name)
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     for path in paths:
@@ -131,7 +131,7 @@ def shards(name: str) -> ImageFiles:
     return ImageFiles(name, list(samples), read, told)
 
 
-def _samples(shard: str, called: str) -> dict[str, Sample]:
+def _samples(shard: str, called: str) -> dict[str, TarSample]:
     """The samples of a shard, by what it is called and the names of their images."""
     images: dict[str, tuple[str, Place]] = {}
     labels: dict[str, str] = {}
@@ -151,7 +151,7 @@ def _samples(shard: str, called: str) -> dict[str, Sample]:
                 raise ValueError(f"`data` {shard!r}: {key} has several images: leave one of them")
             images[key] = name, place
     return {
-        f"{called}/{name}": Sample(place, labels.get(key)) for key, (name, place) in images.items()
+        f"{called}/{name}": TarSample(place, labels.get(key)) for key, (name, place) in images.items()
     }
 
 
