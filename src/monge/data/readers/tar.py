@@ -151,7 +151,8 @@ def _samples(shard: str, called: str) -> dict[str, TarSample]:
                 raise ValueError(f"`data` {shard!r}: {key} has several images: leave one of them")
             images[key] = name, place
     return {
-        f"{called}/{name}": TarSample(place, labels.get(key)) for key, (name, place) in images.items()
+        f"{called}/{name}": TarSample(place, labels.get(key))
+        for key, (name, place) in images.items()
     }
 
 
