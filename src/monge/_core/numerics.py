@@ -34,20 +34,20 @@ class _WithGradient(torch.autograd.Function):
         (outer,) = outers
         half = len(ctx.saved_tensors) // 2
         inputs, gradients = ctx.saved_tensors[:half], list(ctx.saved_tensors[half:])
+        if not torch.is_grad_enabled():
+            return None, None, *_scaled(outer, gradients, inputs)
+        # the gradients will be differentiated themselves
         wanted = [i for i, gradient in enumerate(gradients) if gradient is not None]
-        if torch.is_grad_enabled() and ctx.plain is not None:
-            # the gradient will be differentiated itself
+        if ctx.plain is not None:
             moved = torch.autograd.grad(
                 ctx.plain(*inputs), [inputs[i] for i in wanted], outer, create_graph=True
             )
-            for i, gradient in zip(wanted, moved):
-                gradients[i] = gradient
-            return None, None, *gradients
-        for i in wanted:
+        else:
             with torch.no_grad():
-                gradients[i] = _scaled(outer, gradients[i]).to(inputs[i].dtype)
-            if torch.is_grad_enabled():
-                gradients[i] = _FirstOnly.apply(gradients[i], outer, *inputs)
+                scaled = _scaled(outer, gradients, inputs)
+            moved = [_FirstOnly.apply(scaled[i], outer, *inputs) for i in wanted]
+        for i, gradient in zip(wanted, moved):
+            gradients[i] = gradient
         return None, None, *gradients
 
 
@@ -66,10 +66,19 @@ class _FirstOnly(torch.autograd.Function):
         )
 
 
-def _scaled(outer: Tensor, gradient: Tensor) -> Tensor:
-    if outer.ndim == 0:
-        return outer * gradient
-    return outer.view(outer.shape + (1,) * (gradient.ndim - outer.ndim)) * gradient
+def _scaled(
+    outer: Tensor, gradients: Sequence[Tensor | None], inputs: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """The gradients times the gradient in the value, in the dtypes of the inputs."""
+    shape = outer.shape
+    return [
+        None
+        if gradient is None
+        else (outer.view(shape + (1,) * (gradient.ndim - len(shape))) if shape else outer)
+        .mul(gradient)
+        .to(x.dtype)
+        for gradient, x in zip(gradients, inputs)
+    ]
 
 
 def with_gradient(
@@ -97,13 +106,13 @@ def envelope(value: Tensor, *terms: tuple[Tensor | None, Tensor], linear: bool) 
     Args:
         value: the optimum, as a number.
         terms: pairs of an input and of the gradient in it at the optimum; an input that is None
-            is skipped.
+            or takes no gradient is skipped.
         linear: whether the value is locally linear in the inputs, as that of a linear programme
             is. Its second derivatives are then 0; otherwise they raise a RuntimeError.
     """
     inputs, slopes = [], []
     for x, slope in terms:
-        if x is not None:
+        if x is not None and x.requires_grad:
             inputs.append(x)
             slopes.append(slope.detach())
     value = value.detach()
