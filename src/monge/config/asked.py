@@ -12,7 +12,7 @@ from monge.recipes import Recipe, canonical, find
 from monge.recipes.options import NoOptions
 
 CUSTOM = "custom"
-"""Stands in the place of a recipe for a model of one's own."""
+"""Stands in the place of a recipe for a model of your own."""
 PLANE = ("ring", "disk", "swiss-roll")
 """Priors in the plane."""
 

@@ -94,7 +94,7 @@ def _digest(images: ImageFiles, name: str) -> bytes:
 
 def _key(images: ImageFiles, digests: dict[str, bytes], config: DataConfig) -> str:
     settings = LAYOUT, PIL.__version__, config.size, config.crop, config.channels
-    whole = hashlib.sha256(repr((settings, digests, images.told(images.names))).encode())
+    whole = hashlib.sha256(repr((settings, digests, images.labelling(images.names))).encode())
     return whole.hexdigest()[:32]
 
 
@@ -165,7 +165,7 @@ def _fill(
             f"`data` {images.where!r} was altered while it was read, e.g. {altered[0]}: try again"
         )
     failures(decoding.bad, len(images.names), images.where)
-    parts, labels = images.told(names)
+    parts, labels = images.labelling(names)
     masks = division(images.name, len(names), parts)
     for file, mask in zip(("train.npy", "test.npy"), masks):
         _sort(rows, shapes, mask.nonzero()[0], whole / file)
