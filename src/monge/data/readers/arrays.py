@@ -13,7 +13,6 @@ from monge.config import DataConfig
 from monge.data.kinds import CLOUD, IMAGE, kind_named, kind_of
 from monge.data.source import Source, split
 
-
 AS_IT_IS = DataConfig()
 """Of an array, without settings."""
 
