@@ -3,7 +3,8 @@
     python examples/new_recipe.py [--steps 300]
     PYTHONPATH=examples monge train new_recipe:MOMENT_SWAE --directions 100
 
-This one is a WAE whose codes match the prior's mean and covariance and, for the rest, slices of it.
+This one is a WAE whose codes match the prior's mean and covariance and, for the rest, slices of
+it.
 """
 
 import argparse

@@ -6,6 +6,6 @@ help, need not wait for torch; `__init__.pyi` lists them for this and for type c
 """
 
 from monge._core.lazy import attach
-from monge._core.version import __version__
+from monge._core.version import __version__ as __version__
 
 __getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -131,9 +131,16 @@ def _gromov(given: Distance, x, y) -> dict:
 
 
 METHODS = {
-    "exact": _exact, "w1": _exact, "sliced": _sliced, "max-sliced": _max_sliced,
-    "gsliced": _gsliced, "sinkhorn": _sinkhorn, "mmd": _mmd, "energy": _energy, "gromov": _gromov,
-}  # fmt: skip
+    "exact": _exact,
+    "w1": _exact,
+    "sliced": _sliced,
+    "max-sliced": _max_sliced,
+    "gsliced": _gsliced,
+    "sinkhorn": _sinkhorn,
+    "mmd": _mmd,
+    "energy": _energy,
+    "gromov": _gromov,
+}
 
 
 def _sample(path: Path):

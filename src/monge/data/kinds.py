@@ -116,8 +116,12 @@ class Kind(abc.ABC):
     def cost(self, options: Any, shape: tuple[int, ...], moments: Moments | None) -> nn.Module:
         """The cost of an auto-encoder with the options `cost` and `scale`, c(x, y) → (n,)."""
         cost = getattr(options, "cost", None)
-        demand(cost in (None, "elementwise"), "cost", cost,
-               f"left out for {self.name}s, whose elements are compared")  # fmt: skip
+        demand(
+            cost in (None, "elementwise"),
+            "cost",
+            cost,
+            f"left out for {self.name}s, whose elements are compared",
+        )
         squared = SquaredL2(options.scale)
         return squared if moments is None else Scaled(squared, moments[1])
 

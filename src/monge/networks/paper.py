@@ -112,8 +112,10 @@ def paper_decoder(shape: Sequence[int], inputs: int) -> nn.Sequential:
     side, first = shape[-1] // 2 ** (len(net.up) - 1), net.up[0]
     half = torch.tensor(0.5)
     layers: list[nn.Module] = [
-        linear(inputs, first * side**2), nn.Unflatten(1, (first, side, side)), nn.ReLU(),
-    ]  # fmt: skip
+        linear(inputs, first * side**2),
+        nn.Unflatten(1, (first, side, side)),
+        nn.ReLU(),
+    ]
     for channels, filters in pairwise(net.up):
         layers += [Up(channels, filters, net.kernel, 2), BatchNorm(filters), nn.ReLU()]
     layers.append(Up(net.up[-1], shape[0], net.kernel, 1))

@@ -188,10 +188,14 @@ def _sort(rows: BinaryIO, shapes: list[tuple], chosen: np.ndarray, path: Path) -
     starts = [0, *itertools.accumulate(sizes)]
     channels, height, width = max(shapes)
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {
-            "descr": "|u1", "fortran_order": False,
-            "shape": (len(chosen), channels, height, width),
-        })  # fmt: skip
+        np.lib.format.write_array_header_1_0(
+            file,
+            {
+                "descr": "|u1",
+                "fortran_order": False,
+                "shape": (len(chosen), channels, height, width),
+            },
+        )
         for i in chosen:
             rows.seek(starts[i])
             # a grey image among coloured ones is repeated for the channels
@@ -208,6 +212,11 @@ def _opened(folder: Path, images: ImageFiles) -> Source:
         labels = {part: torch.from_numpy(stored[part]) for part in stored.files}
     train, test = (mapped(folder / file) for file in ("train.npy", "test.npy"))
     return Source(
-        images.name, IMAGE, train, test, labels.get("train"), labels.get("test"),
+        images.name,
+        IMAGE,
+        train,
+        test,
+        labels.get("train"),
+        labels.get("test"),
         tuple(notes["classes"]),
-    )  # fmt: skip
+    )
