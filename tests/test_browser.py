@@ -18,6 +18,7 @@ from monge.show.rendering import rotation
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
+pytestmark = pytest.mark.browser
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

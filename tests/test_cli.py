@@ -50,7 +50,7 @@ def test_train_makes_a_run_with_everything_in_it(monge_, tmp_path):
     assert text.splitlines()[-1] == f"report: {out / 'report.html'}"
     names = {p.name for p in out.iterdir()}
     assert names == {"config.json", "metrics.jsonl", "checkpoints", "pictures", "report.html"}
-    config = json.loads((out / "config.json").read_text())
+    config = json.loads((out / "config.json").read_text())["config"]
     assert (config["recipe"], config["seed"], config["training"]["steps"]) == ("wae-gan", 3, 4)
     row = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert row["step"] == 4
@@ -186,8 +186,8 @@ def test_every_verb_takes_a_run_on_clouds(monge_, tmp_path):
     )  # fmt: skip
     assert (code, err) == (0, "")
     config = json.loads((out / "config.json").read_text())
-    assert config["data"]["classes"] == ["cube", "beam"]
-    assert config["shape"] == [24, 3]
+    assert config["config"]["data"]["classes"] == ["cube", "beam"]
+    assert config["settled"]["shape"] == [24, 3]
     for verb in (["sample", "-n", 4], ["reconstruct", "-n", 4], ["interpolate", "-n", 2]):
         assert monge_(verb[0], out, *verb[1:], "--out", tmp_path / "x.npy")[0] == 0
         assert np.load(tmp_path / "x.npy").shape[1:] == (24, 3)
@@ -440,8 +440,8 @@ def damage(path, name, content):
         ('{"recipe": "vae", "version": "9.1.0"}', "made by monge 9.1.0"),
         ('{"recipe": "vae"}', "made by monge None"),
         ('{"recipe": "vae", "wings": 2, "version": "0.1.0"}', "wings"),
-        ("{", "damaged config.json"),
-        ("[]", "damaged config.json"),
+        ("{", "config.json that cannot be used: not JSON"),
+        ("[]", "config.json that cannot be used: it holds a list"),
     ],
 )
 def test_a_run_of_another_version_or_with_a_damaged_config_is_refused(

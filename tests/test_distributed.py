@@ -159,6 +159,7 @@ def test_several_processes_have_the_gradients_and_the_training_of_one(world, tmp
             assert worst < 1e-6, (name, how, float(worst))
 
 
+@pytest.mark.slow
 def test_torchrun_trains_the_run_of_one_process(tmp_path):
     """The same terms in metrics.jsonl, one report, one line on stdout; and it can be resumed by
     one process."""
@@ -251,6 +252,7 @@ def evaluated(*launcher: str, run) -> dict:
     return {name: figure["value"] for name, figure in found["figures"].items()}
 
 
+@pytest.mark.slow
 def test_an_evaluation_shared_by_processes_finds_what_one_does(tmp_path):
     """To the digits that the order of sums leaves."""
     run = fit("swae", "digits", steps(5), out=tmp_path / "run", quiet=True).path

@@ -1,5 +1,6 @@
 """Laws that every divergence of the zoo claims, and the estimators against independent sums."""
 
+import dataclasses
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from zoo import DIM, DIVERGENCES, pair
 
 from monge import divergences
+from monge._core import tuning
 from monge.divergences import MMD, SinkhornDivergence, SlicedWasserstein
 from monge.draws import stream
 from monge.kernels import IMQ, RBF, multiscale_imq
@@ -228,7 +230,7 @@ def test_many_directions_are_drawn_in_parts_of_one_mean(monkeypatch):
         made.append(torch.nn.functional.normalize(torch.randn(count, dim), dim=1))
         return made[-1]
 
-    monkeypatch.setattr(divergences, "DRAWN", 7 * DIM)
+    monkeypatch.setattr(tuning, "CPU", dataclasses.replace(tuning.CPU, direction_entries=7 * DIM))
     monkeypatch.setattr(divergences, "uniform_directions", drawn)
     value = SlicedWasserstein(16)(x, y)
     assert [len(theta) for theta in made] == [7, 7, 2]

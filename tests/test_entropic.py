@@ -1,5 +1,6 @@
 """Entropic transport: closed forms, limits, POT, gradients, and the account of convergence."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,11 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monge._core import tuning
 from monge.transport import (
     Anderson,
     Randkhorn,
-    entropic,
-    gibbs,
     sinkhorn,
     sinkhorn_divergence,
     solve_entropic,
@@ -151,8 +151,8 @@ def test_blocks_give_what_the_stored_matrix_gives(monkeypatch):
         return value.detach(), torch.autograd.grad(value, x)[0]
 
     stored = both()
-    monkeypatch.setattr(entropic, "STORED", 0)
-    monkeypatch.setattr(gibbs, "BLOCK", 100)
+    blocks = dataclasses.replace(tuning.CPU, gibbs_entries=0, cost_entries=100)
+    monkeypatch.setattr(tuning, "CPU", blocks)
     for ours, theirs in zip(both(), stored):
         torch.testing.assert_close(ours, theirs)
 

@@ -14,6 +14,7 @@ from scipy.signal import convolve2d
 from scipy.spatial.distance import cdist
 
 import monge
+from monge._core import tuning
 from monge.config import NetworkConfig, TrainingConfig
 from monge.evaluation import (
     Moments,
@@ -172,7 +173,7 @@ def by_hand(model, real, k):
 @pytest.mark.parametrize("k", [1, 5])
 @pytest.mark.parametrize("block", [64, 2**22])
 def test_neighbours_against_whole_matrices(k, block, monkeypatch):
-    monkeypatch.setattr(fidelity, "BLOCK", block)
+    monkeypatch.setattr(tuning, "CPU", dataclasses.replace(tuning.CPU, neighbour_entries=block))
     model = 1000 + 0.7 * torch.randn(60, 4, dtype=torch.float64)
     real = 1000 + torch.randn(80, 4, dtype=torch.float64)
     found = precision_recall_density_coverage(model, real, k)

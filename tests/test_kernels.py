@@ -1,5 +1,6 @@
 """Kernels against SciPy's distances and their formulas; the algebra; the WAE paper's kernel."""
 
+import dataclasses
 import resource
 import warnings
 
@@ -9,7 +10,7 @@ import torch
 from scipy.spatial.distance import cdist
 from torch._dynamo.exc import BackendCompilerFailed
 
-from monge import kernels
+from monge._core import tuning
 from monge.kernels import (
     IMQ,
     RBF,
@@ -96,7 +97,7 @@ def test_scales_must_be_positive(make, value):
 @pytest.mark.parametrize("offset", [0.0, 1e3])
 def test_sums_by_blocks_equal_the_matrix_with_their_gradients(name, offset, monkeypatch):
     """Blocks that do not divide the samples; also far from the origin."""
-    monkeypatch.setattr(kernels, "BLOCK", 4)
+    monkeypatch.setattr(tuning, "CPU", dataclasses.replace(tuning.CPU, kernel_rows=4))
     kernel = FORMULAS[name][0]
     x = (torch.randn(11, 3, dtype=torch.float64) + offset).requires_grad_()
     y = (torch.randn(6, 3, dtype=torch.float64) + offset).requires_grad_()
@@ -139,6 +140,7 @@ def test_slopes_are_the_derivatives(kernel):
     assert torch.isfinite(kernel.with_slope(torch.zeros(2))[1]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method")
 def test_compiled_kernels_are_the_same_kernels():
     x, y = torch.randn(30, 2, requires_grad=True), torch.randn(20, 2)

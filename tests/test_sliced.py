@@ -1,5 +1,6 @@
 """The sliced family: directions, bounds, worst slices, curved slices; memory and gradients."""
 
+import dataclasses
 import math
 
 import ot
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monge._core import tuning
 from monge.draws import generator
 from monge.transport import (
     Circular,
@@ -87,7 +89,7 @@ def test_structured_directions_have_less_error_at_equal_count(draw):
 def test_value_and_gradient_by_chunks_equal_pots_one_direction_at_a_time(
     p, case, dtype, monkeypatch
 ):
-    monkeypatch.setattr("monge.transport.sliced.CHUNK", 40)
+    monkeypatch.setattr(tuning, "CPU", dataclasses.replace(tuning.CPU, slice_values=40))
     x, y, theta = doubles(7, 3), doubles(7 if case == "equal" else 5, 3), doubles(11, 3)
     x, y, theta = (z.to(dtype) for z in (x, y, theta))
     a = law(7).to(dtype) if "weighted" in case else None

@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monge._core.checks import dimension, finite, floating, order, positive
+from monge._core.tuning import threads
 from monge.transport.entropic import sinkhorn_divergence
 from monge.transport.exact import assignment
 from monge.transport.gibbs import Points
 from monge.transport.line import power_1d
+from monge.transport.neighbours import nearest_in_sets
 from monge.transport.sliced import uniform_directions
 
 
@@ -178,7 +180,7 @@ class Chamfer(SetCost):
     """
 
     def between(self, x: Tensor, y: Tensor) -> Tensor:
-        there, back = nearest_points(x, y), nearest_points(y, x)
+        there, back = nearest_in_sets(x, y), nearest_in_sets(y, x)
         return _squared(x, _taken(y, there)).mean(1) + _squared(y, _taken(x, back)).mean(1)
 
 
@@ -202,7 +204,7 @@ class EarthMover(SetCost):
                 f"`y` must have {x.shape[1]} points a set for an assignment, got {y.shape[1]}"
             )
         pairs = zip(x.detach().double(), y.detach().double())
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        with ThreadPoolExecutor(threads()) as pool:
             found = list(pool.map(lambda ab: assignment(Points(ab[0], ab[1], self.p)), pairs))
         matched = _taken(y, torch.from_numpy(np.stack(found)).to(y.device))
         if self.p == 2:
@@ -257,26 +259,6 @@ def earth_mover(x: Tensor, y: Tensor) -> Tensor:
     """The mean *unsquared* distance of points of sets (n, N, d), optimally matched, (n,); see
     `EarthMover`."""
     return EarthMover()(x, y)
-
-
-def nearest_points(x: Tensor, y: Tensor) -> Tensor:
-    """The index in y (n, M, d) of the point nearest to each of x (n, N, d), (n, N).
-
-    On the CPU by a tree a set, the sets over the threads; elsewhere from blocks of distances.
-    """
-    x, y = x.detach(), y.detach()
-    if x.device.type != "cpu":
-        parts = zip(x.split(8), y.split(8))
-        return torch.cat([torch.cdist(a, b).argmin(2) for a, b in parts])
-    from scipy.spatial import KDTree
-
-    def found(pair: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        points, others = pair
-        return np.asarray(KDTree(others, balanced_tree=False).query(points)[1])
-
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        indices = list(pool.map(found, zip(x.double().numpy(), y.double().numpy())))
-    return torch.from_numpy(np.stack(indices))
 
 
 def _taken(y: Tensor, index: Tensor) -> Tensor:

@@ -12,14 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from monge._core.checks import dimension, order, positive, sample_pair
+from monge._core.tuning import tuning
 from monge.kernels import Energy, Kernel, pair_sum
 from monge.transport.entropic import sinkhorn_divergence
 from monge.transport.exact import wasserstein
 from monge.transport.sliced import generalized_power, sliced_power, uniform_directions
 from monge.transport.slicers import Slicer
-
-DRAWN = 2**20
-"""Numbers that are drawn at a time for random directions."""
 
 
 class Divergence(nn.Module, abc.ABC):
@@ -86,7 +84,7 @@ class SlicedWasserstein(Divergence):
         x, y = sample_pair(x, y)
         total, dim = x.new_zeros(()), x.shape[1]
         # a few megabytes at a time stay in cache
-        most = max(1, DRAWN // dim)
+        most = max(1, tuning(x.device).direction_entries // dim)
         for first in range(0, self.directions, most):
             count = min(most, self.directions - first)
             theta = uniform_directions(count, dim).to(x)

@@ -83,9 +83,13 @@ class Draws:
     def part(self, index: int, count: int) -> "Draws":
         """The same for rows index, index + count, index + 2 count, … of this process's."""
         return Draws(
-            self.seed, self.step, self.total, rank=self.rank + self.world * index,
-            world=self.world * count, device=self.device,
-        )  # fmt: skip
+            self.seed,
+            self.step,
+            self.total,
+            rank=self.rank + self.world * index,
+            world=self.world * count,
+            device=self.device,
+        )
 
     def generator(self, purpose: str) -> torch.Generator:
         """A CPU generator seeded from (seed, step, purpose), the same on every process."""

@@ -10,22 +10,15 @@ however many kernels are added or multiplied:
 import abc
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from monge._core.checks import finite, floating, positive
-from monge._core.numerics import root, with_gradient
-
-
-def distances(x: Tensor, y: Tensor) -> Tensor:
-    """‖x_i - y_j‖ as (n, m) from (n, d) and (m, d), exact at 0 and with gradient 0 there.
-
-    Differences are taken before squaring. The expansion ‖x‖² + ‖y‖² - 2x·y loses half of the
-    digits of small distances, which a square root then makes visible.
-    """
-    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+from monge._core.numerics import Gradients, root, with_gradient
+from monge._core.numerics import distances as distances
+from monge._core.tuning import tuning
 
 
 def median_distance(x: Tensor) -> float:
@@ -57,7 +50,10 @@ class Kernel(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def with_slope(self, squared: Tensor) -> tuple[Tensor, Tensor]:
-        """(k, dk/d squared), elementwise and without graph; the slope is 0 where it has a pole."""
+        """(k, dk/d squared), elementwise and without graph; the slope is 0 where it has a pole.
+
+        Both are new tensors, which the caller may overwrite.
+        """
 
     def accumulate_(self, squared: Tensor, value: Tensor, slope: Tensor) -> None:
         """Adds k and its slope to `value` and `slope`, without graph."""
@@ -254,10 +250,6 @@ def multiscale_imq(base: float) -> Kernel:
     return Sum(IMQ(scale * base) for scale in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0))
 
 
-BLOCK = 512
-"""Samples a side of the blocks that `pair_sum` works through: a megabyte of distances."""
-
-
 def _squared(x: Tensor, y: Tensor, same: bool) -> Tensor:
     """‖x_i - y_j‖² of centred samples as one matrix product; exactly 0 on the diagonal if `same`.
 
@@ -271,34 +263,61 @@ def _squared(x: Tensor, y: Tensor, same: bool) -> Tensor:
 def pair_sum(kernel: Kernel, x: Tensor, y: Tensor | None = None) -> Tensor:
     """Σ_ij k(x_i, y_j) of samples (n, d) and (m, d), or Σ_{i≠j} k(x_i, x_j) of one sample.
 
-    Equal to `kernel(x, y).sum()`, without the matrix: memory is O((n + m) d). The gradient is made
-    with the value; second derivatives take the matrix.
+    Equal to `kernel(x, y).sum()`, without the matrix: memory is O((n + m) d). The gradient is
+    computed with the value; second derivatives need the matrix.
     """
+    sums = choose_pair_sum(x)
     if y is None:
 
         def within(x: Tensor) -> Tensor:
             k = kernel.of_squared(_squared(x, x, same=True))
             return k.sum() - k.diagonal().sum()
 
-        return with_gradient(lambda x, wanted: _by_blocks(kernel, x, None, any(wanted)), within, x)
+        def fast_within(x: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Gradients]:
+            value, (of_x, _) = sums(kernel, x, None, any(wanted))
+            return value, [of_x]
+
+        return with_gradient(fast_within, within, x)
 
     def across(x: Tensor, y: Tensor) -> Tensor:
         return kernel.of_squared(_squared(x, y, same=False)).sum()
 
-    return with_gradient(lambda x, y, wanted: _by_blocks(kernel, x, y, any(wanted)), across, x, y)
+    def fast_across(x: Tensor, y: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Gradients]:
+        return sums(kernel, x, y, any(wanted))
+
+    return with_gradient(fast_across, across, x, y)
 
 
-def _by_blocks(kernel: Kernel, x: Tensor, y: Tensor | None, moving: bool):
-    """`pair_sum` and its gradients: with w = dk/d(squared distance), 2 Σ_j w_ij (x_i - y_j)."""
+PairSum = Callable[
+    [Kernel, Tensor, Tensor | None, bool], tuple[Tensor, tuple[Tensor | None, Tensor | None]]
+]
+"""(kernel, x, y or None for x with itself, whether gradients are wanted) -> the sum, and its
+gradients in x and y."""
+
+
+def choose_pair_sum(x: Tensor) -> PairSum:
+    """Picks how a kernel is summed over all pairs of samples on the device of x (n, d).
+
+    The rule: by blocks of matrix products on every device, in every dtype and at every size. A
+    fused implementation for one device is returned from here.
+    """
+    return _by_blocks
+
+
+def _by_blocks(
+    kernel: Kernel, x: Tensor, y: Tensor | None, moving: bool
+) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
+    """A `PairSum`: with w = dk/d(squared distance) the gradient is 2 Σ_j w_ij (x_i - y_j)."""
     # far from the origin x_i Σ w - Σ w y would lose its digits
-    centre = x.mean(0)
+    centre, size = x.mean(0), tuning(x.device).kernel_rows
     a, b = x - centre, x - centre if y is None else y - centre
     gx = torch.zeros_like(a)
+    # of one sample, what its points contribute as rows and as columns adds up in one gradient
     gy = gx if y is None else torch.zeros_like(b)
     total = torch.zeros((), dtype=torch.float64, device=x.device)
-    for i in range(0, len(a), BLOCK):
-        for j in range(i if y is None else 0, len(b), BLOCK):
-            rows, columns = a[i : i + BLOCK], b[j : j + BLOCK]
+    for i in range(0, len(a), size):
+        for j in range(i if y is None else 0, len(b), size):
+            rows, columns = a[i : i + size], b[j : j + size]
             times = 2 if y is None and j > i else 1
             squared = _squared(rows, columns, same=y is None and i == j)
             if not moving:
@@ -307,10 +326,9 @@ def _by_blocks(kernel: Kernel, x: Tensor, y: Tensor | None, moving: bool):
             k, w = kernel.with_slope(squared)
             total += times * k.sum()
             w.mul_(2 * times)
-            gx[i : i + BLOCK].add_(w.sum(1, keepdim=True) * rows).addmm_(w, columns, alpha=-1)
-            gy[j : j + BLOCK].add_(w.sum(0)[:, None] * columns).addmm_(w.T, rows, alpha=-1)
+            gx[i : i + size].add_(w.sum(1, keepdim=True) * rows).addmm_(w, columns, alpha=-1)
+            gy[j : j + size].add_(w.sum(0)[:, None] * columns).addmm_(w.T, rows, alpha=-1)
     if y is None:
         total -= len(x) * kernel.of_squared(x.new_zeros(1)).double().sum()
-    return total.to(x.dtype), (gx if moving else None,) if y is None else (
-        gx if moving else None, gy if moving else None
-    )  # fmt: skip
+    of_x, of_y = (gx if moving else None), (gy if moving and y is not None else None)
+    return total.to(x.dtype), (of_x, of_y)

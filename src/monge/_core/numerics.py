@@ -1,59 +1,131 @@
-"""Small numerical parts that several modules share."""
+r"""Numerical building blocks that several modules share.
+
+Most values of this library are optima: of a plan, of potentials, of a matching. By the envelope
+theorem the gradient of an optimum is the partial gradient at the optimal plan or potentials, which
+are held fixed. `with_gradient` is the one place where such a gradient meets autograd: value and
+gradient are computed together in the forward pass, and nothing of the solver is recorded.
+`envelope` is its short form for gradients that are already known.
+"""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+Gradients = Sequence[Tensor | None]
+
 
 class _WithGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, fast: Callable, plain: Callable, *inputs: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        fast: Callable[..., tuple[Tensor, Gradients]],
+        plain: Callable[..., Tensor] | None,
+        *inputs: Tensor,
+    ) -> Tensor:
         value, gradients = fast(*inputs, ctx.needs_input_grad[2:])
         ctx.plain = plain
         ctx.save_for_backward(*inputs, *gradients)
         return value
 
     @staticmethod
-    def backward(ctx, outer: Tensor):
+    def backward(ctx: Any, *outers: Tensor) -> tuple[Tensor | None, ...]:
+        (outer,) = outers
         half = len(ctx.saved_tensors) // 2
         inputs, gradients = ctx.saved_tensors[:half], list(ctx.saved_tensors[half:])
-        if torch.is_grad_enabled():
-            # the gradient will be differentiated itself
-            wanted = [i for i, g in enumerate(gradients) if g is not None]
-            found = torch.autograd.grad(
+        if not torch.is_grad_enabled():
+            return None, None, *_scaled(outer, gradients, inputs)
+        # the gradients will be differentiated themselves
+        wanted = [i for i, gradient in enumerate(gradients) if gradient is not None]
+        if ctx.plain is not None:
+            moved = torch.autograd.grad(
                 ctx.plain(*inputs), [inputs[i] for i in wanted], outer, create_graph=True
             )
-            for i, gradient in zip(wanted, found):
-                gradients[i] = gradient
-            return None, None, *gradients
-        shape = outer.shape
-        return (
-            None,
-            None,
-            *(
-                None if g is None else outer.view(shape + (1,) * (g.ndim - len(shape))) * g
-                for g in gradients
-            ),
+        else:
+            with torch.no_grad():
+                scaled = _scaled(outer, gradients, inputs)
+            moved = [_FirstOnly.apply(scaled[i], outer, *inputs) for i in wanted]
+        for i, gradient in zip(wanted, moved):
+            gradients[i] = gradient
+        return None, None, *gradients
+
+
+class _FirstOnly(torch.autograd.Function):
+    """A gradient that depends on `others` in a way that is not known: it refuses a derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, *others: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *outers: Tensor) -> Any:
+        raise RuntimeError(
+            "this value has first derivatives only: they are taken at a fixed optimum, whose own "
+            "derivative is not computed"
         )
 
 
+def _scaled(
+    outer: Tensor, gradients: Sequence[Tensor | None], inputs: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """The gradients times the gradient in the value, in the dtypes of the inputs."""
+    shape = outer.shape
+    return [
+        None
+        if gradient is None
+        else (outer.view(shape + (1,) * (gradient.ndim - len(shape))) if shape else outer)
+        .mul(gradient)
+        .to(x.dtype)
+        for gradient, x in zip(gradients, inputs)
+    ]
+
+
 def with_gradient(
-    fast: Callable[..., tuple[Tensor, Sequence[Tensor | None]]],
-    plain: Callable[..., Tensor],
+    fast: Callable[..., tuple[Tensor, Gradients]],
+    plain: Callable[..., Tensor] | None,
     *inputs: Tensor,
 ) -> Tensor:
-    r"""The value of `fast`, which makes its gradient along with it and so needs no graph.
+    r"""The value of `fast`, which computes its gradient in the same pass and needs no graph.
 
-    Arguments:
+    Args:
         fast: called as `fast(*inputs, wanted)` without graph; returns the value, shape (\*), and
             for each input that is `wanted` the gradient of the value's sum, shape (\*, …) if the
-            value has batch dimensions, else None.
-        plain: the same value with a graph, `plain(*inputs)`, taken where second derivatives are
-            asked for.
+            value has batch dimensions, else None. It owns what it returns: neither the value nor
+            a gradient may share memory with an input or with work space that is used again.
+        plain: the same value with a graph, `plain(*inputs)`, used where second derivatives are
+            asked for. Without it (None) they raise a RuntimeError.
         inputs: the tensors that take gradients.
     """
     return _WithGradient.apply(fast, plain, *inputs)  # pyright: ignore
+
+
+def envelope(value: Tensor, *terms: tuple[Tensor | None, Tensor], linear: bool) -> Tensor:
+    """An optimal value with its known gradients: the envelope theorem.
+
+    Args:
+        value: the optimum, as a number.
+        terms: pairs of an input and of the gradient in it at the optimum; an input that is None
+            or takes no gradient is skipped.
+        linear: whether the value is locally linear in the inputs, as that of a linear programme
+            is. Its second derivatives are then 0; otherwise they raise a RuntimeError.
+    """
+    inputs, slopes = [], []
+    for x, slope in terms:
+        if x is not None and x.requires_grad:
+            inputs.append(x)
+            slopes.append(slope.detach())
+    value = value.detach()
+
+    def fast(*arguments: Any) -> tuple[Tensor, Gradients]:
+        wanted = arguments[-1]
+        return value.clone(), [slope if need else None for slope, need in zip(slopes, wanted)]
+
+    def plain(*inputs: Tensor) -> Tensor:
+        moves = [(slope * (x - x.detach())).sum() for x, slope in zip(inputs, slopes)]
+        return value + sum(moves, torch.zeros_like(value))
+
+    return with_gradient(fast, plain if linear else None, *inputs) if inputs else value.clone()
 
 
 def root(value: Tensor, p: float = 2) -> Tensor:
@@ -61,7 +133,7 @@ def root(value: Tensor, p: float = 2) -> Tensor:
     if p == 1:
         return value
 
-    def fast(value: Tensor, _) -> tuple[Tensor, list[Tensor | None]]:
+    def fast(value: Tensor, _: Sequence[bool]) -> tuple[Tensor, list[Tensor | None]]:
         power = value.pow(1 / p)
         return power, [(power / (p * value)).masked_fill_(value == 0, 0.0)]
 
@@ -75,11 +147,20 @@ def root(value: Tensor, p: float = 2) -> Tensor:
 def rooted(power: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, p: float) -> Tensor:
     """power(x, y)^{1/p} of a power that is homogeneous of degree p.
 
-    Where the p-th power has no number, the samples are taken in units of their largest value.
+    Where the p-th power overflows or vanishes, the samples are divided by their largest value.
     """
     value = power(x, y)
-    found, least = value.detach(), torch.finfo(value.dtype).tiny / torch.finfo(value.dtype).eps
-    if torch.isfinite(found).all() and (found > least).all():
+    size, least = value.detach(), torch.finfo(value.dtype).tiny / torch.finfo(value.dtype).eps
+    if torch.isfinite(size).all() and (size > least).all():
         return root(value, p)
     scale = max(float(z.detach().abs().max()) for z in (x, y)) or 1.0
     return scale * root(power(x / scale, y / scale), p)
+
+
+def distances(x: Tensor, y: Tensor) -> Tensor:
+    """‖x_i - y_j‖ as (n, m) from (n, d) and (m, d), exact at 0 and with gradient 0 there.
+
+    Differences are taken before squaring. The expansion ‖x‖² + ‖y‖² - 2x·y loses half of the
+    digits of small distances, which a square root then makes visible.
+    """
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")

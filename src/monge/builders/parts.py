@@ -138,7 +138,7 @@ def required(row: Recipe, kind: Kind) -> None:
             raise ValueError(f"`recipe` {row.name} needs {NEEDS[need]}; got {kind.name}s")
 
 
-def build(config: Config, settled: Settled) -> Model:
+def build(config: Config, settled: Settled) -> Any:
     """The untrained model of a run's recipe.
 
     Raises:

@@ -34,8 +34,8 @@ def settled(
     spread: float | None = None,
     moments: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
 ) -> Settled:
-    """The same for data of which only these are known: `samples` of `shape` to train on, with
-    E‖x - x'‖² = `spread`."""
+    """The facts of a run on data of which only these are known: `samples` of `shape` to train on,
+    with E‖x - x'‖² = `spread`."""
     kind = kind_named(kind)
     row = None if config.recipe == CUSTOM else find(config.recipe)
     latent = config.latent

@@ -98,7 +98,7 @@ def main() -> None:
         code, complaint = 128 + error.number, str(error)
     except KeyboardInterrupt:
         code, complaint = 130, "interrupted"
-    # what a user did wrong all processes see alike, a failure perhaps one alone
+    # all processes see the same invalid input, but a failure may be seen by a single one
     if complaint and (code == 1 or first()):
         print(f"monge: {' '.join(complaint.split())}", file=sys.stderr)
     sys.exit(code)

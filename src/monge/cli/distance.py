@@ -44,10 +44,10 @@ class Distance:
                 f"`b` {str(self.b)!r} has samples of {y.shape[1]} numbers, `a` of {x.shape[1]}"
             )
         began = time.perf_counter()
-        found = METHODS[self.method](self, x, y)
+        values = METHODS[self.method](self, x, y)
         seconds = round(time.perf_counter() - began, 4)
         sizes = {"n": len(x), "m": len(y), "d": x.shape[1]}
-        result = {"method": self.method, **found, **sizes, "seconds": seconds}
+        result = {"method": self.method, **values, **sizes, "seconds": seconds}
         text = "  ".join(f"{name} {content}" for name, content in result.items())
         print(json.dumps(result) if self.json else text)
 
@@ -131,9 +131,16 @@ def _gromov(given: Distance, x, y) -> dict:
 
 
 METHODS = {
-    "exact": _exact, "w1": _exact, "sliced": _sliced, "max-sliced": _max_sliced,
-    "gsliced": _gsliced, "sinkhorn": _sinkhorn, "mmd": _mmd, "energy": _energy, "gromov": _gromov,
-}  # fmt: skip
+    "exact": _exact,
+    "w1": _exact,
+    "sliced": _sliced,
+    "max-sliced": _max_sliced,
+    "gsliced": _gsliced,
+    "sinkhorn": _sinkhorn,
+    "mmd": _mmd,
+    "energy": _energy,
+    "gromov": _gromov,
+}
 
 
 def _sample(path: Path):

@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass
 
-from monge.config import DATA
-from monge.recipes import RECIPES, find, published
-
 
 @dataclass(frozen=True)
 class Recipes:
     """List the recipes."""
 
     def run(self) -> None:
+        from monge.recipes import RECIPES, published
+
         for row in RECIPES.values():
             print(f"{', '.join([row.name, *row.aliases]):19} {row.line}")
         for name in published():
@@ -20,6 +19,8 @@ class Recipes:
 
 def _line(name: str) -> str:
     """The line of another package's recipe, or why it cannot be used."""
+    from monge.recipes import find
+
     try:
         return find(name).line
     except ValueError as error:
@@ -31,6 +32,8 @@ class Data:
     """List the data sets that are known by name."""
 
     def run(self) -> None:
+        from monge.config import DATA
+
         for name, line in DATA.items():
             print(f"{name:19} {line}")
         print(

@@ -9,14 +9,16 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 from tyro.conf import Positional, arg
 
 from monge._core.errors import Interrupted
 from monge.cli.common import Float, Int, Place, Text, first
-from monge.config import CUSTOM, Config, override, read_config
-from monge.recipes import Recipe, canonical, find, names
+
+if TYPE_CHECKING:
+    from monge.config import Config
+    from monge.recipes import Recipe
 
 FIELDS = {
     "data": "data.name",
@@ -122,8 +124,11 @@ class Train:
         if first():
             print(f"report: {run.report}")
 
-    def _config(self) -> Config:
+    def _config(self) -> "Config":
         """The default or, with --resume, the stored configuration with the flags laid over it."""
+        from monge.config import CUSTOM, Config, override, read_config
+        from monge.recipes import names
+
         stored = None
         if self.resume and self.out and (self.out / "config.json").exists():
             stored, _ = read_config(self.out)
@@ -156,6 +161,9 @@ class Train:
 
 def verb(arguments: Sequence[str]) -> type[Train]:
     """`Train` with a flag for each option of the recipe that the arguments name."""
+    from monge.config import Config
+    from monge.recipes import names
+
     row = named(arguments)
     if row is None:
         return Train
@@ -198,8 +206,11 @@ def recipe_name(arguments: Sequence[str]) -> str:
     return ""
 
 
-def named(arguments: Sequence[str]) -> Recipe | None:
+def named(arguments: Sequence[str]) -> "Recipe | None":
     """The recipe that arguments of `monge train` name, or that of the run they resume."""
+    from monge.config import CUSTOM, read_config
+    from monge.recipes import canonical, find
+
     name = recipe_name(arguments)
     if name:
         return find(canonical(name), beside=os.getcwd())

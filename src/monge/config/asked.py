@@ -12,7 +12,7 @@ from monge.recipes import Recipe, canonical, find
 from monge.recipes.options import NoOptions
 
 CUSTOM = "custom"
-"""Stands in the place of a recipe for a model of one's own."""
+"""Stands in the place of a recipe for a model of your own."""
 PLANE = ("ring", "disk", "swiss-roll")
 """Priors in the plane."""
 
@@ -45,10 +45,18 @@ class Config:
 
     def check(self) -> "Config":
         """Itself, or a ValueError that names the field, the value and the fix."""
-        demand(self.prior not in PLANE or self.latent in (None, 2), "latent", self.latent,
-               f"2 for the prior {self.prior}")  # fmt: skip
-        demand(self.device.split(":")[0] in ("cpu", "cuda", "mps"), "device", self.device,
-               "cpu, cuda, cuda:1, … or mps")  # fmt: skip
+        demand(
+            self.prior not in PLANE or self.latent in (None, 2),
+            "latent",
+            self.latent,
+            f"2 for the prior {self.prior}",
+        )
+        demand(
+            self.device.split(":")[0] in ("cpu", "cuda", "mps"),
+            "device",
+            self.device,
+            "cpu, cuda, cuda:1, … or mps",
+        )
         presets = ["small", *({} if self.recipe == CUSTOM else find(self.recipe).presets)]
         demand(self.preset in presets, "preset", self.preset, f"one of {', '.join(presets)}")
         choices(self)

@@ -25,8 +25,9 @@ class DataConfig:
     """Where samples come from and how images are read."""
 
     name: str = "digits"
-    """digits, mnist, fashion-mnist, a toy law, or a path: folder, zip or tar shards of images,
-    folder of idx files or of clouds, .npy, .npz or .csv; or hf: and a data set of Hugging Face."""
+    """digits, mnist, fashion-mnist, a toy distribution, or a path: folder, zip or tar shards of
+    images, folder of idx files or of clouds, .npy, .npz or .csv; or hf: and a data set of Hugging
+    Face."""
     dir: str | None = None
     """Where mnist and fashion-mnist lie; the environment variable MONGE_DATA by default."""
     size: int | None = None
@@ -36,7 +37,7 @@ class DataConfig:
     points: int | None = None
     """Points a cloud: a random part of those given; of a mesh, as many drawn from its faces."""
     classes: tuple[str, ...] = ()
-    """Read the samples of some classes alone, by name."""
+    """Read only the samples of some classes, by name."""
     turn: bool = False
     """Turn clouds at random about the upright axis, y, whenever they are trained on."""
     jitter: float = 0.0
@@ -44,7 +45,7 @@ class DataConfig:
     channels: Literal["grey", "colour"] | None = None
     """Read images as grey or in colour; as they are by default."""
     cache: str | None = None
-    """A folder where decoded images are kept, and mapped into memory in place of being held."""
+    """A folder where decoded images are kept, to be mapped into memory instead of held there."""
     kind: str | None = None
     """What the samples of an array are: image, vector, cloud, or `module:Class` of a kind of your
     own; by default what their shape says."""

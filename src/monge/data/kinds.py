@@ -88,7 +88,7 @@ class Kind(abc.ABC):
         """
 
     def read(self, samples: np.ndarray, name: str, config: DataConfig) -> np.ndarray:
-        """The same as it is trained on: float32.
+        """Samples as they are trained on, in float32.
 
         Raises:
             ValueError: also for values that float32 cannot hold.
@@ -116,8 +116,12 @@ class Kind(abc.ABC):
     def cost(self, options: Any, shape: tuple[int, ...], moments: Moments | None) -> nn.Module:
         """The cost of an auto-encoder with the options `cost` and `scale`, c(x, y) → (n,)."""
         cost = getattr(options, "cost", None)
-        demand(cost in (None, "elementwise"), "cost", cost,
-               f"left out for {self.name}s, whose elements are compared")  # fmt: skip
+        demand(
+            cost in (None, "elementwise"),
+            "cost",
+            cost,
+            f"left out for {self.name}s, whose elements are compared",
+        )
         squared = SquaredL2(options.scale)
         return squared if moments is None else Scaled(squared, moments[1])
 
@@ -364,7 +368,7 @@ def in_unit_sphere(points: np.ndarray) -> np.ndarray:
 
 
 def turned(x: Tensor, draws: Draws, *, turn: bool, jitter: float) -> Tensor:
-    """Clouds (n, N, 3), each rotated about y by an angle of its own where `turn`, and with noise
+    """Clouds (n, N, 3), each rotated about y by a random angle where `turn`, and with noise
     of deviation `jitter` on every point."""
     if turn:
         angle = 2 * math.pi * draws.rows("turn", lambda n, g: torch.rand(n, generator=g)).to(x)
@@ -393,10 +397,10 @@ def kind_named(name: "str | Kind") -> Kind:
     if not is_reference(name):
         known = ", ".join(kind.name for kind in KINDS)
         raise ValueError(f"`kind` must be one of {known}, or module:Class, got {name!r}")
-    found = resolve(name, "kind")
-    if not (isinstance(found, type) and issubclass(found, Kind)):
+    kind = resolve(name, "kind")
+    if not (isinstance(kind, type) and issubclass(kind, Kind)):
         raise ValueError(f"`kind` {name!r} is no subclass of monge.data.Kind")
-    return found()
+    return kind()
 
 
 def kind_of(samples: np.ndarray, name: str) -> Kind:

@@ -41,7 +41,7 @@ class Source:
         return tuple(self.train.shape[1:])
 
     def of_classes(self, wanted: Sequence[str]) -> "Source":
-        """The samples of some classes alone, labelled in the order of `wanted`.
+        """Only the samples of some classes, labelled in the order of `wanted`.
 
         Raises:
             ValueError: for data without labels, or an unknown class.
@@ -58,8 +58,8 @@ class Source:
             assert labels is not None
             new = torch.full((len(self.classes),), -1)
             new[order] = torch.arange(len(order))
-            found = new[labels]
-            parts.append((x[found >= 0], found[found >= 0]))
+            relabelled = new[labels]
+            parts.append((x[relabelled >= 0], relabelled[relabelled >= 0]))
         (train, train_labels), (test, test_labels) = parts
         name = f"{self.name} ({', '.join(wanted)})"
         return Source(

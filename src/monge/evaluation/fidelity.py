@@ -1,14 +1,12 @@
 r"""Measures by nearest neighbours between features of a model's samples and of real ones.
 
-All work through blocks of rows, so memory is O(n + m) times a block, not n m.
+All work through blocks of distances, so that memory is never n m.
 
 Source: Kynkäänniemi et al., "Improved precision and recall metric for assessing generative
 models", 2019; Naeem, Oh, Uh, Choi, Yoo, "Reliable fidelity and diversity metrics for generative
 models", 2020.
 """
 
-import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -16,44 +14,29 @@ from torch import Tensor
 
 from monge.evaluation.frechet import features
 from monge.evaluation.two_sample import Share, wilson
-
-BLOCK = 2**22
-"""Distances a block."""
+from monge.transport import neighbours
 
 
-def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of the squared distances of centred x (n, d) and y (m, d): a slice, and (b, m)."""
-    norms, rows = y.square().sum(1), max(1, BLOCK // len(y))
-    buffer = x.new_empty(min(rows, len(x)), len(y))
-    for first in range(0, len(x), rows):
-        part = x[first : first + rows]
-        squared = torch.addmm(norms, part, y.T, alpha=-2, out=buffer[: len(part)])
-        yield slice(first, first + len(part)), squared.add_(part.square().sum(1, keepdim=True))
-
-
-def _others(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """The same within one sample, where a row's distance to itself is infinite."""
-    for part, squared in _blocks(x, x):
-        squared.diagonal(part.start).fill_(math.inf)
-        yield part, squared
-
-
-def _prepared(x: Tensor, y: Tensor, names: tuple[str, str]) -> tuple[Tensor, Tensor]:
+def _checked(x: Tensor, y: Tensor, names: tuple[str, str]) -> None:
     for name, z in zip(names, (x, y)):
         features(name, z)
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"`{names[1]}` must have {x.shape[1]} features, got {y.shape[1]}")
-    # products lose the digits of distances far from the origin
-    centre = y.mean(0)
-    return x - centre, y - centre
+
+
+def _centred(model: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """Checked features about a mean: products lose the digits of distances far from the origin."""
+    _checked(model, real, ("model", "real"))
+    centre = real.mean(0)
+    return model - centre, real - centre
 
 
 def radii(x: Tensor, k: int) -> Tensor:
     """The squared distance of each row of x (n, d) to its k-th nearest other row, (n,)."""
-    found = x.new_empty(len(x))
-    for part, squared in _others(x):
-        found[part] = squared.topk(k, largest=False).values[:, -1]
-    return found
+    kth = x.new_empty(len(x))
+    for rows, squared in neighbours.distance_blocks_within(x):
+        kth[rows] = squared.topk(k, largest=False).values[:, -1]
+    return kth
 
 
 class PRDC(NamedTuple):
@@ -81,7 +64,7 @@ def precision_recall_density_coverage(model: Tensor, real: Tensor, k: int = 5) -
     Raises:
         ValueError: for other shapes, NaN, or k out of range.
     """
-    model, real = _prepared(model, real, ("model", "real"))
+    model, real = _centred(model, real)
     if not 1 <= k < min(len(model), len(real)):
         raise ValueError(
             f"`k` must be from 1 to less than {min(len(model), len(real))} samples, got {k}"
@@ -90,11 +73,11 @@ def precision_recall_density_coverage(model: Tensor, real: Tensor, k: int = 5) -
     inside = torch.empty(len(model))
     recalled = torch.zeros(len(real), dtype=torch.bool)
     covered = torch.zeros(len(real), dtype=torch.bool)
-    for part, squared in _blocks(model, real):
+    for rows, squared in neighbours.distance_blocks(model, real):
         within = squared <= around_real
-        inside[part] = within.sum(1).float()
+        inside[rows] = within.sum(1).float()
         covered |= within.any(0)
-        recalled |= (squared <= around_model[part, None]).any(0)
+        recalled |= (squared <= around_model[rows, None]).any(0)
     return PRDC(
         float((inside > 0).float().mean()),
         float(recalled.float().mean()),
@@ -109,23 +92,20 @@ def nearest_neighbour_test(model: Tensor, real: Tensor) -> Share:
     ½ if the laws agree, 1 if they are apart, less than ½ if the model repeats the real samples.
     The larger sample is cut to the size of the smaller.
     """
-    model, real = _prepared(model, real, ("model", "real"))
+    model, real = _centred(model, real)
     n = min(len(model), len(real))
     pooled = torch.cat([model[:n], real[:n]])
     hits = 0
     of_model = torch.arange(2 * n) < n
-    for part, squared in _others(pooled):
-        hits += int((of_model[squared.argmin(1)] == of_model[part]).sum())
+    for rows, squared in neighbours.distance_blocks_within(pooled):
+        hits += int((of_model[squared.argmin(1)] == of_model[rows]).sum())
     return wilson(hits, 2 * n)
 
 
 def nearest(x: Tensor, y: Tensor) -> Tensor:
     """The distance of each row of x (n, d) to the nearest row of y (m, d), (n,)."""
-    x, y = _prepared(x, y, ("x", "y"))
-    found = x.new_empty(len(x))
-    for part, squared in _blocks(x, y):
-        found[part] = squared.amin(1).clamp_min(0).sqrt()
-    return found
+    _checked(x, y, ("x", "y"))
+    return neighbours.nearest_squared(x, y).sqrt()
 
 
 def memorisation(model: Tensor, train: Tensor, test: Tensor, quantile: float = 0.01) -> float:

@@ -16,12 +16,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from monge._core.checks import finite, floating
+from monge._core.tuning import threads
 from monge.transport import jensen_shannon
+from monge.transport.neighbours import point_trees
 
 MATCHED = 256
 CELLS = 28
@@ -42,8 +43,8 @@ def pairwise_chamfer(x: Tensor, y: Tensor | None = None) -> Tensor:
     """Chamfer distances (n, m) of clouds (n, N, 3) and (m, M, 3), by trees; of x and x alone, half
     of the work."""
     one, two = _clouds(x, y)
-    trees = [KDTree(cloud, balanced_tree=False) for cloud in one]
-    others = trees if y is None else [KDTree(cloud, balanced_tree=False) for cloud in two]
+    trees = point_trees(one)
+    others = trees if y is None else point_trees(two)
 
     def entry(i: int, j: int) -> float:
         there, back = others[j].query(one[i])[0], trees[i].query(two[j])[0]
@@ -114,7 +115,7 @@ def _clouds(x: Tensor, y: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
 def _matrix(entry: Callable[[int, int], float], n: int, m: int, symmetric: bool) -> Tensor:
     """The entries (i, j) over the threads; of a symmetric matrix those above the diagonal."""
     pairs = list(itertools.combinations(range(n), 2) if symmetric else np.ndindex(n, m))
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    with ThreadPoolExecutor(threads()) as pool:
         values = torch.tensor(list(pool.map(lambda ij: entry(*ij), pairs)), dtype=torch.float64)
     rows, columns = torch.tensor(pairs).T
     found = torch.zeros(n, m, dtype=torch.float64)

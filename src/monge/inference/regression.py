@@ -30,6 +30,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from monge._core.checks import dimension, positive
+from monge._core.tuning import CPU
 
 
 class VariationalLinearRegression(RegressorMixin, BaseEstimator):
@@ -195,16 +196,13 @@ class _Problem(NamedTuple):
     residual: float
 
 
-ROWS = 1024
-"""Rows that are factorised at a time, in cache."""
-
-
 def _reduced(X: np.ndarray, y: np.ndarray, center: np.ndarray, middle: float) -> _Problem:
     """Of the centred data. R of [X y] = QR holds every inner product, without the squared
     condition of XᵀX, and the R of all rows is that of the parts' R."""
     parts = []
-    for first in range(0, len(X), ROWS):
-        rows = slice(first, first + ROWS)
+    size = CPU.regression_rows
+    for first in range(0, len(X), size):
+        rows = slice(first, first + size)
         part = np.column_stack([X[rows] - center, y[rows] - middle])
         parts.append(np.linalg.qr(part, mode="r"))
     R = np.asarray(np.linalg.qr(np.concatenate(parts), mode="r"))

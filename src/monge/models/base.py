@@ -111,6 +111,13 @@ class Model(nn.Module, abc.ABC):
     prior: Prior
     divergence: Divergence | None
     weight: float
+    shown: tuple[str, ...] = ("prior", "divergence", "weight")
+    """The attributes that `repr` tells, besides the number of parameters."""
+
+    def __repr__(self) -> str:
+        values = [f"{name}={getattr(self, name)!r}" for name in self.shown]
+        count = sum(parameter.numel() for parameter in self.parameters())
+        return f"{type(self).__name__}({', '.join(values)}, parameters={count:,})"
 
     @abc.abstractmethod
     def forward(self, x: Tensor, draws: Draws) -> Pass:

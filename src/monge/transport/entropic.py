@@ -24,25 +24,22 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from monge._core.checks import finite, floating, law, points, positive
-from monge.kernels import distances
+from monge._core.numerics import Gradients, distances, envelope, with_gradient
+from monge._core.tuning import tuning
 from monge.transport.gibbs import (
-    Cost,
+    GroundCost,
     Matrix,
     Points,
-    Stored,
     Streamed,
+    choose_minima,
     exponential_,
+    kept_entries,
     log_weights,
 )
 from monge.transport.plan import Plan
 
-STORED = 2**27
-"""Most entries of a Gibbs kernel that is kept; larger ones are recomputed in blocks."""
-HARD = 20.0
-"""Above this ratio of mean cost to ε, potentials are first found for larger ε."""
 MOST_ITERATIONS = 10_000
 
 
@@ -98,7 +95,7 @@ def _iterate(
         if size <= tolerance or iteration == most:
             return h, size, iteration
         if extrapolated and not size <= 2 * best:
-            # the extrapolation went wrong: back to the best plain iterate
+            # the extrapolation overshot: return to the best plain iterate
             h, images, residuals, best, extrapolated = best_image, [], [], math.inf, False
             continue
         if size < best:
@@ -142,19 +139,47 @@ def _symmetric_step(minima: Streamed) -> Callable[[Tensor], tuple[Tensor, Tensor
     return step
 
 
-def _scales(mean: float, epsilon: float) -> list[float]:
+def _scales(cost: GroundCost, epsilon: float) -> list[float]:
     """Larger regularisations to pass through, by factors of 8, for hard problems only."""
-    count = math.ceil(math.log(mean / epsilon, 8)) if mean > HARD * epsilon else 0
+    mean, ratio = cost.mean(), tuning(cost.device).warm_up_ratio
+    count = math.ceil(math.log(mean / epsilon, 8)) if mean > ratio * epsilon else 0
     return [mean / 8**i for i in range(1, count)]
 
 
-def _solve(minima: Streamed, epsilon: float, settings: "_Settings", symmetric=False):
-    """Sinkhorn's algorithm; the result has f = S_b(g), or f = g if `symmetric`."""
+class _Problem(NamedTuple):
+    cost: GroundCost
+    a: Tensor
+    b: Tensor
+    symmetric: bool = False
+    """Whether it is a sample against itself."""
+
+
+class _Settings(NamedTuple):
+    acceleration: Anderson | Randkhorn | None
+    tolerance: float
+    most: int
+
+
+class _Potentials(NamedTuple):
+    """A solution; its tensors are float64 and share no memory with work space."""
+
+    f: Tensor
+    g: Tensor
+    value: Tensor
+    error: float
+    iterations: int
+    converged: bool
+
+
+def _solve(problem: _Problem, space: Tensor, epsilon: float, settings: _Settings) -> _Potentials:
+    """Sinkhorn's algorithm; the result has f = S_b(g), or f = g for a symmetric problem."""
+    cost, a, b, symmetric = problem
+    minima = choose_minima(cost, a, b, space)
     acceleration, tolerance, most = settings
     step = (_symmetric_step if symmetric else _step)(minima)
     f, g, used = torch.zeros_like(minima.a), torch.zeros_like(minima.b), 0
     # a sample's cost to itself is 0 on the diagonal, and the potentials start near the solution
-    for larger in [] if symmetric else _scales(minima.cost.mean(), epsilon):
+    for larger in [] if symmetric else _scales(minima.cost, epsilon):
         minima.begin(f, g, larger)
         g, _, count = _iterate(step, g, Anderson(), 0.03, 20)
         f, used = minima.rows(g), used + count
@@ -170,37 +195,26 @@ def _solve(minima: Streamed, epsilon: float, settings: "_Settings", symmetric=Fa
     return _Potentials(f, g, value, error, used + count, error <= tolerance)
 
 
-def rough_potentials(cost: Cost, epsilon: float, iterations: int) -> tuple[Tensor, Tensor]:
-    """Potentials (f, g) after at most so many iterations, uniform weights, float64."""
-    n, m = cost.shape
-    laws = (torch.full((k,), 1 / k, dtype=torch.float64, device=cost.device) for k in (n, m))
-    (minima,) = _minima([cost], [(next(laws), next(laws))])
-    found = _solve(minima, epsilon, _Settings(Anderson(), 0.01, iterations))
-    return found.f, found.g
+def _solutions(
+    problems: Sequence[_Problem], epsilon: float, settings: _Settings
+) -> list[_Potentials]:
+    """The potentials of problems of one dtype and device.
+
+    They are solved one after the other, so that their Gibbs kernels take turns in one piece of
+    memory, to which no solution refers.
+    """
+    cost = problems[0].cost
+    most = max(kept_entries(problem.cost) for problem in problems)
+    space = torch.empty(most, dtype=cost.dtype, device=cost.device)
+    return [_solve(problem, space, epsilon, settings) for problem in problems]
 
 
-def _minima(costs: Sequence[Cost], laws: list[tuple[Tensor, Tensor]]) -> Iterator[Streamed]:
-    """The soft minima of several costs, one at a time, in one piece of memory."""
-    stored = [size for cost in costs if (size := math.prod(cost.shape)) <= STORED]
-    space = torch.empty(max(stored, default=0), dtype=costs[0].dtype, device=costs[0].device)
-    for cost, (a, b) in zip(costs, laws):
-        small = math.prod(cost.shape) <= STORED
-        yield Stored(cost, a, b, space) if small else Streamed(cost, a, b)
-
-
-class _Settings(NamedTuple):
-    acceleration: "Anderson | Randkhorn | None"
-    tolerance: float
-    most: int
-
-
-class _Potentials(NamedTuple):
-    f: Tensor
-    g: Tensor
-    value: Tensor
-    error: float
-    iterations: int
-    converged: bool
+def rough_potentials(cost: GroundCost, epsilon: float, iterations: int) -> tuple[Tensor, Tensor]:
+    """Potentials (f, g) after at most `iterations`, for uniform weights, float64."""
+    a, b = (torch.full((k,), 1 / k, dtype=torch.float64, device=cost.device) for k in cost.shape)
+    settings = _Settings(Anderson(), 0.01, iterations)
+    (solution,) = _solutions([_Problem(cost, a, b)], epsilon, settings)
+    return solution.f, solution.g
 
 
 def _randkhorn(minima: Streamed, start: Tensor, choice: Randkhorn, tolerance: float, most: int):
@@ -247,53 +261,71 @@ def _randkhorn(minima: Streamed, start: Tensor, choice: Randkhorn, tolerance: fl
             candidates, key=lambda item: dual(item[0], item[1][0].sum())
         )
         error = float(max((r - a).abs().sum(), (c - b).abs().sum()))
-        found = u, v
         y = improved(u, v, r, c, u_new, v_new)
-    u, v = found
     return epsilon * u, epsilon * v, error, iteration
 
 
 # Values with their gradients
 
 
-class _Dual(torch.autograd.Function):
-    """The dual objective at frozen potentials, float64, with its gradient in points and weights.
+def _dual(
+    x: Tensor, y: Tensor, a: Tensor, b: Tensor, solution: _Potentials, epsilon: float, p: float
+) -> Tensor:
+    """The dual objective at fixed potentials, float64, with its gradient in points and weights."""
 
-    Without y it is that of a sample with itself. The gradient in the points is made block by
-    block in the forward pass: with W_ij = π_ij p ‖x_i - y_j‖^{p-2} it is Σ_j W_ij (x_i - y_j).
+    def fast(
+        x: Tensor, y: Tensor, a: Tensor, b: Tensor, wanted: Sequence[bool]
+    ) -> tuple[Tensor, Gradients]:
+        of_x = of_y = None
+        if wanted[0] or wanted[1]:
+            of_x, of_y = _in_points(x, y, a, b, solution, epsilon, p)
+        f, g = (potential - potential.mean() for potential in (solution.f, solution.g))
+        slopes = zip((of_x, of_y, f, g), wanted)
+        return solution.value.clone(), [slope if need else None for slope, need in slopes]
+
+    return with_gradient(fast, None, x, y, a, b)
+
+
+def _dual_within(x: Tensor, a: Tensor, solution: _Potentials, epsilon: float, p: float) -> Tensor:
+    """The dual objective of a sample with itself: each point counts on both sides."""
+
+    def fast(x: Tensor, a: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Gradients]:
+        of_x = 2 * _in_points(x, None, a, a, solution, epsilon, p)[0] if wanted[0] else None
+        of_a = 2 * (solution.f - solution.f.mean()) if wanted[1] else None
+        return solution.value.clone(), [of_x, of_a]
+
+    return with_gradient(fast, None, x, a)
+
+
+def _in_points(
+    x: Tensor,
+    y: Tensor | None,
+    a: Tensor,
+    b: Tensor,
+    solution: _Potentials,
+    epsilon: float,
+    p: float,
+) -> tuple[Tensor, Tensor | None]:
+    """The dual's gradients in the points x (n, d) and y (m, d), or in x as one side of itself.
+
+    They are accumulated by blocks: with W_ij = π_ij p ‖x_i - y_j‖^{p-2} the gradient in x_i is
+    Σ_j W_ij (x_i - y_j).
     """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, y: Tensor | None, a: Tensor, b: Tensor | None, found, epsilon, p):
-        moving = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        b, f, g = a if b is None else b, found.f, found.g
-        # for p < 2 the quotient of close points needs the digits of float64
-        start = x if p == 2 else x.double()
-        end = start if y is None else y.to(start)
-        centre = end.mean(0)
-        start, end = _with_one(start - centre), _with_one(end - centre)
-        gx, gy = torch.zeros_like(start), torch.zeros_like(end)
-        cost = Points(x, x if y is None else y, p)
-        for part, plan in _plans(cost, a, b, f, g, epsilon) if moving else ():
-            rows = start[part]
-            w = plan.mul_(2) if p == 2 else _slopes(plan.double(), rows, end, p)
-            gx[part] = w @ end
-            if y is not None:
-                gy.addmm_(w.T, rows)
-        gx = _pulled(start, gx).to(x)
-        ctx.save_for_backward(gx, _pulled(end, gy).to(x), f - f.mean(), g - g.mean())
-        ctx.alone = y is None
-        return found.value.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, outer: Tensor):
-        gx, gy, f, g = ctx.saved_tensors
-        if ctx.alone:
-            return (2 * outer * gx).to(gx), None, (2 * outer * f).to(gx), None, None, None, None
-        slopes = zip((gx, gy, f, g), ctx.needs_input_grad)
-        scaled = [(outer * s).to(gx) if need else None for s, need in slopes]
-        return *scaled, None, None, None
+    # for p < 2 the quotient of close points needs the digits of float64
+    start = x if p == 2 else x.double()
+    end = start if y is None else y.to(start)
+    centre = end.mean(0)
+    start, end = _with_one(start - centre), _with_one(end - centre)
+    sums_x = torch.zeros_like(start)
+    sums_y = None if y is None else torch.zeros_like(end)
+    cost = Points(x, x if y is None else y, p)
+    for rows, plan in _plans(cost, a, b, solution, epsilon):
+        w = plan.mul_(2) if p == 2 else _slopes(plan.double(), start[rows], end, p)
+        sums_x[rows] = w @ end
+        if sums_y is not None:
+            sums_y.addmm_(w.T, start[rows])
+    of_y = None if sums_y is None else _pulled(end, sums_y).to(x)
+    return _pulled(start, sums_x).to(x), of_y
 
 
 def _with_one(x: Tensor) -> Tensor:
@@ -311,19 +343,25 @@ def _slopes(plan: Tensor, x: Tensor, y: Tensor, p: float) -> Tensor:
     return torch.where(lengths == 0, 0.0, p * plan * lengths.pow(p - 2))
 
 
-def _plans(cost: Cost, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float):
-    """The plan a_i b_j exp((f_i + g_j - C_ij)/ε) by blocks of rows, in the cost's dtype."""
-    f, g = f + epsilon * log_weights(a), g + epsilon * log_weights(b)
-    for part, exponents in cost.exponents(f, g, epsilon):
-        yield part, exponential_(exponents.to(cost.dtype, copy=True))
+def _plans(
+    cost: GroundCost, a: Tensor, b: Tensor, solution: _Potentials, epsilon: float
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yields the plan a_i b_j exp((f_i + g_j - C_ij)/ε) by blocks of rows, in the cost's dtype.
+
+    Each block is a new tensor, which the caller may keep or overwrite.
+    """
+    f, g = solution.f + epsilon * log_weights(a), solution.g + epsilon * log_weights(b)
+    for rows, exponents in cost.exponents(f, g, epsilon):
+        yield rows, exponential_(exponents.to(cost.dtype, copy=True))
 
 
-def _assembled(cost: Cost, a: Tensor, b: Tensor, found: "_Potentials", epsilon: float) -> Tensor:
+def _assembled(problem: _Problem, solution: _Potentials, epsilon: float) -> Tensor:
     """The whole plan, (n, m)."""
-    return torch.cat([block for _, block in _plans(cost, a, b, found.f, found.g, epsilon)])
+    blocks = _plans(problem.cost, problem.a, problem.b, solution, epsilon)
+    return torch.cat([block for _, block in blocks])
 
 
-def _warn_unless(found: _Potentials, epsilon: float, settings: _Settings) -> None:
+def _warn_unless_converged(found: _Potentials, epsilon: float, settings: _Settings) -> None:
     if not found.converged:
         warnings.warn(
             f"Sinkhorn with `epsilon` {epsilon:.4g} stopped after {found.iterations} iterations "
@@ -331,16 +369,6 @@ def _warn_unless(found: _Potentials, epsilon: float, settings: _Settings) -> Non
             f"{settings.tolerance:.2g}: raise `epsilon`, `tolerance` or `max_iterations`",
             stacklevel=4,
         )
-
-
-def _found(
-    cost: Cost, laws: tuple[Tensor, Tensor], epsilon: float, settings: _Settings
-) -> _Potentials:
-    """The potentials of one problem, with a warning if they have not converged."""
-    (minima,) = _minima([cost], [laws])
-    found = _solve(minima, epsilon, settings)
-    _warn_unless(found, epsilon, settings)
-    return found
 
 
 def _settings(epsilon: float, tolerance: float, most: int, acceleration) -> _Settings:
@@ -388,19 +416,23 @@ def solve_entropic(
     if cost.ndim != 2 or 0 in cost.shape:
         raise ValueError(f"`cost` must be a matrix (n, m), got shape {tuple(cost.shape)}")
     mu, nu = law("a", a, cost, cost.shape[0]), law("b", b, cost, cost.shape[1])
-    fixed = Matrix(cost.detach())
-    laws = mu.detach(), nu.detach()
-    found = _found(fixed, laws, epsilon, settings)
-    plan = _assembled(fixed, *laws, found, epsilon)
-    slopes = ((found.f - found.f.mean()) * (mu - mu.detach())).sum()
-    slopes = slopes + ((found.g - found.g.mean()) * (nu - nu.detach())).sum()
+    problem = _Problem(Matrix(cost.detach()), mu.detach(), nu.detach())
+    (solution,) = _solutions([problem], epsilon, settings)
+    _warn_unless_converged(solution, epsilon, settings)
+    plan = _assembled(problem, solution, epsilon)
     return Plan(
-        value=found.value.to(cost.dtype) + (plan * (cost - cost.detach())).sum() + slopes,
+        value=envelope(
+            solution.value.to(cost.dtype),
+            (cost, plan),
+            (mu, solution.f - solution.f.mean()),
+            (nu, solution.g - solution.g.mean()),
+            linear=False,
+        ),
         value_linear=(plan * cost.detach()).sum(),
-        potentials=(found.f.to(cost), found.g.to(cost)),
-        marginal_error=found.error,
-        iterations=found.iterations,
-        converged=found.converged,
+        potentials=(solution.f.to(cost), solution.g.to(cost)),
+        marginal_error=solution.error,
+        iterations=solution.iterations,
+        converged=solution.converged,
         make=lambda: plan,
     )
 
@@ -429,22 +461,21 @@ def sinkhorn(
     """
     settings = _settings(epsilon, tolerance, max_iterations, acceleration)
     x, y, mu, nu = _samples(x, y, a, b, p)
-    cost = Points(x.detach(), y.detach(), p)
-    laws = mu.detach(), nu.detach()
-    found = _found(cost, laws, epsilon, settings)
-    value = _Dual.apply(x, y, mu, nu, found, epsilon, p)
-    assert isinstance(value, Tensor)
+    problem = _Problem(Points(x.detach(), y.detach(), p), mu.detach(), nu.detach())
+    (solution,) = _solutions([problem], epsilon, settings)
+    _warn_unless_converged(solution, epsilon, settings)
+    value = _dual(x, y, mu, nu, solution, epsilon, p)
     linear = torch.zeros((), dtype=torch.float64, device=x.device)
-    for part, plan in _plans(cost, *laws, found.f, found.g, epsilon):
-        linear += (plan * distances(x[part], y).pow(p)).sum(dtype=torch.float64)
+    for rows, plan in _plans(problem.cost, problem.a, problem.b, solution, epsilon):
+        linear += (plan * distances(x[rows], y).pow(p)).sum(dtype=torch.float64)
     return Plan(
         value=value.to(x.dtype),
         value_linear=linear.to(x.dtype),
-        potentials=(found.f.to(x), found.g.to(x)),
-        marginal_error=found.error,
-        iterations=found.iterations,
-        converged=found.converged,
-        make=lambda: _assembled(cost, *laws, found, epsilon),
+        potentials=(solution.f.to(x), solution.g.to(x)),
+        marginal_error=solution.error,
+        iterations=solution.iterations,
+        converged=solution.converged,
+        make=lambda: _assembled(problem, solution, epsilon),
     )
 
 
@@ -468,19 +499,18 @@ def sinkhorn_divergence(
     """
     settings = _settings(epsilon, tolerance, max_iterations, acceleration)
     x, y, mu, nu = _samples(x, y, a, b, p)
-    fixed_x, fixed_y = x.detach(), y.detach()
-    pairs = [(fixed_x, fixed_y), (fixed_x, fixed_x), (fixed_y, fixed_y)]
-    costs = [Points(first, second, p) for first, second in pairs]
-    laws = [(mu.detach(), nu.detach()), (mu.detach(),) * 2, (nu.detach(),) * 2]
-    cross, of_x, of_y = (
-        _solve(minima, epsilon, settings, symmetric=i > 0)
-        for i, minima in enumerate(_minima(costs, laws))
-    )
-    for found in (cross, of_x, of_y):
-        _warn_unless(found, epsilon, settings)
+    sides = {"x": (x.detach(), mu.detach()), "y": (y.detach(), nu.detach())}
+    problems = [
+        _Problem(Points(first, second, p), a, b, symmetric=first is second)
+        for (first, a), (second, b) in (
+            (sides["x"], sides["y"]),
+            (sides["x"], sides["x"]),
+            (sides["y"], sides["y"]),
+        )
+    ]
+    cross, of_x, of_y = _solutions(problems, epsilon, settings)
+    for solution in (cross, of_x, of_y):
+        _warn_unless_converged(solution, epsilon, settings)
 
-    def dual(x: Tensor, y: Tensor | None, a: Tensor, b: Tensor | None, found) -> Tensor:
-        return _Dual.apply(x, y, a, b, found, epsilon, p)  # pyright: ignore
-
-    within = dual(x, None, mu, None, of_x) + dual(y, None, nu, None, of_y)
-    return (dual(x, y, mu, nu, cross) - within / 2).to(x.dtype)
+    within = _dual_within(x, mu, of_x, epsilon, p) + _dual_within(y, nu, of_y, epsilon, p)
+    return (_dual(x, y, mu, nu, cross, epsilon, p) - within / 2).to(x.dtype)

@@ -17,14 +17,13 @@ import torch
 from torch import Tensor
 
 from monge._core.checks import finite, floating, law, points
-from monge._core.numerics import root
+from monge._core.numerics import envelope, root
+from monge._core.tuning import tuning
 from monge.transport.entropic import rough_potentials
-from monge.transport.gibbs import Cost, Points
+from monge.transport.gibbs import GroundCost, Points
 from monge.transport.plan import Plan
 
 MOST_ITERATIONS = 10**9
-SMALL = 200
-"""Fewer points than this are assigned without preparation."""
 LOOSE = 0.01
 """ε of the potentials that prepare an assignment, in units of the mean cost."""
 
@@ -56,12 +55,9 @@ def _simplex(cost: np.ndarray, a: np.ndarray, b: np.ndarray):
     return plan, f, g
 
 
-def _centred_slope(w: Tensor | None, potential: np.ndarray, scale: float) -> Tensor | float:
-    """A zero whose gradient in the weights w is the centred potential."""
-    if w is None or not w.requires_grad:
-        return 0.0
-    slope = torch.from_numpy((potential - potential.mean()) / scale).to(w)
-    return (slope * (w - w.detach())).sum()
+def _in_weights(w: Tensor | None, potential: np.ndarray) -> tuple[Tensor | None, Tensor]:
+    """The weights and the gradient in them, the centred potential."""
+    return w, torch.from_numpy(potential - potential.mean()).to(w if w is not None else "cpu")
 
 
 def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Plan:
@@ -85,7 +81,9 @@ def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Pla
     mu, nu = law("a", a, cost, cost.shape[0]), law("b", b, cost, cost.shape[1])
     pi, f, g = _simplex(_array(cost), _array(mu), _array(nu))
     plan = torch.from_numpy(pi).to(cost)
-    value = (plan * cost).sum() + _centred_slope(a, f, 1.0) + _centred_slope(b, g, 1.0)
+    value = envelope(
+        (plan * cost).sum(), (cost, plan), _in_weights(a, f), _in_weights(b, g), linear=True
+    )
     errors = (plan.sum(1) - mu).abs().sum(), (plan.sum(0) - nu).abs().sum()
     return Plan(
         value=value,
@@ -98,7 +96,7 @@ def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Pla
     )
 
 
-def assignment(cost: Cost) -> np.ndarray:
+def assignment(cost: GroundCost) -> np.ndarray:
     """The permutation σ (n,) that minimises Σ C_iσ(i), of a cost (n, n).
 
     Reduced costs C - f - g have the same optimum for any f and g. With the potentials of a loosely
@@ -109,7 +107,7 @@ def assignment(cost: Cost) -> np.ndarray:
     n = cost.shape[0]
     f = g = torch.zeros(n, dtype=torch.float64, device=cost.device)
     scale = cost.mean()
-    if n >= SMALL and scale > 0:
+    if n >= tuning(cost.device).prepared_points and scale > 0:
         f, g = rough_potentials(cost, LOOSE * scale, iterations=20)
     reduced = np.empty(cost.shape)
     for part, exponents in cost.exponents(f, g, 1.0):
@@ -168,7 +166,7 @@ def wasserstein(
             that are no law.
     """
     x, y = points(x, y, p)
-    slopes: Tensor | float = 0.0
+    in_weights: Tensor | float = 0.0
     if a is None and b is None and len(x) == len(y):
         columns, scale = _matching(x, y, p)
         rows, mass = np.arange(len(x)), np.full(len(x), 1 / len(x))
@@ -179,11 +177,11 @@ def wasserstein(
         plan, f, g = _simplex((distances / scale) ** p, _array(mu), _array(nu))
         rows, columns = plan.nonzero()
         mass = plan[rows, columns]
-        slopes = _centred_slope(a, f, 1.0) + _centred_slope(b, g, 1.0)
+        in_weights = envelope(x.new_zeros(()), _in_weights(a, f), _in_weights(b, g), linear=True)
     i, j = torch.from_numpy(rows).to(x.device), torch.from_numpy(columns).to(x.device)
     # in units of the largest distance, whose p-th power neither overflows nor vanishes
     lengths = torch.linalg.vector_norm((x[i] - y[j]) / scale, dim=1)
-    power = (torch.from_numpy(mass).to(x) * lengths.pow(p)).sum() + slopes
+    power = (torch.from_numpy(mass).to(x) * lengths.pow(p)).sum() + in_weights
     return scale * root(power, p)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from monge._core.checks import dimension, finite, floating, law, positive, sample_pair
+from monge._core.numerics import envelope
 from monge.transport.entropic import solve_entropic
 from monge.transport.exact import assignment, solve
 from monge.transport.gibbs import Matrix
@@ -128,11 +129,11 @@ def gromov_wasserstein(
     plan, (f, g), iterations, converged = min(
         results, key=lambda result: float(objective(fixed[0], fixed[1], result[0]))
     )
+    # at the fixed plan the objective is a function of the costs; of weights it is a linear one
     value = objective(cx, cy, plan).clamp(min=0)
-    slopes = ((f - f.mean()) * (mu - mu.detach())).sum()
-    slopes = slopes + ((g - g.mean()) * (nu - nu.detach())).sum()
+    in_weights = envelope(value.new_zeros(()), (mu, f - f.mean()), (nu, g - g.mean()), linear=True)
     error = max((plan.sum(1) - fixed[2]).abs().sum(), (plan.sum(0) - fixed[3]).abs().sum())
-    return Plan(value + slopes, value.detach(), (f, g), float(error), iterations, converged,
+    return Plan(value + in_weights, value.detach(), (f, g), float(error), iterations, converged,
                 make=lambda: plan)  # fmt: skip
 
 

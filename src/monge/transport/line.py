@@ -75,28 +75,33 @@ def power_with_slopes(
 ) -> tuple[Tensor, Slopes]:
     r"""W_p^p of the rows u (l, n) and v (l, m), and its gradient in u and in v where `wanted`.
 
-    Weights are (n,) or (l, n). Powers are float64, whatever the rows are. For large rows, most of
-    the time is the system's to hand out memory: the rows are overwritten.
+    Weights are (n,) or (l, n). Powers are float64, whatever the rows are.
+
+    The caller gives the rows away: for large ones most of the time goes into allocating memory, so
+    they are overwritten, and a gradient may be returned in their memory.
     """
     if a is None and b is None and u.shape[-1] == v.shape[-1]:
         return _matched(u, v, p, wanted)
     u, order_u = sorted_with_order(u) if wanted[0] or a is not None else (*sort_(u), None)
     v, order_v = sorted_with_order(v) if wanted[1] or b is not None else (*sort_(v), None)
-    widths, i, j = _merged_levels(_levels(u[:1] if a is None else u, a, order_u),
-                                  _levels(v[:1] if b is None else v, b, order_v))  # fmt: skip
+    # rows without weights share their levels
+    levels_u = _levels(u[:1] if a is None else u, a, order_u)
+    levels_v = _levels(v[:1] if b is None else v, b, order_v)
+    widths, i, j = _merged_levels(levels_u, levels_v)
     gap = _taken(u, i).sub_(_taken(v, j))
     slope = gap if p == 2 else gap.abs().pow_(p - 1).mul_(gap.sign())
     slope = slope * widths.to(slope)
     powers = (slope * gap).sum(-1, dtype=torch.float64)
-    slopes: Slopes = [
-        None
-        if permutation is None or not need
-        else torch.zeros_like(z).scatter_add_(-1, _taken(permutation, index), slope).mul_(sign * p)
-        for z, permutation, index, sign, need in (
-            (u, order_u, i, 1, wanted[0]), (v, order_v, j, -1, wanted[1])
-        )
-    ]  # fmt: skip
-    return powers, slopes
+    sides = ((u, order_u, i, p, wanted[0]), (v, order_v, j, -p, wanted[1]))
+    return powers, [
+        None if order is None or not need else _spread(z, order, index, slope).mul_(factor)
+        for z, order, index, factor, need in sides
+    ]
+
+
+def _spread(rows: Tensor, order: Tensor, index: Tensor, slope: Tensor) -> Tensor:
+    """The slopes at levels, summed at the places of the values that are taken there."""
+    return torch.zeros_like(rows).scatter_add_(-1, _taken(order, index), slope)
 
 
 def _taken(rows: Tensor, index: Tensor) -> Tensor:
@@ -108,7 +113,7 @@ def _merged_levels(levels_u: Tensor, levels_v: Tensor) -> tuple[Tensor, Tensor, 
     """Widths (l, n + m) between the merged levels (l, n) and (l, m), and the indices of both
     quantiles there.
 
-    The last bit of a level tells which side it is from, so that one sort without a permutation
+    The last bit of a level says which side it is from, so that one sort without a permutation
     suffices: the running count of the tags is the index.
     """
     rows = max(len(levels_u), len(levels_v))
@@ -128,7 +133,7 @@ def _merged_levels(levels_u: Tensor, levels_v: Tensor) -> tuple[Tensor, Tensor, 
 
 
 def _matched(u: Tensor, v: Tensor, p: float, wanted: Sequence[bool]) -> tuple[Tensor, Slopes]:
-    """The same for equal sizes without weights: the k-th smallest values meet."""
+    """`power_with_slopes` of equal sizes without weights: the k-th smallest values meet."""
     of_u = of_v = None
     if not any(wanted):
         u, v = sort_(u, v)
@@ -137,7 +142,7 @@ def _matched(u: Tensor, v: Tensor, p: float, wanted: Sequence[bool]) -> tuple[Te
         v, of_v = sorted_with_order(v) if wanted[1] else (*sort_(v), None)
     gap, n = u.sub_(v), u.shape[-1]
     slope = gap if p == 2 else gap.abs().pow_(p - 1).mul_(gap.sign())
-    # v has served: its memory takes the products, then the first gradient
+    # v is no longer needed: its memory takes the products, then the gradient in u
     powers = torch.mul(gap, slope, out=v).sum(-1, dtype=torch.float64) / n
     slope.mul_(p / n)
     du = None if of_u is None else v.scatter_(-1, of_u, slope)
@@ -156,7 +161,7 @@ def power_1d(
 
     def fast(u: Tensor, v: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Slopes]:
         shapes = u.shape, v.shape
-        # sorting makes its own copy where it also gives a permutation
+        # `power_with_slopes` overwrites rows only where it sorts them in place, for no gradient
         u, v = (
             (z if need else z.clone()).reshape(-1, z.shape[-1]) for z, need in zip((u, v), wanted)
         )

@@ -20,13 +20,12 @@ from torch.utils.checkpoint import checkpoint
 
 from monge._core.checks import dimension, points, weights
 from monge._core.numerics import root, rooted, with_gradient
+from monge._core.tuning import threads, tuning
 from monge.transport.line import plain_power, power_1d, power_with_slopes
 from monge.transport.slicers import Slicer
 
 HALVED = 5
 """Steps of an ascent after which the better half of its directions goes on."""
-CHUNK = 2**18
-"""Projected values a chunk: one or two megabytes, which stay in cache."""
 
 
 def uniform_directions(
@@ -103,8 +102,8 @@ def sliced_power(x: Tensor, y: Tensor, theta: Tensor, a=None, b=None, *, p: floa
 
 
 def _rows(x: Tensor, y: Tensor) -> int:
-    """Directions a chunk; at least one a thread."""
-    return max(torch.get_num_threads(), 2 * CHUNK // (len(x) + len(y)))
+    """Directions in a chunk, at least one per thread."""
+    return max(threads(), 2 * tuning(x.device).slice_values // (len(x) + len(y)))
 
 
 class Estimate(NamedTuple):

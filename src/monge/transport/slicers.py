@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core.checks import dimension, positive
-from monge.kernels import distances
+from monge._core.numerics import distances
 
 MOST_MONOMIALS = 100_000
 

@@ -1,97 +1,139 @@
-r"""Sorting rows: torch's on any device, and NumPy's vectorised sort on a CPU.
+r"""Sorting rows: torch's sort on any device, and NumPy's vectorised sort on a CPU.
 
 NumPy sorts rows an order of magnitude faster than torch, in place and without holding the
 interpreter's lock, so that threads share the work. For float32 the permutation comes with it: the
 values are widened to float64, whose spare mantissa bits hold the index, and one sort gives both.
-Equal values come in any order.
+Equal values come in any order. `choose_sort` picks the implementation.
 
 Source of the sort: Bramas, "A novel hybrid quicksort algorithm vectorized using AVX-512", 2017,
 as in NumPy's x86-simd-sort.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from monge._core.tuning import CPU, threads
 
 SPARE = 2**28 - 1
 """The mantissa bits of a float64 that a float32 leaves at 0, but for the one that would round."""
-LEAST = 2**15
-"""Values below which threads cost more than they save."""
 
 _pool: ThreadPoolExecutor | None = None
 
 
-def _sort(*arrays: np.ndarray) -> None:
+class Sort(NamedTuple):
+    """One implementation of both sorts; neither records a graph."""
+
+    values_: Callable[..., tuple[Tensor, ...]]
+    r"""Sorts tensors (\*, n) over their last dimension in place, and returns them."""
+    with_order: Callable[[Tensor], tuple[Tensor, Tensor]]
+    r"""x (\*, n) sorted over the last dimension and the permutation, both as new tensors."""
+
+
+def choose_sort(*tensors: Tensor) -> Sort:
+    """Picks how tensors (…, n) are sorted together.
+
+    The rule: on a CPU float32 and float64 are sorted by NumPy. Its permutation is packed into the
+    values of float32 rows of up to 2²⁸ - 1 values, and an argsort of float64 rows; torch sorts
+    everything else.
+    """
+    x = tensors[0]
+    dtypes = {z.dtype for z in tensors}
+    if x.device.type != "cpu" or not dtypes <= {torch.float32, torch.float64}:
+        return Sort(_torch_values_, _torch_with_order)
+    if x.dtype == torch.float64:
+        return Sort(_numpy_values_, _argsorted)
+    return Sort(_numpy_values_, _packed if x.shape[-1] <= SPARE else _torch_with_order)
+
+
+def sort_(*tensors: Tensor) -> tuple[Tensor, ...]:
+    r"""Sorts tensors (\*, n) over their last dimension in place; without gradient."""
+    return choose_sort(*tensors).values_(*tensors)
+
+
+def sorted_with_order(x: Tensor) -> tuple[Tensor, Tensor]:
+    r"""x (\*, n) sorted over the last dimension, and the permutation, without gradient."""
+    x = x.detach()
+    return choose_sort(x).with_order(x)
+
+
+def _torch_values_(*tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(x.copy_(x.sort(-1).values) for x in tensors)
+
+
+def _torch_with_order(x: Tensor) -> tuple[Tensor, Tensor]:
+    values, order = torch.sort(x, -1)
+    return values, order
+
+
+def _numpy_values_(*tensors: Tensor) -> tuple[Tensor, ...]:
+    rows = [x.contiguous() for x in tensors]
+    _sort_rows(*(x.view(-1, x.shape[-1]).numpy() for x in rows))
+    return tuple(x if x is row else x.copy_(row) for x, row in zip(tensors, rows))
+
+
+def _argsorted(x: Tensor) -> tuple[Tensor, Tensor]:
+    order = torch.from_numpy(np.argsort(x.numpy(), axis=-1))
+    return x.gather(-1, order), order
+
+
+def _packed(x: Tensor) -> tuple[Tensor, Tensor]:
+    keys = x.double().contiguous()
+    bits = keys.view(torch.int64)
+    bits |= torch.arange(x.shape[-1])
+    _sort_rows(keys.view(-1, x.shape[-1]).numpy())
+    # the index is less than half a unit in float32's last place, so that it is rounded away
+    return keys.float(), bits.bitwise_and_(SPARE)
+
+
+def _sort_rows(*arrays: NDArray[Any]) -> None:
     """Sorts the rows of arrays (k, n) in place, in as many threads as torch uses.
 
     Where there are fewer rows than threads, each is partitioned at its quantiles first, so that
     the threads share one row.
     """
     global _pool
-    threads, count = torch.get_num_threads(), sum(map(len, arrays))
-    if threads == 1 or sum(rows.size for rows in arrays) < LEAST:
+    workers, count = threads(), sum(map(len, arrays))
+    if workers == 1 or sum(rows.size for rows in arrays) < CPU.sort_values:
         for rows in arrays:
             rows.sort(axis=-1)
         return
     if _pool is None:
         _pool = ThreadPoolExecutor(thread_name_prefix="monge-sort")
-    parts = []
+    shares: list[NDArray[Any]] = []
     for rows in arrays:
         k, n = rows.shape
-        if count >= threads:
-            shares = min(k, -(-threads * k // count))
-            edges = [k * i // shares for i in range(shares + 1)]
-            parts += [rows[i:j] for i, j in pairwise(edges)]
+        if count >= workers:
+            pieces = min(k, -(-workers * k // count))
+            edges = [k * i // pieces for i in range(pieces + 1)]
+            shares += [rows[i:j] for i, j in pairwise(edges)]
         else:
-            edges = [n * i // threads for i in range(threads + 1)]
+            edges = [n * i // workers for i in range(workers + 1)]
             inner = [edges[1:-1]] * k
             list(_pool.map(np.ndarray.partition, rows, inner))
-            parts += [row[i:j] for row in rows for i, j in pairwise(edges)]
-    list(_pool.map(lambda part: part.sort(axis=-1), parts))
-
-
-def _vectorised(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-
-
-def sort_(*tensors: Tensor) -> tuple[Tensor, ...]:
-    r"""Sorts tensors (\*, n) over their last dimension in place; without gradient."""
-    if not all(map(_vectorised, tensors)):
-        return tuple(x.copy_(x.sort(-1).values) for x in tensors)
-    rows = [x.contiguous() for x in tensors]
-    _sort(*(x.view(-1, x.shape[-1]).numpy() for x in rows))
-    return tuple(x if x is row else x.copy_(row) for x, row in zip(tensors, rows))
-
-
-def sorted_with_order(x: Tensor) -> tuple[Tensor, Tensor]:
-    r"""x (\*, n) sorted over the last dimension, and the permutation, without gradient."""
-    x = x.detach()
-    if not _vectorised(x) or (x.dtype == torch.float32 and x.shape[-1] > SPARE):
-        return torch.sort(x, -1)
-    if x.dtype == torch.float64:
-        order = torch.from_numpy(np.argsort(x.numpy(), axis=-1))
-        return x.gather(-1, order), order
-    keys = x.double().contiguous()
-    bits = keys.view(torch.int64)
-    bits |= torch.arange(x.shape[-1])
-    _sort(keys.view(-1, x.shape[-1]).numpy())
-    # the index is less than half a unit in float32's last place, so that it is rounded away
-    return keys.float(), bits.bitwise_and_(SPARE)
+            shares += [row[i:j] for row in rows for i, j in pairwise(edges)]
+    list(_pool.map(lambda share: share.sort(axis=-1), shares))
 
 
 class _Sort(torch.autograd.Function):
+    """A permutation of the values, whose gradient is that permutation undone: no optimum is
+    involved, so this is not a case of `with_gradient`."""
+
     @staticmethod
-    def forward(ctx, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         values, order = sorted_with_order(x)
         ctx.save_for_backward(order)
         ctx.mark_non_differentiable(order)
         return values, order
 
     @staticmethod
-    def backward(ctx, *gradients: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (order,) = ctx.saved_tensors
         return torch.zeros_like(gradients[0]).scatter(-1, order, gradients[0])
 

@@ -13,6 +13,9 @@ from monge.config import DataConfig
 from monge.data.kinds import CLOUD, IMAGE, kind_named, kind_of
 from monge.data.source import Source, split
 
+AS_IT_IS = DataConfig()
+"""Of an array, without settings."""
+
 
 class Content(NamedTuple):
     """What a file of samples holds."""
@@ -41,7 +44,7 @@ def from_array(
     labels=None,
     parts=None,
     name: str = "array",
-    config: DataConfig = DataConfig(),
+    config: DataConfig = AS_IT_IS,
 ) -> Source:
     """A source from an array (n, …), of the kind that `config` names or that its shape says.
 

@@ -1,0 +1,65 @@
+"""Block sizes, thread counts and thresholds, per device.
+
+Each value trades speed for memory, or says where one way of computing a thing becomes faster than
+another; none of them changes what is computed. Each hot primitive has one function named
+`choose_…` beside it, which picks its implementation by device, dtype and size:
+
+- rows sorted on the line: `transport.sorting.choose_sort`
+- soft minima of a cost: `transport.gibbs.choose_minima`
+- sums of a kernel over all pairs: `kernels.choose_pair_sum`
+- nearest neighbours: `transport.neighbours.choose_search`
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The values for one kind of device; the defaults are those of a CPU."""
+
+    slice_values: int = 2**18
+    """Projected values of each sample in a chunk of directions: one or two megabytes."""
+    direction_entries: int = 2**20
+    """Entries of random directions drawn at a time."""
+    sort_values: int = 2**15
+    """Fewest values that are sorted in several threads."""
+    kernel_rows: int = 512
+    """Samples a side of the blocks of a kernel's sum: a megabyte of distances."""
+    cost_entries: int = 2**18
+    """Entries of a block of a cost matrix."""
+    cost_rows: int = 16
+    """Fewest rows of such a block: a product with fewer would read the other side for little."""
+    gibbs_entries: int = 2**27
+    """Most entries of a Gibbs kernel that is stored; a larger one is recomputed in blocks."""
+    gibbs_range: float = 20.0
+    """Change of a potential, in units of ε, after which a Gibbs kernel is computed anew."""
+    warm_up_ratio: float = 20.0
+    """Ratio of mean cost to ε above which potentials are first computed for larger ε."""
+    mean_points: int = 500
+    """Most points a side over which a mean cost is taken: a scale, to a few per cent."""
+    prepared_points: int = 200
+    """Fewest points for which an assignment is prepared by entropic potentials."""
+    neighbour_entries: int = 2**22
+    """Squared distances in a block of a nearest-neighbour search."""
+    converted_values: int = 2**23
+    """Values of samples that are converted at a time, e.g. from bytes."""
+    sets: int = 8
+    """Sets of points whose distances are computed at a time."""
+    regression_rows: int = 1024
+    """Rows of a least-squares problem that are factorised at a time."""
+
+
+CPU = Tuning()
+ACCELERATOR = replace(CPU, cost_entries=2**24)
+
+
+def tuning(device: torch.device) -> Tuning:
+    """The values for a device: one row for CPUs, one for accelerators."""
+    return CPU if device.type == "cpu" else ACCELERATOR
+
+
+def threads() -> int:
+    """Threads among which work outside torch is divided: as many as torch uses."""
+    return torch.get_num_threads()

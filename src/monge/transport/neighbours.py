@@ -1,0 +1,174 @@
+r"""The nearest-neighbour search.
+
+Between two samples (n, d) and (m, d) squared distances are computed as ‖x‖² + ‖y‖² - 2 x·y, one
+matrix product per block of rows, so that memory is O((n + m) d) plus a block and never n m. For
+sets of few points in space, a batch of them at a time, a tree per set is faster on a CPU.
+
+- `nearest`: the k nearest rows of one sample for each row of another; `nearest_squared`: the
+  distance to the nearest one only.
+- `nearest_in_sets`: the nearest point within each pair of a batch of point sets.
+- `distance_blocks`, `distance_blocks_within`: all squared distances, block by block, for
+  statistics that need more than the nearest.
+
+Source of the trees: Maneewongvatana, Mount, "Analysis of approximate nearest neighbor searching
+with clustered point sets", 1999, as in SciPy.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from monge._core.checks import dimension
+from monge._core.tuning import threads, tuning
+
+if TYPE_CHECKING:
+    from scipy.spatial import KDTree
+
+Found = tuple[Tensor, Tensor]
+"""Squared distances and indices."""
+
+
+def nearest(
+    x: Tensor, y: Tensor, k: int = 1, *, convert: Callable[[Tensor], Tensor] | None = None
+) -> Found:
+    r"""The k rows of y nearest to each row of x, nearest first, in Euclidean distance.
+
+    Args:
+        x: queries (n, d), floating point.
+        y: the rows that are searched, (m, d); anything of length m where there is a `convert`.
+        k: how many neighbours; at most m are returned.
+        convert: turns some successive rows y[i:j] into a floating point matrix (j - i, d). It
+            is called block by block, so that a large sample of bytes is never held as floats.
+
+    Returns:
+        (squared distances, indices into y), both (n, min(k, m)), without gradient. Squared
+        distances are at least 0, and accurate to the last digits of the largest norm of a row,
+        measured from the mean of (the first block of) y.
+
+    Example:
+        >>> squared, index = nearest(codes, draws, k=10)
+        >>> tenth = squared[:, -1].sqrt()
+        >>> squared, index = nearest(x.flatten(1), images, convert=lambda z: z.flatten(1) / 255)
+    """
+    k = min(dimension("k", k), len(y))
+    return choose_search(x.device, batched=False)(x.detach(), y.detach(), k, convert)
+
+
+def nearest_squared(x: Tensor, y: Tensor) -> Tensor:
+    """The squared distance of each row of x (n, d) to the nearest row of y (m, d), as (n,).
+
+    `nearest` also says which row that is, and takes a third longer.
+    """
+    x, y = x.detach(), y.detach()
+    centre, least = y.mean(0), x.new_empty(len(x))
+    for rows, squared in distance_blocks(x - centre, y - centre):
+        least[rows] = squared.amin(1)
+    return least.clamp_min_(0)
+
+
+def nearest_in_sets(x: Tensor, y: Tensor) -> Tensor:
+    """The index in y (n, M, d) of the point nearest to each point of x (n, N, d), as (n, N)."""
+    return choose_search(x.device, batched=True)(x.detach(), y.detach())
+
+
+def choose_search(device: torch.device, batched: bool) -> Callable[..., Any]:
+    """Picks how neighbours are searched for.
+
+    The rule: batches of point sets (`batched`) are searched by a tree per set on a CPU and by
+    blocks of distances elsewhere; two samples of rows, of any dimension, by blocks of matrix
+    products on every device.
+    """
+    if not batched:
+        return _nearest_by_blocks
+    return _in_sets_by_trees if device.type == "cpu" else _in_sets_by_blocks
+
+
+def distance_blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yields the squared distances of x (n, d) and y (m, d) by blocks of rows: a slice of x, and
+    the block (b, m).
+
+    Rounding may leave small negative numbers. The digits of small distances are lost far from the
+    origin: subtract a mean from both samples first.
+
+    A block belongs to the iterator, which overwrites it with the next one: use it or copy it
+    before going on, and do not collect the blocks in a list.
+    """
+    norms, rows = y.square().sum(1), max(1, tuning(x.device).neighbour_entries // len(y))
+    buffer = x.new_empty(min(rows, len(x)), len(y))
+    for first in range(0, len(x), rows):
+        some = x[first : first + rows]
+        squared = torch.addmm(norms, some, y.T, alpha=-2, out=buffer[: len(some)])
+        yield slice(first, first + len(some)), squared.add_(some.square().sum(1, keepdim=True))
+
+
+def distance_blocks_within(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yields the squared distances within one sample x (n, d) by blocks of rows, as
+    `distance_blocks` does; the distance of a row to itself is infinite."""
+    for rows, squared in distance_blocks(x, x):
+        squared.diagonal(rows.start).fill_(math.inf)
+        yield rows, squared
+
+
+def point_trees(sets: NDArray[Any]) -> "list[KDTree]":
+    """A search tree for each set of points of (n, N, d)."""
+    from scipy.spatial import KDTree
+
+    return [KDTree(points, balanced_tree=False) for points in sets]
+
+
+def _nearest_by_blocks(
+    x: Tensor, y: Tensor, k: int, convert: Callable[[Tensor], Tensor] | None
+) -> Found:
+    step = len(y)
+    if convert is not None:
+        step = max(k, tuning(x.device).converted_values // x.shape[1])
+    centre, best = None, None
+    for shift in range(0, len(y), step):
+        block = y if convert is None else convert(y[shift : shift + step])
+        centre = block.mean(0) if centre is None else centre
+        squared, index = _nearest_of_block(x - centre, block - centre, min(k, len(block)))
+        best = _better(best, (squared, index.add_(shift)), k)
+    assert best is not None
+    return best[0].clamp_min_(0), best[1]
+
+
+def _nearest_of_block(x: Tensor, y: Tensor, k: int) -> Found:
+    values = x.new_empty(len(x), k)
+    index = torch.empty(len(x), k, dtype=torch.int64, device=x.device)
+    for rows, squared in distance_blocks(x, y):
+        # a minimum is several times faster than a selection of one
+        near = squared.min(1, keepdim=True) if k == 1 else squared.topk(k, largest=False)
+        values[rows], index[rows] = near.values, near.indices
+    return values, index
+
+
+def _better(one: Found | None, two: Found, k: int) -> Found:
+    """The k nearest of two selections."""
+    if one is None:
+        return two
+    values, index = (torch.cat(pair, 1) for pair in zip(one, two))
+    values, kept = values.topk(min(k, values.shape[1]), largest=False)
+    return values, index.gather(1, kept)
+
+
+def _in_sets_by_trees(x: Tensor, y: Tensor) -> Tensor:
+    def index(pair: tuple[NDArray[Any], NDArray[Any]]) -> NDArray[Any]:
+        points, others = pair
+        (tree,) = point_trees(others[None])
+        return np.asarray(tree.query(points)[1])
+
+    with ThreadPoolExecutor(threads()) as pool:
+        indices = list(pool.map(index, zip(x.double().numpy(), y.double().numpy())))
+    return torch.from_numpy(np.stack(indices))
+
+
+def _in_sets_by_blocks(x: Tensor, y: Tensor) -> Tensor:
+    size = tuning(x.device).sets
+    blocks = zip(x.split(size), y.split(size))
+    return torch.cat([torch.cdist(a, b).argmin(2) for a, b in blocks])
