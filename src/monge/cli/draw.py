@@ -41,7 +41,7 @@ class _OfRun:
         return pictures_of(kind_named(run.settled.kind))
 
     def _save(self, samples: Any, picture: Callable[[], Any], film: Any = None) -> None:
-        """Writes samples to .npy, their picture to .png, or a film to .gif, all of it or nothing."""
+        """Writes samples to .npy, their picture to .png, or a film to .gif; all or nothing."""
         content = io.BytesIO()
         if self.out.suffix == ".npy":
             import numpy as np

@@ -23,7 +23,8 @@ def _opened(paths: tuple[Path, ...], model: str | None) -> list[Any]:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a trained model: every figure with its noise floor, to evaluation.json and the report."""
+    """Measure a trained model, each figure with its noise floor; writes evaluation.json and the
+    report."""
 
     path: Annotated[Positional[Path], arg(name="run")]
     """A run directory."""
@@ -39,7 +40,7 @@ class Evaluate:
     inception_weights: Path | None = None
     """Compare images in the features of FID, from this file of weights."""
     inception_resize: Literal["tf1", "clean"] = "tf1"
-    """How images are resized to 299 × 299: as in the first implementation, or with antialiasing."""
+    """How images are resized to 299 × 299: as the first implementation does, or antialiased."""
     model: Text = None
     """PACKAGE.MODULE:NAME, the model of a run that was fitted to a model of your own: a class,
     function or object."""
@@ -96,7 +97,7 @@ class Explore:
     paths: Annotated[Positional[tuple[Path, ...]], arg(name="runs")]
     """Run directories."""
     host: str = "127.0.0.1"
-    """The address of this machine at which the page is opened; anyone who can reach it can see it."""
+    """The address of this machine that serves the page, to anyone who can reach it."""
     port: int = 8642
     """0 for a free one."""
     browser: bool = False
@@ -122,7 +123,7 @@ class Export:
     """A run directory."""
     out: Place = None
     """NAME.onnx or NAME.pt2: writes NAME.encoder.onnx and NAME.decoder.onnx, checked against
-    PyTorch; a generator has the decoder alone."""
+    PyTorch; a generator has only the decoder."""
     hub: Place = None
     """A new folder for weights, configuration and a model card, which monge.load reads back."""
     model: Text = None

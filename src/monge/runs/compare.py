@@ -5,7 +5,6 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from monge.evaluation import summary
 from monge.runs.run import Run
 
 HIGHER = ("precision", "recall", "density", "coverage", "coverage-CD", "coverage-EMD")
@@ -23,14 +22,6 @@ LOWER = (
 )
 """Figures with a best value, which is set in bold, as is that of every FD and MIND. Other figures
 are judged by their noise floors."""
-
-
-def summary_of(run: Run) -> dict[str, float]:
-    """The numbers that sum up a run; see `monge.evaluation.summary`."""
-    config = run.config
-    return summary(
-        run.model, run.source, run.metrics(), batch=config.training.batch, seed=config.seed
-    )
 
 
 def grouped(runs: Sequence[Run]) -> list[list[Run]]:
@@ -69,7 +60,7 @@ def summarised(group: Sequence[Run]) -> dict[str, Any]:
 def _figures(run: Run) -> dict[str, float]:
     evaluation = run.evaluation() or {"figures": {}}
     values = {name: each["value"] for name, each in evaluation["figures"].items()}
-    return summary_of(run) | values
+    return run.summary() | values
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:

@@ -3,7 +3,7 @@
 An exported model is two files, because encoders and decoders are used separately. `model.onnx`
 stands for `model.encoder.onnx` (x ↦ code, and log_variance for a random encoder) and
 `model.decoder.onnx` (code ↦ sample). A model without `encode` has only the decoder, and one
-without `decode` only the encoder. The encoder of a model that completes samples also takes the mask
+without `decode` only the encoder. Where a model completes samples, its encoder also takes the mask
 `known`, and its decoder the sample `given` with its mask.
 """
 
@@ -46,7 +46,7 @@ class Graph(nn.Module):
 
 
 class EncoderGraph(Graph):
-    r"""x (n, \*) to the mean code (n, dim), and to its log-variance where the encoder is random."""
+    r"""x (n, \*) to the mean code (n, dim), and its log-variance where the encoder is random."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return _outputs(self.model.encode(x))

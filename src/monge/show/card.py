@@ -27,8 +27,8 @@ def write(run: Run, out: Path) -> Path:
     """
     if run.config.recipe == CUSTOM:
         raise ValueError(
-            f"`run` {str(run.path)!r} was fitted to a model of your own, which a folder of the hub "
-            "cannot rebuild: publish its model.safetensors with the code of the model"
+            f"`run` {str(run.path)!r} was fitted to a model of your own, which a folder of the "
+            "hub cannot rebuild: publish its model.safetensors with the code of the model"
         )
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise ValueError(f"`hub` {str(out)!r} is not empty: give a new folder")

@@ -30,7 +30,6 @@ from monge.models.protocols import (
     traverse,
 )
 from monge.runs import Run
-from monge.runs.compare import summary_of
 from monge.show.pictures import GridPictures, pictures_of, spread_over
 from monge.show.plots import curves, latent_map
 from monge.training import checkpoint
@@ -137,7 +136,7 @@ def write(run: Run) -> Path:
         line=run.line,
         data=f"{source.name}: {len(source.train):,} training and {len(source.test):,} test "
         f"samples of shape {'×'.join(map(str, source.shape))}",
-        numbers={name: f"{value:,.4g}" for name, value in summary_of(run).items()},
+        numbers={name: f"{value:,.4g}" for name, value in run.summary().items()},
         evaluation=run.evaluation(),
         pictures=shown,
         config=json.dumps(records, indent=2),
