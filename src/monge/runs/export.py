@@ -40,6 +40,8 @@ class Graph(nn.Module):
         model: the model.
     """
 
+    model: Any
+
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
@@ -126,7 +128,7 @@ def parts(run: Run, n: int = 16) -> list[Part]:
     x = as_floats(test[torch.arange(n) % len(test)])
     with evaluating(model):
         codes = mean_codes(model, x)
-        known = model.known(x).contiguous() if isinstance(model, Completer) else None
+        known = _known(model, x)
     if known is not None:
         inputs = {"code": codes, "given": x, "known": known}
         return [
@@ -137,6 +139,11 @@ def parts(run: Run, n: int = 16) -> list[Part]:
     if not has(model, "decode"):
         return [encoder]
     return [encoder, Part("decoder", DecoderGraph(model), {"code": codes})]
+
+
+def _known(model: Any, x: Tensor) -> Tensor | None:
+    """The masks of x of a model that completes samples."""
+    return model.known(x).contiguous() if isinstance(model, Completer) else None
 
 
 def export(run: Run, out: Path) -> list[Path]:

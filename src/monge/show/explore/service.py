@@ -40,6 +40,9 @@ LARGEST = 100.0
 CELLS = 96
 """The prior's density in a plane has CELLS × CELLS values."""
 
+TURNED = ("cloud",)
+"""How samples are drawn that the page turns in space."""
+
 SamplerName = Literal["prior", "mixture"]
 PlaneName = Literal["principal", "worst"]
 
@@ -119,7 +122,7 @@ class Explorer:
             "interpolate": encodes,
             "reconstruct": encodes,
             "complete": isinstance(self.model, Completer) and self.kind.grid,
-            "clouds": draws and self.kind.view == "cloud",
+            "clouds": draws and self.kind.view in TURNED,
             "compare": decodes,
             "run": True,
         }
@@ -180,13 +183,16 @@ class Explorer:
         r"""G(z) of codes (n, dim), (n, \*). A conditional model completes `given` (1, \*), by
         default the first test sample."""
         codes = self.checked(codes)
-        if isinstance(self.model, Completer):
-            given = self.test([0]) if given is None else given
-            given = given.expand(len(codes), *given.shape[1:])
-        else:
-            given = None
+        given = self._given(given, len(codes))
         with evaluating(self.model):
             return protocols.decode(self.model, codes, given)
+
+    def _given(self, given: Tensor | None, count: int) -> Tensor | None:
+        """What a conditional model completes, once for each code."""
+        if not isinstance(self.model, Completer):
+            return None
+        given = self.test([0]) if given is None else given
+        return given.expand(count, *given.shape[1:])
 
     def encode(self, x: Tensor) -> Tensor:
         r"""Mean codes (n, dim) of samples (n, \*)."""
