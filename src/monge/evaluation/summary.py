@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from monge.data import Source, as_floats
 from monge.divergences import MMD
 from monge.draws import generator, stream
-from monge.evaluation.codes import MOST_CODES
+from monge.evaluation.latent import MOST_CODES
 from monge.kernels import multiscale_imq
 from monge.models import evaluating
 from monge.models.protocols import drawn_codes, has, prior_of, reconstruct, reconstructs

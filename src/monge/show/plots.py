@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from monge.evaluation.codes import principal_plane
+from monge.evaluation.latent import principal_plane
 
 BLUE, ORANGE, GREY = "#1f77b4", "#ff7f0e", "#b8b8b8"
 

@@ -16,7 +16,7 @@ from monge._core.files import write_whole
 from monge._core.version import __version__
 from monge.data import as_floats
 from monge.draws import generator
-from monge.evaluation.codes import MOST_CODES, coordinate_deviation, encode_all
+from monge.evaluation.latent import MOST_CODES, coordinate_deviation, encode_all
 from monge.models import evaluating
 from monge.models.protocols import (
     Completer,

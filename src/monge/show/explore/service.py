@@ -11,7 +11,7 @@ from monge.config import DataConfig
 from monge.data import as_floats
 from monge.data.readers.images import decode
 from monge.draws import generator
-from monge.evaluation.codes import (
+from monge.evaluation.latent import (
     MOST_CODES,
     Plane,
     Reference,

@@ -13,6 +13,7 @@ from monge.models import evaluating
 from monge.models.protocols import mean_codes, prior_of
 from monge.priors import Prior
 from monge.transport import max_sliced_wasserstein
+from monge.transport.neighbours import nearest
 
 MOST_CODES = 2000
 """How many held-out samples stand for the aggregate posterior Q_Z."""
@@ -130,7 +131,7 @@ class Reference:
 
     def _tenth_nearest(self, codes: Tensor) -> Tensor:
         """The distance of each code (n, dim) to its tenth nearest draw, (n,)."""
-        return torch.cdist(codes, self.drawn).kthvalue(10, dim=1).values
+        return nearest(codes, self.drawn, 10)[0][:, -1].sqrt()
 
     def typicality(self, code: Tensor) -> Typicality:
         """How typical a code (dim,) is: two percentiles under the prior."""
