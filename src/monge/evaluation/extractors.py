@@ -96,7 +96,7 @@ def classifier(source: Source, cache: Path | None = None) -> tuple[Extractor, nn
     to document recognition", 1998.
     """
     labels = source.train_labels
-    if source.kind != "image" or labels is None or source.test_labels is None:
+    if not source.kind.grid or labels is None or source.test_labels is None:
         raise ValueError(f"`data` {source.name!r} must be labelled images for a classifier")
     made_from = sha256_of([source.train, labels]) + RECIPE
     key = hashlib.sha256(made_from.encode()).hexdigest()[:16]

@@ -91,7 +91,8 @@ class ConditionalWAE(AutoEncoder):
             raise ValueError(
                 f"`known` has shape {tuple(known.shape)}: give masks for samples {tuple(x.shape)}"
             )
-        return known.to(x).expand(len(x), *known.shape[1:])
+        # by shape, because `len` would fix the number of samples of an exported graph
+        return known.to(x).expand(x.shape[0], *known.shape[1:])
 
     def summarise(self, x: Tensor, known: Tensor | None = None) -> Tensor:
         """φ of the known part, (n, size)."""

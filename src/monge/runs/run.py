@@ -3,7 +3,7 @@
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,15 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from monge._core import processes
 from monge._core.files import write_whole
 from monge._core.references import resolve
 from monge.builders import build
 from monge.config import CUSTOM, Config, Settled, override, read_config
 from monge.data import Source, as_floats
 from monge.data import load as load_data
+from monge.evaluation import evaluate, summary
+from monge.evaluation.extractors import Extractor
 from monge.evaluation.samplers import draw_codes, fit_mixture
 from monge.models.protocols import Completer, Encoder, samples
 from monge.priors import Mixture, Prior
@@ -81,6 +84,63 @@ class Run:
         """What `monge evaluate` last wrote, or None."""
         file = self.path / "evaluation.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+
+    def summary(self) -> dict[str, float]:
+        """The numbers that sum it up; see `monge.evaluation.summary`."""
+        batch, seed = self.config.training.batch, self.config.seed
+        return summary(self.model, self.source, self.metrics(), batch=batch, seed=seed)
+
+    def evaluate(
+        self,
+        n: int = 10_000,
+        sampler: str = "prior",
+        seeds: int = 1,
+        *,
+        metrics: Sequence[str] = (),
+        extractor: Extractor | None = None,
+    ) -> dict[str, Any]:
+        """Measures the model and writes evaluation.json; see `monge.evaluation.evaluate`.
+
+        Arguments:
+            n: how many samples, compared with as many held-out ones.
+            sampler: prior, or mixture for a Gaussian mixture fitted to the training codes.
+            seeds: how many independent draws; figures are their means.
+            metrics: groups of measures, all by default.
+            extractor: a feature space for images in place of the default one.
+
+        Raises:
+            ValueError: for bad arguments, or a model without samples.
+        """
+        if sampler not in ("prior", "mixture"):
+            raise ValueError(f"`sampler` must be prior or mixture, got {sampler!r}")
+        result = evaluate(
+            self.model,
+            self.source,
+            n,
+            None if sampler == "prior" else self._shared_mixture(),
+            seeds,
+            metrics=metrics,
+            extractor=extractor,
+            seed=self.config.seed,
+            name=self.name,
+            recipe=self.config.recipe,
+        )
+        if processes.first():
+            write_whole(self.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
+        return result
+
+    def _shared_mixture(self) -> Mixture:
+        """The mixture, which the first process fits and keeps for all."""
+        if processes.first():
+            self.mixture()
+        processes.wait()
+        return self.mixture()
+
+    def fresh(self) -> "Run":
+        """The run as its directory is now, with the newest weights and the same data."""
+        run = Run(self.path, self._given)
+        run.source = self.source
+        return run
 
     def mixture(self, components: int = 10) -> Mixture:
         """A Gaussian mixture fitted to the codes of the training part, kept beside the run.

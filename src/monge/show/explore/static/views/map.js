@@ -152,7 +152,7 @@ export function open({ run, root, state, fail }) {
   }
   const encodes = run.views.includes("reconstruct");
   root.append(
-    h("div", { className: "bar" }, ...(encodes
+    h("div", { className: "bar" }, ...(encodes && run.prior !== null
       ? [choice("Plane", { principal: "principal directions", worst: "least like the prior" }, state.plane ?? "principal", show)]
       : [])),
     h("div", { className: "split" },

@@ -22,8 +22,10 @@ export function open({ run, root, state, fail }) {
       const told = {
         [run.kind === "cloud" ? "Chamfer's distance" : "squared error"]: found.cost.toPrecision(4),
         "norm of the code": found.norm.toPrecision(3),
-        "prior draws with a smaller norm": share(found.longer_than),
-        "prior draws in denser places": share(found.sparser_than),
+        ...(found.longer_than !== null && {
+          "prior draws with a smaller norm": share(found.longer_than),
+          "prior draws in denser places": share(found.sparser_than),
+        }),
       };
       facts.replaceChildren(...Object.entries(told).flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)]));
       near.replaceChildren(
