@@ -14,6 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import zoo
 from safetensors.torch import load_file, save_file
+from test_matchings import SIZE, TwoMatchings
 from torch.distributed.tensor import DTensor
 
 from monge import fit
@@ -45,7 +46,8 @@ def problem():
 
 
 def trained(rank: int, world: int):
-    """Every weight and buffer after three steps with an additive and a gathered divergence."""
+    """Every weight and buffer after three steps with an additive divergence, with a gathered one,
+    and with both in one model."""
     x = torch.randn(TOTAL, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     tensors = []
     for divergence in (JensenShannon(mlp([2, 8, 1])), MMD(multiscale_imq(4.0))):
@@ -62,7 +64,12 @@ def trained(rank: int, world: int):
         for _ in range(3):
             trainer.step([x[rank::world]])
         tensors += list(wae.state_dict().values())
-    return tensors
+    torch.manual_seed(0)
+    model = TwoMatchings().double()
+    trainer, batches = Trainer(model), torch.randn(9, TOTAL, SIZE).double()
+    for step in range(3):
+        trainer.step(list(batches[3 * step : 3 * step + 3, rank::world]), done=step / 3)
+    return tensors + list(model.state_dict().values())
 
 
 def gradients(rank: int, world: int):

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monge._core.checks import order, positive, sample_pair
-from monge._core.processes import own_rows
 from monge.divergences import Divergence, SlicedWasserstein
+from monge.draws import Draws
 from monge.priors import Gaussian, Mixture
 from monge.transport.line import power_1d
 from monge.transport.slicers import Linear, Slicer
@@ -98,10 +98,15 @@ class JensenShannon(Learned):
 class Constraint:
     """What keeps a critic (nearly) 1-Lipschitz; this one does nothing."""
 
+    random: bool = False
+    """Whether `penalty` draws random numbers."""
+
     def prepare(self, critic: nn.Module) -> None:
         """Changes the critic once, before it is trained."""
 
-    def penalty(self, critic: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def penalty(
+        self, critic: nn.Module, x: Tensor, y: Tensor, *, draws: Draws | None = None
+    ) -> Tensor:
         """What is added to the inner loss."""
         return x.new_zeros(())
 
@@ -135,6 +140,8 @@ class GradientPenalty(Constraint):
     GANs", 2017.
     """
 
+    random = True
+
     def __init__(self, weight: float = 10.0, one_sided: bool = False):
         self.weight, self.one_sided = positive("weight", weight), one_sided
 
@@ -146,9 +153,15 @@ class GradientPenalty(Constraint):
                     "is not that at a sample: use layer normalisation or none"
                 )
 
-    def penalty(self, critic: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def penalty(
+        self, critic: nn.Module, x: Tensor, y: Tensor, *, draws: Draws | None = None
+    ) -> Tensor:
         n = min(len(x), len(y))
-        t = own_rows(lambda total: torch.rand(total, *[1] * (x.ndim - 1)), n).to(x)
+        shape = [1] * (x.ndim - 1)
+        if draws is None:
+            t = torch.rand(n, *shape).to(x)
+        else:
+            t = draws.rows("inner", lambda k, g: torch.rand(k, *shape, generator=g))[:n].to(x)
         between = torch.lerp(x[:n].detach(), y[:n].detach(), t).requires_grad_()
         with torch.enable_grad():
             values = critic_values(critic, between).sum()
@@ -186,12 +199,12 @@ class KantorovichRubinstein(Learned):
     def __init__(self, critic: nn.Module, constraint: Constraint):
         super().__init__()
         constraint.prepare(critic)
-        self.critic, self.constraint = critic, constraint
+        self.critic, self.constraint, self.random = critic, constraint, constraint.random
 
-    def inner_loss(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.constraint.penalty(self.critic, x, y) - self(x, y)
+    def inner_loss(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
+        return self.constraint.penalty(self.critic, x, y, draws=draws) - self(x, y)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
         return critic_values(self.critic, y).mean() - critic_values(self.critic, x).mean()
 
     def project_(self) -> None:
@@ -243,6 +256,8 @@ class FeatureSliced(Learned):
     2018.
     """
 
+    random = True
+
     def __init__(self, features: nn.Module, head: nn.Module, directions: int = 128, p: float = 2):
         super().__init__()
         self.features, self.head = features, head
@@ -253,8 +268,8 @@ class FeatureSliced(Learned):
         one, two = (F.normalize(self.features(z).flatten(1), dim=1) for z in (x, y))
         return one, two
 
-    def inner_loss(self, x: Tensor, y: Tensor) -> Tensor:
+    def inner_loss(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
         return cross_entropy(self.head, *self._features(x, y))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.sliced(*self._features(x, y))
+    def forward(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
+        return self.sliced(*self._features(x, y), draws=draws)
