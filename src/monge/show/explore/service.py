@@ -226,6 +226,8 @@ class Explorer:
     def plane(self, name: PlaneName) -> Plane:
         """The plane of the first two principal directions of the codes, or the plane in which the
         codes differ most from the prior."""
+        if self.latent is None:
+            require(self.model, "encode", "a map of codes")
         if name == "principal" or not len(self.codes):
             return plane_of_codes(self.codes)
         return worst_plane(self.codes, self.prior_needed("the plane least like the prior"))
