@@ -48,7 +48,7 @@ from torch import Tensor
 from monge.config import Config, DataConfig
 from monge.data import as_floats, load
 from monge.draws import generator, permutation
-from monge.evaluation.measures import Images
+from monge.evaluation.measures import ImageMeasures
 from monge.networks.conv import conv_decoder, conv_encoder
 from monge.networks.mlp import mlp
 from monge.runs import Run
@@ -197,7 +197,7 @@ def main() -> None:
     found = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     source = load(DataConfig("mnist", given.data_dir))
     test = as_floats(source.test[permutation(0, "evaluation test", len(source.test))[:N]])
-    measure = Images(source, test)
+    measure = ImageMeasures(source, test)
 
     def judge(name: str, sampler: str, samples: Tensor, seconds: float) -> None:
         samples = samples.clamp(0, 1)

@@ -20,7 +20,6 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from monge.draws import generator
-from monge.evaluation.measures import evaluate
 from monge.runs import Run
 from monge.show import pictures
 
@@ -97,7 +96,7 @@ def main() -> None:
             for sampler in SAMPLERS:
                 key = f"{run.name} {sampler}"
                 if key not in found:
-                    found[key] = evaluate(run, N, sampler)
+                    found[key] = run.evaluate(N, sampler)
                     FIGURES.write_text(json.dumps(found, indent=1) + "\n")
                     print(key, found[key]["figures"], flush=True)
     text = ""

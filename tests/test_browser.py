@@ -315,8 +315,8 @@ def test_a_brushed_mask_is_completed(page, address, explorers):
 
 
 def test_a_drag_turns_the_cloud(page, address, explorers):
-    """The points fall where the rotation of `monge.show.rendering` puts them, before and after a drag,
-    which turns by its length."""
+    """The points lie where the rotation of `monge.show.rendering` puts them, before and after a
+    drag, which turns by its length."""
     explorer = explorers["clouds"]
     cloud = explorer.sample(9, 0, "prior", 1.0)[0].numpy()
     show(page, address, "clouds", "clouds")
@@ -385,9 +385,7 @@ def test_the_run_view_follows_training(browser, tmp_path):
         show(page, address, "run", "run")
         page.wait_for_selector("[data-step='60']")
         curve = pixels(page, "#curves canvas")
-        longer = override(
-            read_config(run.path)[0], "training.steps", 90
-        )
+        longer = override(read_config(run.path)[0], "training.steps", 90)
         monge.fit("wae-mmd", None, longer, run.path, resume=True, quiet=True)
         figures = {"FD": {"value": 3.25, "deviation": None, "floor": 1.5}}
         (run.path / "evaluation.json").write_text(

@@ -163,7 +163,7 @@ def test_arrays_of_rows_of_three_are_clouds(tmp_path):
         load(DataConfig("digits", points=9))
     x[3, 4] = np.nan
     np.save(tmp_path / "d.npy", x)
-    with pytest.raises(ValueError, match="3 NaN or infinite coordinates"):
+    with pytest.raises(ValueError, match="3 NaN or infinite values"):
         load(DataConfig(str(tmp_path / "d.npy")))
 
 
@@ -240,8 +240,8 @@ def test_recipes_that_compare_elements_refuse_clouds(recipe):
 
 
 def test_the_recipe_of_clouds_refuses_images():
+    config = Config(recipe="pointcloud-wae")
     with pytest.raises(ValueError, match="pointcloud-wae needs clouds of points"):
-        config = Config(recipe="pointcloud-wae")
         build(config, settled(config, "image", (1, 8, 8), samples=100))
 
 

@@ -65,7 +65,7 @@ def agree(run, folder) -> None:
                 np.testing.assert_allclose(one, expected[:count].numpy(), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("recipe", (*AUTOENCODERS, *CONDITIONAL))
+@pytest.mark.parametrize("recipe", [*AUTOENCODERS, *CONDITIONAL])
 def test_onnxruntime_gives_what_pytorch_gives(recipe, tmp_path):
     """Of every auto-encoder recipe, encoder and decoder, for any number of samples."""
     agree(Built(recipe, latent=5), tmp_path)

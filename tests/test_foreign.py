@@ -1,4 +1,4 @@
-"""Models of your own go through every verb, or are refused in a line that names what is missing."""
+"""Models of your own go through every verb, or are refused by name of what they lack."""
 
 import json
 import sys

@@ -54,8 +54,8 @@ def write(run: Run, out: Path) -> Path:
 
 
 def _anonymous(config: Config) -> Config:
-    """A configuration that names no files; to whoever loads it, data from files are what an array
-    in memory is: unknown."""
+    """A configuration without the names of files: whoever loads it does not have the data, as with
+    an array in memory."""
     name = config.data.name if config.data.name in DATA else "array"
     return dataclasses.replace(config, data=dataclasses.replace(config.data, name=name, dir=None))
 

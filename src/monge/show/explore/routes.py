@@ -66,7 +66,7 @@ class Site:
 
 
 class Ask:
-    """Has a job computed for a view of a page, in which newer requests replace waiting ones."""
+    """Submits jobs for a view of a page; a newer request of a view replaces one that waits."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Ask:
         x_view: Annotated[str, Header(pattern="^[A-Za-z0-9/_.-]{0,64}$")] = "",
     ):
         self.worker = request.app.state.site.worker
-        # without a name no request takes another's place
+        # a request without a view replaces no other
         self.view = x_view or object()
 
     async def __call__(self, job: Callable[[], T]) -> T:
@@ -223,8 +223,8 @@ async def get_test(
 
 @api.get("/runs/{run}/map/{plane}")
 async def get_map(explorer: Opened, ask: Asked, plane: PlaneName) -> schemas.PlaneMap:
-    """Codes of test samples over the prior, in the plane of their principal directions or in
-    that which looks least like the prior."""
+    """Codes of test samples over the prior, in the plane of their principal directions or in the
+    plane in which they differ most from the prior."""
     return await ask(lambda: map_of(explorer, plane))
 
 
@@ -264,7 +264,7 @@ async def draw_codes(explorer: Opened, ask: Asked, wanted: schemas.DrawRequest) 
 
 @api.post("/runs/{run}/image", openapi_extra=FILE)
 async def read_image(explorer: Opened, ask: Asked, request: HttpRequest) -> Samples:
-    """An image file as the run takes images: cropped, resized, in its colours."""
+    """An image file in the layout of the run's images: cropped, resized, grey or in colour."""
     content = await request.body()
     return await ask(lambda: Samples.of(explorer.read_image(content), IMAGE))
 
@@ -296,7 +296,7 @@ async def interpolate(explorer: Opened, ask: Asked, wanted: schemas.InterpolateR
 async def reconstruct(
     explorer: Opened, ask: Asked, wanted: schemas.EncodeRequest
 ) -> schemas.Reconstructed:
-    """A sample beside its reconstruction, with its code and what is near."""
+    """A sample and its reconstruction, with its code and the nearest training samples."""
     return await ask(lambda: reconstruction_of(explorer, wanted.sample))
 
 
@@ -361,22 +361,24 @@ def reconstruction_of(explorer: Explorer, pick: Pick) -> schemas.Reconstructed:
 
 
 def problem(status: int, error: str, message: str) -> JSONResponse:
-    """A refusal on its way; what cannot be written in UTF-8 is replaced."""
+    """The reply to a refused request; characters that UTF-8 cannot encode are replaced."""
     text = message.encode(errors="replace").decode()
     headers = {"retry-after": "1"} if status == 503 else None
     return JSONResponse({"error": error, "message": text}, status, headers)
 
 
 async def refuse(request: HttpRequest, error: Exception) -> JSONResponse:
-    """What was raised on purpose."""
+    """The reply to a refusal."""
     assert isinstance(error, HTTPException)
     name = error.error if isinstance(error, Refusal) else NAMES.get(error.status_code, "refused")
     return problem(error.status_code, name, str(error.detail))
 
 
 async def refuse_invalid(request: HttpRequest, error: Exception) -> JSONResponse:
-    """A body or parameter that does not fit its type. What was sent is not repeated: it may hold
-    NaN, or be long."""
+    """The reply to a body or parameter of the wrong type.
+
+    The value is not repeated, because it may be long or hold NaN.
+    """
     assert isinstance(error, RequestValidationError)
     reasons = [
         f"`{'.'.join(str(name)[:40] for name in one['loc'][1:]) or 'body'}`: {one['msg']}"
@@ -386,5 +388,5 @@ async def refuse_invalid(request: HttpRequest, error: Exception) -> JSONResponse
 
 
 async def refuse_unforeseen(request: HttpRequest, error: Exception) -> JSONResponse:
-    """A defect: the log has its traceback, the reply does not."""
+    """The reply to a defect; the traceback goes only to the log."""
     return problem(500, "failed", "the server failed: its log says where")

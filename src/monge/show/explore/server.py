@@ -51,7 +51,7 @@ def bound(host: str, port: int) -> socket.socket:
     """A listening socket.
 
     Raises:
-        ValueError: for a host that is no single address, or an address that cannot be had.
+        ValueError: for a host that is no single address, or an address that is not available.
     """
     if host in ("", "0.0.0.0", "::"):
         raise ValueError(
@@ -65,7 +65,7 @@ def bound(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = error.strerror or error
         raise ValueError(
-            f"`port` {port} of {host} cannot be had: {reason}: give another"
+            f"`port` {port} of {host} is not available: {reason}: give another"
         ) from None
     # connections inherit it; without it the body of a reply waits 40 ms for the head's receipt
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

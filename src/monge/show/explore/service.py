@@ -36,7 +36,7 @@ from monge.training import checkpoint
 MOST_PIXELS = 24_000_000
 MOST_DIRECTIONS = 12
 LARGEST = 100.0
-"""Codes are refused beyond so many deviations of the prior."""
+"""Larger codes are refused, in deviations of the prior."""
 CELLS = 96
 """The prior's density in a plane has CELLS × CELLS values."""
 
