@@ -11,7 +11,7 @@ from PIL import Image
 import monge
 from monge import cli
 from monge.config import Config, NetworkConfig, TrainingConfig
-from monge.show.report import measure
+from monge.recipes.options import ConditionalOptions
 
 TINY = ["--set", "network.filters=4,8", "network.critic=16", "--latent", "3", "--batch", "300"]
 
@@ -126,7 +126,11 @@ def conditional(tmp_path_factory):
     for known in ("top", "random"):
         path = tmp_path_factory.mktemp("runs") / known
         config = Config(
-            known=known, latent=3, network=network, training=TrainingConfig(batch=300, steps=20)
+            recipe="conditional-wae",
+            options=ConditionalOptions(known=known),
+            latent=3,
+            network=network,
+            training=TrainingConfig(batch=300, steps=20),
         )
         found[known] = monge.fit("conditional-wae", "digits", config, path, quiet=True).path
     return found
@@ -235,7 +239,7 @@ def test_compare_averages_runs_that_differ_in_their_seeds_alone(monge_, tmp_path
     assert monge_("compare", *paths, "--out", tmp_path / "out")[0] == 0
     both, alone = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert (both["runs"], alone["runs"]) == (["a", "b"], ["c"])
-    each = [measure(monge.runs.Run(path))["test reconstruction"] for path in paths]
+    each = [monge.Run(path).summary()["test reconstruction"] for path in paths]
     found = both["figures"]["test reconstruction"]
     assert found["value"] == pytest.approx(np.mean(each[:2]))
     assert found["deviation"] == pytest.approx(np.std(each[:2], ddof=1))

@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 from monge import fit
 from monge._core.processes import gather
 from monge.adversarial import JensenShannon
-from monge.config import Config, TrainingConfig, override
+from monge.config import Config, TrainingConfig, override, read_config
 from monge.costs import SquaredL2
 from monge.divergences import MMD
 from monge.draws import Draws
@@ -28,7 +28,7 @@ from monge.kernels import multiscale_imq
 from monge.models import WAE
 from monge.networks import BatchNorm, mlp
 from monge.priors import Gaussian
-from monge.runs import Run, read_config
+from monge.runs import Run
 from monge.training import Trainer, distributed
 from monge.training.sharding import shard
 
@@ -207,7 +207,7 @@ def test_sharded_networks_train_as_whole_ones(tmp_path):
 
     out = tmp_path / "several"
     train("training.shard=true", "--out", str(out), "--steps", "3")
-    config = read_config(out)
+    config, _ = read_config(out)
     fit("vae", config=override(config, "training.steps", 4), out=out, resume=True, quiet=True)
     train("training.shard=true", "--out", str(out), "--steps", "6", "--resume")
     whole = override(override(config, "training.shard", False), "training.steps", 6)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from monge.training.schedule import decay
 from torch import nn
 
 import monge
@@ -21,6 +20,7 @@ from monge.draws import Draws, seed_of, stream, truncated_normal
 from monge.models import CodesAlone
 from monge.networks.paper import Down, Up, paper_decoder, paper_encoder
 from monge.priors import Gaussian
+from monge.training.schedule import decay
 
 MNIST, CELEBA = (1, 28, 28), (3, 64, 64)
 LATENT = {MNIST: 8, CELEBA: 64}

@@ -1,4 +1,4 @@
-"""The floor plan of CONTRIBUTING.md is that of the package: imports point upwards in its list only.
+"""The floor plan of CONTRIBUTING.md is that of the package: imports point upwards in its list.
 
 A room is a package or a module directly below `monge`. A file may import rooms listed before its
 own, and files of its own room, without circles; imports inside functions count as well.

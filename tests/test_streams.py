@@ -290,7 +290,7 @@ def test_training_from_the_cache_ends_with_the_same_bits(tmp_path):
     assert weights(tmp_path / "plain") == weights(tmp_path / "cached")
     assert same(Run(tmp_path / "plain").source, Run(tmp_path / "cached").source)
     config = json.loads((tmp_path / "cached" / "config.json").read_text())
-    assert config["data"]["cache"] == str(tmp_path / "cache")
+    assert config["config"]["data"]["cache"] == str(tmp_path / "cache")
 
 
 def test_a_run_goes_on_from_another_cache(tmp_path):

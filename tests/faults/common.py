@@ -16,9 +16,10 @@ import torch
 
 import monge
 from monge._core.errors import FailedRun, Interrupted
-from monge.config import Config, DataConfig, NetworkConfig
+from monge.config import Config, DataConfig, NetworkConfig, override
 from monge.data import Source, load
 from monge.data.readers.arrays import from_array
+from monge.recipes import find
 from monge.training import checkpoint
 
 TABLES = (
@@ -51,10 +52,12 @@ def config(recipe: str, steps: int, **training) -> Config:
     """A recipe with tiny networks, which logs every step."""
     own = Config.of(recipe)
     first = (2, 3) if recipe == "wgan" else (0, 0)
+    for name, value in {"directions": 16, "summary": 4}.items():
+        if name in find(recipe).option_names:
+            own = override(own, name, value)
     return dataclasses.replace(
         own,
         latent=3,
-        directions=16,
         threads=1,
         network=NetworkConfig(
             filters=(4, 8), hidden=(16,), critic=(16,), cloud=(16,), points=(8, 16)

@@ -66,7 +66,9 @@ class Config:
         return self
 
     @classmethod
-    def of(cls, recipe: str, preset: str = "small", data: str = "digits") -> "Config":
+    def of(
+        cls, recipe: str, preset: str = "small", data: str = "digits", **settings: Any
+    ) -> "Config":
         """The configuration of a recipe, with what its source sets.
 
         Arguments:
@@ -75,6 +77,7 @@ class Config:
             data: a name or path; for mnist and fashion-mnist the small settings of some recipes
                 are tuned, and the paper's are those of MNIST; for anything else the paper's are
                 those of CelebA, at 64×64.
+            settings: any others that are set by a single name, e.g. `weight=5.0` or `seed=1`.
 
         Raises:
             ValueError: for an unknown recipe or preset, or a row that sets what there is not.
@@ -86,6 +89,8 @@ class Config:
                 config = override(config, name, value)
             except ValueError as error:
                 raise ValueError(f"`recipe` {recipe!r} sets {name!r}: {error}") from None
+        for name, value in settings.items():
+            config = override(config, name, value)
         return config
 
 

@@ -59,6 +59,8 @@ def from_json(text: str) -> tuple[Config, Settled]:
 
 
 _FACTS = ("kind", "shape", "samples", "spread", "version")
+_OPTIONS = ("beta", "cost", "directions", "encoder", "kernel", "known", "noise", "scale", "sigma",
+            "weight")  # fmt: skip
 
 
 def _migrated(old: dict[str, Any]) -> dict[str, Any]:
@@ -66,21 +68,25 @@ def _migrated(old: dict[str, Any]) -> dict[str, Any]:
     version = str(old.get("version"))
     if version.split(".")[:2] != ["0", "1"]:
         raise ValueError(f"it was made by monge {version}: install that version to use it")
-    network = dict(old["network"])
-    old = {**old, "summary": network.pop("summary", 32), "network": network}
-    if old["kind"] != "cloud":
-        old["cost"] = None
-    old["cost_directions"] = old["directions"]
-    kind = NoOptions if old["recipe"] == CUSTOM else find(old["recipe"]).options
+    network = dict(old.get("network", {}))
+    recipe = old.get("recipe", Config.recipe)
+    kind = NoOptions if recipe == CUSTOM else find(recipe).options
     names = {field.name for field in dataclasses.fields(kind)}
-    asked = {field.name for field in dataclasses.fields(Config)} & old.keys()
+    asked = {field.name for field in dataclasses.fields(Config)} - {"options"}
+    if unknown := old.keys() - asked - set(_FACTS) - set(_OPTIONS):
+        raise ValueError(f"it does not know {sorted(unknown)}")
+    old = {**old, "summary": network.pop("summary", 32), "network": network}
+    if old.get("kind") != "cloud":
+        old["cost"] = None
+    old["cost_directions"] = old.get("directions", 64)
+    asked, names = asked & old.keys(), names & old.keys()
     return {
         "format": FORMAT,
         "config": {
             **{name: old[name] for name in asked},
             "options": {name: old[name] for name in names},
         },
-        "settled": {name: old[name] for name in (*_FACTS, "latent", "weight")},
+        "settled": {name: old[name] for name in (*_FACTS, "latent", "weight") if name in old},
     }
 
 

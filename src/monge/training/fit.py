@@ -205,7 +205,7 @@ def _unchanged(stored: Config, given: Config, path: Path) -> None:
     fixed_end = stored.training.schedule in ("smooth", "cosine")
     free = (*INDIFFERENT, *(() if fixed_end else HORIZON))
     names = [name for name in {**old, **new} if name not in free]
-    changed = [name for name in names if old.get(name) != new.get(name)]
+    changed = [n.removeprefix("options.") for n in names if old.get(n) != new.get(n)]
     if changed:
         may = "nothing, since its rates depend on its end" if fixed_end else "epochs or steps only"
         raise ValueError(
@@ -217,7 +217,8 @@ def _unchanged(stored: Config, given: Config, path: Path) -> None:
 def _same_data(stored: Settled, found: Settled, path: Path) -> None:
     """Refuses data that are not those of the run."""
     old, new = leaves(stored), leaves(found)
-    changed = [name for name in old if name != "version" and old[name] not in (None, new[name])]
+    names = ("kind", "shape", "samples", "spread", "moments")  # the rest follows from them
+    changed = [name for name in names if old[name] not in (None, new[name])]
     if changed:
         raise ValueError(
             f"`data` of the run {str(path)!r} differ from those it was started with in "

@@ -227,7 +227,9 @@ class Trainer:
         """Restores `trained.state_dict()` and `state()` as they were at step `position`."""
         last = {k.removeprefix("last."): v for k, v in state.items() if k.startswith("last.")}
         last, like = last or weights, self.model.state_dict()
-        self.model.load_state_dict({k: sharded_like(last[k], like[k]) for k in sorted(last)})
+        # a model may take names of an older version, which are not among its own
+        whole = {k: sharded_like(last[k], like.get(k, last[k])) for k in sorted(last)}
+        self.model.load_state_dict(whole)
         if self.average is not None:
             self.average.module.load_state_dict(weights)
             self.average.n_averaged.copy_(state["average.n"])
