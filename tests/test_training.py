@@ -286,3 +286,22 @@ def test_the_first_steps_may_have_more_inner_ones():
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(ValueError, match="`batch` is 11 but there are 10"):
         Batches(10, 11, 0)
+
+
+def test_pretraining_needs_codes(tmp_path):
+    trainer, batches = Trainer(model("vae"), TrainingConfig(pretrain=2)), Batches(16, 4, 0)
+    with pytest.raises(ValueError, match="VAE has no method `codes`, which `pretrain` needs"):
+        loop.run(trainer, images(), batches, 4, tmp_path, quiet=True)
+
+
+def test_the_loop_gives_the_share_done_to_the_schedules_of_weights(tmp_path):
+    shares = []
+
+    class Spy(Trainer):
+        def step(self, batches, decay=1.0, done=0.0):
+            shares.append(done)
+            return super().step(batches, decay, done)
+
+    trainer = Spy(model("wae-mmd"), TrainingConfig(batch=4))
+    loop.run(trainer, images(), Batches(16, 4, 0), 5, tmp_path, quiet=True)
+    assert shares == [0.0, 0.2, 0.4, 0.6, 0.8]

@@ -61,7 +61,8 @@ class Objective:
         self.splits = self.divergence.additive and not any("BatchNorm" in name for name in names)
 
     def gradient(self, pair: Pair, batch: Batch, weight: float) -> tuple[Tensor, list]:
-        """This process's share of the divergence, and of `weight` times its gradient in the pair."""
+        """This process's share of the divergence, and of the gradient of weight · divergence with
+        respect to the pair."""
         x, y = (z.detach().requires_grad_(z.requires_grad) for z in pair)
         total = x.new_zeros(())
         with frozen(self.parameters, self.buffers):

@@ -60,6 +60,8 @@ class Trainer:
         self.learned = [one for one in self.objectives if isinstance(one, LearnedObjective)]
         divergences = {p for one in self.objectives for p in (*one.parameters, *one.buffers)}
         self.parameters = [p for p in model.parameters() if p not in divergences]
+        # the gradients of shards are averaged in the backward pass
+        self.replicated = [p for p in self.parameters if not is_sharded(p)]
         self.buffers = [b for b in model.buffers() if b not in divergences]
         self.outer = optimiser(self.config, self.parameters, self.config.lr)
         # divergences are in float32, so only the outer gradients need a scale
@@ -171,7 +173,7 @@ class Trainer:
         self._check(terms)
         self.outer.zero_grad()
         result.backward(scale * share, gradients)
-        average_gradients(p for p in self.parameters if not is_sharded(p))
+        average_gradients(self.replicated)
         self.scaler.unscale_(self.outer)
         if self.config.clip is not None:
             clip_grad_norm_([p for p in self.parameters if p.grad is not None], self.config.clip)
