@@ -25,6 +25,7 @@ from monge.draws import Draws
 from monge.models import AutoEncoder, Model
 from monge.recipes import RECIPES
 from monge.training import Trainer
+from monge.training.passes import Batch
 
 SHAPE = (1, 28, 28)
 
@@ -100,8 +101,9 @@ def row(recipe: str, preset: str, rounds: int) -> str:
     if model.divergence is not None:
         calls["divergence"] = divergence_alone(model, pair)
     if isinstance(model.divergence, Learned):
-        trainer, draws = Trainer(model, config.training), Draws(0, 0, len(x))
-        calls["inner step"] = lambda: trainer._inner_step(pair, draws)
+        (objective,) = Trainer(model, config.training).learned
+        batch = Batch(x, Draws(0, 0, len(x)))
+        calls["inner step"] = lambda: (objective.inner_gradient(pair, batch), objective.update())
     if not isinstance(model, AutoEncoder) and not isinstance(model.divergence, Learned):
         calls["products"] = products(model, pair)
     times = alternating(calls, rounds)

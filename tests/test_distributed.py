@@ -99,7 +99,7 @@ def halves(rank: int, world: int):
 def recipe_gradients(rank: int, world: int, how: str = ""):
     """The gradients of one step of every recipe, on images (with batch normalisation) and tables
     (without), by name."""
-    config, found = TrainingConfig(micro_batch=2 if how == "in parts" else None), {}
+    config, found = TrainingConfig(micro_batch=2 if how == "micro-batches" else None), {}
     for recipe in zoo.RECIPES:
         for kind, shape in (("image", (1, 8, 8)), ("vector", (5,))):
             if kind == "vector" and recipe in ("vae-bernoulli", *zoo.CONDITIONAL):
@@ -112,8 +112,8 @@ def recipe_gradients(rank: int, world: int, how: str = ""):
             Trainer(model, config).step([x[rank::world]])
             for name, p in model.named_parameters():
                 if p.grad is not None:
-                    parts = isinstance(p.grad, DTensor)
-                    found[f"{recipe} {kind} {name}"] = p.grad.full_tensor() if parts else p.grad
+                    sharded = isinstance(p.grad, DTensor)
+                    found[f"{recipe} {kind} {name}"] = p.grad.full_tensor() if sharded else p.grad
             networks = [n for name, n in model.named_children() if name in ("encoder", "decoder")]
             held = [isinstance(p, DTensor) for n in networks for p in n.parameters()]
             assert all(held) if how == "sharded" else not any(held)
@@ -129,7 +129,7 @@ def work(rank: int, world: int, port: int, file: str):
     dist.init_process_group("gloo", rank=rank, world_size=world)
     found = named(gradients(rank, world) + trained(rank, world))
     found |= halves(rank, world)
-    for how in ("", "in parts" if world == 3 else "sharded"):
+    for how in ("", "micro-batches" if world == 3 else "sharded"):
         recipes = recipe_gradients(rank, world, how)
         found |= {f"{name} {how}": gradient for name, gradient in recipes.items()}
     save_file(found, f"{file}{rank}")
@@ -152,7 +152,7 @@ def spawned(world: int, tmp_path):
 def test_several_processes_have_the_gradients_and_the_training_of_one(world, tmp_path):
     """Of seven rows, so that the processes have different numbers of them: divergence, moments of
     batch normalisation, three steps of training, and the gradients of every recipe; of two also
-    where each holds a part of the networks, of three where rows pass in parts of two at most."""
+    where each holds a shard of the networks, of three where rows pass in micro-batches of two."""
     expected, half = named(gradients(0, 1) + trained(0, 1)), halves(0, 1)
     recipes = recipe_gradients(0, 1)
     for ours in spawned(world, tmp_path):
@@ -160,7 +160,9 @@ def test_several_processes_have_the_gradients_and_the_training_of_one(world, tmp
         torch.testing.assert_close(
             {name: ours[name] for name in expected}, expected, rtol=1e-10, atol=1e-12
         )
-        for name, how in itertools.product(recipes, ("", "in parts" if world == 3 else "sharded")):
+        for name, how in itertools.product(
+            recipes, ("", "micro-batches" if world == 3 else "sharded")
+        ):
             size = recipes[name].abs().max().clamp_min(1e-6)  # below is rounding, of what has none
             worst = (ours[f"{name} {how}"] - recipes[name]).abs().max() / size
             assert worst < 1e-6, (name, how, float(worst))

@@ -232,6 +232,11 @@ def test_names_that_the_log_cannot_hold_are_refused(names):
         Trainer(model)
 
 
+def test_fewer_inner_steps_than_one_are_refused():
+    with pytest.raises(ValueError, match="`steps` of the matching 'one' is 0"):
+        Trainer(Compared(Matching("one", critic(), inner=Inner(steps=0))))
+
+
 def test_a_critic_that_would_not_be_saved_is_refused():
     model = Compared(Matching("one", critic()))
     model.divergences = nn.ModuleList()

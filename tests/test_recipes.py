@@ -95,6 +95,20 @@ def nothing(parts):
     return None
 
 
+@dataclasses.dataclass(frozen=True)
+class Seeded(NoOptions):
+    seed: int = 0
+    """Which every run has."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stepped(NoOptions):
+    steps: int = 0
+    """A flag of `monge train`."""
+
+
+CLASHING = Recipe("clashing", "test_recipes:tiny", "", options=Seeded)
+FLAGGED = Recipe("flagged", "test_recipes:tiny", "", options=Stepped)
 ROW = Recipe("tiny", "test_recipes:tiny", "a mean", options=Options, settings={"depth": 3})
 WRONG = Recipe("wrong", "test_recipes:tiny", "", settings={"training.speed": 1})
 EMPTY = Recipe("empty", "test_recipes:nothing", "")
@@ -134,6 +148,7 @@ def test_an_entry_point_gives_a_name(monkeypatch, capsys):
         ("test_recipes:WRONG", "`recipe` 'test_recipes:WRONG' sets 'training.speed'"),
         ("test_recipes:EMPTY", "must return a model, got NoneType"),
         ("test_recipes:ABSENT", "test_recipes has no 'nowhere'"),
+        ("test_recipes:CLASHING", "has 'seed', which every run has"),
         ("tiny-wae", "`recipe` must be one of wae-mmd, .*, got 'tiny-wae'"),
         ("a:b:c", "`recipe` must be one of"),
     ],
@@ -174,3 +189,5 @@ def test_flags_of_another_recipe_are_refused_on_the_command_line():
     assert cli.parse(["train", "--out", "somewhere", "vae", "--beta", "2"]).beta == 2
     with pytest.raises(ValueError, match=r"--weight.*see monge train vae --help"):
         cli.parse(["train", "vae", "--weight", "3"])
+    with pytest.raises(ValueError, match="has 'steps', which is a flag of every recipe"):
+        cli.parse(["train", "test_recipes:FLAGGED", "--steps", "3"])

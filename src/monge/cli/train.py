@@ -18,7 +18,6 @@ from monge.cli.common import Float, Int, Place, Text, first
 
 if TYPE_CHECKING:
     from monge.config import Config
-    from monge.recipes import Recipe
 
 FIELDS = {
     "data": "data.name",
@@ -162,13 +161,20 @@ class Train:
 def verb(arguments: Sequence[str]) -> type[Train]:
     """`Train` with a flag for each option of the recipe that the arguments name."""
     from monge.config import Config
-    from monge.recipes import names
+    from monge.recipes import find
 
-    row = named(arguments)
-    if row is None:
+    name = recipe_name(arguments) or _resumed(arguments)
+    if not name:
         return Train
+    row = find(name, beside=os.getcwd())
+    flags = {field.name for field in dataclasses.fields(Train)}
+    if taken := sorted(flags & set(row.option_names)):
+        raise ValueError(
+            f"`options` of the recipe {name} has {taken[0]!r}, which is a flag of every recipe: "
+            "give it another name"
+        )
     fields: list[tuple[str, Any, Any]] = []
-    settings = Config.of(row.name if row.name in names() else recipe_name(arguments)).options
+    settings = Config.of(name).options
     for option in dataclasses.fields(row.options):
         default = getattr(settings, option.name)
         text = documented(row.options).get(option.name, "")
@@ -206,20 +212,16 @@ def recipe_name(arguments: Sequence[str]) -> str:
     return ""
 
 
-def named(arguments: Sequence[str]) -> "Recipe | None":
-    """The recipe that arguments of `monge train` name, or that of the run they resume."""
+def _resumed(arguments: Sequence[str]) -> str:
+    """The recipe of the run that arguments without one resume."""
     from monge.config import CUSTOM, read_config
-    from monge.recipes import canonical, find
 
-    name = recipe_name(arguments)
-    if name:
-        return find(canonical(name), beside=os.getcwd())
     places = [b for a, b in itertools.pairwise(arguments) if a == "--out"]
     places += [a.removeprefix("--out=") for a in arguments if a.startswith("--out=")]
     if "--resume" in arguments and places and (Path(places[0]) / "config.json").exists():
         stored, _ = read_config(Path(places[0]))
-        return None if stored.recipe == CUSTOM else find(stored.recipe)
-    return None
+        return "" if stored.recipe == CUSTOM else stored.recipe
+    return ""
 
 
 def documented(record: type) -> dict[str, str]:

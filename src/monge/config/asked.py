@@ -40,6 +40,12 @@ class Config:
     def __post_init__(self):
         object.__setattr__(self, "recipe", canonical(self.recipe))
         kind = NoOptions if self.recipe == CUSTOM else find(self.recipe).options
+        names = {one.name for one in dataclasses.fields(kind)}
+        if taken := sorted(names & {one.name for one in dataclasses.fields(self)}):
+            raise ValueError(
+                f"`options` of the recipe {self.recipe} has {taken[0]!r}, which every run has: "
+                "give it another name"
+            )
         if type(self.options) is not kind:
             object.__setattr__(self, "options", _carried(self.options, kind, self.recipe))
 

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from monge._core.processes import average_gradients, gather
 from monge.adversarial import Learned
@@ -46,72 +45,41 @@ def arguments(divergence: nn.Module, draws: Draws) -> dict[str, Draws]:
 
 
 class Objective:
-    """A matching in training.
+    """A matching in training: the gradient of its divergence for the outer step.
 
     Args:
         matching: the matching.
-        config: the defaults of its optimiser.
         only: whether it is the only one of its model. Its draws then have the plain purposes
-            `inner` and `divergence`, and its last inner loss is logged as `inner`; otherwise its
-            name comes before them.
+            `inner` and `divergence`; otherwise its name comes before them.
     """
 
-    def __init__(self, matching: Matching, config: TrainingConfig, *, only: bool):
+    def __init__(self, matching: Matching, *, only: bool):
         self.name, self.divergence, self.only = matching.name, matching.divergence, only
-        self.inner_name = "inner" if only else f"{self.name} inner"
         self.parameters = list(self.divergence.parameters())
         self.buffers = list(self.divergence.buffers())
         names = [type(layer).__name__ for layer in self.divergence.modules()]
         self.splits = self.divergence.additive and not any("BatchNorm" in name for name in names)
-        inner = matching.inner
-        self.lr = config.inner_lr if inner.lr is None else inner.lr
-        self.steps = inner.steps
-        self.optimiser: Optimizer | None = None
-        if isinstance(self.divergence, Learned):
-            self.optimiser = optimiser(config, self.parameters, self.lr, inner.betas)
 
     def gradient(self, pair: Pair, batch: Batch, weight: float) -> tuple[Tensor, list]:
-        """This process's share of the divergence, and of its weighted gradient in the pair."""
+        """This process's share of the divergence, and of `weight` times its gradient in the pair."""
         x, y = (z.detach().requires_grad_(z.requires_grad) for z in pair)
         total = x.new_zeros(())
         with frozen(self.parameters, self.buffers):
             for rows, share, draws in self._compared((x, y), batch):
+                random = arguments(self.divergence, draws)
                 with draws.stream("divergence"):
-                    value = share * self.divergence(*rows, **arguments(self.divergence, draws))
+                    value = share * self.divergence(*rows, **random)
                 if value.requires_grad:
                     (weight * value).backward()
                 total += value.detach()
         return total, [x.grad, y.grad]
 
-    def inner_gradient(self, pair: Pair, batch: Batch) -> Tensor:
-        """This process's share of the inner loss, whose gradient is left in the parameters."""
-        assert isinstance(self.divergence, Learned)
-        assert self.optimiser is not None
-        self.optimiser.zero_grad()
-        x, y = (z.detach() for z in pair)
-        total = x.new_zeros(())
-        for rows, share, draws in self._compared((x, y), batch):
-            with draws.stream("inner"):
-                value = share * self.divergence.inner_loss(
-                    *rows, **arguments(self.divergence, draws)
-                )
-            value.backward()
-            total += value.detach()
-        return total
-
-    def update(self) -> None:
-        """An optimiser step along the inner gradient, and back into the constraint."""
-        assert isinstance(self.divergence, Learned)
-        assert self.optimiser is not None
-        average_gradients(self.parameters)
-        self.optimiser.step()
-        self.divergence.project_()
-
     def _compared(self, pair: Pair, batch: Batch) -> Iterator[tuple[Pair, float, Draws]]:
         """The rows that the divergence compares at a time, their weight, and their draws.
 
-        These are all rows of all processes. A mean over samples takes this process's rows, as many
-        at a time as pass through the model at a time.
+        In general these are the rows of all processes. A divergence that is a mean over samples
+        compares the rows of this process only, one micro-batch at a time, unless batch
+        normalisation couples them.
         """
         x, y = pair
         draws = batch.draws if self.only else batch.draws.named(self.name)
@@ -124,12 +92,55 @@ class Objective:
             yield rows, batch.share(len(rows[0])), draws.micro_batch(i, count)
 
 
+class LearnedObjective(Objective):
+    """A matching with a learned divergence: also its optimiser and its inner steps.
+
+    Args:
+        matching: the matching.
+        divergence: its divergence.
+        config: what its `inner` leaves open.
+        only: as for `Objective`. The last inner loss of the only matching is logged as `inner`,
+            and otherwise as `<name> inner`.
+    """
+
+    divergence: Learned
+
+    def __init__(
+        self, matching: Matching, divergence: Learned, config: TrainingConfig, *, only: bool
+    ):
+        super().__init__(matching, only=only)
+        self.divergence, inner = divergence, matching.inner
+        self.inner_name = "inner" if only else f"{self.name} inner"
+        self.steps, self.lr = inner.steps, config.inner_lr if inner.lr is None else inner.lr
+        self.optimiser = optimiser(config, self.parameters, self.lr, inner.betas)
+
+    def inner_gradient(self, pair: Pair, batch: Batch) -> Tensor:
+        """This process's share of the inner loss, whose gradient is left in the parameters."""
+        self.optimiser.zero_grad()
+        x, y = (z.detach() for z in pair)
+        total = x.new_zeros(())
+        for rows, share, draws in self._compared((x, y), batch):
+            random = arguments(self.divergence, draws)
+            with draws.stream("inner"):
+                value = share * self.divergence.inner_loss(*rows, **random)
+            value.backward()
+            total += value.detach()
+        return total
+
+    def update(self) -> None:
+        """Takes an optimiser step along the inner gradient, and restores the constraint."""
+        average_gradients(self.parameters)
+        self.optimiser.step()
+        self.divergence.project_()
+
+
 def objectives(model: nn.Module, config: TrainingConfig) -> list[Objective]:
     """The objectives of a model's matchings.
 
     Raises:
         ValueError: for names that two matchings share or that the log and the checkpoint cannot
-            hold, and for a learned divergence whose weights are not among the model's.
+            hold, for a learned divergence whose weights are not among the model's, and for fewer
+            than one inner step.
     """
     named = matchings(model)
     names = [one.name for one in named]
@@ -139,11 +150,20 @@ def objectives(model: nn.Module, config: TrainingConfig) -> list[Objective]:
                 f"`matchings` has the names {names}: give each a name of its own, without a dot "
                 f"and other than {' and '.join(RESERVED)}"
             )
-    modules = set(model.modules())
+    modules, only = set(model.modules()), len(named) == 1
+    made: list[Objective] = []
     for one in named:
-        if isinstance(one.divergence, Learned) and one.divergence not in modules:
+        if not isinstance(one.divergence, Learned):
+            made.append(Objective(one, only=only))
+            continue
+        if one.divergence not in modules:
             raise ValueError(
                 f"`matchings` has a learned divergence {one.name!r} that is no module of "
                 f"{type(model).__name__}: assign it to an attribute, so that it is saved"
             )
-    return [Objective(one, config, only=len(named) == 1) for one in named]
+        if one.inner.steps is not None and one.inner.steps < 1:
+            raise ValueError(
+                f"`steps` of the matching {one.name!r} is {one.inner.steps}: give it at least 1"
+            )
+        made.append(LearnedObjective(one, one.divergence, config, only=only))
+    return made

@@ -24,7 +24,7 @@ from monge.config import TrainingConfig
 from monge.draws import Draws
 from monge.models import matchings
 from monge.models.base import Pair
-from monge.training.objective import Objective, frozen, objectives
+from monge.training.objective import LearnedObjective, frozen, objectives
 from monge.training.optimisers import load_state, optimiser, state_of
 from monge.training.passes import Batch, Network, Passed, passed
 from monge.training.schedule import inner_steps
@@ -57,7 +57,7 @@ class Trainer:
         self.device = torch.device(device)
         self.position = 0
         self.objectives = objectives(model, self.config)
-        self.learned = [one for one in self.objectives if one.optimiser is not None]
+        self.learned = [one for one in self.objectives if isinstance(one, LearnedObjective)]
         divergences = {p for one in self.objectives for p in (*one.parameters, *one.buffers)}
         self.parameters = [p for p in model.parameters() if p not in divergences]
         self.buffers = [b for b in model.buffers() if b not in divergences]
@@ -80,12 +80,10 @@ class Trainer:
 
     @property
     def optimisers(self) -> dict[str, Optimizer]:
-        """`outer`, and `inner` of the only matching or `inner-<name>` of each of several."""
-        found: dict[str, Optimizer] = {"outer": self.outer}
-        for one in self.learned:
-            assert one.optimiser is not None
-            found["inner" if one.only else f"inner-{one.name}"] = one.optimiser
-        return found
+        """The optimisers by name: `outer`, and `inner` of the only matching, or
+        `inner-<matching>` of each of several."""
+        inner = {"inner" if one.only else f"inner-{one.name}": one for one in self.learned}
+        return {"outer": self.outer} | {name: one.optimiser for name, one in inner.items()}
 
     def step(
         self, batches: Sequence[Tensor], decay: float = 1.0, done: float = 0.0
@@ -95,8 +93,8 @@ class Trainer:
         Args:
             batches: the inner batches, in order, and last the outer batch; of several processes,
                 the rows of this one. Every inner batch is shown to the learned divergences that
-                have inner steps left. If there are none, each learned divergence takes one inner
-                step on the pair of the outer batch.
+                have inner steps left. Without inner batches, each learned divergence takes one
+                inner step on its pair of the outer batch.
             decay: the factor of all learning rates in this step.
             done: the share of training that is done, in [0, 1], for the schedules of weights.
 
@@ -113,7 +111,6 @@ class Trainer:
         *inner, outer = batches
         self.outer.param_groups[0]["lr"] = decay * self.config.lr
         for one in self.learned:
-            assert one.optimiser is not None
             one.optimiser.param_groups[0]["lr"] = decay * one.lr
         logged: dict[str, Tensor] = {}
         with self._failing():
@@ -139,15 +136,15 @@ class Trainer:
         most = -(-total // count)
         return Batch(x, draws, -(-most // (self.config.micro_batch or most)))
 
-    def _unfinished(self, index: int) -> list[Objective]:
-        """The learned objectives that see the inner batch `index` of this step. Those with the
-        most inner steps see every batch that is given."""
+    def _unfinished(self, index: int) -> list[LearnedObjective]:
+        """The learned objectives that see inner batch number `index` of this step; those with the
+        most inner steps see all."""
         counts = [inner_steps(self.config, self.position, one.steps) for one in self.learned]
         most = max(counts, default=0)
         return [one for one, n in zip(self.learned, counts) if index < n or n == most]
 
     def _inner_step(
-        self, learned: Sequence[Objective], pairs: dict[str, Pair], batch: Batch
+        self, learned: Sequence[LearnedObjective], pairs: dict[str, Pair], batch: Batch
     ) -> dict[str, Tensor]:
         losses = {}
         for one in learned:
@@ -160,9 +157,9 @@ class Trainer:
         share = batch.share(len(batch.x))
         terms = {name: share * value.detach() for name, value in result.terms.items()}
         loss = sum(terms.values(), torch.zeros((), device=self.device))
-        one = torch.ones((), device=self.device)
-        scale = float(self.scaler.scale(one)) if self.scaler.is_enabled() else 1.0
-        gradients = {}
+        scale, gradients = 1.0, {}
+        if self.scaler.is_enabled():
+            scale = float(self.scaler.scale(torch.ones((), device=self.device)))
         for objective, matching in zip(self.objectives, matchings(self.model)):
             name, weight = matching.name, matching.weight
             if matching.schedule is not None:
@@ -195,8 +192,8 @@ class Trainer:
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
-        """Reports what costs and divergences refuse because it is not finite as the end of
-        training, and not as bad input."""
+        """Turns an error about numbers that are not finite into a FailedRun: the input is valid,
+        but training has diverged."""
         try:
             yield
         except FailedRun:
@@ -213,8 +210,11 @@ class Trainer:
             ) from None
 
     def state(self) -> dict[str, Tensor]:
-        """What training needs to go on besides the trained model: the optimisers' tensors, named
-        `outer.<parameter number>.<name>`, the weights behind averages, the scale of fp16."""
+        """Everything that resuming needs besides the weights of `trained`.
+
+        These are the optimisers' tensors, named `<optimiser>.<parameter number>.<name>`, the last
+        weights (`last.<name>`) where `trained` is an average, and the scale of fp16.
+        """
         state = state_of(self.optimisers)
         if self.average is not None:
             state |= {f"last.{name}": value for name, value in self.model.state_dict().items()}
