@@ -9,7 +9,14 @@ import onnxruntime
 import pytest
 import torch
 from explored import serving
-from foreign import BareGenerator, TensorAutoEncoder, TupleEncoder
+from foreign import (
+    BareGenerator,
+    Series,
+    SeriesAutoEncoder,
+    TensorAutoEncoder,
+    TopCompleter,
+    TupleEncoder,
+)
 from httpx import Client
 
 import monge
@@ -191,3 +198,47 @@ def test_codes_of_another_type_are_named():
         protocols.mean_codes(TupleEncoder(), torch.rand(2, 1, 8, 8))
     with pytest.raises(ValueError, match="has no method `sample`, which sampling needs"):
         list(protocols.samples(torch.nn.Identity(), 3))
+
+
+def test_a_completer_needs_only_its_methods(tmp_path):
+    """Completions are drawn, measured and shown; what needs codes is refused."""
+    config = Config(training=TrainingConfig(batch=100, steps=5))
+    run = monge.fit(TopCompleter(), "digits", config, tmp_path / "run", quiet=True)
+    assert {"completions", "samples"} <= {file.stem for file in (run.path / "pictures").iterdir()}
+    figures = run.evaluate(60, metrics=["sliced"])["figures"]
+    assert {"best of 10", "diversity", "energy score", "class agreement"} <= set(figures)
+    assert "test reconstruction" not in figures
+    (explorer,) = opened([run]).values()
+    assert {"complete", "sample"} <= set(explorer.views)
+    x = explorer.test([3])
+    assert torch.equal(
+        explorer.complete(x, explorer.mask(), 2, 0)[:, :, :4], x[0, :, :4].expand(2, 1, 4, 8)
+    )
+    assert explorer.decode(torch.zeros(2, 3)).shape == (2, 1, 8, 8)
+    with pytest.raises(ValueError, match="TopCompleter has no method `encode`, which export"):
+        export.export(run, tmp_path / "model.onnx")
+
+
+def test_another_kind_of_data_goes_the_same_way(tmp_path):
+    """Samples of a kind that monge does not know are measured and drawn as vectors; the prior is
+    decoded where a model has no `sample`."""
+    x = torch.randn(120, 6, 2, generator=generator(0, "series"))
+    source = monge.data.Source("waves", Series(), x[:90], x[90:])
+    config = Config(training=TrainingConfig(batch=30, steps=20))
+    run = monge.fit(SeriesAutoEncoder(), source, config, tmp_path / "run", quiet=True)
+    names = {file.stem for file in (run.path / "pictures").iterdir()}
+    assert names == {"samples", "reconstructions", "interpolations", "latent_map", "curves"}
+    figures = run.evaluate(30)["figures"]
+    assert {"FD", "W2 exact", "test reconstruction", "MMD² of codes"} <= set(figures)
+    explorers = opened([run])
+    with serving(explorers) as address, Client(base_url=address, timeout=60) as client:
+        (listed,) = client.get("/api/runs").json()
+        assert (listed["kind"], listed["shape"], listed["prior"]) == ("vector", [6, 2], "Gaussian")
+        drawn = client.post("/api/runs/run/sample", json={"count": 4, "temperature": 0.5})
+        assert drawn.json()["shape"] == [4, 6, 2]
+        sample = client.get("/api/runs/run/test").json()["samples"]["data"]
+        answer = client.post("/api/runs/run/reconstruct", json={"sample": {"data": sample}})
+        assert answer.status_code == 200, answer.text
+        assert client.get("/api/runs/run/map/worst").status_code == 200
+    with pytest.raises(ValueError, match="compare runs of images or clouds"):
+        comparison.write([run, run], tmp_path / "out")

@@ -10,6 +10,7 @@ without `decode` only the encoder. Where a model completes samples, its encoder 
 import contextlib
 import copy
 import dataclasses
+import inspect
 import io
 import logging
 import warnings
@@ -116,6 +117,8 @@ def parts(run: Run, n: int = 16) -> list[Part]:
         ValueError: for a model without `encode` and `decode`, or whose codes are not known.
     """
     model: Any = run.model
+    if isinstance(model, Completer):
+        return _conditional_parts(model, _test_samples(run, n))
     if not has(model, "encode"):
         require(model, "decode", "export")
         prior = prior_of(model)
@@ -124,26 +127,42 @@ def parts(run: Run, n: int = 16) -> list[Part]:
         assert prior is not None, "a model without `encode` and prior has been refused"
         codes = prior.sample(n, generator(0, "export"))
         return [Part("decoder", DecoderGraph(model), {"code": codes})]
-    test = run.source.test
-    x = as_floats(test[torch.arange(n) % len(test)])
-    with evaluating(model):
-        codes = mean_codes(model, x)
-        known = _known(model, x)
-    if known is not None:
-        inputs = {"code": codes, "given": x, "known": known}
-        return [
-            Part("encoder", ConditionalEncoderGraph(model), {"x": x, "known": known}),
-            Part("decoder", ConditionalDecoderGraph(model), inputs),
-        ]
+    x = _test_samples(run, n)
     encoder = Part("encoder", EncoderGraph(model), {"x": x})
     if not has(model, "decode"):
         return [encoder]
+    with evaluating(model):
+        codes = mean_codes(model, x)
     return [encoder, Part("decoder", DecoderGraph(model), {"code": codes})]
 
 
-def _known(model: Any, x: Tensor) -> Tensor | None:
-    """The masks of x of a model that completes samples."""
-    return model.known(x).contiguous() if isinstance(model, Completer) else None
+def _test_samples(run: Run, n: int) -> Tensor:
+    """n test samples, from the first one on if there are fewer."""
+    test = run.source.test
+    return as_floats(test[torch.arange(n) % len(test)])
+
+
+def _conditional_parts(model: Any, x: Tensor) -> list[Part]:
+    """The parts of a model that completes samples.
+
+    Raises:
+        ValueError: for a model whose methods take no masks, which the graphs have as inputs.
+    """
+    for method in ("encode", "decode"):
+        require(model, method, "export")
+        if "known" not in inspect.signature(getattr(model, method)).parameters:
+            raise ValueError(
+                f"`model` {type(model).__name__} completes samples, but its method `{method}` "
+                "has no argument `known`, which export needs"
+            )
+    with evaluating(model):
+        known = model.known(x).contiguous()
+        codes = mean_codes(model, x)
+    inputs = {"code": codes, "given": x, "known": known}
+    return [
+        Part("encoder", ConditionalEncoderGraph(model), {"x": x, "known": known}),
+        Part("decoder", ConditionalDecoderGraph(model), inputs),
+    ]
 
 
 def export(run: Run, out: Path) -> list[Path]:

@@ -50,15 +50,16 @@ def write(runs: Sequence[Run], out: Path) -> list[Path]:
 
 def _pictures(runs: Sequence[Run]) -> GridPictures:
     """The pictures of the runs' samples, if all have one shape and are shown one by one."""
-    first = runs[0].settled
-    pictures = pictures_of(kind_named(first.kind))
+    first, kind = runs[0].settled, kind_named(runs[0].settled.kind)
+    pictures = pictures_of(kind)
     for run in runs:
-        facts = run.settled
-        alike = (facts.shape, facts.kind) == (first.shape, first.kind)
+        shape, other = run.settled.shape, kind_named(run.settled.kind)
+        alike = (shape, other) == (first.shape, kind)
         if not alike or not isinstance(pictures, GridPictures):
             raise ValueError(
-                f"`run` {str(run.path)!r} holds {facts.kind}s of shape {facts.shape}, the first "
-                f"{first.kind}s of {first.shape}: compare runs of images or clouds of one shape"
+                f"`run` {str(run.path)!r} holds samples of the kind {other.name} and shape "
+                f"{shape}, the first {kind.name} and {first.shape}: compare runs of images or "
+                "clouds of one shape"
             )
     assert isinstance(pictures, GridPictures)
     return pictures

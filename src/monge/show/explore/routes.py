@@ -127,7 +127,7 @@ def described(identifier: str, explorer: Explorer) -> schemas.RunInfo:
         name = type(prior).__name__
     known = None
     if isinstance(explorer.model, Completer):
-        known = Path(getattr(run.config.options, "known", "part")).stem
+        known = Path(getattr(run.config.options, "known", "mask")).stem
     values = {
         "id": identifier,
         "name": run.name,

@@ -2,7 +2,7 @@ import { ask, latest, unpack } from "../api.js";
 import { choice, field, h, number, picker, tiles } from "../parts.js";
 
 export const title = "Compare";
-export const line = "The same codes, or the same sample, through several runs.";
+export const line = "Several runs decode the same codes, or reconstruct the same sample.";
 
 const COUNT = 10;
 
