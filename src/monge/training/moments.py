@@ -46,7 +46,7 @@ class Record:
         """The first layer without moments, and the sums of both and the count, (2, c + 1)."""
 
 
-class Moments:
+class SharedMoments:
     """The moments of a batch at each layer, in the order in which a pass reaches the layers.
 
     `values[k]` (2, c) holds the means of x - r and (x - r)² at the k-th layer, where r is its

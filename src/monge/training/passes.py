@@ -23,7 +23,7 @@ from monge._core.processes import sum_of_all
 from monge.data.source import as_floats
 from monge.draws import Draws
 from monge.models.base import Pair, pairs
-from monge.training.moments import Moments, layers
+from monge.training.moments import SharedMoments, layers
 
 Gradients = Mapping[str, Sequence[Tensor | None]]
 """The gradient with respect to both samples of each pair, None where there is none."""
@@ -139,7 +139,7 @@ class Accumulated:
     """A batch that passes in micro-batches; of k, number i has the rows i, i + k, i + 2k, …"""
 
     def __init__(self, network: Network, batch: Batch):
-        self.network, self.moments = network, Moments(layers(network.model))
+        self.network, self.moments = network, SharedMoments(layers(network.model))
         count = min(batch.micro_batches, len(batch.x))
         self.micro_batches = [
             (batch.x[i::count], batch.draws.micro_batch(i, count)) for i in range(count)
