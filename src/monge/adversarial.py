@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monge._core.checks import order, positive, sample_pair
-from monge._core.processes import own_rows
 from monge.divergences import Divergence, SlicedWasserstein
+from monge.draws import Draws
 from monge.priors import Gaussian, Mixture
 from monge.transport.line import power_1d
 from monge.transport.slicers import Linear, Slicer
@@ -96,17 +96,23 @@ class JensenShannon(Learned):
 
 
 class Constraint:
-    """What keeps a critic (nearly) 1-Lipschitz; this one does nothing."""
+    """Keeps a critic (nearly) 1-Lipschitz; the base class does nothing."""
+
+    random: bool = False
+    """True where the penalty draws random numbers."""
 
     def prepare(self, critic: nn.Module) -> None:
         """Changes the critic once, before it is trained."""
 
-    def penalty(self, critic: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """What is added to the inner loss."""
+    def penalty(
+        self, critic: nn.Module, x: Tensor, y: Tensor, *, draws: Draws | None = None
+    ) -> Tensor:
+        """A scalar that is added to the inner loss; random numbers come from `draws`, or without
+        them from torch's global generator."""
         return x.new_zeros(())
 
     def project_(self, critic: nn.Module) -> None:
-        """What is done to the critic after each inner step."""
+        """Changes the critic after each inner step."""
 
 
 class WeightClipping(Constraint):
@@ -135,6 +141,8 @@ class GradientPenalty(Constraint):
     GANs", 2017.
     """
 
+    random = True
+
     def __init__(self, weight: float = 10.0, one_sided: bool = False):
         self.weight, self.one_sided = positive("weight", weight), one_sided
 
@@ -146,9 +154,15 @@ class GradientPenalty(Constraint):
                     "is not that at a sample: use layer normalisation or none"
                 )
 
-    def penalty(self, critic: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        n = min(len(x), len(y))
-        t = own_rows(lambda total: torch.rand(total, *[1] * (x.ndim - 1)), n).to(x)
+    def penalty(
+        self, critic: nn.Module, x: Tensor, y: Tensor, *, draws: Draws | None = None
+    ) -> Tensor:
+        n, ones = min(len(x), len(y)), [1] * (x.ndim - 1)
+        if draws is None:
+            t = torch.rand(n, *ones)
+        else:
+            t = draws.rows("inner", lambda total, g: torch.rand(total, *ones, generator=g))[:n]
+        t = t.to(x)
         between = torch.lerp(x[:n].detach(), y[:n].detach(), t).requires_grad_()
         with torch.enable_grad():
             values = critic_values(critic, between).sum()
@@ -188,10 +202,15 @@ class KantorovichRubinstein(Learned):
         constraint.prepare(critic)
         self.critic, self.constraint = critic, constraint
 
-    def inner_loss(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.constraint.penalty(self.critic, x, y) - self(x, y)
+    @property
+    def random(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the constraint draws random numbers."""
+        return self.constraint.random
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def inner_loss(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
+        return self.constraint.penalty(self.critic, x, y, draws=draws) - self(x, y)
+
+    def forward(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
         return critic_values(self.critic, y).mean() - critic_values(self.critic, x).mean()
 
     def project_(self) -> None:
@@ -243,6 +262,8 @@ class FeatureSliced(Learned):
     2018.
     """
 
+    random = True
+
     def __init__(self, features: nn.Module, head: nn.Module, directions: int = 128, p: float = 2):
         super().__init__()
         self.features, self.head = features, head
@@ -253,8 +274,8 @@ class FeatureSliced(Learned):
         one, two = (F.normalize(self.features(z).flatten(1), dim=1) for z in (x, y))
         return one, two
 
-    def inner_loss(self, x: Tensor, y: Tensor) -> Tensor:
+    def inner_loss(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
         return cross_entropy(self.head, *self._features(x, y))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.sliced(*self._features(x, y))
+    def forward(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
+        return self.sliced(*self._features(x, y), draws=draws)

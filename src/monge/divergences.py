@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from monge._core.checks import dimension, order, positive, sample_pair
 from monge._core.tuning import tuning
+from monge.draws import Draws
 from monge.kernels import Energy, Kernel, pair_sum
 from monge.transport.entropic import sinkhorn_divergence
 from monge.transport.exact import wasserstein
@@ -21,13 +22,13 @@ from monge.transport.slicers import Slicer
 
 
 class Divergence(nn.Module, abc.ABC):
-    """A function of two samples.
-
-    `additive` is True where the value is a mean of terms that each belong to one sample, as
-    with critics; several processes then need not gather their samples to compute it.
-    """
+    """A function of two samples."""
 
     additive: bool = False
+    """True where the value is a mean of terms that each belong to one sample, as with critics:
+    several processes then need not gather their samples to compute it."""
+    random: bool = False
+    """True where the value draws random numbers: `forward` and `inner_loss` then take `draws=`."""
 
     @abc.abstractmethod
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -71,23 +72,25 @@ class MMD(Divergence):
 
 
 class SlicedWasserstein(Divergence):
-    """SW_p^p, a mean over fresh random directions at each call.
+    """SW_p^p, a mean over fresh random directions at each call."""
 
-    The directions come from torch's global generator, which the trainer seeds by step.
-    """
+    random = True
 
     def __init__(self, directions: int = 128, p: float = 2):
         super().__init__()
         self.directions, self.p = dimension("directions", directions), order(p)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
+        """As of `Divergence`; the directions are drawn for the purpose "divergence", or without
+        `draws` from torch's global generator."""
         x, y = sample_pair(x, y)
         total, dim = x.new_zeros(()), x.shape[1]
+        generator = None if draws is None else draws.generator("divergence")
         # a few megabytes at a time stay in cache
         most = max(1, tuning(x.device).direction_entries // dim)
         for first in range(0, self.directions, most):
             count = min(most, self.directions - first)
-            theta = uniform_directions(count, dim).to(x)
+            theta = uniform_directions(count, dim, generator=generator).to(x)
             total = total + count * sliced_power(x, y, theta, p=self.p)
         return total / self.directions
 
@@ -99,13 +102,17 @@ class GeneralizedSlicedWasserstein(Divergence):
     2019.
     """
 
+    random = True
+
     def __init__(self, slicer: Slicer, p: float = 2):
         super().__init__()
         self.slicer, self.p = slicer, order(p)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
+        """As of `Divergence`; the slices are drawn for the purpose "divergence", or without
+        `draws` from torch's global generator."""
         x, y = sample_pair(x, y)
-        self.slicer.resample_()
+        self.slicer.resample_(None if draws is None else draws.generator("divergence"))
         return generalized_power(x, y, self.slicer, self.p)
 
 
