@@ -1,5 +1,5 @@
 # Everything lives in .venv, made on first use from python3 and constraints.txt.
-.PHONY: demo test lint docs clean
+.PHONY: demo test test-slow test-all lint docs clean
 
 .venv/ready: pyproject.toml constraints.txt
 	python3 -m venv .venv
@@ -11,7 +11,12 @@ demo: .venv/ready
 	.venv/bin/monge train wae-mmd --data digits --out runs/demo
 
 test: .venv/ready
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -m "not slow and not browser and not faults"
+
+test-slow: .venv/ready
+	.venv/bin/python -m pytest -m "slow or browser or faults"
+
+test-all: test test-slow
 
 lint: .venv/ready
 	.venv/bin/ruff check src tests benchmarks examples mkdocs_hooks.py

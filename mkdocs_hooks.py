@@ -15,6 +15,8 @@ from xml.etree import ElementTree
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 
+from monge.recipes import RECIPES
+
 ROOT = Path(__file__).parent
 MATHML = "http://www.w3.org/1998/Math/MathML"
 VERBS = (
@@ -45,9 +47,20 @@ def command_line() -> str:
     return "\n".join(page)
 
 
+def recipes() -> str:
+    """The rows of `monge.recipes` as a table."""
+    lines = ["| recipe | what | options of its own | from |", "|---|---|---|---|"]
+    for row in RECIPES.values():
+        names = ", ".join(f"`{name}`" for name in (row.name, *row.aliases))
+        options = ", ".join(f"`{name}`" for name in row.option_names) or "–"
+        lines.append(f"| {names} | {row.line.split(' (')[0]} | {options} | {row.paper} |")
+    return "\n".join(lines)
+
+
 def on_page_markdown(markdown, page, config, files):
-    """The command line's help; links to the repository's examples become links to their copies
-    in the book."""
+    """The command line's help and the table of recipes; links to the repository's examples become
+    links to their copies in the book."""
+    markdown = markdown.replace("<!-- recipes -->", recipes())
     if page.file.src_uri == "reference/command-line.md":
         markdown += command_line()
     up = "../" * (page.file.src_uri.count("/") + 1)

@@ -25,16 +25,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from monge.show import pictures
+from monge.builders import build, settled
 from monge.config import Config, TrainingConfig
 from monge.costs import chamfer, earth_mover
 from monge.divergences import MMD, Divergence, SlicedWasserstein
 from monge.draws import generator
-from monge.evaluation.measures import evaluate
 from monge.kernels import multiscale_imq
 from monge.models import AutoEncoder, evaluating
-from monge.builders import build
 from monge.runs import Run
+from monge.show.pictures import pictures_of, spread_over
 from monge.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -72,11 +71,12 @@ def speed() -> dict[str, float]:
     for threads in (1, 2):
         torch.set_num_threads(threads)
         found |= seconds({f"8 assignments, threads {threads}": lambda: earth_mover(*few)}, 3)
-    config = Config.of("pointcloud-wae").settled("cloud", (2048, 3), 1000)
-    model = build(config)
+    config = Config.of("pointcloud-wae")
+    facts = settled(config, "cloud", (2048, 3), samples=1000)
+    model = build(config, facts)
     assert isinstance(model, AutoEncoder)
     trainer = Trainer(model, TrainingConfig(lr=5e-4))
-    bare = build(config)
+    bare = build(config, facts)
     assert isinstance(bare, AutoEncoder)
     optimiser = torch.optim.Adam(bare.parameters(), 5e-4, fused=True)
 
@@ -134,7 +134,7 @@ def judge(run: Run) -> dict[str, object]:
     model = run.model
     assert isinstance(model, AutoEncoder)
     return {
-        "figures": evaluate(run)["figures"],
+        "figures": run.evaluate()["figures"],
         "codes of the test part": match(model, run.source.test),
         "codes of the training part": match(model, run.source.train),
         "training seconds": run.metrics()[-1]["seconds"],
@@ -145,10 +145,11 @@ def draw(run: Run) -> None:
     model, folder = run.model, ROOT / "docs" / "clouds"
     assert isinstance(model, AutoEncoder)
     folder.mkdir(exist_ok=True)
-    x = run.source.test[pictures.apart(8, len(run.source.test))]
+    x = run.source.test[spread_over(len(run.source.test), 8)]
     with evaluating(model):
         y = model.reconstruct(x)
     drawn = run.sample(16, generator(1, "look"))
+    pictures = pictures_of(run.source.kind)
     made = {
         "reconstructions": pictures.reconstructions(x, y),
         "samples": pictures.samples(drawn),

@@ -18,17 +18,17 @@ import torch
 from torch import Tensor, nn
 
 import monge
-from monge.show import pictures
+from monge.builders import build, settle
 from monge.config import Config, override
 from monge.data import Source, as_floats, load
 from monge.draws import generator, permutation, stream
-from monge.evaluation.measures import COMPLETIONS
 from monge.evaluation import agreement, best_of, diversity, energy_score
+from monge.evaluation.completion import COMPLETIONS
 from monge.evaluation.extractors import classifier
 from monge.models import ConditionalWAE, evaluating
 from monge.priors import Gaussian, Prior
-from monge.builders import build
 from monge.runs import Run
+from monge.show.pictures import ImagePictures, spread_over
 
 ROOT = Path(__file__).parents[1]
 RUNS, FIGURES = ROOT / "runs" / "completion", Path(__file__).with_suffix(".json")
@@ -66,13 +66,15 @@ class Nothing(nn.Module):
 
 def made(method: str, config: Config, source: Source) -> ConditionalWAE:
     """An untrained model."""
-    config = config.settled(source.kind, source.shape, len(source.train))
+    facts = settle(config, source)
     with stream(config.seed, "initial weights"):
-        model = build(config)
+        model = build(config, facts)
     assert isinstance(model, ConditionalWAE)
-    size, dim = config.network.summary, model.prior.dim
+    size, dim = config.options.summary, model.prior.dim
     if method == "codes alone":
-        critic = build(dataclasses.replace(config, recipe="wae-gan")).divergence
+        critic = build(
+            override(Config.of("wae-gan"), "network.critic", config.network.critic), facts
+        ).divergence
         assert critic is not None
         critic.critic = nn.Sequential(Columns(size), critic.critic)
         model.divergence = critic
@@ -163,10 +165,10 @@ def main() -> None:
             found[f"{data} {method}"] = figures
             FIGURES.write_text(json.dumps(found, indent=1) + "\n")
             print(data, method, figures, flush=True)
-            x = as_floats(source.test[pictures.apart(10, len(source.test))])
+            x = as_floats(source.test[spread_over(len(source.test), 10)])
             prior = Gaussian(model.prior.dim, 1e-9) if method == METHODS[2] else None
             drawn = model.complete(x, 5, generator(0, "look"), prior=prior)
-            picture = pictures.completions(x, model.known(x), drawn)
+            picture = ImagePictures(source.kind).completions(x, model.known(x), drawn)
             picture.save(folder / f"{data}-{method.replace(' ', '-')}.png", optimize=True)
     text = ""
     for data in ("mnist", "fashion-mnist"):

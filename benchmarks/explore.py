@@ -25,9 +25,8 @@ import onnxruntime
 import torch
 from playwright.sync_api import sync_playwright
 
-from monge.runs import export
 from monge.models import evaluating
-from monge.runs import Run
+from monge.runs import Run, export
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync")
@@ -148,7 +147,7 @@ def main() -> None:
             server.terminate()
     result = {
         "model": {
-            "recipe": run.config.recipe, "shape": run.config.shape, "latent": run.config.latent,
+            "recipe": run.config.recipe, "shape": run.settled.shape, "latent": run.settled.latent,
             "parameters": sum(p.numel() for p in run.model.parameters()),
         },
         "machine": {

@@ -48,7 +48,7 @@ from torch import Tensor
 from monge.config import Config, DataConfig
 from monge.data import as_floats, load
 from monge.draws import generator, permutation
-from monge.evaluation.measures import Images
+from monge.evaluation.measures import ImageMeasures
 from monge.networks.conv import conv_decoder, conv_encoder
 from monge.networks.mlp import mlp
 from monge.runs import Run
@@ -99,7 +99,9 @@ class Discriminator(BaseDiscriminator):
 
 def cases() -> dict[str, tuple[str, Any, dict[str, Any]]]:
     """Our recipe whose settings are taken, Pythae's model, and what its config is given."""
-    mmd, gan = (Config.of(recipe, data="mnist").weight for recipe in ("wae-mmd", "wae-gan"))
+    mmd, gan = (
+        Config.of(recipe, data="mnist").options.weight for recipe in ("wae-mmd", "wae-gan")
+    )
     assert mmd is not None
     assert gan is not None
     return {
@@ -195,7 +197,7 @@ def main() -> None:
     found = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     source = load(DataConfig("mnist", given.data_dir))
     test = as_floats(source.test[permutation(0, "evaluation test", len(source.test))[:N]])
-    measure = Images(source, test)
+    measure = ImageMeasures(source, test)
 
     def judge(name: str, sampler: str, samples: Tensor, seconds: float) -> None:
         samples = samples.clamp(0, 1)

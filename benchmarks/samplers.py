@@ -19,10 +19,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from monge.show import pictures
 from monge.draws import generator
-from monge.evaluation.measures import evaluate
 from monge.runs import Run
+from monge.show import pictures
 
 ROOT = Path(__file__).parents[1]
 RUNS, FIGURES = ROOT / "runs" / "samplers", Path(__file__).with_suffix(".json")
@@ -97,7 +96,7 @@ def main() -> None:
             for sampler in SAMPLERS:
                 key = f"{run.name} {sampler}"
                 if key not in found:
-                    found[key] = evaluate(run, N, sampler)
+                    found[key] = run.evaluate(N, sampler)
                     FIGURES.write_text(json.dumps(found, indent=1) + "\n")
                     print(key, found[key]["figures"], flush=True)
     text = ""

@@ -10,7 +10,6 @@ of alternating rounds; an inner step is one of the divergence's own, on the pair
 """
 
 import argparse
-import dataclasses
 import time
 from collections.abc import Callable
 from statistics import median
@@ -19,12 +18,14 @@ import torch
 from torch import Tensor
 
 from monge.adversarial import Learned
-from monge.config import RECIPES, Config
+from monge.builders import build, settled
+from monge.config import Config
 from monge.divergences import SlicedWasserstein
 from monge.draws import Draws
 from monge.models import AutoEncoder, Model
-from monge.builders import build
+from monge.recipes import RECIPES
 from monge.training import Trainer
+from monge.training.passes import Batch
 
 SHAPE = (1, 28, 28)
 
@@ -91,9 +92,8 @@ def products(model: Model, pair: tuple[Tensor, Tensor]) -> Callable[[], object]:
 
 def row(recipe: str, preset: str, rounds: int) -> str:
     config = Config.of(recipe, preset, "mnist")
-    config = dataclasses.replace(config, threads=None).settled("image", SHAPE, 60_000)
     torch.manual_seed(0)
-    model = build(config).train()
+    model = build(config, settled(config, "image", SHAPE, samples=60_000)).train()
     x = torch.rand(config.training.batch, *SHAPE)
     with torch.no_grad():
         pair = model(x, Draws(0, 0, len(x))).pair
@@ -101,8 +101,9 @@ def row(recipe: str, preset: str, rounds: int) -> str:
     if model.divergence is not None:
         calls["divergence"] = divergence_alone(model, pair)
     if isinstance(model.divergence, Learned):
-        trainer, draws = Trainer(model, config.training), Draws(0, 0, len(x))
-        calls["inner step"] = lambda: trainer._inner_step(pair, draws)
+        (objective,) = Trainer(model, config.training).learned
+        batch = Batch(x, Draws(0, 0, len(x)))
+        calls["inner step"] = lambda: (objective.inner_gradient(pair, batch), objective.update())
     if not isinstance(model, AutoEncoder) and not isinstance(model.divergence, Learned):
         calls["products"] = products(model, pair)
     times = alternating(calls, rounds)

@@ -31,12 +31,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from monge.builders import build, settled
 from monge.config import Config, TrainingConfig
 from monge.data import Batches, as_floats
 from monge.draws import Draws
 from monge.models import WAE
 from monge.networks import conv_decoder, conv_encoder
-from monge.builders import build
 from monge.training import Trainer, loop
 
 FIGURES = Path(__file__).with_suffix(".json")
@@ -63,7 +63,8 @@ def bare(images: Tensor) -> Callable[[], None]:
 
 def ours(recipe: str, images: Tensor, precision="fp32") -> Callable[[], None]:
     """A recipe as `monge train` runs it, without logs and checkpoints."""
-    model = build(Config(recipe=recipe, latent=LATENT).settled("image", SHAPE, len(images)))
+    config = Config(recipe=recipe, latent=LATENT)
+    model = build(config, settled(config, "image", SHAPE, samples=len(images)))
     trainer = Trainer(model, TrainingConfig(precision=precision))
     batches = Batches(len(images), BATCH, seed=0)
 
@@ -151,10 +152,10 @@ def share(rounds: int) -> dict[str, float]:
     for preset, steps in (("small", 20), ("paper", 1)):
         config = Config.of("wae-mmd", preset, "mnist")
         config = dataclasses.replace(config, latent=LATENT, data=dataclasses.replace(config.data))
-        config = config.settled("image", SHAPE, len(images))
-        trainer = Trainer(build(config), config.training)
+        facts = settled(config, "image", SHAPE, samples=len(images))
+        trainer = Trainer(build(config, facts), config.training)
         batches = Batches(len(images), BATCH, seed=0)
-        model = build(config)
+        model = build(config, facts)
         assert isinstance(model, WAE)
         optimiser = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
         x, draws = as_floats(images[:BATCH]), Draws(0, 0, BATCH)
@@ -208,8 +209,9 @@ def saving(rounds: int) -> dict[str, float]:
     """The share of time that checkpoints take."""
     found = {}
     for preset in ("small", "paper"):
-        config = Config.of("wae-mmd", preset, "mnist").settled("image", SHAPE, 1000)
-        trainer = Trainer(build(config), config.training)
+        config = Config.of("wae-mmd", preset, "mnist")
+        facts = settled(config, "image", SHAPE, samples=1000)
+        trainer = Trainer(build(config, facts), config.training)
         trainer.step([torch.randint(0, 256, (8, *SHAPE), dtype=torch.uint8)])
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder)

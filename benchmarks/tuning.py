@@ -27,7 +27,6 @@ from monge.data import Source, load
 from monge.draws import generator
 from monge.evaluation import frechet_distance
 from monge.evaluation.extractors import classifier
-from monge.show.report import measure
 
 ROOT = Path(__file__).parents[1]
 RUNS, FIGURES = ROOT / "runs" / "tuning", Path(__file__).with_suffix(".json")
@@ -103,7 +102,7 @@ def trial(directory: str, name: str, recipe: str, given: dict[str, object]) -> d
     for sampler, prior in (("prior", None), ("mixture", run.mixture())):
         samples = run.model.sample(N, generator(0, "evaluate"), prior)
         found[sampler] = round(frechet_distance(extractor(samples), real), 2)
-    summed = measure(run)
+    summed = run.summary()
     return {
         "name": name, "recipe": recipe, "settings": given, "LeNet-FD": found,
         "reconstruction": round(summed["test reconstruction"], 3),

@@ -14,15 +14,14 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from monge.show import pictures
-from monge.config import RECIPES
 from monge.data import as_floats
 from monge.draws import generator
 from monge.evaluation import sharpness
-from monge.models import AutoEncoder
-from monge.show.report import measure
-from monge.runs import Run
 from monge.evaluation.samplers import draw_codes
+from monge.models import AutoEncoder
+from monge.recipes import RECIPES
+from monge.runs import Run
+from monge.show import pictures
 from monge.transport import sliced_wasserstein
 
 ROOT = Path(__file__).parents[1]
@@ -75,10 +74,10 @@ def figures(run: Run) -> dict[str, float]:
     found = {
         "sharpness": sharpness(samples),
         "samples SW": apart(samples.flatten(1), test.flatten(1)),
-        "seconds": measure(run)["training seconds"],
+        "seconds": run.summary()["training seconds"],
     }
     if isinstance(run.model, AutoEncoder):
-        summed = measure(run)
+        summed = run.summary()
         codes = draw_codes(run.model, run.source.test[:2000])
         drawn = run.model.prior.sample(len(codes), generator(0, "zoo prior"))
         found |= {
@@ -95,7 +94,7 @@ def floors(run: Run) -> dict[str, float]:
     train = as_floats(run.source.train[: len(test)])
     one, two = (run.model.prior.sample(2000, generator(0, "zoo floor", i)) for i in (0, 1))
     return {
-        "codes MMD²": measure(run)["its floor"],
+        "codes MMD²": run.summary()["its floor"],
         "codes SW": apart(one, two),
         "sharpness": sharpness(train),
         "samples SW": apart(train.flatten(1), test.flatten(1)),

@@ -10,8 +10,8 @@ from PIL import Image
 import monge
 from monge.config import override
 from monge.data import as_floats
-from monge.runs import Run
 from monge.evaluation.samplers import draw_codes
+from monge.runs import Run
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,7 +10,6 @@ from matplotlib.patches import Circle, Ellipse
 
 from monge.data import as_floats
 from monge.networks import Normal
-from monge.show.report import measure
 
 CASES = {
     "VAE": ("vae", {}),
@@ -34,7 +33,7 @@ def main() -> None:
                 axes.add_patch(Ellipse((a, b), 2 * s, 2 * t, fill=False, linewidth=0.7))
         axes.add_patch(Circle((0, 0), 2, fill=False, linestyle="--", color="grey"))
         axes.set(xlim=(-4, 4), ylim=(-4, 4))
-        figures = measure(run)
+        figures = run.summary()
         error, matched = figures["test reconstruction"], figures["MMD² of codes"]
         axes.set_title(f"{title}: error {error:.1f}, MMD² {matched:.3f}", fontsize=10)
         print(title, figures)

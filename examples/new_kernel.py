@@ -15,9 +15,9 @@ import math
 import torch
 from torch import Tensor
 
+from monge._core.numerics import root
 from monge.divergences import MMD
 from monge.kernels import RBF, Kernel
-from monge._core.numerics import root
 
 
 class Matern(Kernel):

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from monge.draws import generator
 from monge.show.pictures import grid
-from monge.show.report import measure
 
 PRIORS = {"ring": "ring", "disk": "disk", "square": "uniform"}
 
@@ -27,7 +26,7 @@ def main() -> None:
         row[0].scatter(*drawn.T, s=2, color="grey", linewidths=0)
         row[0].set_title(f"the prior: {title}", fontsize=10)
         codes_by_class(row[1], run)
-        figures = measure(run)
+        figures = run.summary()
         row[1].set_title(f"test codes, MMD² {figures['MMD² of codes']:.3f}", fontsize=10)
         for axes in row[:2]:
             axes.set(xlim=(-1.3, 1.3), ylim=(-1.3, 1.3), aspect="equal")

@@ -8,7 +8,6 @@ from common import save, trained
 from matplotlib.figure import Figure
 
 from monge.draws import generator
-from monge.show.report import measure
 from monge.evaluation.samplers import draw_codes
 from monge.transport import wasserstein_1d
 
@@ -39,7 +38,7 @@ def main() -> None:
         panels[2].hist(drawn[:, 0], bins, density=True, histtype="step", label="samples")
         panels[2].set_title(f"samples: W_1 {distance:.3f}", fontsize=9)
         panels[2].legend(frameon=False, fontsize=8)
-        figures = measure(run)
+        figures = run.summary()
         print(encoder, {**figures, "W_1 of samples": distance})
     save(figure, "random_encoder")
 

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from monge.data import as_floats
 from monge.draws import generator
-from monge.show.report import measure
 from monge.evaluation.samplers import draw_codes
 from monge.transport import sliced_wasserstein
 
@@ -32,7 +31,7 @@ def main() -> None:
         codes = draw_codes(run.model, run.source.test[:2000])
         prior = run.model.prior.sample(2000, generator(0, "prior"))
         matched.append(apart(codes, prior))
-        errors.append(measure(run)["test reconstruction"])
+        errors.append(run.summary()["test reconstruction"])
         code_floor = apart(run.model.prior.sample(2000, generator(0, "other")), prior)
     for count in IMAGES:
         run = trained(

@@ -7,8 +7,8 @@ import torch
 from common import save, trained
 from matplotlib.figure import Figure
 
-from monge.config import RECIPES
 from monge.draws import generator
+from monge.recipes import RECIPES
 from monge.transport import wasserstein
 
 LAWS = ("eight-gaussians", "rings", "swiss-roll")

@@ -25,6 +25,22 @@ def _cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request) -> str:
+    """Each device in turn; those that this machine does not have are skipped."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    return request.param
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that use a device or real data are marked by it, so that nobody can forget to."""
+    for item in items:
+        for fixture, mark in (("device", "gpu"), ("real_data", "data")):
+            if fixture in item.fixturenames:
+                item.add_marker(mark)
+
+
 @pytest.fixture
 def real_data() -> Path:
     """A folder with mnist/ and fashion-mnist/ in idx form."""

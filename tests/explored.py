@@ -1,4 +1,4 @@
-"""Runs of every kind, hardly trained, behind a server: what the explorer's tests look at."""
+"""Runs of every kind, hardly trained, behind a server: what the tests of the explorer open."""
 
 import contextlib
 import threading
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 import monge
-from monge.config import Config, NetworkConfig, TrainingConfig
+from monge.config import Config, NetworkConfig, TrainingConfig, override
 from monge.draws import generator
 from monge.runs import Run
 from monge.show.explore.server import bound, server
@@ -21,7 +21,9 @@ NETWORK = NetworkConfig(filters=(4, 8), critic=(16,), points=(8, 8), cloud=(16,)
 def small(recipe: str, data, path: Path, **settings) -> Run:
     """A tiny run that has hardly been trained."""
     training = TrainingConfig(batch=100, steps=60)
-    config = Config(recipe=recipe, network=NETWORK, training=training, **settings)
+    config = Config(recipe=recipe, network=NETWORK, training=training)
+    for name, value in settings.items():
+        config = override(config, name, value)
     return monge.fit(recipe, data, config, path, quiet=True)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 QUICK = ("monge", "duality", "line", "gromov", "vae", "gan", "critics", "wae", "random", "kl")
 

@@ -18,6 +18,7 @@ from monge.show.rendering import rotation
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
+pytestmark = pytest.mark.browser
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -223,7 +224,7 @@ def test_a_slider_moves_the_image(page, address, explorers):
         torch.tensor(data(page, "#traversed", "code")), start, atol=1e-4, rtol=1e-4
     )
     with evaluating(explorer.model):
-        assert is_image(page, "#traversed", explorer.encoder.reconstruct(explorer.test([0])))
+        assert is_image(page, "#traversed", explorer.model.reconstruct(explorer.test([0])))
     mean, directions, deviations = explorer.directions
     image = pixels(page, "#traversed")
     moved = "slider => { slider.value = 2.5; slider.dispatchEvent(new Event('input')); }"
@@ -274,7 +275,7 @@ def test_an_upload_is_reconstructed(page, address, explorers):
     waits(page, "() => document.querySelector('[data-shown]').dataset.shown.includes('data')")
     for image in (x, 1 - x):
         with evaluating(explorer.model):
-            y = explorer.encoder.reconstruct(image)
+            y = explorer.model.reconstruct(image)
         assert is_image(page, "#sample", image)
         assert is_image(page, "#reconstruction", y)
         assert pixels(page, "#error")[..., 0].std() > 0
@@ -314,8 +315,8 @@ def test_a_brushed_mask_is_completed(page, address, explorers):
 
 
 def test_a_drag_turns_the_cloud(page, address, explorers):
-    """The points fall where the rotation of `monge.rendering` puts them, before and after a drag,
-    which turns by its length."""
+    """The points lie where the rotation of `monge.show.rendering` puts them, before and after a
+    drag, which turns by its length."""
     explorer = explorers["clouds"]
     cloud = explorer.sample(9, 0, "prior", 1.0)[0].numpy()
     show(page, address, "clouds", "clouds")
@@ -365,7 +366,7 @@ def test_runs_are_compared_on_one_code_and_one_image(page, address, explorers):
     for name in ("wae", "vae"):
         explorer = explorers[name]
         with evaluating(explorer.model):
-            y = explorer.encoder.reconstruct(explorer.test([0]))
+            y = explorer.model.reconstruct(explorer.test([0]))
         assert is_image(page, f"[data-run='{name}'] canvas", y)
     page.uncheck("input[value='vae']")
     waits(page, "() => !document.querySelector(\"[data-run='vae']\")")
@@ -375,7 +376,7 @@ def test_the_run_view_follows_training(browser, tmp_path):
     """New rows and an evaluation appear without a reload; a newer checkpoint can be loaded, and
     the image changes to what the new weights make."""
     import monge
-    from monge.config import Config, override
+    from monge.config import override, read_config
 
     run = small("wae-mmd", "digits", tmp_path / "run", latent=3)
     explorers = opened([Run(run.path)])
@@ -384,9 +385,7 @@ def test_the_run_view_follows_training(browser, tmp_path):
         show(page, address, "run", "run")
         page.wait_for_selector("[data-step='60']")
         curve = pixels(page, "#curves canvas")
-        longer = override(
-            Config.from_json((run.path / "config.json").read_text()), "training.steps", 90
-        )
+        longer = override(read_config(run.path)[0], "training.steps", 90)
         monge.fit("wae-mmd", None, longer, run.path, resume=True, quiet=True)
         figures = {"FD": {"value": 3.25, "deviation": None, "floor": 1.5}}
         (run.path / "evaluation.json").write_text(

@@ -11,7 +11,7 @@ from PIL import Image
 import monge
 from monge import cli
 from monge.config import Config, NetworkConfig, TrainingConfig
-from monge.show.report import measure
+from monge.recipes.options import ConditionalOptions
 
 TINY = ["--set", "network.filters=4,8", "network.critic=16", "--latent", "3", "--batch", "300"]
 
@@ -50,7 +50,7 @@ def test_train_makes_a_run_with_everything_in_it(monge_, tmp_path):
     assert text.splitlines()[-1] == f"report: {out / 'report.html'}"
     names = {p.name for p in out.iterdir()}
     assert names == {"config.json", "metrics.jsonl", "checkpoints", "pictures", "report.html"}
-    config = json.loads((out / "config.json").read_text())
+    config = json.loads((out / "config.json").read_text())["config"]
     assert (config["recipe"], config["seed"], config["training"]["steps"]) == ("wae-gan", 3, 4)
     row = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert row["step"] == 4
@@ -126,7 +126,11 @@ def conditional(tmp_path_factory):
     for known in ("top", "random"):
         path = tmp_path_factory.mktemp("runs") / known
         config = Config(
-            known=known, latent=3, network=network, training=TrainingConfig(batch=300, steps=20)
+            recipe="conditional-wae",
+            options=ConditionalOptions(known=known),
+            latent=3,
+            network=network,
+            training=TrainingConfig(batch=300, steps=20),
         )
         found[known] = monge.fit("conditional-wae", "digits", config, path, quiet=True).path
     return found
@@ -186,8 +190,8 @@ def test_every_verb_takes_a_run_on_clouds(monge_, tmp_path):
     )  # fmt: skip
     assert (code, err) == (0, "")
     config = json.loads((out / "config.json").read_text())
-    assert config["data"]["classes"] == ["cube", "beam"]
-    assert config["shape"] == [24, 3]
+    assert config["config"]["data"]["classes"] == ["cube", "beam"]
+    assert config["settled"]["shape"] == [24, 3]
     for verb in (["sample", "-n", 4], ["reconstruct", "-n", 4], ["interpolate", "-n", 2]):
         assert monge_(verb[0], out, *verb[1:], "--out", tmp_path / "x.npy")[0] == 0
         assert np.load(tmp_path / "x.npy").shape[1:] == (24, 3)
@@ -235,7 +239,7 @@ def test_compare_averages_runs_that_differ_in_their_seeds_alone(monge_, tmp_path
     assert monge_("compare", *paths, "--out", tmp_path / "out")[0] == 0
     both, alone = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert (both["runs"], alone["runs"]) == (["a", "b"], ["c"])
-    each = [measure(monge.runs.Run(path))["test reconstruction"] for path in paths]
+    each = [monge.Run(path).summary()["test reconstruction"] for path in paths]
     found = both["figures"]["test reconstruction"]
     assert found["value"] == pytest.approx(np.mean(each[:2]))
     assert found["deviation"] == pytest.approx(np.std(each[:2], ddof=1))
@@ -440,8 +444,8 @@ def damage(path, name, content):
         ('{"recipe": "vae", "version": "9.1.0"}', "made by monge 9.1.0"),
         ('{"recipe": "vae"}', "made by monge None"),
         ('{"recipe": "vae", "wings": 2, "version": "0.1.0"}', "wings"),
-        ("{", "damaged config.json"),
-        ("[]", "damaged config.json"),
+        ("{", "config.json that cannot be used: not JSON"),
+        ("[]", "config.json that cannot be used: it holds a list"),
     ],
 )
 def test_a_run_of_another_version_or_with_a_damaged_config_is_refused(

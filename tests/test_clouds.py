@@ -7,10 +7,11 @@ import pytest
 import torch
 
 import monge
-from monge.builders import build
-from monge.config import Config, DataConfig, NetworkConfig, TrainingConfig
+from monge.builders import build, settled
+from monge.config import Config, DataConfig, NetworkConfig, TrainingConfig, override
 from monge.costs import Chamfer, EarthMover, Scaled, SinkhornSets, SlicedSets, SquaredL2
 from monge.data import load
+from monge.data.kinds import CLOUD, IMAGE, in_unit_sphere, turned
 from monge.data.readers import clouds
 from monge.draws import Draws
 from monge.evaluation import (
@@ -21,11 +22,10 @@ from monge.evaluation import (
     pairwise_earth_mover,
     set_scores,
 )
-from monge.evaluation.measures import evaluate
 from monge.networks import PointNet, pointnet_decoder, pointnet_encoder
-from monge.show import pictures
+from monge.recipes.options import MMDOptions
+from monge.show.pictures import pictures_of
 from monge.show.rendering import normals, render, rotation
-from monge.training.fit import fit
 
 CUBE = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], float)
 
@@ -54,13 +54,13 @@ def shown(found: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("extra", ["", "property uchar red\n"])
 def test_ply_files_give_their_vertices(form, extra):
     found = clouds.decode(ply(CUBE, form, extra), ".ply", 8, "cube")
-    np.testing.assert_allclose(shown(found), shown(clouds.normalised(CUBE)), atol=1e-5)
+    np.testing.assert_allclose(shown(found), shown(in_unit_sphere(CUBE)), atol=1e-5)
 
 
 def test_xyz_files_give_the_first_three_columns():
     text = "# a cube\n" + "\n".join(f"{x} {y} {z} 0.5 1" for x, y, z in CUBE) + "\n\n"
     found = clouds.decode(text.encode(), ".xyz", 8, "cube")
-    np.testing.assert_allclose(shown(found), shown(clouds.normalised(CUBE)), atol=1e-5)
+    np.testing.assert_allclose(shown(found), shown(in_unit_sphere(CUBE)), atol=1e-5)
 
 
 def test_meshes_are_sampled_by_area():
@@ -80,7 +80,7 @@ def test_meshes_are_sampled_by_area():
 
 
 def test_clouds_are_centred_and_in_the_unit_sphere():
-    found = clouds.normalised(np.random.default_rng(0).normal(3, 2, (5, 50, 3)))
+    found = in_unit_sphere(np.random.default_rng(0).normal(3, 2, (5, 50, 3)))
     np.testing.assert_allclose(found.mean(1), 0, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(found, axis=2).max(1), 1, atol=1e-6)
 
@@ -114,7 +114,7 @@ def test_fewer_points_are_a_part_that_depends_on_the_name_alone():
             ".ply",
             "1 NaN",
         ),
-        (b"1 1 1\n" * 8, ".xyz", "all points of a cloud are one"),
+        (b"1 1 1\n" * 8, ".xyz", "all points of a cloud coincide"),
         (b"OFX\n", ".off", "does not begin with OFF"),
         (b"OFF\n", ".off", "damaged"),
         (SQUARE.replace(b"4 1 0", b"4 9 0"), ".off", "of 4 vertices and 9 faces"),
@@ -137,7 +137,7 @@ def test_a_folder_has_parts_and_classes(tmp_path):
             for i in range(count):
                 (folder / f"{i}.ply").write_bytes(ply(generator.normal(size=(30, 3))))
     source = load(DataConfig(str(tmp_path), points=20))
-    assert (source.kind, source.shape) == ("cloud", (20, 3))
+    assert (source.kind, source.shape) == (CLOUD, (20, 3))
     assert (len(source.train), len(source.test)) == (8, 4)
     assert source.train_labels.tolist() == [0] * 4 + [1] * 4
     (tmp_path / "train" / "chair" / "0.ply").write_bytes(b"ply")
@@ -152,18 +152,18 @@ def test_arrays_of_rows_of_three_are_clouds(tmp_path):
     np.savez(tmp_path / "a.npz", points=x, labels=np.arange(10) % 2, split=["train", "test"] * 5)
     np.save(tmp_path / "b.npy", x)
     source = load(DataConfig(str(tmp_path / "a.npz")))
-    assert (source.kind, source.shape, len(source.test)) == ("cloud", (30, 3), 5)
+    assert (source.kind, source.shape, len(source.test)) == (CLOUD, (30, 3), 5)
     assert load(DataConfig(str(tmp_path / "b.npy"), points=12)).shape == (12, 3)
     np.savez(tmp_path / "c.npz", points=x.swapaxes(1, 2))
     with pytest.raises(ValueError, match=r"\(10, 3, 30\).*transpose the last two axes"):
         load(DataConfig(str(tmp_path / "c.npz")))
     with pytest.raises(ValueError, match=r"`points` is 99, but the clouds .* have 30 points"):
         load(DataConfig(str(tmp_path / "a.npz"), points=99))
-    with pytest.raises(ValueError, match="`points` has no meaning"):
+    with pytest.raises(ValueError, match="`points` must be left out for images"):
         load(DataConfig("digits", points=9))
     x[3, 4] = np.nan
     np.save(tmp_path / "d.npy", x)
-    with pytest.raises(ValueError, match="3 NaN or infinite coordinates"):
+    with pytest.raises(ValueError, match="3 NaN or infinite values"):
         load(DataConfig(str(tmp_path / "d.npy")))
 
 
@@ -195,8 +195,10 @@ def test_a_pointnet_has_the_values_and_gradients_of_all_its_points():
 
 def small(recipe: str = "pointcloud-wae", **changes):
     network = NetworkConfig(points=(8, 16), cloud=(16,), critic=(16,))
-    config = Config(recipe=recipe, latent=3, network=network, **changes)
-    return build(config.settled("cloud", (20, 3), 100))
+    config = Config(recipe=recipe, latent=3, network=network)
+    for name, value in changes.items():
+        config = override(config, name, value)
+    return build(config, settled(config, "cloud", (20, 3), samples=100))
 
 
 @pytest.mark.parametrize(
@@ -238,8 +240,9 @@ def test_recipes_that_compare_elements_refuse_clouds(recipe):
 
 
 def test_the_recipe_of_clouds_refuses_images():
+    config = Config(recipe="pointcloud-wae")
     with pytest.raises(ValueError, match="pointcloud-wae needs clouds of points"):
-        build(Config(recipe="pointcloud-wae").settled("image", (1, 8, 8), 100))
+        build(config, settled(config, "image", (1, 8, 8), samples=100))
 
 
 def test_a_run_on_clouds_has_its_pictures_and_starts_to_learn(tmp_path):
@@ -247,11 +250,13 @@ def test_a_run_on_clouds_has_its_pictures_and_starts_to_learn(tmp_path):
     generator = np.random.default_rng(0)
     x = generator.uniform(-1, 1, (120, 64, 3)) * generator.uniform(0.2, 1, (120, 1, 3))
     config = Config(
-        recipe="pointcloud-wae", latent=3, weight=1.0,
+        recipe="pointcloud-wae",
+        latent=3,
+        options=MMDOptions(weight=1.0),
         network=NetworkConfig(points=(16, 32), cloud=(64,)),
         training=TrainingConfig(batch=20, steps=150, lr=3e-3),
-    )  # fmt: skip
-    run = fit(config=config, data=x, out=tmp_path / "run", quiet=True)
+    )
+    run = monge.fit(config=config, data=x, out=tmp_path / "run", quiet=True)
     names = {p.stem for p in (run.path / "pictures").iterdir()}
     assert {"reconstructions", "samples", "views", "interpolations", "neighbours"} <= names
     test, model = run.source.test, run.model
@@ -266,15 +271,15 @@ def test_turns_are_about_the_upright_axis_and_noise_has_its_size():
     """Heights and distances from the axis stay; each cloud has an angle of its own, a function of
     the step; noise has the deviation asked for."""
     x, draws = torch.randn(6, 50, 3), Draws(0, 3, 6)
-    turned = clouds.augmented(x, draws, turn=True, jitter=0.0)
-    torch.testing.assert_close(turned[..., 1], x[..., 1])
-    torch.testing.assert_close(turned.norm(dim=2), x.norm(dim=2))
-    one, other = (torch.atan2(z[..., 2], z[..., 0]) for z in (x, turned))
+    rotated = turned(x, draws, turn=True, jitter=0.0)
+    torch.testing.assert_close(rotated[..., 1], x[..., 1])
+    torch.testing.assert_close(rotated.norm(dim=2), x.norm(dim=2))
+    one, other = (torch.atan2(z[..., 2], z[..., 0]) for z in (x, rotated))
     angles = (other - one).remainder(2 * torch.pi)
     torch.testing.assert_close(angles.cos(), angles.cos().mean(1, keepdim=True).expand(6, 50))
     assert angles[:, 0].unique().numel() == 6
-    assert torch.equal(turned, clouds.augmented(x, Draws(0, 3, 6), turn=True, jitter=0.0))
-    shaken = clouds.augmented(x, draws, turn=False, jitter=0.1) - x
+    assert torch.equal(rotated, turned(x, Draws(0, 3, 6), turn=True, jitter=0.0))
+    shaken = turned(x, draws, turn=False, jitter=0.1) - x
     assert shaken.std().item() == pytest.approx(0.1, rel=0.1)
 
 
@@ -288,7 +293,7 @@ def test_training_sees_clouds_turned(tmp_path):
             network=NetworkConfig(points=(4,), cloud=(4,)),
             training=TrainingConfig(batch=10, steps=2),
         )  # fmt: skip
-        run = fit(config=config, data=x, out=tmp_path / name, quiet=True)
+        run = monge.fit(config=config, data=x, out=tmp_path / name, quiet=True)
         return torch.cat([p.flatten() for p in run.model.parameters()])
 
     turned = trained(True, "turned")
@@ -360,8 +365,8 @@ def test_a_run_on_clouds_is_evaluated(tmp_path):
         network=NetworkConfig(points=(4,), cloud=(4,)),
         training=TrainingConfig(batch=10, steps=1),
     )  # fmt: skip
-    run = fit(config=config, out=tmp_path / "run", quiet=True)
-    result = evaluate(run, 50)
+    run = monge.fit(config=config, out=tmp_path / "run", quiet=True)
+    result = run.evaluate(50)
     figures = result["figures"]
     assert figures["1-NNA-CD"]["value"] > 0.9
     assert result["protocol"]["n samples"] == len(run.source.test) == 12
@@ -375,11 +380,12 @@ def test_a_run_on_clouds_is_evaluated(tmp_path):
 
 
 def test_a_turn_is_a_film_and_images_have_none():
-    frames = pictures.turntable(torch.randn(2, 30, 3).clamp(-0.5, 0.5), columns=2, frames=4)
+    clouds_, images = pictures_of(CLOUD), pictures_of(IMAGE)
+    frames = clouds_.turntable(torch.randn(2, 30, 3).clamp(-0.5, 0.5), columns=2, frames=4)
     assert len({frame.tobytes() for frame in frames}) == 4
-    assert len(pictures.film(torch.rand(6, 1, 8, 8), 3)) == 4  # there and back
+    assert len(images.film(torch.rand(6, 1, 8, 8), 3)) == 4  # there and back
     with pytest.raises(ValueError, match=r"`out` \.gif"):
-        pictures.turntable(torch.rand(2, 1, 8, 8))
+        images.turntable(torch.rand(2, 1, 8, 8))
 
 
 def test_normals_of_a_plane_are_its_own():

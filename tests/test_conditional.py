@@ -8,8 +8,8 @@ from PIL import Image
 from torch import nn
 
 from monge.adversarial import JensenShannon
-from monge.builders import build
-from monge.config import Config, NetworkConfig, TrainingConfig
+from monge.builders import build, settled
+from monge.config import Config, NetworkConfig, TrainingConfig, override
 from monge.costs import SquaredL2
 from monge.divergences import MMD
 from monge.draws import Draws
@@ -19,16 +19,18 @@ from monge.models import ConditionalWAE
 from monge.models.masks import HALVES, Mask, RandomBox, mask
 from monge.networks.mlp import mlp
 from monge.priors import Gaussian
+from monge.recipes.options import ConditionalOptions
 from monge.training.trainer import Trainer
 
 SHAPE = (3, 12, 9)
-SUMMARY = NetworkConfig().summary
+SUMMARY = ConditionalOptions().summary
 
 
-def small(known: str = "top", **changes) -> ConditionalWAE:
+def small(known: str = "top") -> ConditionalWAE:
     network = NetworkConfig(filters=(4, 8), critic=(16,))
-    config = Config(recipe="conditional-wae", latent=3, known=known, network=network, **changes)
-    model = build(config.settled("image", SHAPE, 100))
+    config = Config(recipe="conditional-wae", latent=3, network=network)
+    config = override(config, "known", known)
+    model = build(config, settled(config, "image", SHAPE, samples=100))
     assert isinstance(model, ConditionalWAE)
     return model
 
@@ -187,8 +189,8 @@ def test_several_processes_draw_the_masks_of_one():
 
 def test_recipes_of_other_data_are_refused():
     config = Config(recipe="conditional-wae", latent=2)
-    with pytest.raises(ValueError, match="conditional-wae is for images"):
-        build(config.settled("vector", (4,), 100))
+    with pytest.raises(ValueError, match="conditional-wae needs images"):
+        build(config, settled(config, "vector", (4,), samples=100))
 
 
 def two_modes(n: int, generator: torch.Generator) -> torch.Tensor:

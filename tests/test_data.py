@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 import monge
 from monge.config import DataConfig
-from monge.data import as_floats, load
+from monge.data import VECTOR, as_floats, load
 from monge.data.readers import idx
 from monge.data.readers.arrays import from_array
 from monge.data.readers.images import MOST_PIXELS, decode
@@ -337,7 +337,7 @@ def test_csv_with_header_and_labels(tmp_path):
     rows = "\n".join(f"{i},{i / 2},{i % 3}" for i in range(20))
     (tmp_path / "x.csv").write_text(f"height,weight,label\n{rows}\n")
     source = load(DataConfig(str(tmp_path / "x.csv")))
-    assert source.kind == "vector"
+    assert source.kind == VECTOR
     assert source.shape == (2,)
     assert torch.equal(source.test[:, 0] % 3, source.test_labels.float())
     mean, deviation = source.moments()
@@ -502,7 +502,7 @@ def test_one_published_set_does_not_pass_for_another(tmp_path):
 ])  # fmt: skip
 def test_toy_laws_are_read_by_name_and_always_the_same(name, d):
     one, two = load(DataConfig(name)), load(DataConfig(name))
-    assert one.kind == "vector"
+    assert one.kind == VECTOR
     assert one.train.shape == (10_000, d)
     assert one.test.shape == (2_000, d)
     assert torch.equal(one.train, two.train)

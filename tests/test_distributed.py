@@ -14,12 +14,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import zoo
 from safetensors.torch import load_file, save_file
+from test_matchings import SIZE, TwoMatchings
 from torch.distributed.tensor import DTensor
 
 from monge import fit
 from monge._core.processes import gather
 from monge.adversarial import JensenShannon
-from monge.config import Config, TrainingConfig, override
+from monge.config import Config, TrainingConfig, override, read_config
 from monge.costs import SquaredL2
 from monge.divergences import MMD
 from monge.draws import Draws
@@ -27,7 +28,7 @@ from monge.kernels import multiscale_imq
 from monge.models import WAE
 from monge.networks import BatchNorm, mlp
 from monge.priors import Gaussian
-from monge.runs import Run, read_config
+from monge.runs import Run
 from monge.training import Trainer, distributed
 from monge.training.sharding import shard
 
@@ -45,7 +46,8 @@ def problem():
 
 
 def trained(rank: int, world: int):
-    """Every weight and buffer after three steps with an additive and a gathered divergence."""
+    """Every weight and buffer after three steps with an additive divergence, with a gathered one,
+    and with both in one model."""
     x = torch.randn(TOTAL, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     tensors = []
     for divergence in (JensenShannon(mlp([2, 8, 1])), MMD(multiscale_imq(4.0))):
@@ -62,7 +64,12 @@ def trained(rank: int, world: int):
         for _ in range(3):
             trainer.step([x[rank::world]])
         tensors += list(wae.state_dict().values())
-    return tensors
+    torch.manual_seed(0)
+    model = TwoMatchings().double()
+    trainer, batches = Trainer(model), torch.randn(9, TOTAL, SIZE).double()
+    for step in range(3):
+        trainer.step(list(batches[3 * step : 3 * step + 3, rank::world]), done=step / 3)
+    return tensors + list(model.state_dict().values())
 
 
 def gradients(rank: int, world: int):
@@ -92,7 +99,7 @@ def halves(rank: int, world: int):
 def recipe_gradients(rank: int, world: int, how: str = ""):
     """The gradients of one step of every recipe, on images (with batch normalisation) and tables
     (without), by name."""
-    config, found = TrainingConfig(micro_batch=2 if how == "in parts" else None), {}
+    config, found = TrainingConfig(micro_batch=2 if how == "micro-batches" else None), {}
     for recipe in zoo.RECIPES:
         for kind, shape in (("image", (1, 8, 8)), ("vector", (5,))):
             if kind == "vector" and recipe in ("vae-bernoulli", *zoo.CONDITIONAL):
@@ -105,8 +112,8 @@ def recipe_gradients(rank: int, world: int, how: str = ""):
             Trainer(model, config).step([x[rank::world]])
             for name, p in model.named_parameters():
                 if p.grad is not None:
-                    parts = isinstance(p.grad, DTensor)
-                    found[f"{recipe} {kind} {name}"] = p.grad.full_tensor() if parts else p.grad
+                    sharded = isinstance(p.grad, DTensor)
+                    found[f"{recipe} {kind} {name}"] = p.grad.full_tensor() if sharded else p.grad
             networks = [n for name, n in model.named_children() if name in ("encoder", "decoder")]
             held = [isinstance(p, DTensor) for n in networks for p in n.parameters()]
             assert all(held) if how == "sharded" else not any(held)
@@ -122,7 +129,7 @@ def work(rank: int, world: int, port: int, file: str):
     dist.init_process_group("gloo", rank=rank, world_size=world)
     found = named(gradients(rank, world) + trained(rank, world))
     found |= halves(rank, world)
-    for how in ("", "in parts" if world == 3 else "sharded"):
+    for how in ("", "micro-batches" if world == 3 else "sharded"):
         recipes = recipe_gradients(rank, world, how)
         found |= {f"{name} {how}": gradient for name, gradient in recipes.items()}
     save_file(found, f"{file}{rank}")
@@ -145,7 +152,7 @@ def spawned(world: int, tmp_path):
 def test_several_processes_have_the_gradients_and_the_training_of_one(world, tmp_path):
     """Of seven rows, so that the processes have different numbers of them: divergence, moments of
     batch normalisation, three steps of training, and the gradients of every recipe; of two also
-    where each holds a part of the networks, of three where rows pass in parts of two at most."""
+    where each holds a shard of the networks, of three where rows pass in micro-batches of two."""
     expected, half = named(gradients(0, 1) + trained(0, 1)), halves(0, 1)
     recipes = recipe_gradients(0, 1)
     for ours in spawned(world, tmp_path):
@@ -153,12 +160,15 @@ def test_several_processes_have_the_gradients_and_the_training_of_one(world, tmp
         torch.testing.assert_close(
             {name: ours[name] for name in expected}, expected, rtol=1e-10, atol=1e-12
         )
-        for name, how in itertools.product(recipes, ("", "in parts" if world == 3 else "sharded")):
+        for name, how in itertools.product(
+            recipes, ("", "micro-batches" if world == 3 else "sharded")
+        ):
             size = recipes[name].abs().max().clamp_min(1e-6)  # below is rounding, of what has none
             worst = (ours[f"{name} {how}"] - recipes[name]).abs().max() / size
             assert worst < 1e-6, (name, how, float(worst))
 
 
+@pytest.mark.slow
 def test_torchrun_trains_the_run_of_one_process(tmp_path):
     """The same terms in metrics.jsonl, one report, one line on stdout; and it can be resumed by
     one process."""
@@ -199,7 +209,7 @@ def test_sharded_networks_train_as_whole_ones(tmp_path):
 
     out = tmp_path / "several"
     train("training.shard=true", "--out", str(out), "--steps", "3")
-    config = read_config(out)
+    config, _ = read_config(out)
     fit("vae", config=override(config, "training.steps", 4), out=out, resume=True, quiet=True)
     train("training.shard=true", "--out", str(out), "--steps", "6", "--resume")
     whole = override(override(config, "training.shard", False), "training.steps", 6)
@@ -251,6 +261,7 @@ def evaluated(*launcher: str, run) -> dict:
     return {name: figure["value"] for name, figure in found["figures"].items()}
 
 
+@pytest.mark.slow
 def test_an_evaluation_shared_by_processes_finds_what_one_does(tmp_path):
     """To the digits that the order of sums leaves."""
     run = fit("swae", "digits", steps(5), out=tmp_path / "run", quiet=True).path

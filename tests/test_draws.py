@@ -24,9 +24,33 @@ def test_processes_together_draw_what_one_would():
         out = torch.empty(7, 2)
         for rank in range(world):
             rows = len(range(rank, 7, world))
-            part = Draws(0, 1, 7, rank=rank, world=world).normal("codes", torch.zeros(rows, 2))
-            out[rank::world] = part
+            draws = Draws(0, 1, 7, rank=rank, world=world)
+            out[rank::world] = draws.normal("codes", torch.zeros(rows, 2))
         assert torch.equal(out, whole)
+
+
+def test_micro_batches_together_draw_what_a_process_draws():
+    draws = Draws(0, 1, 11, rank=1, world=2)
+    whole = draws.normal("codes", torch.zeros(5, 2))
+    for i in range(3):
+        rows = whole[i::3]
+        assert torch.equal(draws.micro_batch(i, 3).normal("codes", rows), rows)
+
+
+def test_a_name_comes_before_every_purpose():
+    """Names nest, and a micro-batch keeps them."""
+    like, draws = torch.zeros(6, 3), Draws(0, 5, 6)
+    named = draws.named("codes")
+    assert not torch.equal(named.normal("inner", like), draws.normal("inner", like))
+    assert torch.equal(named.normal("inner", like), draws.normal("codes inner", like))
+    nested = draws.named("a").named("codes").micro_batch(1, 2)
+    assert torch.equal(
+        nested.normal("inner", like[1::2]), draws.normal("a codes inner", like)[1::2]
+    )
+    with named.stream("inner"):
+        inside = torch.rand(2)
+    with stream(0, 5, "codes inner"):
+        assert torch.equal(torch.rand(2), inside)
 
 
 def test_stream_seeds_inside_and_leaves_no_trace():
@@ -40,9 +64,9 @@ def test_stream_seeds_inside_and_leaves_no_trace():
         assert torch.equal(torch.rand(2), inside)
 
 
-def test_seeds_of_unlike_parts_differ():
-    parts = [(a, b) for a in range(30) for b in ("x", "y", "xy")] + [("x", "y"), ("xy",), (1, 11)]
-    assert len({seed_of(*p) for p in parts}) == len(parts)
+def test_seeds_of_different_keys_differ():
+    keys = [(a, b) for a in range(30) for b in ("x", "y", "xy")] + [("x", "y"), ("xy",), (1, 11)]
+    assert len({seed_of(*k) for k in keys}) == len(keys)
 
 
 def test_normal_draws_are_finite_and_standard():

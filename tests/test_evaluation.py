@@ -35,7 +35,7 @@ from monge.evaluation import (
     sharpness,
     two_sample,
 )
-from monge.evaluation.measures import ImageMeasures, evaluate
+from monge.evaluation.measures import ImageMeasures
 from monge.transport import gaussian_wasserstein
 
 
@@ -379,7 +379,7 @@ def run(tmp_path_factory):
 
 
 def test_every_figure_has_its_floor_its_size_and_its_protocol(run):
-    result = evaluate(run, n=200, seeds=2)
+    result = run.evaluate(n=200, seeds=2)
     protocol, figures = result["protocol"], result["figures"]
     assert (protocol["n samples"], protocol["n test"], protocol["n floor"]) == (200, 200, 200)
     assert (protocol["sampler"], protocol["seeds"], protocol["features"]) == ("prior", 2, "LeNet")
@@ -401,7 +401,7 @@ def test_every_figure_has_its_floor_its_size_and_its_protocol(run):
     assert not any("FID" in name for name in figures)
     assert json.loads((run.path / "evaluation.json").read_text()) == result
     assert monge.runs.Run(run.path).evaluation() == result
-    again = evaluate(run, n=200, seeds=2)
+    again = run.evaluate(n=200, seeds=2)
     assert again == result
 
 
@@ -435,21 +435,21 @@ def test_images_without_labels_are_compared_by_a_fixed_random_network(run):
 def test_vectors_are_measured_in_standard_units(tmp_path):
     config = monge.Config(training=TrainingConfig(steps=20))
     run = monge.fit("swae", "rings", config, tmp_path / "run", quiet=True)
-    figures = evaluate(run, n=300, sampler="mixture")["figures"]
+    figures = run.evaluate(n=300, sampler="mixture")["figures"]
     assert figures["W2 exact"]["value"] > figures["W2 exact"]["floor"] > 0
 
 
 def test_a_group_of_figures_alone_is_as_among_all(run):
     """And what it does not need is not kept: the Fréchet distance holds moments only."""
-    whole = evaluate(run, n=200)["figures"]
+    whole = run.evaluate(n=200)["figures"]
     for group in ("frechet", "kernel", "neighbours", "tests", "memory", "sliced", "sharpness"):
-        for name, figure in evaluate(run, n=200, metrics=[group])["figures"].items():
+        for name, figure in run.evaluate(n=200, metrics=[group])["figures"].items():
             assert figure == whole[name]
     source = run.source
     measure = ImageMeasures(source, source.test, ["frechet"])
-    seen = measure.see(source.train[:1000].split(300), 1000)
-    assert [fifth.count for fifth in seen.fifths] == [200] * 5
-    assert not seen._kept
+    kept = measure.statistics(source.train[:1000].split(300), 1000)
+    assert [fifth.count for fifth in kept.fifths] == [200] * 5
+    assert not kept._kept
     assert measure.train is None
 
 
@@ -472,7 +472,7 @@ def test_colour_images_have_a_pyramid_distance():
 
 def test_a_network_of_ones_own_is_a_feature_space(run):
     extractor = extractors.random_network(run.source.shape)
-    result = evaluate(run, n=100, metrics=["sliced"], extractor=extractor)
+    result = run.evaluate(n=100, metrics=["sliced"], extractor=extractor)
     assert result["protocol"]["features"] == "random network"
     assert "random network-MIND" in result["figures"]
 
@@ -488,4 +488,4 @@ def test_a_network_of_ones_own_is_a_feature_space(run):
 )
 def test_bad_settings_of_an_evaluation_are_refused(run, settings, message):
     with pytest.raises(ValueError, match=message):
-        evaluate(run, **settings)
+        run.evaluate(**settings)

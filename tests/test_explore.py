@@ -21,7 +21,7 @@ from PIL import Image
 
 import monge
 from monge import cli
-from monge.config import Config, override
+from monge.config import override, read_config
 from monge.data import as_floats
 from monge.draws import generator
 from monge.models import evaluating, spherical
@@ -121,7 +121,7 @@ def test_temperature_scales_the_draws(client, explorers):
         for t in (1, 0.5)
     )
     torch.testing.assert_close(half, one / 2)
-    cold = explorers["wae"].prior("mixture", 0.05)
+    cold = explorers["wae"].prior_at("mixture", 0.05)
     assert cold.spread < explorers["wae"].run.mixture().spread
     mixed = ask(client, "/api/runs/wae/codes", body | {"sampler": "mixture"})["codes"]
     expected = explorers["wae"].run.mixture().sample(2, generator(3, "sample"))
@@ -185,8 +185,8 @@ def test_interpolations_are_the_models(client, explorers, path):
     a, b = explorer.test([1]), explorer.test([2])
     way = spherical if path == "spherical" else torch.lerp
     with evaluating(explorer.model):
-        expected = shown(explorer.encoder.interpolate(a, b, 7, way))
-    own = {"data": Samples.of(b).data}
+        expected = shown(explorer.model.interpolate(a, b, 7, way))
+    own = {"data": Samples.of(b, explorer.kind).data}
     body = {"a": {"index": 1}, "b": own, "frames": 7, "path": path}
     assert torch.equal(tensor(ask(client, "/api/runs/wae/interpolate", body)), expected)
 
@@ -199,8 +199,8 @@ def test_reconstructions_are_the_models(client, explorers, name):
     x = explorer.test([3])
     found = ask(client, f"/api/runs/{name}/reconstruct", {"sample": {"index": 3}})
     with evaluating(explorer.model):
-        y = explorer.encoder.reconstruct(x)
-        code = explorer.encoder.encode(x).mean
+        y = explorer.model.reconstruct(x)
+        code = explorer.model.encode(x).mean
     assert torch.equal(tensor(found["reconstruction"]), shown(y))
     torch.testing.assert_close(torch.tensor(found["code"]), code[0], atol=1e-5, rtol=1e-4)
     if x.ndim != 4:
@@ -289,7 +289,7 @@ def test_reload_takes_the_newest_checkpoint(tmp_path):
     with serving(explorers) as address, Client(base_url=address) as client:
         code = {"codes": [[0.0, 0.0]]}
         before = ask(client, "/api/runs/run/decode", code)
-        longer = Config.from_json((run.path / "config.json").read_text())
+        longer = read_config(run.path)[0]
         longer = override(longer, "training.steps", 90)
         monge.fit("wae-mmd", None, longer, run.path, resume=True, quiet=True)
         assert ask(client, "/api/runs/run/progress")["newest"] == "step-90"
@@ -327,7 +327,7 @@ def test_bad_arguments_are_refused_by_name(client):
         answer = client.post(f"/api/runs/wae/{path}", json=body)
         assert name in refused(answer, 422, "bad_argument")
     answer = client.post("/api/runs/generator/encode", json={"sample": {"index": 0}})
-    assert "no encoder" in refused(answer, 422, "bad_argument")
+    assert "has no method `encode`" in refused(answer, 422, "bad_argument")
     mask = base64.b64encode(bytes(64)).decode()
     body = {"sample": {"index": 0}, "known": mask}
     answer = client.post("/api/runs/conditional/complete", json=body)

@@ -9,22 +9,20 @@ import onnxruntime
 import pytest
 import torch
 from safetensors.torch import load_file
-from zoo import AUTOENCODERS
+from zoo import AUTOENCODERS, CONDITIONAL
 
 import monge
 from monge import cli
 from monge._core.errors import FailedRun
-from monge.builders import build
-from monge.config import Config, DataConfig, NetworkConfig, TrainingConfig
+from monge.builders import build, settle
+from monge.config import Config, DataConfig, NetworkConfig, TrainingConfig, override
 from monge.data import load
 from monge.draws import generator
-from monge.evaluation.measures import evaluate
 from monge.models import ConditionalWAE, evaluating
 from monge.runs import Run, export
+from monge.show import card
 
-NETWORK = NetworkConfig(
-    filters=(4, 8), critic=(16,), hidden=(16,), points=(8, 8), cloud=(16,), summary=4
-)
+NETWORK = NetworkConfig(filters=(4, 8), critic=(16,), hidden=(16,), points=(8, 8), cloud=(16,))
 
 
 class Built:
@@ -32,11 +30,11 @@ class Built:
 
     def __init__(self, recipe: str, data: str = "digits", **settings):
         self.source = load(DataConfig(name=data))
-        settled = Config(recipe=recipe, network=NETWORK, **settings).settled(
-            self.source.kind, self.source.shape, len(self.source.train), self.source.spread()
-        )
-        self.config = settled
-        self.model = build(settled, self.source.moments()).eval()
+        self.config = Config(recipe=recipe, network=NETWORK)
+        for name, value in settings.items():
+            self.config = override(self.config, name, value)
+        self.settled = settle(self.config, self.source)
+        self.model = build(self.config, self.settled).eval()
         for name, x in self.model.named_buffers():
             if name.endswith("running_mean"):
                 x.normal_(0, 0.1)
@@ -67,7 +65,7 @@ def agree(run, folder) -> None:
                 np.testing.assert_allclose(one, expected[:count].numpy(), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("recipe", [r for r in AUTOENCODERS if r != "pointcloud-wae"])
+@pytest.mark.parametrize("recipe", [*AUTOENCODERS, *CONDITIONAL])
 def test_onnxruntime_gives_what_pytorch_gives(recipe, tmp_path):
     """Of every auto-encoder recipe, encoder and decoder, for any number of samples."""
     agree(Built(recipe, latent=5), tmp_path)
@@ -88,7 +86,7 @@ def test_parts_are_the_models_methods(tmp_path):
         assert torch.equal(encoder.outputs[0], law.mean)
         assert torch.equal(encoder.outputs[1], law.log_variance)
         assert torch.equal(decoder.outputs[0], run.model.decode(law.mean))
-    run = Built("conditional-wae", latent=5, known="random")
+    run = Built("conditional-wae", latent=5, known="random", summary=4)
     assert isinstance(run.model, ConditionalWAE)
     encoder, decoder = export.parts(run, 9)
     x, known = encoder.inputs["x"], encoder.inputs["known"]
@@ -139,19 +137,18 @@ def trained(tmp_path_factory) -> Run:
     mask = np.zeros((8, 8), np.uint8)
     mask[:, :3] = 255
     Image.fromarray(mask).save(folder / "mask.png")
-    config = Config(
-        recipe="conditional-wae", latent=3, network=NETWORK, known=str(folder / "mask.png"),
-        training=TrainingConfig(batch=300, steps=10),
-    )  # fmt: skip
+    training = TrainingConfig(batch=300, steps=10)
+    config = Config(recipe="conditional-wae", latent=3, network=NETWORK, training=training)
+    config = override(override(config, "known", str(folder / "mask.png")), "summary", 4)
     run = monge.fit("conditional-wae", "digits", config, folder / "run", quiet=True)
-    evaluate(run, 50, metrics=("sliced",))
+    run.evaluate(50, metrics=("sliced",))
     return Run(run.path)
 
 
 def test_the_hubs_folder_loads_back(trained, tmp_path):
     """monge.load of the folder completes as the run does, also without the run; the card has the
     evaluation and a picture, and no folder of this machine is told."""
-    folder = export.hub(trained, tmp_path / "hub")
+    folder = card.write(trained, tmp_path / "hub")
     assert {file.name for file in folder.iterdir()} == {
         "config.json", "known.png", "model.safetensors", "README.md", "samples.png"
     }  # fmt: skip
@@ -161,10 +158,10 @@ def test_the_hubs_folder_loads_back(trained, tmp_path):
         model.complete(x, 3, generator(0, "a")), trained.model.complete(x, 3, generator(0, "a"))
     ):
         assert torch.equal(one, two)
-    card = (folder / "README.md").read_text()
-    assert card.startswith("---\nlibrary_name: monge\n")
-    assert "| pixel SW |" in card
-    assert "](samples.png)" in card
+    text = (folder / "README.md").read_text()
+    assert text.startswith("---\nlibrary_name: monge\n")
+    assert "| pixel SW |" in text
+    assert "](samples.png)" in text
     for file in ("README.md", "config.json"):
         assert str(trained.path.parent) not in (folder / file).read_text()
     names = set(load_file(folder / "model.safetensors"))
@@ -173,7 +170,7 @@ def test_the_hubs_folder_loads_back(trained, tmp_path):
 
 def test_a_damaged_hubs_folder_is_one_line(trained, tmp_path):
     """Cut weights, or those of another model, are a ValueError that names the file."""
-    folder = export.hub(trained, tmp_path / "hub")
+    folder = card.write(trained, tmp_path / "hub")
     weights = folder / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:100])
@@ -181,7 +178,8 @@ def test_a_damaged_hubs_folder_is_one_line(trained, tmp_path):
         monge.load(folder)
     weights.write_bytes(whole)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"latent": 4}))
+    config["settled"]["latent"] = 4
+    (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="of another model"):
         monge.load(folder)
 

@@ -14,6 +14,7 @@ from faults import corrupt, disks, killed, nonfinite
 
 from monge.training import checkpoint
 
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 STEPS = 700
 
 

@@ -14,6 +14,7 @@ from hypothesis.strategies import sampled_from
 from schemathesis.checks import not_a_server_error
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_hostile_requests_are_refused_and_the_server_lives(tmp_path):
     """At least 40 hostile requests are each answered with a 4xx without a traceback; after 1,000

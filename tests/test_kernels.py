@@ -140,6 +140,7 @@ def test_slopes_are_the_derivatives(kernel):
     assert torch.isfinite(kernel.with_slope(torch.zeros(2))[1]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method")
 def test_compiled_kernels_are_the_same_kernels():
     x, y = torch.randn(30, 2, requires_grad=True), torch.randn(20, 2)

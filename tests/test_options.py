@@ -154,6 +154,7 @@ def test_a_tenth_is_held_apart_the_same_each_time():
 
 
 # torch's compiler makes torch warn
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method.:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_compiled_networks_train_as_those_that_are_not(tmp_path):

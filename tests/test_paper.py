@@ -11,7 +11,7 @@ from torch import nn
 
 import monge
 from monge.adversarial import LogPriorCritic
-from monge.builders import build
+from monge.builders import build, settled
 from monge.config import Config, TrainingConfig, override
 from monge.data import as_floats, load
 from monge.data.batches import Batches
@@ -20,18 +20,18 @@ from monge.draws import Draws, seed_of, stream, truncated_normal
 from monge.models import CodesAlone
 from monge.networks.paper import Down, Up, paper_decoder, paper_encoder
 from monge.priors import Gaussian
-from monge.training.loop import decay
+from monge.training.schedule import decay
 
 MNIST, CELEBA = (1, 28, 28), (3, 64, 64)
 LATENT = {MNIST: 8, CELEBA: 64}
 
 
 def published(recipe: str, shape: tuple[int, ...]):
-    """A settled config and its untrained model."""
+    """The configuration of a preset and its untrained model."""
     name = "mnist" if shape == MNIST else "faces.zip"
-    config = Config.of(recipe, "paper", name).settled("image", shape, 60_000)
+    config = Config.of(recipe, "paper", name)
     with stream(0, "initial weights"):
-        return config, build(config)
+        return config, build(config, settled(config, "image", shape, samples=60_000))
 
 
 def shapes(network: nn.Module, x: torch.Tensor) -> list[tuple[int, ...]]:
@@ -142,18 +142,28 @@ def test_transposed_convolution_is_the_adjoint(kernel, stride):
 def test_settings():
     """The published numbers, on the scale of images in [0, 1]: 0.05 Σ on [-1, 1] is 0.2 Σ."""
     mmd, gan = (Config.of(recipe, "paper", "mnist") for recipe in ("wae-mmd", "wae-gan"))
-    assert (mmd.weight, mmd.scale, mmd.noise, mmd.latent) == (10.0, 0.05, 0.01, 8)
+    assert (mmd.options.weight, mmd.options.scale, mmd.options.noise, mmd.latent) == (
+        10.0,
+        0.05,
+        0.01,
+        8,
+    )
     assert (gan.training.lr, gan.training.inner_lr, gan.training.epochs) == (1e-3, 5e-4, 100)
     mmd, gan = (Config.of(recipe, "paper", "faces.zip") for recipe in ("wae-mmd", "wae-gan"))
-    assert (mmd.weight, mmd.scale, mmd.noise, mmd.latent) == (100.0, 0.2, 0.005, 64)
+    assert (mmd.options.weight, mmd.options.scale, mmd.options.noise, mmd.latent) == (
+        100.0,
+        0.2,
+        0.005,
+        64,
+    )
     assert (mmd.training.lr, gan.training.lr, gan.training.inner_lr) == (1e-3, 3e-4, 1e-3)
     assert (mmd.training.epochs, mmd.data.size, mmd.data.channels) == (50, 64, "colour")
     for config in (mmd, gan):
         assert (config.training.batch, config.training.betas) == (100, (0.5, 0.999))
     swae, swg = (Config.of(recipe, "paper", "mnist") for recipe in ("swae", "swg"))
-    assert (swae.directions, swae.latent, swae.training.batch) == (50, 2, 500)
+    assert (swae.options.directions, swae.latent, swae.training.batch) == (50, 2, 500)
     assert (swae.training.optimiser, swae.training.lr) == ("rmsprop", 1e-3)
-    assert (swg.directions, swg.latent, swg.prior) == (10_000, 100, "uniform")
+    assert (swg.options.directions, swg.latent, swg.prior) == (10_000, 100, "uniform")
     assert (swg.training.batch, swg.training.lr, swg.training.schedule) == (64, 1e-4, "constant")
 
 
@@ -203,8 +213,8 @@ def test_input_noise_is_truncated_and_leaves_the_target_and_the_evaluation_clean
     truncated = 1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2))
     assert drawn.var().item() == pytest.approx(truncated, rel=0.01)
 
-    config = Config.of("wae-mmd").settled("image", (1, 8, 8), 100)
-    model = build(override(config, "noise", 0.01)).train()
+    config = override(Config.of("wae-mmd"), "noise", 0.01)
+    model = build(config, settled(config, "image", (1, 8, 8), samples=100)).train()
     seen, x = [], torch.rand(50, 1, 8, 8)
     model.encoder.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
     target = []
@@ -219,8 +229,8 @@ def test_input_noise_is_truncated_and_leaves_the_target_and_the_evaluation_clean
 
 
 def test_pretraining_matches_two_moments_with_the_encoder_alone():
-    config = Config.of("wae-mmd").settled("image", (1, 8, 8), 100)
-    model = build(config).train()
+    config = Config.of("wae-mmd")
+    model = build(config, settled(config, "image", (1, 8, 8), samples=100)).train()
     decoder = [p.clone() for p in model.decoder.parameters()]
     stage = CodesAlone(model, MomentMatching())
     trainer = monge.training.Trainer(stage, config.training)
@@ -314,8 +324,8 @@ def test_the_first_loss_of_twenty_recorded_steps_on_mnist(real_data):
 
 
 def test_data_without_published_networks_are_refused():
-    config = Config.of("wae-mmd", "paper", "faces.zip").settled("image", (3, 32, 32), 100)
+    config = Config.of("wae-mmd", "paper", "faces.zip")
     with pytest.raises(ValueError, match=r"`preset` paper has networks for .*\(3, 32, 32\)"):
-        build(config)
+        build(config, settled(config, "image", (3, 32, 32), samples=100))
     with pytest.raises(ValueError, match=r"`preset` paper is for mnist, .* got data 'digits'"):
         Config.of("wae-mmd", "paper", "digits")

@@ -1,4 +1,4 @@
-"""A batch that passes in parts: the gradient of the whole, in the memory of a part."""
+"""A batch that passes in micro-batches: the gradient of the whole batch, in less memory."""
 
 import pytest
 import torch
@@ -34,22 +34,22 @@ def stepped(recipe: str, kind: str, micro: int | None):
 
 @pytest.mark.parametrize("micro", [1, 3])
 @pytest.mark.parametrize(("recipe", "kind"), CASES)
-def test_the_gradient_of_parts_is_that_of_the_whole(recipe, kind, micro):
+def test_micro_batches_give_the_gradient_of_the_whole_batch(recipe, kind, micro):
     """Of the model and of the critic, to 1e-9 of its size; with batch normalisation (images),
-    whose running moments agree too, and uneven parts."""
+    whose running moments agree too, and micro-batches of different sizes."""
     whole, terms = stepped(recipe, kind, None)
-    parts, others = stepped(recipe, kind, micro)
+    accumulated, others = stepped(recipe, kind, micro)
     assert terms.keys() == others.keys()
     for name, value in terms.items():
         torch.testing.assert_close(others[name], value, rtol=1e-9, atol=1e-12, msg=name)
-    theirs = dict(parts.named_parameters())
+    theirs = dict(accumulated.named_parameters())
     for name, p in whole.named_parameters():
         if p.grad is None:
             assert theirs[name].grad is None
             continue
         size = p.grad.abs().max().clamp_min(1e-4)  # below it is rounding, of what has none
         assert (theirs[name].grad - p.grad).abs().max() < 1e-9 * size, name
-    for (name, b), other in zip(whole.named_buffers(), parts.buffers()):
+    for (name, b), other in zip(whole.named_buffers(), accumulated.buffers()):
         torch.testing.assert_close(other, b, rtol=1e-9, atol=1e-12, msg=name)
 
 
@@ -68,11 +68,12 @@ def most_saved(micro: int | None) -> int:
             held -= self.x.numel()
 
     torch.manual_seed(0)
-    encoder, decoder = (
-        nn.Sequential(nn.Linear(a, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(),
-                      nn.Linear(200, b))
-        for a, b in ((4, 2), (2, 4))
-    )  # fmt: skip
+
+    def network(inputs: int, outputs: int) -> nn.Module:
+        first, last = nn.Linear(inputs, 200), nn.Linear(200, outputs)
+        return nn.Sequential(first, nn.Tanh(), nn.Linear(200, 200), nn.Tanh(), last)
+
+    encoder, decoder = network(4, 2), network(2, 4)
     divergence = MMD(multiscale_imq(4.0))
     wae = WAE(encoder, decoder, Gaussian(2), divergence, cost=SquaredL2(), weight=1.0)
     trainer = Trainer(wae, TrainingConfig(micro_batch=micro))
@@ -82,13 +83,13 @@ def most_saved(micro: int | None) -> int:
     return most
 
 
-def test_parts_hold_the_graph_of_one_at_a_time():
+def test_micro_batches_hold_the_graph_of_one_at_a_time():
     """A tenth of the rows, a tenth of the saved numbers, but for weights and the pair."""
     weights = 2 * (200 * 200 + 6 * 200)
     assert most_saved(200) < 0.15 * most_saved(None) + weights
 
 
-def test_batch_normalisation_of_torch_is_refused_in_parts():
+def test_batch_normalisation_of_torch_is_refused_in_micro_batches():
     encoder = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
     divergence = MMD(multiscale_imq(4.0))
     wae = WAE(encoder, nn.Linear(2, 4), Gaussian(2), divergence, cost=SquaredL2(), weight=1.0)

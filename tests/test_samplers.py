@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import monge
+from monge.builders import build, settled
 from monge.config import Config, NetworkConfig
 from monge.draws import generator
 from monge.evaluation.samplers import draw_codes, fit_mixture
@@ -64,7 +65,8 @@ def test_a_generator_has_no_codes_to_fit(tmp_path):
 
 
 def test_draws_of_codes_have_a_seed():
-    run_model = monge.recipes.build(small("vae", 1).settled("image", (1, 8, 8), 100))
+    config = small("vae", 1)
+    model = build(config, settled(config, "image", (1, 8, 8), samples=100))
     x = torch.rand(10, 1, 8, 8)
-    assert torch.equal(draw_codes(run_model, x, 1), draw_codes(run_model, x, 1))
-    assert not torch.equal(draw_codes(run_model, x, 1), draw_codes(run_model, x, 2))
+    assert torch.equal(draw_codes(model, x, 1), draw_codes(model, x, 1))
+    assert not torch.equal(draw_codes(model, x, 1), draw_codes(model, x, 2))

@@ -157,7 +157,9 @@ def test_what_is_refused_leaves_nothing_in_the_cache(tmp_path, contents, reason)
 
 def test_an_image_altered_between_its_hash_and_its_decoding_is_refused(tmp_path):
     contents = iter(pictures(60))
-    found = images.Images("x", list("abcdef"), lambda _: next(contents), lambda _: (None, None))
+    found = images.ImageFiles(
+        "x", list("abcdef"), lambda _: next(contents), lambda _: (None, None)
+    )
     with pytest.raises(ValueError, match=r"'x' was altered while it was read, e\.g\. [a-f]"):
         cache.source(found, DataConfig(cache=str(tmp_path)))
     assert [file.name for file in tmp_path.iterdir()] == [".lock"]
@@ -193,6 +195,7 @@ def reading(path: Path, place: Path, **options) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_nothing_half_and_two_at_once_do_no_harm(tmp_path):
     path = fill(tmp_path / "pictures", pictures(10, side=500, channels=3) * 20)
     place = tmp_path / "cache"
@@ -227,6 +230,7 @@ print(source.train.numel() + source.test.numel(), peak, status("RssAnon") - held
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_reading_through_the_cache_does_not_hold_the_pixels(tmp_path):
     """Peak of memory while 200 MB are decoded, and what is held of them after their spread was
@@ -286,7 +290,7 @@ def test_training_from_the_cache_ends_with_the_same_bits(tmp_path):
     assert weights(tmp_path / "plain") == weights(tmp_path / "cached")
     assert same(Run(tmp_path / "plain").source, Run(tmp_path / "cached").source)
     config = json.loads((tmp_path / "cached" / "config.json").read_text())
-    assert config["data"]["cache"] == str(tmp_path / "cache")
+    assert config["config"]["data"]["cache"] == str(tmp_path / "cache")
 
 
 def test_a_run_goes_on_from_another_cache(tmp_path):

@@ -21,6 +21,8 @@ from monge.models import WAE
 from monge.networks import BatchNorm
 from monge.priors import Gaussian
 from monge.training import Trainer, loop
+from monge.training.passes import passed
+from monge.training.schedule import inner_batches
 
 EVERY = pytest.mark.parametrize("recipe", RECIPES)
 
@@ -56,22 +58,23 @@ def test_a_critic_step_leaves_the_model_alone_and_the_other_way_round():
     """Parameters and buffers, for which batch norm and spectral norm are the trap."""
     wae = stateful_gan()
     trainer = Trainer(wae)
-    x = torch.randn(16, 4)
-    draws = trainer._draws(x, 0)
-    result = trainer._passes(x, draws)
+    (objective,) = trainer.objectives
+    batch = trainer._batch(torch.randn(16, 4), 0)
+    result = passed(trainer.network, batch)
 
-    ours, critics = state(wae, False), state(wae, True)
-    trainer._inner_step(result.pair, draws)
-    assert same(ours, state(wae, False))
-    assert not same(critics, state(wae, True))
+    weights, critic = state(wae, False), state(wae, True)
+    objective.inner_gradient(result.pairs["divergence"], batch)
+    objective.update()
+    assert same(weights, state(wae, False))
+    assert not same(critic, state(wae, True))
     assert all(p.grad is None for p in trainer.parameters)
 
-    critics = state(wae, True)
-    gradients = [p.grad.clone() for p in trainer.divergence_parameters]
-    trainer._outer_step(result, draws)
-    assert same(critics, state(wae, True))
-    assert all(map(torch.equal, gradients, [p.grad for p in trainer.divergence_parameters]))
-    assert not same(ours, state(wae, False))
+    critic = state(wae, True)
+    gradients = [p.grad.clone() for p in objective.parameters]
+    trainer._outer_step(result, batch, 0.0)
+    assert same(critic, state(wae, True))
+    assert all(map(torch.equal, gradients, [p.grad for p in objective.parameters]))
+    assert not same(weights, state(wae, False))
     assert all(p.requires_grad for p in wae.parameters())
 
 
@@ -162,7 +165,7 @@ def test_generators_learn_the_level_of_the_data(recipe):
     trainer = Trainer(model(recipe), TrainingConfig(lr=3e-3, inner_lr=1e-2))
     x = 0.9 + 0.02 * torch.randn(64, 1, 8, 8)
     before = (trainer.model.sample(64, generator(0)).mean() - 0.9).abs()
-    batches = [x] * (4 if trainer.inner else 1)
+    batches = [x] * (4 if trainer.learned else 1)
     for _ in range(160):
         terms = trainer.step(batches)
     assert all(math.isfinite(value) for value in terms.values())
@@ -173,9 +176,10 @@ def test_generators_learn_the_level_of_the_data(recipe):
 def test_every_parameter_takes_a_gradient(recipe):
     trainer = Trainer(model(recipe), TrainingConfig())
     trainer.step([images()])
-    wanted = [*trainer.parameters, *(trainer.divergence_parameters if trainer.inner else [])]
+    wanted = [*trainer.parameters, *(p for one in trainer.learned for p in one.parameters)]
     assert all(p.grad is not None for p in wanted if p.requires_grad)
-    assert not {id(p) for p in trainer.parameters} & {id(p) for p in trainer.divergence_parameters}
+    divergences = {p for one in trainer.objectives for p in one.parameters}
+    assert not set(trainer.parameters) & divergences
 
 
 def test_the_readme_loop_is_the_trainers_step():
@@ -274,7 +278,7 @@ def test_the_first_steps_may_have_more_inner_ones():
     """WGAN: 100 critic steps before each of the first 25 of the generator, then 5; the numbers of
     the batches are a function of the step alone."""
     config = Config.of("wgan").training
-    counted = [loop.inner_batches(config, step) for step in range(40)]
+    counted = [inner_batches(config, step) for step in range(40)]
     assert [len(numbers) for numbers in counted] == [100] * 25 + [5] * 15
     assert [i for numbers in counted for i in numbers] == list(range(25 * 100 + 15 * 5))
 
@@ -282,3 +286,22 @@ def test_the_first_steps_may_have_more_inner_ones():
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(ValueError, match="`batch` is 11 but there are 10"):
         Batches(10, 11, 0)
+
+
+def test_pretraining_needs_codes(tmp_path):
+    trainer, batches = Trainer(model("vae"), TrainingConfig(pretrain=2)), Batches(16, 4, 0)
+    with pytest.raises(ValueError, match="VAE has no method `codes`, which `pretrain` needs"):
+        loop.run(trainer, images(), batches, 4, tmp_path, quiet=True)
+
+
+def test_the_loop_gives_the_share_done_to_the_schedules_of_weights(tmp_path):
+    shares = []
+
+    class Spy(Trainer):
+        def step(self, batches, decay=1.0, done=0.0):
+            shares.append(done)
+            return super().step(batches, decay, done)
+
+    trainer = Spy(model("wae-mmd"), TrainingConfig(batch=4))
+    loop.run(trainer, images(), Batches(16, 4, 0), 5, tmp_path, quiet=True)
+    assert shares == [0.0, 0.2, 0.4, 0.6, 0.8]

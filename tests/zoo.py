@@ -21,8 +21,8 @@ from monge.adversarial import (
     SpectralNorm,
     WeightClipping,
 )
-from monge.builders import build
-from monge.config import Config, NetworkConfig
+from monge.builders import build, settled
+from monge.config import Config, NetworkConfig, override
 from monge.divergences import (
     MMD,
     Divergence,
@@ -35,6 +35,7 @@ from monge.divergences import (
 )
 from monge.kernels import IMQ, RBF, Energy, Laplace, RationalQuadratic, multiscale_imq
 from monge.models import ConditionalWAE, Model
+from monge.recipes import RECIPES as ROWS
 from monge.transport import Circular
 
 DIM = 3
@@ -129,15 +130,13 @@ DIVERGENCES = {
 
 LEARNED = tuple(name for name, row in DIVERGENCES.items() if isinstance(row.make(), Learned))
 
-AUTOENCODERS = (
-    "wae-mmd", "wae-gan", "wae-wgan-gp", "swae", "max-swae", "gswae", "max-gswae", "sinkhorn-ae",
-    "energy-ae",
-    "vae", "vae-bernoulli",
-)  # fmt: skip
-GENERATORS = (
-    "gan", "wgan", "wgan-gp", "swg", "swgan", "max-swg", "mmd-generator", "sinkhorn-generator",
-)  # fmt: skip
-CONDITIONAL = ("conditional-wae",)
+CONDITIONAL = tuple(name for name, row in ROWS.items() if row.needs == ("grid",))
+AUTOENCODERS = tuple(
+    name
+    for name, row in ROWS.items()
+    if row.family == "auto-encoder" and not {"grid", "unordered"} & set(row.needs)
+)
+GENERATORS = tuple(name for name, row in ROWS.items() if row.family == "generator")
 RECIPES = (*AUTOENCODERS, *GENERATORS, *CONDITIONAL)
 
 
@@ -146,8 +145,10 @@ def model(
 ) -> Model:
     """A small untrained model of a recipe."""
     network = NetworkConfig(filters=(4, 8), hidden=(16,), critic=(16,))
-    config = dataclasses.replace(Config.of(recipe), network=network, latent=DIM, **changes)
-    return build(config.settled(kind, shape, 100))
+    config = dataclasses.replace(Config.of(recipe), network=network, latent=DIM)
+    for name, value in changes.items():
+        config = override(config, name, value)
+    return build(config, settled(config, kind, shape, samples=100))
 
 
 def sample(model: Model, n: int, generator: torch.Generator | None = None) -> torch.Tensor:

@@ -99,7 +99,7 @@ class Constraint:
     """Keeps a critic (nearly) 1-Lipschitz; the base class does nothing."""
 
     random: bool = False
-    """True where the penalty draws random numbers."""
+    """Whether `penalty` draws random numbers."""
 
     def prepare(self, critic: nn.Module) -> None:
         """Changes the critic once, before it is trained."""
@@ -157,12 +157,12 @@ class GradientPenalty(Constraint):
     def penalty(
         self, critic: nn.Module, x: Tensor, y: Tensor, *, draws: Draws | None = None
     ) -> Tensor:
-        n, ones = min(len(x), len(y)), [1] * (x.ndim - 1)
+        n = min(len(x), len(y))
+        shape = [1] * (x.ndim - 1)
         if draws is None:
-            t = torch.rand(n, *ones)
+            t = torch.rand(n, *shape).to(x)
         else:
-            t = draws.rows("inner", lambda total, g: torch.rand(total, *ones, generator=g))[:n]
-        t = t.to(x)
+            t = draws.rows("inner", lambda k, g: torch.rand(k, *shape, generator=g))[:n].to(x)
         between = torch.lerp(x[:n].detach(), y[:n].detach(), t).requires_grad_()
         with torch.enable_grad():
             values = critic_values(critic, between).sum()
@@ -200,12 +200,7 @@ class KantorovichRubinstein(Learned):
     def __init__(self, critic: nn.Module, constraint: Constraint):
         super().__init__()
         constraint.prepare(critic)
-        self.critic, self.constraint = critic, constraint
-
-    @property
-    def random(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether the constraint draws random numbers."""
-        return self.constraint.random
+        self.critic, self.constraint, self.random = critic, constraint, constraint.random
 
     def inner_loss(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
         return self.constraint.penalty(self.critic, x, y, draws=draws) - self(x, y)

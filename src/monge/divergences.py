@@ -28,7 +28,8 @@ class Divergence(nn.Module, abc.ABC):
     """True where the value is a mean of terms that each belong to one sample, as with critics:
     several processes then need not gather their samples to compute it."""
     random: bool = False
-    """True where the value draws random numbers: `forward` and `inner_loss` then take `draws=`."""
+    """True where the value draws random numbers: `forward`, and `inner_loss` of a learned
+    divergence, then take them from a keyword `draws` (a `monge.draws.Draws`)."""
 
     @abc.abstractmethod
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -72,7 +73,10 @@ class MMD(Divergence):
 
 
 class SlicedWasserstein(Divergence):
-    """SW_p^p, a mean over fresh random directions at each call."""
+    """SW_p^p, a mean over fresh random directions at each call.
+
+    The directions come from `draws`, or from torch's global generator without them.
+    """
 
     random = True
 
@@ -81,11 +85,9 @@ class SlicedWasserstein(Divergence):
         self.directions, self.p = dimension("directions", directions), order(p)
 
     def forward(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
-        """As of `Divergence`; the directions are drawn for the purpose "divergence", or without
-        `draws` from torch's global generator."""
         x, y = sample_pair(x, y)
-        total, dim = x.new_zeros(()), x.shape[1]
         generator = None if draws is None else draws.generator("divergence")
+        total, dim = x.new_zeros(()), x.shape[1]
         # a few megabytes at a time stay in cache
         most = max(1, tuning(x.device).direction_entries // dim)
         for first in range(0, self.directions, most):
@@ -98,6 +100,8 @@ class SlicedWasserstein(Divergence):
 class GeneralizedSlicedWasserstein(Divergence):
     """GSW_p^p over the slices of a slicer, drawn afresh at each call.
 
+    The slices come from `draws`, or from torch's global generator without them.
+
     Source: Kolouri, Nadjahi, Simsekli, Badeau, Rohde, "Generalized sliced Wasserstein distances",
     2019.
     """
@@ -109,8 +113,6 @@ class GeneralizedSlicedWasserstein(Divergence):
         self.slicer, self.p = slicer, order(p)
 
     def forward(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
-        """As of `Divergence`; the slices are drawn for the purpose "divergence", or without
-        `draws` from torch's global generator."""
         x, y = sample_pair(x, y)
         self.slicer.resample_(None if draws is None else draws.generator("divergence"))
         return generalized_power(x, y, self.slicer, self.p)

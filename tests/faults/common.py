@@ -16,9 +16,10 @@ import torch
 
 import monge
 from monge._core.errors import FailedRun, Interrupted
-from monge.config import Config, DataConfig, NetworkConfig
+from monge.config import Config, DataConfig, NetworkConfig, override
 from monge.data import Source, load
-from monge.data.readers.clouds import from_points
+from monge.data.readers.arrays import from_array
+from monge.recipes import find
 from monge.training import checkpoint
 
 TABLES = (
@@ -51,13 +52,15 @@ def config(recipe: str, steps: int, **training) -> Config:
     """A recipe with tiny networks, which logs every step."""
     own = Config.of(recipe)
     first = (2, 3) if recipe == "wgan" else (0, 0)
+    for name, value in {"directions": 16, "summary": 4}.items():
+        if name in find(recipe).option_names:
+            own = override(own, name, value)
     return dataclasses.replace(
         own,
         latent=3,
-        directions=16,
         threads=1,
         network=NetworkConfig(
-            filters=(4, 8), hidden=(16,), critic=(16,), cloud=(16,), points=(8, 16), summary=4
+            filters=(4, 8), hidden=(16,), critic=(16,), cloud=(16,), points=(8, 16)
         ),
         training=dataclasses.replace(
             own.training, batch=20, steps=steps, log_every=1, inner_first=first,
@@ -71,7 +74,7 @@ def data(recipe: str) -> Source:
     """A few samples of the kind that a recipe trains on here."""
     if recipe == "pointcloud-wae":
         points = np.random.default_rng(0).normal(size=(60, 16, 3))
-        return from_points(points, DataConfig(), "clouds")
+        return from_array(points, name="clouds")
     source = load(DataConfig("rings" if recipe in TABLES else "digits"))
     return dataclasses.replace(source, train=source.train[:200], test=source.test[:50])
 

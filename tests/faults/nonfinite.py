@@ -84,18 +84,17 @@ def moments(trainer: Trainer, bad: float, chosen: random.Random) -> list:
 
 
 def critic_gradient(trainer: Trainer, bad: float, chosen: random.Random) -> list:
-    parameter = next(p for p in trainer.divergence_parameters if p.requires_grad)
+    parameter = next(p for p in trainer.objectives[0].parameters if p.requires_grad)
     return [parameter.register_hook(lambda g: torch.full_like(g, bad))]
 
 
 def critic_weights(trainer: Trainer, bad: float, chosen: random.Random) -> list:
-    one_element([p for p in trainer.divergence_parameters if p.requires_grad], bad, chosen)
+    one_element([p for p in trainer.objectives[0].parameters if p.requires_grad], bad, chosen)
     return []
 
 
 def critic_moments(trainer: Trainer, bad: float, chosen: random.Random) -> list:
-    assert trainer.inner is not None
-    one_element(_states(trainer.inner), bad, chosen)
+    one_element(_states(trainer.optimisers["inner"]), bad, chosen)
     return []
 
 

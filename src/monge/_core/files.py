@@ -11,10 +11,22 @@ from pathlib import Path
 from PIL import Image
 
 DAMAGED = (
-    OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError,
-    MemoryError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError,
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+    tokenize.TokenError,
     Image.DecompressionBombError,
-)  # fmt: skip
+)
 """What NumPy and Pillow raise on damaged files."""
 
 

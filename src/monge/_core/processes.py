@@ -1,13 +1,12 @@
 r"""Samples of several processes as one global batch.
 
-Process r of K owns the rows r, r + K, r + 2K, … of the global batch. A divergence is computed on
-the gathered rows by every process alike; the backward pass sums the processes' gradients and
-hands each its own rows. With parameters' gradients averaged over processes, as DDP does, this
-is the gradient of the divergence of the global batch.
+Process r of K has the rows r, r + K, r + 2K, … of the global batch. Every process computes a
+divergence on the gathered rows; the backward pass sums the gradients of all processes and returns
+to each the gradient of its rows. With the gradients of parameters averaged over the processes, as
+DDP does, this is the gradient of the divergence of the global batch.
 """
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import torch
@@ -30,10 +29,10 @@ class _Gather(torch.autograd.Function):
         most = -(-total // count)
         padded = x.new_zeros(most, *x.shape[1:])
         padded[: len(x)] = x
-        parts = [torch.empty_like(padded) for _ in range(count)]
-        dist.all_gather(parts, padded)
-        # row i of process r is row i·K + r of the whole
-        return torch.stack(parts, 1).flatten(0, 1)[:total]
+        gathered = [torch.empty_like(padded) for _ in range(count)]
+        dist.all_gather(gathered, padded)
+        # row i of process r is row i·K + r of the global batch
+        return torch.stack(gathered, 1).flatten(0, 1)[:total]
 
     @staticmethod
     def backward(ctx, *gradients: Tensor):
@@ -52,39 +51,40 @@ def global_size(n: int) -> int:
 
 
 def first() -> bool:
-    """Whether this process is the one that writes."""
+    """Whether this is process 0, which alone writes files."""
     return world()[0] == 0
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """What `make` returns on the first process, or the ValueError that it raises there, on all."""
+    """The result of `make`, called on the first process only; its ValueError is raised on all."""
     if world()[1] == 1:
         return make()
-    found: list = [None, None]
+    outcome: list = [None, None]
     if first():
         try:
-            found[0] = make()
+            outcome[0] = make()
         except ValueError as error:
-            found[1] = error
-    dist.broadcast_object_list(found)
-    if found[1] is not None:
-        raise found[1]
-    return found[0]
+            outcome[1] = error
+    dist.broadcast_object_list(outcome)
+    result, error = outcome
+    if error is not None:
+        raise error
+    return result
 
 
 def shared(work: Sequence[Callable[[], T]]) -> list[T]:
-    """What each piece of work returns; process r of K does the pieces r, r + K, r + 2 K, …"""
+    """The results of all calls in `work`; process r of K makes the calls r, r + K, r + 2 K, …"""
     rank, count = world()
-    done = {i: work[i]() for i in range(rank, len(work), count)}
+    results = {i: work[i]() for i in range(rank, len(work), count)}
     if count > 1:
-        parts: list = [None] * count
-        dist.all_gather_object(parts, done)
-        done = {i: value for part in parts for i, value in part.items()}
-    return [done[i] for i in range(len(work))]
+        gathered: list = [None] * count
+        dist.all_gather_object(gathered, results)
+        results = {i: value for one in gathered for i, value in one.items()}
+    return [results[i] for i in range(len(work))]
 
 
 def wait() -> None:
-    """Until every process is here."""
+    """Blocks until every process has called this."""
     if world()[1] > 1:
         dist.barrier()
 
@@ -93,39 +93,18 @@ def largest(value: int) -> int:
     """The largest value of any process."""
     if world()[1] == 1:
         return value
-    found = torch.tensor([value])
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return int(found)
+    most = torch.tensor([value])
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    return int(most)
 
 
 def means(values: dict[str, Tensor]) -> dict[str, float]:
-    """The means of numbers over the processes."""
+    """The mean of each value over the processes."""
     if world()[1] == 1:
         return {name: float(value) for name, value in values.items()}
     stacked = torch.stack([value.double() for value in values.values()])
     dist.all_reduce(stacked)
     return dict(zip(values, (stacked / world()[1]).tolist()))
-
-
-_part: tuple[int, int, int] | None = None
-
-
-@contextlib.contextmanager
-def part(first: int, stride: int, total: int) -> Iterator[None]:
-    """Inside, `own_rows` are first, first + stride, first + 2 stride, … of a batch of `total`."""
-    global _part
-    before, _part = _part, (first, stride, total)
-    try:
-        yield
-    finally:
-        _part = before
-
-
-def own_rows(draw: Callable[[int], Tensor], n: int) -> Tensor:
-    """This process's n rows of `draw(n of the global batch)`, for draws from a shared stream."""
-    rank, count = world()
-    first, stride, total = _part or (rank, count, 0)
-    return draw(total or global_size(n))[first::stride]
 
 
 def sum_of_all(x: Tensor) -> Tensor:
@@ -142,25 +121,25 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *gradients: Tensor) -> Tensor:
-        # every process uses what each has contributed
+        # the sum is used on every process
         total = gradients[0].clone()
         dist.all_reduce(total)
         return total
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Replaces each gradient by its mean over the processes, all of them in one message."""
+    """Replaces each gradient by its mean over the processes; one message for all of them."""
     _, count = world()
     gradients = [p.grad for p in parameters if p.grad is not None]
     if count == 1 or not gradients:
         return
-    whole = torch.cat([g.flatten() for g in gradients])
-    dist.all_reduce(whole)
-    whole /= count
-    for g, mean in zip(gradients, whole.split([g.numel() for g in gradients])):
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    flat /= count
+    for g, mean in zip(gradients, flat.split([g.numel() for g in gradients])):
         g.copy_(mean.view_as(g))
 
 
 def gather(x: Tensor, total: int) -> Tensor:
-    """The `total` rows of the global batch from every process's own, differentiably."""
+    """The `total` rows of the global batch, from this process's rows x, differentiably."""
     return x if world()[1] == 1 else _Gather.apply(x, total)  # pyright: ignore

@@ -1,3 +1,6 @@
-from monge.builders.parts import Parts, build
+"""Builders: from the row of a recipe and the facts of a run to a model."""
 
-__all__ = ["Parts", "build"]
+from monge.builders.parts import Parts, build
+from monge.builders.settle import settle, settled
+
+__all__ = ["Parts", "build", "settle", "settled"]

@@ -12,19 +12,20 @@ import itertools
 import re
 import sys
 import warnings
-from typing import Union
+from typing import Any, Union
 
 import tyro
 
 from monge._core.errors import FailedRun, Interrupted
+from monge._core.version import __version__
 from monge.cli.common import first
 from monge.cli.distance import Distance
 from monge.cli.draw import Complete, Interpolate, Reconstruct, Sample, Traverse
 from monge.cli.judge import Compare, Evaluate, Explore, Export
 from monge.cli.lists import Data, Recipes
-from monge.cli.train import Train
+from monge.cli.train import Train, recipe_name, verb
 
-Verb = Union[  # noqa: UP007
+VERBS = (
     Train,
     Sample,
     Reconstruct,
@@ -38,16 +39,17 @@ Verb = Union[  # noqa: UP007
     Recipes,
     Data,
     Distance,
-]
+)
 
 
-def parse(argv: list[str]) -> Verb:
+def parse(argv: list[str]) -> Any:
     """The verb that the arguments name; tyro's boxed messages become one line and exit code 2."""
+    train = verb(argv[1:]) if argv[:1] == ["train"] else Train
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(
-                Verb,  # pyright: ignore
+                Union[train, *VERBS[1:]],  # pyright: ignore[reportArgumentType]
                 prog="monge",
                 args=argv or ["--help"],
                 description="Optimal-transport generative modelling.",
@@ -60,9 +62,10 @@ def parse(argv: list[str]) -> Verb:
         lines = [line.strip("│| \n") for line in complaint.getvalue().splitlines()[1:]]
         rest = itertools.dropwhile(_is_rule, lines)
         reason = " ".join(itertools.takewhile(lambda line: not _is_rule(line), rest))
-        verb = f"monge {argv[0]}" if argv[0].isalpha() else "monge"
+        command = f"monge {argv[0]}" if argv[0].isalpha() else "monge"
+        command += f" {name}" if train is not Train and (name := recipe_name(argv[1:])) else ""
         reason = " ".join(reason.split()).partition(" Got errors")[0]
-        raise ValueError(f"{reason}: see {verb} --help") from None
+        raise ValueError(f"{reason}: see {command} --help") from None
 
 
 def _is_rule(line: str) -> bool:
@@ -78,6 +81,9 @@ def main() -> None:
     warnings.showwarning = _warn
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+    if sys.argv[1:] in (["--version"], ["-V"]):
+        print(f"monge {__version__}")
+        sys.exit(0)
     code, complaint = 0, None
     try:
         parse(sys.argv[1:]).run()
@@ -92,7 +98,7 @@ def main() -> None:
         code, complaint = 128 + error.number, str(error)
     except KeyboardInterrupt:
         code, complaint = 130, "interrupted"
-    # what a user did wrong all processes see alike, a failure perhaps one alone
+    # all processes see the same invalid input, but a failure may be seen by a single one
     if complaint and (code == 1 or first()):
         print(f"monge: {' '.join(complaint.split())}", file=sys.stderr)
     sys.exit(code)

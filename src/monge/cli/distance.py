@@ -44,10 +44,10 @@ class Distance:
                 f"`b` {str(self.b)!r} has samples of {y.shape[1]} numbers, `a` of {x.shape[1]}"
             )
         began = time.perf_counter()
-        found = METHODS[self.method](self, x, y)
+        values = METHODS[self.method](self, x, y)
         seconds = round(time.perf_counter() - began, 4)
         sizes = {"n": len(x), "m": len(y), "d": x.shape[1]}
-        result = {"method": self.method, **found, **sizes, "seconds": seconds}
+        result = {"method": self.method, **values, **sizes, "seconds": seconds}
         text = "  ".join(f"{name} {content}" for name, content in result.items())
         print(json.dumps(result) if self.json else text)
 
@@ -131,17 +131,32 @@ def _gromov(given: Distance, x, y) -> dict:
 
 
 METHODS = {
-    "exact": _exact, "w1": _exact, "sliced": _sliced, "max-sliced": _max_sliced,
-    "gsliced": _gsliced, "sinkhorn": _sinkhorn, "mmd": _mmd, "energy": _energy, "gromov": _gromov,
-}  # fmt: skip
+    "exact": _exact,
+    "w1": _exact,
+    "sliced": _sliced,
+    "max-sliced": _max_sliced,
+    "gsliced": _gsliced,
+    "sinkhorn": _sinkhorn,
+    "mmd": _mmd,
+    "energy": _energy,
+    "gromov": _gromov,
+}
 
 
 def _sample(path: Path):
     """The samples of a file as rows (n, d) in float64; uint8 images in [0, 1]."""
     import torch
 
-    from monge.data.readers import arrays
+    from monge.data.kinds import kind_of
+    from monge.data.readers.arrays import read, real
 
-    kind, samples = arrays.normalised(arrays.read(path).samples, str(path))
-    scale = 255.0 if kind == "image" and samples.dtype == "uint8" else 1.0
-    return torch.from_numpy(samples.astype("float64")).flatten(1) / scale
+    samples = real(read(path).samples, str(path))
+    kind = kind_of(samples, str(path))
+    if kind.unordered:
+        raise ValueError(
+            f"{str(path)!r} holds clouds of points, whose order a distance of rows would see: "
+            "give one cloud as rows (n, 3)"
+        )
+    scale = 255.0 if kind.bounded and samples.dtype == "uint8" else 1.0
+    rows = kind.layout(samples, str(path)).astype("float64")
+    return torch.from_numpy(rows).flatten(1) / scale

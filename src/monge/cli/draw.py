@@ -1,22 +1,101 @@
-"""The verbs that draw: samples, reconstructions, completions, lines and axes of codes."""
+"""The verbs that draw: samples, reconstructions, completions, and paths through the codes."""
 
 import dataclasses
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from monge.cli.common import Number, Text
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Draw samples from a trained model."""
+@dataclass(frozen=True, kw_only=True)
+class _OfRun:
+    """What a verb says of the run whose samples it draws."""
 
     path: Annotated[Positional[Path], arg(name="run")]
     """A run directory."""
+    out: Path
+    """A file to write."""
+    model: Text = None
+    """PACKAGE.MODULE:NAME, the model of a run that was fitted to a model of your own: a class,
+    function or object."""
+
+    def _run(self, *more: str) -> Any:
+        """The run, once `out` has been checked: .png, .npy, or one of the other suffixes."""
+        suffixes = (".png", ".npy", *more)
+        if self.out.suffix not in suffixes:
+            raise ValueError(f"`out` must end in {' or '.join(suffixes)}, got {str(self.out)!r}")
+        from monge.runs import Run
+
+        return Run(self.path, self.model)
+
+    def _pictures(self, run: Any) -> Any:
+        """The pictures of the run's kind of data."""
+        from monge.data.kinds import kind_named
+        from monge.show.pictures import pictures_of
+
+        return pictures_of(kind_named(run.settled.kind))
+
+    def _save(self, samples: Any, picture: Callable[[], Any], film: Any = None) -> None:
+        """Writes samples to .npy, their picture to .png, or a film to .gif; all or nothing."""
+        content = io.BytesIO()
+        if self.out.suffix == ".npy":
+            import numpy as np
+
+            np.save(content, samples.numpy())
+        elif self.out.suffix == ".gif":
+            first, *rest = film()
+            first.save(content, "GIF", save_all=True, append_images=rest, duration=100, loop=0)
+        else:
+            picture().save(content, "PNG")
+        from monge._core.files import write_all
+
+        write_all(self.out.parent, {self.out.name: content.getvalue()})
+        print(self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfTest(_OfRun):
+    """What a verb says of the held-out samples that it starts from."""
+
+    data: Text = None
+    """Other data of the same shape, by name or path; the run's own by default."""
+
+    def _test(self, run: Any) -> Any:
+        """The held-out samples of the run's data, or of other data of the same shape."""
+        if self.data is None:
+            return run.source.test
+        from monge.data import load
+
+        source = load(dataclasses.replace(run.config.data, name=self.data, cache=None))
+        if source.shape != run.settled.shape:
+            raise ValueError(
+                f"`data` {self.data!r} has samples of shape {source.shape}, the run needs "
+                f"{run.settled.shape}"
+            )
+        return source.test
+
+    def _some(self, run: Any, n: int) -> Any:
+        """n held-out samples, spread evenly over them."""
+        if n < 1:
+            raise ValueError(f"`n` must be at least 1, got {n}")
+        from monge.data import as_floats
+        from monge.show.pictures import spread_over
+
+        test = self._test(run)
+        if n > len(test):
+            print(f"the test part has {len(test)} samples: using them all")
+        return as_floats(test[spread_over(len(test), n)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(_OfRun):
+    """Draw samples from a trained model."""
+
     out: Path
     """.png: a picture; .npy: the samples; .gif: clouds that turn."""
     n: Number = 64
@@ -27,55 +106,50 @@ class Sample:
     """Draw codes from the prior, or from a Gaussian mixture fitted to the training codes."""
 
     def run(self) -> None:
-        _check_out(self.out, ".gif")
+        run = self._run(".gif")
         from monge.draws import generator
-        from monge.runs import Run
-        from monge.show import pictures
 
-        run = Run(self.path)
         prior = run.mixture() if self.sampler == "mixture" else None
         drawn = run.sample(self.n, generator(self.seed, "sample"), prior)
-        _save(self.out, drawn, lambda: pictures.samples(drawn), lambda: pictures.turntable(drawn))
+        pictures = self._pictures(run)
+        self._save(drawn, lambda: pictures.samples(drawn), lambda: pictures.turntable(drawn))
 
 
-@dataclass(frozen=True)
-class Reconstruct:
+@dataclass(frozen=True, kw_only=True)
+class Reconstruct(_OfTest):
     """Reconstruct samples of the test part."""
 
-    path: Annotated[Positional[Path], arg(name="run")]
-    """A run directory."""
     out: Path
-    """.png: samples beside their reconstructions; .npy: the reconstructions."""
-    data: Text = None
-    """Other data of the same shape, by name or path; the run's own by default."""
+    """.png: samples and their reconstructions; .npy: the reconstructions."""
     n: Number = 32
     """How many, spread over the test part."""
 
     def run(self) -> None:
-        _check_out(self.out)
+        run = self._run()
         from monge.models import evaluating
-        from monge.show import pictures
+        from monge.models.protocols import reconstruct, reconstructs, require
 
-        model, x = _test_samples(self.path, self.data, self.n)
-        with evaluating(model):
-            y = model.reconstruct(x)
-        _save(self.out, y, lambda: pictures.reconstructions(x, y))
+        if not reconstructs(run.model):
+            require(run.model, "encode", "reconstruction")
+            require(run.model, "decode", "reconstruction")
+        x = self._some(run, self.n)
+        with evaluating(run.model):
+            y = reconstruct(run.model, x)
+        self._save(y, lambda: self._pictures(run).reconstructions(x, y))
 
 
-@dataclass(frozen=True)
-class Complete:
-    """Complete test images of which a conditional model is shown a part."""
+@dataclass(frozen=True, kw_only=True)
+class Complete(_OfTest):
+    """Complete test images of which a conditional model sees a part."""
 
     path: Annotated[Positional[Path], arg(name="run")]
-    """A run directory of conditional-wae."""
+    """A run directory of a model that completes samples, e.g. of conditional-wae."""
     out: Path
-    """.png: a row an image: its known part, completions, the truth; .npy: the completions,
+    """.png: a row for each image: its known part, completions, the truth; .npy: the completions,
     (n · samples, …)."""
-    data: Text = None
-    """Other data of the same shape, by name or path; the run's own by default."""
     known: Text = None
     """The known part: top, bottom, left, right, surround, or a mask image; the run's own by
-    default. A model trained with a random box unknown completes any part."""
+    default. A model trained with a random unknown box completes any part."""
     n: Number = 10
     """How many images, spread over the test part."""
     samples: int = 5
@@ -84,54 +158,57 @@ class Complete:
     """Seed of the draws."""
 
     def run(self) -> None:
-        _check_out(self.out)
+        run = self._run()
         if self.samples < 1:
             raise ValueError(f"`samples` must be at least 1, got {self.samples}")
         from monge.draws import generator
-        from monge.models import ConditionalWAE
-        from monge.models.masks import mask
-        from monge.runs import read_config
-        from monge.show import pictures
+        from monge.models.protocols import Completer
 
-        trained = read_config(self.path)
-        if trained.recipe != "conditional-wae":
-            raise ValueError(
-                f"`run` {str(self.path)!r} is of {trained.recipe}, which sees whole samples: give "
-                "a run of conditional-wae"
-            )
-        if self.known not in (None, trained.known) and trained.known != "random":
+        trained = getattr(run.config.options, "known", None)
+        if self.known not in (None, trained) and trained not in (None, "random"):
             raise ValueError(
                 f"`known` is {self.known!r}, but the run was trained to complete from "
-                f"{trained.known!r}: train one with --known {self.known}, or with --known random "
+                f"{trained!r}: train one with --known {self.known}, or with --known random "
                 "for any part"
             )
-        model, x = _test_samples(self.path, self.data, self.n)
-        assert isinstance(model, ConditionalWAE)
-        chosen = mask(self.known or trained.known, x.shape[1:])
-        known = chosen(len(x), generator(self.seed, "known"))
+        model = run.model
+        if not isinstance(model, Completer):
+            raise ValueError(
+                f"`run` {str(self.path)!r} is of {run.config.recipe}, whose model has no method "
+                "`complete`: give a run of conditional-wae"
+            )
+        x = self._some(run, self.n)
+        known = self._mask(x, self.known or trained)
         drawn = model.complete(x, self.samples, generator(self.seed, "complete"), known=known)
-        _save(self.out, drawn.flatten(0, 1), lambda: pictures.completions(x, known.to(x), drawn))
+        known = model.known(x, known)
+        pictures = self._pictures(run)
+        self._save(drawn.flatten(0, 1), lambda: pictures.completions(x, known.to(x), drawn))
+
+    def _mask(self, x: Any, known: str | None) -> Any:
+        """A mask for each of x; None for that of the model."""
+        if known is None:
+            return None
+        from monge.draws import generator
+        from monge.models.masks import mask
+
+        return mask(known, x.shape[1:])(len(x), generator(self.seed, "known"))
 
 
-@dataclass(frozen=True)
-class Interpolate:
-    """Decode lines between the codes of test samples."""
+@dataclass(frozen=True, kw_only=True)
+class Interpolate(_OfTest):
+    """Decode paths between the codes of test samples."""
 
-    path: Annotated[Positional[Path], arg(name="run")]
-    """A run directory."""
     out: Path
-    """.png: a row a line; .npy: the frames, (n · frames, …); .gif: the lines as a film."""
-    data: Text = None
-    """Other data of the same shape, by name or path; the run's own by default."""
+    """.png: a row for each path; .npy: the frames, (n · frames, …); .gif: the paths as a film."""
     n: Number = 8
-    """How many lines."""
+    """How many paths."""
     frames: int = 10
-    """Frames a line, both ends included."""
+    """Frames of a path, both ends included."""
     path_: Annotated[Literal["linear", "spherical"], arg(name="path")] = "linear"
-    """Straight lines, or great circles whose radius goes from one code's to the other's."""
+    """Straight lines, or great circles whose radius changes linearly from end to end."""
 
     def run(self) -> None:
-        _check_out(self.out, ".gif")
+        run = self._run(".gif")
         if self.n < 1 or self.frames < 2:
             raise ValueError(
                 f"`n` must be at least 1 and `frames` at least 2, got {self.n} and {self.frames}"
@@ -139,102 +216,48 @@ class Interpolate:
         from torch import lerp
 
         from monge.models import spherical
-        from monge.show import pictures, report
+        from monge.models.protocols import require
+        from monge.show.report import paired
 
-        model, x = _test_samples(self.path, self.data, 2 * self.n)
+        for method in ("encode", "decode"):
+            require(run.model, method, "interpolation")
+        x = self._some(run, 2 * self.n)
         path = spherical if self.path_ == "spherical" else lerp
-        frames = report.paired(model, x, self.frames, path)
-        _save(
-            self.out, frames,
+        frames, pictures = paired(run.model, x, self.frames, path), self._pictures(run)
+        self._save(
+            frames,
             lambda: pictures.interpolations(frames, self.frames),
             lambda: pictures.film(frames, self.frames),
-        )  # fmt: skip
+        )
 
 
-@dataclass(frozen=True)
-class Traverse:
+@dataclass(frozen=True, kw_only=True)
+class Traverse(_OfTest):
     """Decode the code of one test sample with each coordinate in turn moved along the prior."""
 
-    path: Annotated[Positional[Path], arg(name="run")]
-    """A run directory."""
     out: Path
-    """.png: a row a coordinate; .npy: the frames, (coordinates · frames, …)."""
-    data: Text = None
-    """Other data of the same shape, by name or path; the run's own by default."""
+    """.png: a row for each coordinate; .npy: the frames, (coordinates · frames, …)."""
     index: int = 0
     """Which sample of the test part."""
     frames: int = 10
-    """Levels a coordinate."""
+    """Levels of a coordinate."""
 
     def run(self) -> None:
-        _check_out(self.out)
+        run = self._run()
         if self.index < 0 or self.frames < 2:
             raise ValueError(
                 f"`index` must be at least 0 and `frames` at least 2, got {self.index} and "
                 f"{self.frames}"
             )
         from monge.data import as_floats
-        from monge.show import pictures, report
+        from monge.models.protocols import require
+        from monge.show.report import traversed
 
-        model, test = _test_part(self.path, self.data)
+        for method in ("encode", "decode"):
+            require(run.model, method, "traversal")
+        test = self._test(run)
         if self.index >= len(test):
             raise ValueError(f"`index` {self.index} is beyond the {len(test)} test samples")
         x = as_floats(test[self.index : self.index + 1])
-        frames = report.traversed(model, x, self.frames)
-        _save(self.out, frames, lambda: pictures.interpolations(frames, self.frames))
-
-
-def _check_out(out: Path, *more: str) -> None:
-    if out.suffix not in (suffixes := (".png", ".npy", *more)):
-        raise ValueError(f"`out` must end in {' or '.join(suffixes)}, got {str(out)!r}")
-
-
-def _save(out: Path, samples, picture, film=None) -> None:
-    """Writes samples to .npy, their picture to .png, or a film to .gif, whole or not at all."""
-    content = io.BytesIO()
-    if out.suffix == ".npy":
-        import numpy as np
-
-        np.save(content, samples.numpy())
-    elif film is not None and out.suffix == ".gif":
-        first, *rest = film()
-        first.save(content, "GIF", save_all=True, append_images=rest, duration=100, loop=0)
-    else:
-        picture().save(content, "PNG")
-    from monge._core.files import write_all
-
-    write_all(out.parent, {out.name: content.getvalue()})
-    print(out)
-
-
-def _test_part(path: Path, data: str | None):
-    """The auto-encoder of a run and the test part of its data, or of others of the same shape."""
-    from monge.data import load
-    from monge.models import AutoEncoder
-    from monge.runs import Run
-
-    run = Run(path)
-    if not isinstance(run.model, AutoEncoder):
-        raise ValueError(f"`run` {str(path)!r} ({run.config.recipe}) has no encoder")
-    if data is None:
-        return run.model, run.source.test
-    source = load(dataclasses.replace(run.config.data, name=data, cache=None))
-    if source.shape != run.config.shape:
-        raise ValueError(
-            f"`data` {data!r} has samples of shape {source.shape}, the run needs "
-            f"{run.config.shape}"
-        )
-    return run.model, source.test
-
-
-def _test_samples(path: Path, data: str | None, n: int):
-    """The model of a run and n test samples, spread over the test part."""
-    from monge.data import as_floats
-    from monge.show.pictures import apart
-
-    if n < 1:
-        raise ValueError(f"`n` must be at least 1, got {n}")
-    model, test = _test_part(path, data)
-    if n > len(test):
-        print(f"the test part has {len(test)} samples: using them all")
-    return model, as_floats(test[apart(n, len(test))])
+        frames = traversed(run.model, x, test, self.frames)
+        self._save(frames, lambda: self._pictures(run).interpolations(frames, self.frames))

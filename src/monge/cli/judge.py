@@ -1,18 +1,30 @@
-"""The verbs that judge runs and hand them on: evaluate, compare, explore, export."""
+"""The verbs that judge runs and publish them: evaluate, compare, explore, export."""
 
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from monge.cli.common import Number, Place, first
+from monge.cli.common import Number, Place, Text, first
+
+
+def _opened(paths: tuple[Path, ...], model: str | None) -> list[Any]:
+    """Runs; `model` is that of the runs that were fitted to a model of your own."""
+    if not paths:
+        raise ValueError("`runs` is empty: give at least one run directory")
+    from monge.config import CUSTOM
+    from monge.runs import Run
+
+    runs = [Run(path) for path in paths]
+    return [Run(run.path, model) if run.config.recipe == CUSTOM else run for run in runs]
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a trained model: every figure with its floor, to evaluation.json and the report."""
+    """Measure a trained model, each figure with its noise floor; writes evaluation.json and the
+    report."""
 
     path: Annotated[Positional[Path], arg(name="run")]
     """A run directory."""
@@ -28,21 +40,24 @@ class Evaluate:
     inception_weights: Path | None = None
     """Compare images in the features of FID, from this file of weights."""
     inception_resize: Literal["tf1", "clean"] = "tf1"
-    """How images come to 299 × 299: as in the first implementation, or with antialiasing."""
+    """How images are resized to 299 × 299: as the first implementation does, or antialiased."""
+    model: Text = None
+    """PACKAGE.MODULE:NAME, the model of a run that was fitted to a model of your own: a class,
+    function or object."""
 
     def run(self) -> None:
+        from monge.evaluation.figures import lines
         from monge.evaluation.inception import inception_network
-        from monge.evaluation.measures import evaluate, lines
         from monge.runs import Run
         from monge.show import report
         from monge.training import distributed
 
-        run, extractor = Run(self.path), None
+        run, extractor = Run(self.path, self.model), None
         if self.inception_weights is not None:
             extractor = inception_network(self.inception_weights, self.inception_resize)
         with distributed.group(run.config.device):
-            result = evaluate(
-                run, self.n, self.sampler, self.seeds, metrics=self.metrics, extractor=extractor
+            result = run.evaluate(
+                self.n, self.sampler, self.seeds, metrics=self.metrics, extractor=extractor
             )
         if not first():
             return
@@ -56,46 +71,48 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Compare:
-    """Put trained models side by side: one figure and one table, runs that differ only in their
-    seeds together."""
+    """Put trained models side by side in one picture and one table, and average runs that differ
+    only in their seeds."""
 
     paths: Annotated[Positional[tuple[Path, ...]], arg(name="runs")]
     """Run directories."""
     out: Path
     """The folder to write compare.png, compare.md and compare.json to."""
+    model: Text = None
+    """PACKAGE.MODULE:NAME, the model of runs that were fitted to a model of your own: a class,
+    function or object."""
 
     def run(self) -> None:
-        if not self.paths:
-            raise ValueError("`runs` is empty: give at least one run directory")
-        from monge.runs import Run
-        from monge.runs.compare import compare
+        runs = _opened(self.paths, self.model)
+        from monge.show import comparison
 
-        for file in compare([Run(path) for path in self.paths], self.out):
+        for file in comparison.write(runs, self.out):
             print(file)
 
 
 @dataclass(frozen=True)
 class Explore:
-    """Open a page on which trained models are looked at and steered."""
+    """Open a page that shows trained models and steers them."""
 
     paths: Annotated[Positional[tuple[Path, ...]], arg(name="runs")]
     """Run directories."""
     host: str = "127.0.0.1"
-    """The address of this machine by which the page is opened; whoever reaches it may look."""
+    """The address of this machine that serves the page, to anyone who can reach it."""
     port: int = 8642
     """0 for a free one."""
     browser: bool = False
     """Open the page in the browser."""
+    model: Text = None
+    """PACKAGE.MODULE:NAME, the model of runs that were fitted to a model of your own: a class,
+    function or object."""
 
     def run(self) -> None:
         # shells that start it in the background have interrupts ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        if not self.paths:
-            raise ValueError("`runs` is empty: give at least one run directory")
-        from monge.runs import Run
+        runs = _opened(self.paths, self.model)
         from monge.show.explore import explore
 
-        explore([Run(path) for path in self.paths], self.host, self.port, browser=self.browser)
+        explore(runs, self.host, self.port, browser=self.browser)
 
 
 @dataclass(frozen=True)
@@ -106,18 +123,22 @@ class Export:
     """A run directory."""
     out: Place = None
     """NAME.onnx or NAME.pt2: writes NAME.encoder.onnx and NAME.decoder.onnx, checked against
-    PyTorch; a generator has the decoder alone."""
+    PyTorch; a generator has only the decoder."""
     hub: Place = None
     """A new folder for weights, configuration and a model card, which monge.load reads back."""
+    model: Text = None
+    """PACKAGE.MODULE:NAME, the model of a run that was fitted to a model of your own: a class,
+    function or object."""
 
     def run(self) -> None:
         if self.out is None and self.hub is None:
             raise ValueError("`out` is missing: give --out NAME.onnx, NAME.pt2 or --hub DIR")
         from monge.runs import Run, export
+        from monge.show import card
 
-        run = Run(self.path)
+        run = Run(self.path, self.model)
         if self.out is not None:
             for file in export.export(run, self.out):
                 print(file)
         if self.hub is not None:
-            print(export.hub(run, self.hub))
+            print(card.write(run, self.hub))

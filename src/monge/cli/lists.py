@@ -2,18 +2,29 @@
 
 from dataclasses import dataclass
 
-from monge.config import DATA
-from monge.recipes import ALIASES, RECIPES
-
 
 @dataclass(frozen=True)
 class Recipes:
     """List the recipes."""
 
     def run(self) -> None:
-        others = {name: [a for a, r in ALIASES.items() if r == name] for name in RECIPES}
-        for name, line in RECIPES.items():
-            print(f"{', '.join([name, *others[name]]):19} {line}")
+        from monge.recipes import RECIPES, published
+
+        for row in RECIPES.values():
+            print(f"{', '.join([row.name, *row.aliases]):19} {row.line}")
+        for name in published():
+            print(f"{name:19} {_line(name)}")
+        print(f"{'PACKAGE.MODULE:NAME':19} a recipe of your own")
+
+
+def _line(name: str) -> str:
+    """The line of another package's recipe, or why it cannot be used."""
+    from monge.recipes import find
+
+    try:
+        return find(name).line
+    except ValueError as error:
+        return f"cannot be used: {error}"
 
 
 @dataclass(frozen=True)
@@ -21,6 +32,8 @@ class Data:
     """List the data sets that are known by name."""
 
     def run(self) -> None:
+        from monge.config import DATA
+
         for name, line in DATA.items():
             print(f"{name:19} {line}")
         print(

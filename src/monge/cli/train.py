@@ -1,36 +1,64 @@
-"""`monge train`: flags laid over a configuration."""
+"""`monge train`: flags laid over a configuration, with those of the recipe's own options."""
 
+import ast
 import dataclasses
+import inspect
+import itertools
+import os
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from monge._core.errors import Interrupted
 from monge.cli.common import Float, Int, Place, Text, first
-from monge.config import Config, override
-from monge.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from monge.config import Config
 
 FIELDS = {
-    "data": "data.name", "data_dir": "data.dir", "size": "data.size", "crop": "data.crop",
-    "channels": "data.channels", "cache": "data.cache", "points": "data.points",
+    "data": "data.name",
+    "data_dir": "data.dir",
+    "size": "data.size",
+    "crop": "data.crop",
+    "channels": "data.channels",
+    "cache": "data.cache",
+    "points": "data.points",
     "classes": "data.classes",
-    "turn": "data.turn", "jitter": "data.jitter", "seed": "seed", "preset": "preset",
+    "turn": "data.turn",
+    "jitter": "data.jitter",
+    "seed": "seed",
+    "preset": "preset",
     "latent": "latent",
-    "weight": "weight", "epochs": "training.epochs", "steps": "training.steps",
-    "batch": "training.batch", "lr": "training.lr", "inner_steps": "training.inner_steps",
-    "known": "known", "precision": "training.precision", "micro_batch": "training.micro_batch",
-    "device": "device", "threads": "threads",
-}  # fmt: skip
-"""Which field of the configuration each flag sets."""
+    "epochs": "training.epochs",
+    "steps": "training.steps",
+    "batch": "training.batch",
+    "lr": "training.lr",
+    "inner_steps": "training.inner_steps",
+    "precision": "training.precision",
+    "micro_batch": "training.micro_batch",
+    "device": "device",
+    "threads": "threads",
+}
+"""Which setting of the configuration each flag sets."""
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train a recipe on data; writes a run directory with a report."""
+    """Train a recipe on data; writes a run directory with a report.
+
+    `monge train RECIPE --help` also shows the options that only this recipe has.
+    """
+
+    options: ClassVar[tuple[str, ...]] = ()
+    """The names of the recipe's own options, which are flags as well."""
 
     recipe: Positional[Text] = None
-    """Which recipe; `monge recipes` lists them. May be left out with --resume."""
+    """Which recipe, or package.module:name of one of your own; `monge recipes` lists them. May be
+    left out with --resume."""
     data: Text = None
     """digits (default), mnist, fashion-mnist, or a path: folder, zip or tar shards of images,
     folder of idx files or of clouds (.ply, .xyz, .off), .npy, .npz, .csv; or hf:DATASET."""
@@ -59,7 +87,7 @@ class Train:
     points: Int = None
     """Points a cloud, a random part of those given; all by default, 2,048 of a file."""
     classes: tuple[str, ...] = ()
-    """Train on some classes of the data alone, by name."""
+    """Train on some classes of the data only, by name."""
     turn: bool = False
     """Turn clouds at random about the upright axis, y, whenever they are seen."""
     jitter: Float = None
@@ -70,13 +98,8 @@ class Train:
     """Samples that pass at once, for batches that memory does not hold: the same gradient."""
     latent: Int = None
     """Dimension of the codes; 8 for small images, 64 for large ones by default."""
-    weight: Float = None
-    """λ, the weight of the divergence, in units of the cost."""
     lr: Float = None
     """Learning rate; 0.001 by default."""
-    known: Text = None
-    """For conditional-wae, the part that it completes images from: top (default), bottom, left,
-    right, surround, random, or a mask image, white where known."""
     inner_steps: Int = None
     """Steps of a critic before each step of the model; 1 by default."""
     device: Text = None
@@ -89,7 +112,7 @@ class Train:
     """Any other setting, as a.b=c; config.json of a run shows them all."""
 
     def run(self) -> None:
-        from monge.training.fit import fit
+        from monge.api import fit
 
         config = self._config()
         try:
@@ -100,15 +123,21 @@ class Train:
         if first():
             print(f"report: {run.report}")
 
-    def _config(self) -> Config:
+    def _config(self) -> "Config":
         """The default or, with --resume, the stored configuration with the flags laid over it."""
+        from monge.config import CUSTOM, Config, override, read_config
+        from monge.recipes import names
+
         stored = None
         if self.resume and self.out and (self.out / "config.json").exists():
-            from monge.runs import read_config
-
-            stored = read_config(self.out)
+            stored, _ = read_config(self.out)
+            if stored.recipe == CUSTOM:
+                raise ValueError(
+                    f"`out` {str(self.out)!r} is a run of a model of your own: resume it with "
+                    "monge.fit(model, ..., resume=True)"
+                )
         if self.recipe is None and stored is None:
-            raise ValueError(f"`recipe` is missing: give one of {', '.join(RECIPES)}")
+            raise ValueError(f"`recipe` is missing: give one of {', '.join(names())}")
         config = stored or Config.of(
             self.recipe or "", self.preset or "small", self.data or "digits"
         )
@@ -117,7 +146,7 @@ class Train:
         if self.epochs is not None or self.steps is not None:
             config = override(config, "training.epochs", None)
             config = override(config, "training.steps", None)
-        for flag, path in FIELDS.items():
+        for flag, path in {**FIELDS, **{name: name for name in self.options}}.items():
             value = getattr(self, flag)
             if not (value is None or value is False or value == ()):
                 config = override(config, path, value)
@@ -127,3 +156,86 @@ class Train:
                 raise ValueError(f"`set` must look like a.b=c, got {setting!r}")
             config = override(config, path, value)
         return config
+
+
+def verb(arguments: Sequence[str]) -> type[Train]:
+    """`Train` with a flag for each option of the recipe that the arguments name."""
+    from monge.config import Config
+    from monge.recipes import find
+
+    name = recipe_name(arguments) or _resumed(arguments)
+    if not name:
+        return Train
+    row = find(name, beside=os.getcwd())
+    flags = {field.name for field in dataclasses.fields(Train)}
+    if taken := sorted(flags & set(row.option_names)):
+        raise ValueError(
+            f"`options` of the recipe {name} has {taken[0]!r}, which is a flag of every recipe: "
+            "give it another name"
+        )
+    fields: list[tuple[str, Any, Any]] = []
+    settings = Config.of(name).options
+    for option in dataclasses.fields(row.options):
+        default = getattr(settings, option.name)
+        text = documented(row.options).get(option.name, "")
+        if default is not None:
+            text = f"{text} Default: {default}."
+        kind = get_type_hints(row.options)[option.name]
+        members = [one for one in (get_args(kind) or (kind,)) if one is not type(None)]
+        names_of = {int: "INT", float: "FLOAT", str: "TEXT"}
+        metavar = names_of.get(members[0]) if len(members) == 1 else None
+        shown = arg(help=text.strip(), help_behavior_hint="", metavar=metavar)
+        flag = Annotated[kind | None, shown]
+        fields.append((option.name, flag, dataclasses.field(default=None)))
+    made = dataclasses.make_dataclass(
+        "Train",
+        fields,
+        bases=(Train,),
+        frozen=True,
+        namespace={"__doc__": f"Train {row.name}, {row.line}."},
+    )
+    made.options = tuple(row.option_names)  # pyright: ignore[reportAttributeAccessIssue]
+    return made
+
+
+VALUELESS = ("--resume", "--turn")
+
+
+def recipe_name(arguments: Sequence[str]) -> str:
+    """The recipe's name: the first argument that is no flag and no value of one."""
+    before = ""
+    for argument in arguments:
+        value_of_flag = before.startswith("-") and "=" not in before and before not in VALUELESS
+        if not argument.startswith("-") and not value_of_flag:
+            return argument
+        before = argument
+    return ""
+
+
+def _resumed(arguments: Sequence[str]) -> str:
+    """The recipe of the run that arguments without one resume."""
+    from monge.config import CUSTOM, read_config
+
+    places = [b for a, b in itertools.pairwise(arguments) if a == "--out"]
+    places += [a.removeprefix("--out=") for a in arguments if a.startswith("--out=")]
+    if "--resume" in arguments and places and (Path(places[0]) / "config.json").exists():
+        stored, _ = read_config(Path(places[0]))
+        return "" if stored.recipe == CUSTOM else stored.recipe
+    return ""
+
+
+def documented(record: type) -> dict[str, str]:
+    """The texts below the fields of a dataclass, those of its bases included."""
+    texts: dict[str, str] = {}
+    for cls in reversed(record.__mro__[:-1]):
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+        except (OSError, TypeError):  # made without a source file
+            continue
+        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+        for field, text in itertools.pairwise(body):
+            if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+                continue
+            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                texts[field.target.id] = " ".join(str(text.value.value).split())
+    return texts

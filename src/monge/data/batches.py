@@ -12,7 +12,7 @@ class Batches:
 
     An epoch is a permutation of the n samples cut into batches of `size`. A remainder under two
     samples joins the batch before it, since a divergence of one sample is not defined; any other
-    remainder is a smaller batch of its own. Inner steps follow permutations of their own.
+    remainder is a smaller batch. Inner steps follow separate permutations.
     """
 
     def __init__(self, n: int, size: int, seed: int, least: int = 2):

@@ -2,21 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from monge.data.kinds import Kind, Moments, as_floats, kind_named
 from monge.draws import permutation
 
 HELD_OUT = 0.1
 HELD_OUT_NAMES = ("test", "val", "valid", "validation")
-
-
-def as_floats(x: Tensor) -> Tensor:
-    """Samples as networks take them: uint8 images to float32 in [0, 1], the rest as it is."""
-    return x.float().div_(255) if x.dtype == torch.uint8 else x
 
 
 @dataclass(frozen=True)
@@ -24,11 +19,12 @@ class Source:
     """Samples in memory: a training part and a test part that training never sees.
 
     Images are uint8 (n, c, h, w), or float32 in [0, 1]; vectors are float32 (n, d); clouds of
-    points are float32 (n, N, 3), centred and in the unit sphere.
+    points are float32 (n, N, 3), centred and in the unit sphere. The kind may be given by its
+    name.
     """
 
     name: str
-    kind: Literal["image", "vector", "cloud"]
+    kind: Kind
     train: Tensor
     test: Tensor
     train_labels: Tensor | None = None
@@ -36,13 +32,16 @@ class Source:
     classes: tuple[str, ...] = ()
     """The names of the labels 0, 1, …"""
 
+    def __post_init__(self):
+        object.__setattr__(self, "kind", kind_named(self.kind))
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one sample."""
         return tuple(self.train.shape[1:])
 
     def of_classes(self, wanted: Sequence[str]) -> "Source":
-        """The samples of some classes alone, labelled in the order of `wanted`.
+        """Only the samples of some classes, labelled in the order of `wanted`.
 
         Raises:
             ValueError: for data without labels, or an unknown class.
@@ -59,8 +58,8 @@ class Source:
             assert labels is not None
             new = torch.full((len(self.classes),), -1)
             new[order] = torch.arange(len(order))
-            found = new[labels]
-            parts.append((x[found >= 0], found[found >= 0]))
+            relabelled = new[labels]
+            parts.append((x[relabelled >= 0], relabelled[relabelled >= 0]))
         (train, train_labels), (test, test_labels) = parts
         name = f"{self.name} ({', '.join(wanted)})"
         return Source(
@@ -88,15 +87,9 @@ class Source:
         blocks = map(as_floats, some.split(2**14, 1))
         return 2 * float(torch.cat([block.var(0, correction=0) for block in blocks]).sum())
 
-    def moments(self) -> tuple[Tensor, Tensor] | None:
-        """Mean and standard deviation of a table's columns; None for images and clouds.
-
-        A constant column has deviation 1: it is shifted, not blown up.
-        """
-        if self.kind != "vector":
-            return None
-        deviation, mean = torch.std_mean(self.train, 0, correction=0)
-        return mean, torch.where(deviation > 0, deviation, 1.0)
+    def moments(self) -> Moments | None:
+        """Mean and standard deviation of a table's columns; None for images and clouds."""
+        return self.kind.moments(self.train)
 
 
 def division(name: str, n: int, parts=None) -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +130,7 @@ def numbered(name: str, labels) -> tuple[np.ndarray, tuple[str, ...]]:
     return numbers, tuple(map(str, names))
 
 
-def split(name: str, kind, samples: np.ndarray, labels=None, parts=None) -> Source:
+def split(name: str, kind: Kind, samples: np.ndarray, labels=None, parts=None) -> Source:
     """A source from samples (n, …), a held-out part set apart by `division`.
 
     Arguments:

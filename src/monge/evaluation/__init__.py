@@ -1,4 +1,4 @@
-"""Measures of what a model makes."""
+"""Measures of a model: of its samples, its reconstructions, its completions and its codes."""
 
 from monge.costs import chamfer, earth_mover
 from monge.evaluation.completion import agreement, best_of, diversity, energy_score
@@ -7,6 +7,7 @@ from monge.evaluation.fidelity import (
     nearest_neighbour_test,
     precision_recall_density_coverage,
 )
+from monge.evaluation.figures import evaluate
 from monge.evaluation.frechet import (
     Moments,
     frechet_distance,
@@ -24,6 +25,7 @@ from monge.evaluation.sets import (
     set_scores,
 )
 from monge.evaluation.sharpness import sharpness
+from monge.evaluation.summary import summary
 from monge.evaluation.two_sample import network_test
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "diversity",
     "earth_mover",
     "energy_score",
+    "evaluate",
     "frechet_distance",
     "frechet_extrapolated",
     "frechet_of_moments",
@@ -52,4 +55,5 @@ __all__ = [
     "pyramid_patches",
     "set_scores",
     "sharpness",
+    "summary",
 ]

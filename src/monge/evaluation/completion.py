@@ -1,11 +1,21 @@
-"""Measures of completions (n, k, *): k draws for each of n samples whose truth (n, *) is known."""
+r"""Measures of completions (n, k, \*) of n samples, whose truth (n, \*) is known."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from monge._core.checks import finite, floating
+from monge.data import Source, as_floats
+from monge.divergences import MMD
+from monge.draws import generator, permutation
+from monge.evaluation.statistics import Figure, figure
+from monge.kernels import multiscale_imq
+from monge.models import evaluating
+from monge.models.protocols import Completer, has, prior_of
+
+COMPLETIONS = 10
 
 
 def _pairs(completions: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,7 +36,7 @@ def best_of(completions: Tensor, truth: Tensor) -> float:
 
 
 def diversity(completions: Tensor) -> float:
-    """The mean Σ (y - y')² of two completions of one sample; 0 where all are one.
+    """The mean Σ (y - y')² of two completions of one sample; 0 where all are the same.
 
     Raises:
         ValueError: for fewer than two completions a sample.
@@ -42,8 +52,9 @@ def diversity(completions: Tensor) -> float:
 def energy_score(completions: Tensor, truth: Tensor) -> float:
     """E ‖Y - t‖ - ½ E ‖Y - Y'‖ over completions Y, Y' of a sample, averaged over samples.
 
-    A strictly proper score: no law of completions has a lower expectation than the conditional law
-    of the truth. The second mean is over distinct pairs, so the score is unbiased in k.
+    A strictly proper score: no distribution of completions has a lower expected score than the
+    conditional distribution of the truth. The second mean is over distinct pairs, so the score is
+    unbiased in k.
 
     Source: Gneiting, Raftery, "Strictly proper scoring rules, prediction, and estimation", 2007.
     """
@@ -69,3 +80,36 @@ def agreement(completions: Tensor, labels: Tensor, classify: Callable[[Tensor], 
         parts = completions.flatten(0, 1).split(500)
         guessed = torch.cat([classify(part).argmax(1) for part in parts])
     return float((guessed == labels.repeat_interleave(k)).float().mean())
+
+
+def completed(model: Completer, source: Source) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Up to 1,000 held-out samples, their classes if any, and ten completions of each."""
+    rows = permutation(0, "evaluation completions", len(source.test))[:1000]
+    x = as_floats(source.test[rows])
+    drawn = model.complete(x, COMPLETIONS, generator(0, "evaluation completions"))
+    return x, None if source.test_labels is None else source.test_labels[rows], drawn
+
+
+def completion_figures(model: Completer, x: Tensor, drawn: Tensor) -> dict[str, Figure]:
+    r"""The figures of completions `drawn` (n, k, \*) of samples x (n, \*)."""
+    return {
+        f"best of {drawn.shape[1]}": figure(best_of(drawn, x)),
+        "diversity": figure(diversity(drawn)),
+        "energy score": figure(energy_score(drawn, x)),
+        **_joint(model, x),
+    }
+
+
+def _joint(model: Any, x: Tensor) -> dict[str, Figure]:
+    """MMD² between the joint samples (φ, z) of codes and of prior draws, for a model with a
+    summary φ of the known part."""
+    prior = prior_of(model)
+    if prior is None or not has(model, "summarise", "encode"):
+        return {}
+    with evaluating(model):
+        known = model.known(x)
+        phi, codes = model.summarise(x, known), model.encode(x, known).mean
+    drawn, other = (prior.sample(len(x), generator(0, "joint", i)) for i in (0, 1))
+    joint = [torch.cat([phi, z], 1) for z in (codes, drawn, other)]
+    mmd = MMD(multiscale_imq(prior.spread + 2 * phi.shape[1]))
+    return {"joint MMD²": figure(float(mmd(joint[0], joint[1])), float(mmd(joint[2], joint[1])))}

@@ -1,8 +1,8 @@
 """Feature spaces in which images are compared, each with a name and a hash.
 
-`classifier` is a small network that is trained on the labelled data themselves and kept, by the
-sha256 of the data and of its recipe; `random_network` has fixed random weights, for data without
-labels. Distances in neither may be called FID, whose features are those of one Inception file.
+`classifier` is a small network that is trained on the labelled data and cached under the sha256 of
+the data and of its recipe. `random_network` has fixed random weights, for data without labels.
+Distances in either must not be called FID, which is defined by the weights of one Inception file.
 """
 
 import hashlib
@@ -30,18 +30,18 @@ RECIPE = f"conv5 16, conv5 32, linear {WIDTH}; Adam {RATE}, {STEPS} steps of bat
 
 
 class Extractor(NamedTuple):
-    """A network from images in [0, 1] to features, with what names it."""
+    """A network from images in [0, 1] to features, with its name and hash."""
 
     name: str
     sha256: str
-    """Of the weights."""
+    """The hash of the weights."""
     network: nn.Module
     figures: tuple[str, str]
-    """What the Fréchet distance and the scaled sliced one between its features are called."""
+    """The names of the Fréchet distance and of the scaled sliced distance of its features."""
     resize: str = "none"
     batch: int = 500
     accuracy: float | None = None
-    """Of a classifier, on the test part."""
+    """The accuracy of a classifier on the test part."""
 
     def __call__(self, images: Tensor) -> Tensor:
         r"""Features (n, d) of images (n, c, h, w), as they are stored or in [0, 1].
@@ -55,7 +55,7 @@ class Extractor(NamedTuple):
 
 
 def sha256_of(tensors: Sequence[Tensor]) -> str:
-    """The sha256 of tensors, shapes and types included."""
+    """The sha256 of tensors, with their shapes and types."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -69,7 +69,7 @@ def weights_hash(network: nn.Module) -> str:
 
 
 def cache_folder() -> Path:
-    """Where trained classifiers are kept: MONGE_CACHE, or ~/.cache/monge."""
+    """The folder of trained classifiers: MONGE_CACHE, or ~/.cache/monge."""
     return Path(os.environ.get("MONGE_CACHE", Path.home() / ".cache" / "monge"))
 
 
@@ -78,25 +78,31 @@ def lenet(shape: Sequence[int]) -> nn.Sequential:
     channels, height, width = shape
     area = (height // 4) * (width // 4)
     return nn.Sequential(
-        nn.Conv2d(channels, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(32 * area, WIDTH), nn.ReLU(),
-    )  # fmt: skip
+        nn.Conv2d(channels, 16, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32 * area, WIDTH),
+        nn.ReLU(),
+    )
 
 
 def classifier(source: Source, cache: Path | None = None) -> tuple[Extractor, nn.Module]:
     """The features of a classifier of the source's training part, and its last layer.
 
-    It is trained once, with fixed draws, and kept in `cache`.
+    It is trained once, with fixed draws, and cached.
 
     Raises:
-        ValueError: for a source without labels, or one that holds no images.
+        ValueError: for a source without labels, or of other samples than images.
 
     Source of the architecture: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied
     to document recognition", 1998.
     """
     labels = source.train_labels
-    if source.kind != "image" or labels is None or source.test_labels is None:
+    if not source.kind.grid or labels is None or source.test_labels is None:
         raise ValueError(f"`data` {source.name!r} must be labelled images for a classifier")
     made_from = sha256_of([source.train, labels]) + RECIPE
     key = hashlib.sha256(made_from.encode()).hexdigest()[:16]
@@ -110,7 +116,7 @@ def classifier(source: Source, cache: Path | None = None) -> tuple[Extractor, nn
             whole.load_state_dict(load_tensors(file.read_bytes()))
             return _extractor(source, network, head), head
         except SafetensorError as error:
-            warnings.warn(f"{str(file)!r} is damaged and made again: {error}", stacklevel=2)
+            warnings.warn(f"{str(file)!r} is damaged and is trained again: {error}", stacklevel=2)
     optimiser = torch.optim.Adam(whole.parameters(), RATE, fused=True)
     batches = Batches(len(labels), min(BATCH, len(labels)), 0)
     for step in range(STEPS):
@@ -125,11 +131,11 @@ def classifier(source: Source, cache: Path | None = None) -> tuple[Extractor, nn
 
 
 def _extractor(source: Source, network: nn.Module, head: nn.Module) -> Extractor:
-    found = Extractor("LeNet", weights_hash(network), network, ("LeNet-FD", "LeNet-MIND"))
+    extractor = Extractor("LeNet", weights_hash(network), network, ("LeNet-FD", "LeNet-MIND"))
     with torch.no_grad():
-        guessed = head(found(source.test)).argmax(1)
+        guessed = head(extractor(source.test)).argmax(1)
     accuracy = float((guessed == source.test_labels).float().mean())
-    return found._replace(accuracy=accuracy)
+    return extractor._replace(accuracy=accuracy)
 
 
 def random_network(shape: Sequence[int]) -> Extractor:

@@ -1,10 +1,10 @@
-"""The Inception network in whose features the Fréchet distance is called FID.
+"""The Inception network of the FID: the Fréchet distance between its features.
 
 The graph is that of the TensorFlow file inception-2015-12-05, which differs from later ones: its
-average pools do not count the padding, its last block pools by maxima, and its normalisations have
-ε = 10⁻³. The weights are read from a file
-that the user brings, pt_inception-2015-12-05-6726825d.pth of pytorch-fid or
-weights-inception-2015-12-05-6726825d.pth of torch-fidelity, the same 95,628,359 bytes.
+average pools do not count the padding, its last block uses a max pool, and its normalisations have
+ε = 10⁻³. The weights come from a file that you supply, pt_inception-2015-12-05-6726825d.pth of
+pytorch-fid or weights-inception-2015-12-05-6726825d.pth of torch-fidelity; both are the same
+95,628,359 bytes.
 
 Source: Szegedy, Vanhoucke, Ioffe, Shlens, Wojna, "Rethinking the Inception architecture for
 computer vision", 2016; Heusel et al., "GANs trained by a two time-scale update rule", 2017; on
@@ -14,6 +14,7 @@ resizing Parmar, Zhang, Zhu, "On aliased resizing and surprising subtleties in G
 
 import hashlib
 import pickle
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from monge.evaluation.extractors import Extractor
 
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-"""Of the one file whose features may be called FID."""
+"""The sha256 of the only weights whose Fréchet distance is the FID."""
 SIDE = 299
 
 Resize = Literal["tf1", "clean"]
@@ -49,24 +50,24 @@ def mean_pool(x: Tensor) -> Tensor:
 
 
 def max_pool(x: Tensor) -> Tensor:
-    """Maxima of 3 × 3 pixels."""
+    """Maxima of 3 × 3 pixels, at every pixel."""
     return F.max_pool2d(x, 3, 1, 1)
 
 
 def halving_pool(x: Tensor) -> Tensor:
-    """The same at every second pixel."""
+    """Maxima of 3 × 3 pixels, at every second pixel."""
     return F.max_pool2d(x, 3, 2)
 
 
 class Mixed(nn.Module):
-    """Branches side by side, their outputs in the order in which they are given.
+    """Parallel branches, whose outputs are concatenated in their order.
 
     Arguments:
         inputs: channels of the input.
-        branches: each a line of units `name outputs kernel`, where a kernel is 1, 3, 5, 1x7, 7x1,
-            1x3 or 3x1, and 3/2 is one of stride 2 without padding. Branches may begin alike.
-        pool: of the last branch.
-        projected: outputs of the unit behind the pool; 0 for none.
+        branches: each a text of units `name outputs kernel`, where a kernel is 1, 3, 5, 1x7, 7x1,
+            1x3 or 3x1, and 3/2 has stride 2 and no padding. Branches may share their first units.
+        pool: the pool of the last branch.
+        projected: outputs of the unit after the pool; 0 for none.
     """
 
     def __init__(
@@ -108,26 +109,33 @@ def _a(inputs: int, projected: int) -> Mixed:
 
 
 def _c(c: int) -> Mixed:
-    return Mixed(768, [
+    branches = [
         "1x1 192 1",
         f"7x7_1 {c} 1 7x7_2 {c} 1x7 7x7_3 192 7x1",
         f"7x7dbl_1 {c} 1 7x7dbl_2 {c} 7x1 7x7dbl_3 {c} 1x7 7x7dbl_4 {c} 7x1 7x7dbl_5 192 1x7",
-    ], mean_pool, 192)  # fmt: skip
+    ]
+    return Mixed(768, branches, mean_pool, 192)
 
 
 def _e(inputs: int, pool: Callable[[Tensor], Tensor]) -> Mixed:
     double = "3x3dbl_1 448 1 3x3dbl_2 384 3"
-    return Mixed(inputs, [
+    branches = [
         "1x1 320 1",
-        "3x3_1 384 1 3x3_2a 384 1x3", "3x3_1 384 1 3x3_2b 384 3x1",
-        f"{double} 3x3dbl_3a 384 1x3", f"{double} 3x3dbl_3b 384 3x1",
-    ], pool, 192)  # fmt: skip
+        "3x3_1 384 1 3x3_2a 384 1x3",
+        "3x3_1 384 1 3x3_2b 384 3x1",
+        f"{double} 3x3dbl_3a 384 1x3",
+        f"{double} 3x3dbl_3b 384 3x1",
+    ]
+    return Mixed(inputs, branches, pool, 192)
+
+
+def _halving(inputs: int, *branches: str) -> Mixed:
+    return Mixed(inputs, list(branches), halving_pool, 0)
 
 
 def graph() -> nn.Sequential:
     """Images (n, 3, 299, 299) in [-1, 1] to the 2,048 features after the last pool."""
-    network = nn.Sequential()
-    for name, layer in {
+    layers = {
         "Conv2d_1a_3x3": Unit(3, 32, 3, 2),
         "Conv2d_2a_3x3": Unit(32, 32, 3),
         "Conv2d_2b_3x3": Unit(32, 64, 3, padding=1),
@@ -135,31 +143,36 @@ def graph() -> nn.Sequential:
         "Conv2d_3b_1x1": Unit(64, 80, 1),
         "Conv2d_4a_3x3": Unit(80, 192, 3),
         "MaxPool_2": nn.MaxPool2d(3, 2),
-        "Mixed_5b": _a(192, 32), "Mixed_5c": _a(256, 64), "Mixed_5d": _a(288, 64),
-        "Mixed_6a": Mixed(
-            288, ["3x3 384 3/2", "3x3dbl_1 64 1 3x3dbl_2 96 3 3x3dbl_3 96 3/2"], halving_pool, 0
-        ),
-        "Mixed_6b": _c(128), "Mixed_6c": _c(160), "Mixed_6d": _c(160), "Mixed_6e": _c(192),
-        "Mixed_7a": Mixed(768, [
+        "Mixed_5b": _a(192, 32),
+        "Mixed_5c": _a(256, 64),
+        "Mixed_5d": _a(288, 64),
+        "Mixed_6a": _halving(288, "3x3 384 3/2", "3x3dbl_1 64 1 3x3dbl_2 96 3 3x3dbl_3 96 3/2"),
+        "Mixed_6b": _c(128),
+        "Mixed_6c": _c(160),
+        "Mixed_6d": _c(160),
+        "Mixed_6e": _c(192),
+        "Mixed_7a": _halving(
+            768,
             "3x3_1 192 1 3x3_2 320 3/2",
             "7x7x3_1 192 1 7x7x3_2 192 1x7 7x7x3_3 192 7x1 7x7x3_4 192 3/2",
-        ], halving_pool, 0),
-        "Mixed_7b": _e(1280, mean_pool), "Mixed_7c": _e(2048, max_pool),
-        "AvgPool": nn.AdaptiveAvgPool2d(1), "Flatten": nn.Flatten(),
-    }.items():  # fmt: skip
-        network.add_module(name, layer)
-    return network
+        ),
+        "Mixed_7b": _e(1280, mean_pool),
+        "Mixed_7c": _e(2048, max_pool),
+        "AvgPool": nn.AdaptiveAvgPool2d(1),
+        "Flatten": nn.Flatten(),
+    }
+    return nn.Sequential(OrderedDict(layers))
 
 
 def tf1(images: Tensor) -> Tensor:
     """Images (n, c, h, w) at 299 × 299 as TensorFlow 1 resizes: bilinear between the pixels at
-    i h / 299 without antialiasing, so corners are not treated alike."""
+    i h / 299 without antialiasing, which is not symmetric."""
     rows, columns = (_linear(side).to(images) for side in images.shape[2:])
     return rows @ images @ columns.T
 
 
 def _linear(side: int) -> Tensor:
-    """The matrix (299, side) of that interpolation, along one axis."""
+    """The matrix (299, side) of the interpolation of `tf1` along one axis."""
     at = torch.arange(SIDE) * torch.tensor(side / SIDE)
     low = at.long()
     share = at - low
@@ -175,8 +188,8 @@ def clean(images: Tensor) -> Tensor:
     return resized.clamp(0, 255)
 
 
-class Door(nn.Module):
-    """Images in [0, 1], rounded to 8 bits as a saved image is, as the graph takes them."""
+class Preprocess(nn.Module):
+    """Images in [0, 1], rounded to 8 bits as saved images are, in the layout of the graph."""
 
     def __init__(self, resize: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -193,9 +206,9 @@ class Door(nn.Module):
 
 
 def inception_network(weights: str | Path, resize: Resize = "tf1") -> Extractor:
-    """The features of FID, from a local file of weights.
+    """The features of the FID, from a local file of weights.
 
-    Only the one published file is accepted, by its sha256, and only its tensors are read.
+    Only the published file is accepted, by its sha256, and only its tensors are read.
 
     Arguments:
         weights: the file.
@@ -203,7 +216,7 @@ def inception_network(weights: str | Path, resize: Resize = "tf1") -> Extractor:
             bicubic one. The two differ by several points of FID; name the one you use.
 
     Raises:
-        ValueError: for a file that is missing or is another.
+        ValueError: for a missing file, or another one.
     """
     file, resizes = Path(weights), {"tf1": tf1, "clean": clean}
     if resize not in resizes:
@@ -211,10 +224,10 @@ def inception_network(weights: str | Path, resize: Resize = "tf1") -> Extractor:
     if not file.is_file():
         raise ValueError(f"`weights` {str(file)!r} is no file: give the Inception weights' path")
     with file.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
-    if found != SHA256:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    if digest != SHA256:
         raise ValueError(
-            f"`weights` {str(file)!r} has the sha256 {found[:12]}…, but the features of FID are "
+            f"`weights` {str(file)!r} has the sha256 {digest[:12]}…, but the features of FID are "
             f"those of {SHA256[:12]}…: get pt_inception-2015-12-05-6726825d.pth of pytorch-fid"
         )
     try:
@@ -224,5 +237,5 @@ def inception_network(weights: str | Path, resize: Resize = "tf1") -> Extractor:
     network = graph()
     network.load_state_dict({k: v for k, v in state.items() if not k.startswith("fc.")})
     names = ("FID", "MIND") if resize == "tf1" else ("clean-FID", "clean-MIND")
-    whole = nn.Sequential(Door(resizes[resize]), network)
-    return Extractor("Inception", found, whole, names, f"299 × 299, {resize}", batch=50)
+    whole = nn.Sequential(Preprocess(resizes[resize]), network)
+    return Extractor("Inception", digest, whole, names, f"299 × 299, {resize}", batch=50)

@@ -15,7 +15,7 @@ LEAST, PATCH = 16, 7
 
 
 def _blur(images: Tensor) -> Tensor:
-    """Burt and Adelson's binomial filter of five pixels, borders reflected."""
+    """Burt and Adelson's binomial filter of five pixels, with reflected borders."""
     taps = images.new_tensor([1, 4, 6, 4, 1]) / 16
     channels = images.shape[1]
     kernel = torch.outer(taps, taps).expand(channels, 1, 5, 5)
@@ -23,15 +23,17 @@ def _blur(images: Tensor) -> Tensor:
 
 
 def _enlarged(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Back to `size`: the pixels with zeros between them, blurred."""
+    """Images at `size`: their pixels with zeros between them, blurred."""
     spread = images.new_zeros(*images.shape[:2], *size)
     spread[:, :, ::2, ::2] = images
     return 4 * _blur(spread)
 
 
 def laplacian_pyramid(images: Tensor) -> list[Tensor]:
-    """What each scale adds to the next coarser one, from fine to coarse: images (n, c, h, w), then
-    half as large while both sides are at least 16; the last is the rest itself.
+    """The levels of a Laplacian pyramid of images (n, c, h, w), from fine to coarse.
+
+    Each level is what its scale adds to the next coarser one, of half the size; the last level is
+    the coarsest image itself, whose sides are at least 16.
 
     Raises:
         ValueError: for another shape, or a side of less than 16.
@@ -54,39 +56,40 @@ def laplacian_pyramid(images: Tensor) -> list[Tensor]:
 def pyramid_patches(
     images: Tensor, count: int, generator: torch.Generator | None = None
 ) -> list[Tensor]:
-    """Of each level `count` random 7 × 7 patches an image, (n · count, c · 49)."""
-    found = []
+    """`count` random 7 × 7 patches of each image at each level, (n · count, c · 49)."""
+    patches = []
     for level in laplacian_pyramid(images):
         n, _, height, width = level.shape
         windows = level.unfold(2, PATCH, 1).unfold(3, PATCH, 1)  # (n, c, h', w', 7, 7)
         top = torch.randint(height - PATCH + 1, (n, count), generator=generator)
         left = torch.randint(width - PATCH + 1, (n, count), generator=generator)
         image = torch.arange(n)[:, None]
-        found.append(windows[image, :, top, left].reshape(n * count, -1))
-    return found
+        patches.append(windows[image, :, top, left].reshape(n * count, -1))
+    return patches
 
 
 def pyramid_distances(
     x: list[Tensor], y: list[Tensor], *, directions: Tensor | int = 512, generator=None
 ) -> list[float]:
-    """10³ SW_1 of the patches of each level, in standard units of each channel, fine to coarse.
+    """10³ SW_1 between the patches of each level, in standard units of each channel, from fine to
+    coarse.
 
     Arguments:
         x: patches of one sample, from `pyramid_patches`.
-        y: those of another.
-        directions: how many random directions, or themselves.
-        generator: draws them.
+        y: patches of another sample.
+        directions: how many random directions, or the directions (L, c · 49).
+        generator: draws the directions.
     """
-    found = []
+    distances = []
     for one, two in zip(x, y, strict=True):
-        a, b = (_standardised(patches) for patches in (one, two))
+        a, b = _standardised(one), _standardised(two)
         distance = sliced_wasserstein(a, b, p=1, directions=directions, generator=generator)
-        found.append(1e3 * float(distance))
-    return found
+        distances.append(1e3 * float(distance))
+    return distances
 
 
 def _standardised(patches: Tensor) -> Tensor:
-    """Each channel with mean 0 and deviation 1 over all its pixels, in every sample its own."""
+    """Patches with mean 0 and deviation 1 in each channel, over all patches."""
     channels = patches.unflatten(1, (-1, PATCH * PATCH))
     deviation, mean = torch.std_mean(channels, (0, 2), correction=0, keepdim=True)
     return ((channels - mean) / deviation.clamp_min(1e-12)).flatten(1)

@@ -1,26 +1,44 @@
-"""Samplers fitted to the codes after training, for auto-encoders whose Q_Z is not P_Z.
+"""Samples of a model for evaluation, and samplers fitted to its codes after training.
 
-A sampler is a prior: `model.sample(n, prior=sampler)` decodes its draws.
+A sampler is a prior: `model.sample(n, prior=sampler)` decodes its draws. A sampler fitted to the
+codes helps an auto-encoder whose aggregate posterior Q_Z differs from its prior.
 """
 
+from collections.abc import Iterator
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from monge._core.checks import finite, floating
-from monge.data import as_floats
+from monge.data import Source, as_floats
 from monge.draws import stream
-from monge.models import AutoEncoder, evaluating
-from monge.priors import Mixture
+from monge.models import evaluating
+from monge.models.protocols import Completer, drawn_codes, samples
+from monge.priors import Mixture, Prior
 
 
-def draw_codes(model: AutoEncoder, x: Tensor, seed: int = 0) -> Tensor:
+def draw(
+    model: nn.Module,
+    source: Source,
+    n: int,
+    generator: torch.Generator | None = None,
+    prior: Prior | None = None,
+) -> Iterator[Tensor]:
+    """n samples of a model in batches; a `Completer` completes the held-out samples in turn."""
+    given = None
+    if isinstance(model, Completer):
+        given = as_floats(source.test[torch.arange(n) % len(source.test)])
+    return samples(model, n, generator, prior, given)
+
+
+def draw_codes(model: nn.Module, x: Tensor, seed: int = 0) -> Tensor:
     r"""A draw of Q(Z|x) for each row of x (n, \*), images as they are stored, as (n, dim)."""
     with evaluating(model), stream(seed, "codes"):
-        return torch.cat([model.encode(as_floats(part)).rsample() for part in x.split(500)])
+        return torch.cat([drawn_codes(model, as_floats(batch)) for batch in x.split(500)])
 
 
 def fit_mixture(codes: Tensor, components: int = 10, seed: int = 0) -> Mixture:
-    """The mixture of Gaussians with full covariances fitted to codes (n, dim) by EM.
+    """A mixture of Gaussians with full covariances, fitted to codes (n, dim) by EM.
 
     Raises:
         ValueError: for codes that are not finite, or fewer than components.
@@ -32,9 +50,32 @@ def fit_mixture(codes: Tensor, components: int = 10, seed: int = 0) -> Mixture:
         )
     from sklearn.mixture import GaussianMixture
 
-    found = GaussianMixture(components, random_state=seed).fit(codes.double().cpu().numpy())
-    weights = torch.from_numpy(found.weights_)
-    return Mixture(
-        torch.from_numpy(found.means_), torch.from_numpy(found.covariances_),
-        weights / weights.sum(),
-    )  # fmt: skip
+    fitted = GaussianMixture(components, random_state=seed).fit(codes.double().cpu().numpy())
+    weights = torch.from_numpy(fitted.weights_)
+    means, covariances = torch.from_numpy(fitted.means_), torch.from_numpy(fitted.covariances_)
+    return Mixture(means, covariances, weights / weights.sum())
+
+
+class Tempered(Prior):
+    """A prior whose draws are multiplied by a temperature."""
+
+    def __init__(self, prior: Prior, temperature: float):
+        super().__init__()
+        self.prior, self.temperature, self.dim = prior, temperature, prior.dim
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.temperature * self.prior.sample(n, generator)
+
+    @property
+    def spread(self) -> float:
+        return self.temperature**2 * self.prior.spread
+
+
+def tempered(prior: Prior, temperature: float) -> Prior:
+    """A prior at a temperature: scales the draws, or the deviations of a mixture's components."""
+    if temperature == 1:
+        return prior
+    if isinstance(prior, Mixture):
+        covariances = temperature**2 * prior.factors @ prior.factors.mT
+        return Mixture(prior.means, covariances, prior.weights)
+    return Tempered(prior, temperature)

@@ -1,6 +1,15 @@
 """Models: a decoder and a prior, fitted by making two samples indistinguishable."""
 
-from monge.models.base import AutoEncoder, Model, Pass, evaluating
+from monge.models.base import (
+    AutoEncoder,
+    Inner,
+    Matching,
+    Model,
+    Pass,
+    evaluating,
+    matchings,
+    pairs,
+)
 from monge.models.conditional import ConditionalWAE
 from monge.models.generator import ImplicitGenerator
 from monge.models.masks import Mask, RandomBox, mask
@@ -15,11 +24,15 @@ __all__ = [
     "CodesAlone",
     "ConditionalWAE",
     "ImplicitGenerator",
+    "Inner",
     "Mask",
+    "Matching",
     "Model",
     "Pass",
     "RandomBox",
     "evaluating",
     "mask",
+    "matchings",
+    "pairs",
     "spherical",
 ]

@@ -1,13 +1,15 @@
 r"""Models: a decoder G and a prior P_Z, fitted by making two samples indistinguishable.
 
-A model's `forward` is one `Pass`: the means it decreases itself (reconstruction, KL), and one
-pair of samples for its divergence. The trainer adds `weight · divergence(*pair)` and calls
-backward; a user's own loop does the same in five lines.
+A model's `forward` is one `Pass`: the means it decreases itself (reconstruction, KL), and the
+pair of samples that its divergence compares. The trainer adds `weight · divergence(*pair)` and
+calls backward; a loop of your own does the same in five lines. `monge.models.protocols` says what
+is asked of a model that is no `Model`.
 """
 
 import abc
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -20,14 +22,69 @@ from monge.models.paths import between, moved
 from monge.networks.codes import Dirac, GaussianDecoder, Normal
 from monge.priors import Prior
 
+Pair = tuple[Tensor, Tensor]
+"""(model sample, target sample), as a divergence compares them."""
+
 
 class Pass(NamedTuple):
     """What one batch gives to the trainer."""
 
     terms: dict[str, Tensor]
     """The model's own means over its samples, weighted."""
-    pair: tuple[Tensor, Tensor]
-    """(model sample, target sample), for the divergence."""
+    pair: Pair | Mapping[str, Pair] | None = None
+    """What the divergence compares; of a model with several matchings a pair for each, by name;
+    None without a divergence."""
+
+
+@dataclass(frozen=True)
+class Inner:
+    """How a learned divergence is fitted; None takes what the training says."""
+
+    lr: float | None = None
+    steps: int | None = None
+    betas: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Matching:
+    """A pair of samples that training makes indistinguishable.
+
+    Arguments:
+        name: of the pair in `Pass.pair`, and of the logged term.
+        divergence: D.
+        weight: λ ≥ 0.
+        inner: how a learned divergence is fitted.
+        schedule: the share of training that is done, in [0, 1], to a factor of the weight; by
+            default 1.
+    """
+
+    name: str
+    divergence: Divergence
+    weight: float = 1.0
+    inner: Inner = Inner()
+    schedule: Callable[[float], float] | None = None
+
+
+ONLY = "divergence"
+"""The name of a model's only matching."""
+
+
+def matchings(model: nn.Module) -> Sequence[Matching]:
+    """The matchings of a model: those that it names, or its divergence with its weight, if any."""
+    named = getattr(model, "matchings", None)
+    if named is not None:
+        return tuple(named)
+    divergence = getattr(model, "divergence", None)
+    if divergence is None:
+        return ()
+    return (Matching(ONLY, divergence, getattr(model, "weight", 1.0)),)
+
+
+def pairs(made: Pass) -> dict[str, Pair]:
+    """The pairs of a pass by the names of their matchings."""
+    if made.pair is None:
+        return {}
+    return dict(made.pair) if isinstance(made.pair, Mapping) else {ONLY: made.pair}
 
 
 @contextlib.contextmanager
@@ -44,12 +101,23 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 class Model(nn.Module, abc.ABC):
-    """A decoder, a prior, and the divergence (with its weight) that fits them to data."""
+    """A decoder, a prior, and the divergence (with its weight) that fits them to data.
+
+    A model with several matchings has an attribute or property `matchings` in place of
+    `divergence` and `weight`.
+    """
 
     decoder: nn.Module
     prior: Prior
     divergence: Divergence | None
     weight: float
+    shown: tuple[str, ...] = ("prior", "divergence", "weight")
+    """The attributes that `repr` tells, besides the number of parameters."""
+
+    def __repr__(self) -> str:
+        values = [f"{name}={getattr(self, name)!r}" for name in self.shown]
+        count = sum(parameter.numel() for parameter in self.parameters())
+        return f"{type(self).__name__}({', '.join(values)}, parameters={count:,})"
 
     @abc.abstractmethod
     def forward(self, x: Tensor, draws: Draws) -> Pass:
@@ -57,8 +125,8 @@ class Model(nn.Module, abc.ABC):
 
     def decode(self, z: Tensor) -> Tensor:
         r"""G(z): codes (n, dim) to samples (n, \*); of a random decoder, the mean."""
-        law = self.decoder(z)
-        return law.mean if isinstance(law, Normal) else law
+        y = self.decoder(z)
+        return y.mean if isinstance(y, Normal) else y
 
     def sample(
         self, n: int, generator: torch.Generator | None = None, prior: Prior | None = None
@@ -76,7 +144,7 @@ class Model(nn.Module, abc.ABC):
     def samples(
         self, n: int, generator: torch.Generator | None = None, prior: Prior | None = None
     ) -> Iterator[Tensor]:
-        """The same n draws in parts of at most 500, for more samples than memory holds."""
+        """n draws in batches of at most 500, for more samples than memory holds."""
         device = next(self.parameters(), torch.empty(0)).device
         noisy = isinstance(self.decoder, GaussianDecoder)
         # noise follows a generator of its own, so that the first draws are the same for every n
@@ -104,9 +172,9 @@ class AutoEncoder(Model):
     encoder: nn.Module
 
     def encode(self, x: Tensor) -> Dirac | Normal:
-        """The law Q(Z|x). A network that returns a plain tensor is a deterministic encoder."""
-        law = self.encoder(x)
-        return Dirac(law) if isinstance(law, Tensor) else law
+        """The distribution Q(Z|x). A network that returns a tensor is a deterministic encoder."""
+        q = self.encoder(x)
+        return Dirac(q) if isinstance(q, Tensor) else q
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """G at the mean of Q(Z|x)."""

@@ -19,20 +19,21 @@ from monge.priors import Prior
 class ConditionalWAE(AutoEncoder):
     r"""Wasserstein auto-encoder that completes samples of which a part is known.
 
-    min E c(X, G(φ, Z)) + weight · D(law of (φ, Z), law of φ × P_Z), φ = φ(X_known), Z ~ Q(Z|X):
+    min E c(X, G(φ, Z)) + weight · D(P_(φ, Z), P_φ × P_Z), φ = φ(X_known), Z ~ Q(Z|X):
     the divergence compares the *joint* samples (φ, z̃) of codes and (φ, z) of prior draws, so that
     where it is zero Q(Z|φ) = P_Z for almost every φ. Codes then say what the known part does not,
     and G(φ(x_known), z) with z ~ P_Z is a draw of the unknown part given the known one, also for
-    samples that were never encoded. Were the codes compared alone, Z could repeat what φ says, and
-    would contradict it at completion.
+    samples that were never encoded. If only the codes were compared, Z could repeat what φ says,
+    and would contradict it at completion.
 
-    The cost is of the unknown part alone; the known one is copied. φ takes no gradient from the
+    The cost covers only the unknown part; the known part is copied. φ takes no gradient from the
     divergence, which would make it a constant: it is trained as what the decoder sees of the known
     part. Each coordinate has mean 0 and variance 1 over a batch, as the prior's have, so that
     distances of joint samples weigh φ and z by their numbers of coordinates.
 
     Arguments:
-        encoder: samples with their masks, (n, c + 1, h, w) or (n, 2 d), to codes or their law.
+        encoder: samples with their masks, (n, c + 1, h, w) or (n, 2 d), to codes or a distribution
+            of codes.
         decoder: (n, size + dim) to samples (n, \*).
         prior: P_Z.
         divergence: D, of joint samples (n, size + dim).
@@ -45,6 +46,8 @@ class ConditionalWAE(AutoEncoder):
     Source: Tolstikhin, Bousquet, Gelly, Schölkopf, "Wasserstein auto-encoders", 2018; of joint
     matching Makhzani et al., "Adversarial autoencoders", 2015.
     """
+
+    shown = ("prior", "divergence", "mask", "cost", "weight")
 
     def __init__(
         self,
@@ -88,7 +91,8 @@ class ConditionalWAE(AutoEncoder):
             raise ValueError(
                 f"`known` has shape {tuple(known.shape)}: give masks for samples {tuple(x.shape)}"
             )
-        return known.to(x).expand(len(x), *known.shape[1:])
+        # by shape, because `len` would fix the number of samples of an exported graph
+        return known.to(x).expand(x.shape[0], *known.shape[1:])
 
     def summarise(self, x: Tensor, known: Tensor | None = None) -> Tensor:
         """φ of the known part, (n, size)."""
@@ -97,8 +101,8 @@ class ConditionalWAE(AutoEncoder):
 
     def encode(self, x: Tensor, known: Tensor | None = None) -> Dirac | Normal:
         """Q(Z|x) of whole samples."""
-        law = self.encoder(torch.cat([x, self.known(x, known)], 1))
-        return Dirac(law) if isinstance(law, Tensor) else law
+        q = self.encoder(torch.cat([x, self.known(x, known)], 1))
+        return Dirac(q) if isinstance(q, Tensor) else q
 
     def decode(
         self, z: Tensor, given: Tensor | None = None, known: Tensor | None = None
@@ -131,8 +135,8 @@ class ConditionalWAE(AutoEncoder):
         codes = (prior or self.prior).sample(len(x) * dimension("count", count), generator).to(x)
         repeated = (z.repeat_interleave(count, 0).split(500) for z in (x, self.known(x, known)))
         with evaluating(self):
-            parts = [self.decode(*one) for one in zip(codes.split(500), *repeated)]
-        return torch.cat(parts).unflatten(0, (len(x), count))
+            completed = [self.decode(*one) for one in zip(codes.split(500), *repeated)]
+        return torch.cat(completed).unflatten(0, (len(x), count))
 
     def samples(
         self,

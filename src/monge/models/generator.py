@@ -9,13 +9,14 @@ from monge.priors import Prior
 
 
 class ImplicitGenerator(Model):
-    r"""A generator alone: min D(P_G, P_X), P_G the law of G(Z).
+    r"""A generator: min D(P_G, P_X), where P_G is the distribution of G(Z).
 
     Arguments:
         decoder: G, codes (n, dim) to samples (n, *).
         prior: P_Z.
         divergence: D, of generated samples and data.
-        door: a fixed map into the coordinates in which D sees both; as they are by default.
+        transform: a fixed map into the coordinates in which D compares them, e.g. standard units
+            of a table's columns; the identity by default.
 
     Source: Goodfellow et al., "Generative adversarial nets", 2014; Li, Swersky, Zemel,
     "Generative moment matching networks", 2015.
@@ -27,12 +28,21 @@ class ImplicitGenerator(Model):
         prior: Prior,
         divergence: Divergence,
         *,
-        door: nn.Module | None = None,
+        transform: nn.Module | None = None,
     ):
         super().__init__()
         self.decoder, self.prior, self.divergence, self.weight = decoder, prior, divergence, 1.0
-        self.door = door or nn.Identity()
+        self.transform = transform or nn.Identity()
+        self.register_load_state_dict_pre_hook(_renamed)
 
     def forward(self, x: Tensor, draws: Draws) -> Pass:
         codes = draws.rows("prior", self.prior.sample)
-        return Pass({}, (self.door(self.decode(codes.to(x.dtype))), self.door(x)))
+        y = self.decode(codes.to(x.dtype))
+        return Pass({}, (self.transform(y), self.transform(x)))
+
+
+def _renamed(module: nn.Module, weights: dict[str, Tensor], prefix: str, *_) -> None:
+    """Takes weights of monge 0.1, in which `transform` was called `door`."""
+    old = f"{prefix}door."
+    for name in [name for name in weights if name.startswith(old)]:
+        weights[f"{prefix}transform.{name.removeprefix(old)}"] = weights.pop(name)

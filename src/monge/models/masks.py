@@ -100,16 +100,16 @@ def mask(known: str, shape: Sequence[int]) -> Mask | RandomBox:
 
 def _columns(known: str, dim: int) -> Mask:
     try:
-        columns = [int(part) for part in known.split(",")]
+        columns = [int(number) for number in known.split(",")]
     except ValueError:
         columns = [-1]
     if not all(0 <= column < dim for column in columns):
         raise ValueError(
             f"`known` {known!r} must name columns from 0 to {dim - 1} of vectors, as 0,1"
         )
-    found = torch.zeros(dim)
-    found[columns] = 1
-    return Mask(found)
+    mask = torch.zeros(dim)
+    mask[columns] = 1
+    return Mask(mask)
 
 
 def _picture(path: Path, height: int, width: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """From a to b (*, dim) at t in [0, 1]: the direction on a great circle at constant speed, the
-    length linearly. Opposite directions have no great circle of their own and go straight.
+    length linearly. Opposite directions, which have no unique great circle, go straight.
 
     Source: White, "Sampling generative networks", 2016.
     """

@@ -16,7 +16,7 @@ class VAE(AutoEncoder):
     draws) makes D(Q_Z, P_Z) a metric.
 
     Arguments:
-        encoder: x (n, *) to a `Normal` law of codes.
+        encoder: x (n, *) to a `Normal` distribution of codes.
         decoder: codes (n, dim) to samples (n, *).
         prior: a `Gaussian`.
         likelihood: -log p(x|z) as a cost of x and G(z): `GaussianLikelihood` or `Bernoulli`.
@@ -25,6 +25,8 @@ class VAE(AutoEncoder):
     Source: Kingma, Welling, "Auto-encoding variational Bayes", 2014; beta: Higgins et al.,
     "beta-VAE", 2017.
     """
+
+    shown = ("prior", "likelihood", "beta")
 
     def __init__(
         self,
@@ -46,12 +48,12 @@ class VAE(AutoEncoder):
         self.divergence, self.weight = None, 0.0
 
     def forward(self, x: Tensor, draws: Draws) -> Pass:
-        law = self.encode(x)
-        if not isinstance(law, Normal):
+        q = self.encode(x)
+        if not isinstance(q, Normal):
             raise ValueError("`encoder` of a VAE must return a Normal: wrap it in NormalEncoder")
-        z = law.rsample(draws)
+        z = q.rsample(draws)
         terms = {
             "reconstruction": self.likelihood(x, self.decode(z)).mean(),
-            "kl": self.beta * law.kl_to(self.scale).mean(),
+            "kl": self.beta * q.kl_to(self.scale).mean(),
         }
-        return Pass(terms, (z, draws.rows("prior", self.prior.sample).to(z.dtype)))
+        return Pass(terms)

@@ -15,12 +15,12 @@ from monge.priors import Prior
 class WAE(AutoEncoder):
     r"""Wasserstein auto-encoder: min E c(X, G(Z)) + weight · D(Q_Z, P_Z), Z ~ Q(Z|X).
 
-    The penalty asks the aggregate posterior Q_Z, not each Q(Z|x), to be the prior. With
+    The penalty matches the aggregate posterior Q_Z, rather than each Q(Z|x), to the prior. With
     Q_Z = P_Z the first term bounds the transport cost W_c(P_X, P_G) from above, and its infimum
     over encoders attains it.
 
     Arguments:
-        encoder: x (n, *) to a law of codes, or to a tensor (n, dim) of codes.
+        encoder: x (n, *) to a distribution of codes, or to a tensor (n, dim) of codes.
         decoder: codes (n, dim) to samples (n, *), or a `GaussianDecoder`.
         prior: P_Z.
         divergence: D, of codes and prior draws.
@@ -34,6 +34,8 @@ class WAE(AutoEncoder):
 
     Source: Tolstikhin, Bousquet, Gelly, Schölkopf, "Wasserstein auto-encoders", 2018.
     """
+
+    shown = ("prior", "divergence", "cost", "weight")
 
     def __init__(
         self,
@@ -51,7 +53,7 @@ class WAE(AutoEncoder):
         if isinstance(decoder, GaussianDecoder) and not isinstance(squared, SquaredL2):
             raise ValueError(
                 f"`cost` must be SquaredL2 under a GaussianDecoder, got {type(squared).__name__}: "
-                "the bound holds for it alone"
+                "the bound holds only for it"
             )
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
         self.divergence, self.cost = divergence, cost
@@ -82,8 +84,7 @@ class WAE(AutoEncoder):
 
 
 class CodesAlone(Model):
-    """The encoder of a WAE under a divergence of its own, min D(Q_Z, P_Z): a stage before the
-    training of the whole."""
+    """The encoder of a WAE, fitted by min D(Q_Z, P_Z): a stage before the whole is trained."""
 
     def __init__(self, model: WAE, divergence: Divergence):
         super().__init__()

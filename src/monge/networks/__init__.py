@@ -1,4 +1,4 @@
-"""Networks: plain `nn.Module`s for vectors and images, and the laws that encoders return."""
+"""Networks: plain `nn.Module`s, and the distributions that encoders return."""
 
 from monge.networks.codes import Dirac, GaussianDecoder, Normal, NormalEncoder
 from monge.networks.conv import conv_critic, conv_decoder, conv_encoder, conv_features

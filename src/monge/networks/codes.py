@@ -1,6 +1,6 @@
-r"""The laws Q(Z|X) that encoders return.
+r"""The distributions Q(Z|X) that encoders return.
 
-A law has a mean and `rsample(draws)`, a reparametrised draw through which gradients flow.
+A distribution has a mean and `rsample(draws)`, a reparametrised draw through which gradients flow.
 """
 
 import math
@@ -12,12 +12,12 @@ from monge.draws import Draws
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Codes leave the reduced precision of their network: divergences need their digits."""
+    """Casts codes to at least float32, because divergences lose accuracy below it."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Dirac:
-    """A point mass at `mean` (n, d): the law of a deterministic encoder."""
+    """A point mass at `mean` (n, d): the distribution of a deterministic encoder."""
 
     def __init__(self, mean: Tensor):
         self.mean = at_least_float32(mean)
@@ -49,7 +49,7 @@ class Normal:
 class NormalEncoder(nn.Module):
     """A network x ↦ (n, 2d) read as mean and log-variance of a `Normal`.
 
-    The log-variance is kept in [-16, 16], beyond which its exponential helps nobody.
+    The log-variance is kept in [-16, 16], which keeps its exponential well scaled.
     """
 
     def __init__(self, network: nn.Module):
@@ -65,7 +65,7 @@ class GaussianDecoder(nn.Module):
     """A random decoder: z ↦ N(network(z), diag σ²).
 
     Its squared transport cost is at most Σ_i σ_i² + inf E‖X - G(Z)‖², over the couplings whose
-    codes have the law of the prior; with σ = 0 they are equal.
+    codes follow the prior; with σ = 0 they are equal.
 
     Arguments:
         network: G, codes (n, dim) to samples (n, *).

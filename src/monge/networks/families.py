@@ -1,6 +1,6 @@
 """Which networks a model is made of: for tables, for images, and as published.
 
-A family makes an encoder, a decoder, and the two parts of a critic of data, for samples of one
+A family makes an encoder, a decoder, and the two stages of a critic of data, for samples of one
 shape.
 """
 
@@ -37,7 +37,7 @@ class Networks(abc.ABC):
 
     @abc.abstractmethod
     def features(self, norm: Norm | None = None) -> tuple[nn.Module, nn.Module]:
-        r"""A critic of data in two parts: (n, \*) → (n, features) → (n, 1).
+        r"""A critic of data in two stages: (n, \*) → (n, features) → (n, 1).
 
         `norm` makes a normalisation of so many filters, for networks of images.
         """
@@ -48,7 +48,7 @@ class Networks(abc.ABC):
 
 
 class VectorNetworks(Networks):
-    """Multi-layer perceptrons between doors that standardise the columns of a table."""
+    """Multi-layer perceptrons that standardise the columns of a table on the way in and out."""
 
     def __init__(self, shape, sizes, moments: tuple[torch.Tensor, torch.Tensor]):
         super().__init__(shape, sizes)
@@ -119,6 +119,6 @@ class PublishedNetworks(Networks):
 
     def critic(self, prior: Prior) -> nn.Module:
         critic = paper_critic(prior.dim, self.sizes.critic)
-        if self.published.told and isinstance(prior, Gaussian):
+        if self.published.knows_prior and isinstance(prior, Gaussian):
             return LogPriorCritic(critic, prior)
         return critic

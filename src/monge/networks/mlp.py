@@ -16,7 +16,7 @@ def mlp(sizes: Sequence[int]) -> nn.Sequential:
 
 
 class Standardise(nn.Module):
-    """x ↦ (x - mean) / deviation, column by column: the door into a network for tables."""
+    """x ↦ (x - mean) / deviation, column by column, on the way into a network for tables."""
 
     mean: Tensor
     deviation: Tensor
@@ -31,7 +31,7 @@ class Standardise(nn.Module):
 
 
 class Unstandardise(Standardise):
-    """y ↦ mean + deviation · y: the door out of it."""
+    """y ↦ mean + deviation · y: on the way out of it."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.mean + self.deviation * x

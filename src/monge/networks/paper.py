@@ -3,7 +3,8 @@ r"""The published networks of the WAE paper, layer by layer, for the preset `pap
 MNIST, (1, 28, 28): 4×4 convolutions; CelebA, (3, 64, 64): 5×5, with values in [-1, 1] inside.
 Strides of 2 keep ⌈side / 2⌉, which for odd sides or kernels pads one pixel more at the end.
 Every layer has a bias of 0 at first, also before a batch normalisation; convolutions start from
-a normal law of deviation 0.01 truncated at two deviations, the other weights from N(0, 0.01²).
+a normal distribution of deviation 0.01 truncated at two deviations, the other weights from
+N(0, 0.01²).
 
 Source: the code released with Tolstikhin et al., "Wasserstein auto-encoders", 2018.
 """
@@ -32,16 +33,16 @@ class Architecture(NamedTuple):
     """Filters of the decoder: what the linear layer makes, then transposed convolutions."""
     symmetric: bool
     """Whether the networks see [-1, 1]."""
-    told: bool
-    """Whether a critic of codes is told the prior's density."""
+    knows_prior: bool
+    """Whether a critic of codes is given the prior's density."""
 
 
 NETWORKS: dict[tuple[int, ...], Architecture] = {
     (1, 28, 28): Architecture(
-        4, (128, 256, 512, 1024), (1024, 512, 256), symmetric=False, told=False
+        4, (128, 256, 512, 1024), (1024, 512, 256), symmetric=False, knows_prior=False
     ),
     (3, 64, 64): Architecture(
-        5, (128, 256, 512, 1024), (1024, 512, 256, 128), symmetric=True, told=True
+        5, (128, 256, 512, 1024), (1024, 512, 256, 128), symmetric=True, knows_prior=True
     ),
 }
 
@@ -111,8 +112,10 @@ def paper_decoder(shape: Sequence[int], inputs: int) -> nn.Sequential:
     side, first = shape[-1] // 2 ** (len(net.up) - 1), net.up[0]
     half = torch.tensor(0.5)
     layers: list[nn.Module] = [
-        linear(inputs, first * side**2), nn.Unflatten(1, (first, side, side)), nn.ReLU(),
-    ]  # fmt: skip
+        linear(inputs, first * side**2),
+        nn.Unflatten(1, (first, side, side)),
+        nn.ReLU(),
+    ]
     for channels, filters in pairwise(net.up):
         layers += [Up(channels, filters, net.kernel, 2), BatchNorm(filters), nn.ReLU()]
     layers.append(Up(net.up[-1], shape[0], net.kernel, 1))

@@ -18,7 +18,7 @@ class PointNet(nn.Module):
     """Sets (n, N, d) to features (n, filters[-1]): one perceptron for every point, then maxima
     over the points.
 
-    A maximum has a gradient at one point alone, so the graph is made of as many points as there
+    A maximum has a gradient at a single point, so the graph is made of as many points as there
     are features, and not of all: the same values and gradients at a third of the cost. Batch
     normalisation of points, which the source has, would join them all; the initial weights keep
     the size of features from layer to layer in its place (He, Zhang, Ren, Sun, "Delving deep into
@@ -37,10 +37,10 @@ class PointNet(nn.Module):
             return self.points(x).amax(1)  # a graph for any number of clouds has no parts
         with torch.no_grad():
             # some clouds at a time stay in the cache of a processor
-            found = [self.points(part).max(1) for part in x.split(4)]
+            maxima = [self.points(some).max(1) for some in x.split(4)]
         if not torch.is_grad_enabled():
-            return torch.cat([one.values for one in found])
-        index = torch.cat([one.indices for one in found])
+            return torch.cat([one.values for one in maxima])
+        index = torch.cat([one.indices for one in maxima])
         some = torch.gather(x, 1, index[..., None].expand(-1, -1, x.shape[2]))
         return self.points(some).diagonal(dim1=1, dim2=2)
 
@@ -52,6 +52,6 @@ def pointnet_encoder(shape: Sequence[int], outputs: int, filters: Sequence[int])
 
 
 def pointnet_decoder(shape: Sequence[int], inputs: int, hidden: Sequence[int]) -> nn.Sequential:
-    """(n, inputs) → (n, N, d): fully connected, each output point a head of its own."""
+    """(n, inputs) → (n, N, d): fully connected, a separate head for each output point."""
     count, dim = shape
     return nn.Sequential(mlp([inputs, *hidden, count * dim]), nn.Unflatten(1, (count, dim)))

@@ -1,135 +1,359 @@
-"""What recipes and presets set: literal tables of settings, by their dotted names in a config."""
+"""The recipes of monge, a row each.
 
+Every fact about a recipe stands in its row; help texts, `monge recipes`, docs tables, presets and
+tests are made from the rows. Settings are literal, by their dotted names in a configuration.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
-RECIPES = {
-    "wae-mmd": "WAE, MMD of codes with seven inverse multiquadratics (Tolstikhin et al. 2018)",
-    "wae-gan": "WAE, latent critic, Jensen-Shannon (Tolstikhin et al. 2018; Makhzani et al. 2015)",
-    "wae-wgan-gp": "WAE, W_1 of codes by a critic with a penalty (Gulrajani et al. 2017)",
-    "swae": "WAE, sliced W_2² of codes (Kolouri et al. 2019)",
-    "max-swae": "WAE, W_2² of codes on a learned worst slice (Deshpande et al. 2019)",
-    "gswae": "WAE, sliced W_2² of codes along circles (Kolouri et al. 2019, generalized)",
-    "max-gswae": "WAE, W_2² of codes on learned worst circles (Kolouri et al. 2019, generalized)",
-    "sinkhorn-ae": "WAE, Sinkhorn divergence of codes (Patrini et al. 2019)",
-    "energy-ae": "WAE, energy distance of codes (Székely, Rizzo 2013)",
-    "vae": "VAE: E KL + Gaussian likelihood, σ learned or given (Kingma, Welling 2014)",
-    "vae-bernoulli": "VAE: E KL + cross-entropy, data in [0, 1] (Kingma, Welling 2014)",
-    "pointcloud-wae": "WAE of clouds of points, MMD of codes, Chamfer (Achlioptas et al. 2018)",
-    "conditional-wae": "WAE of images given a part, critic of joint codes (Makhzani et al. 2015)",
-    "gan": "generator, Jensen-Shannon by a critic, non-saturating (Goodfellow et al. 2014)",
-    "wgan": "generator, W_1 by a critic with clipped weights (Arjovsky et al. 2017)",
-    "wgan-gp": "generator, W_1 by a critic with a gradient penalty (Gulrajani et al. 2017)",
-    "swg": "generator, sliced W_2² of the data themselves (Deshpande et al. 2018)",
-    "swgan": "generator, sliced W_2² of a discriminator's features (Deshpande et al. 2018)",
-    "max-swg": "generator, W_2² on a learned worst slice (Deshpande et al. 2019)",
-    "mmd-generator": "generator, MMD with seven inverse multiquadratics (Li et al. 2015)",
-    "sinkhorn-generator": "generator, Sinkhorn divergence (Genevay et al. 2018)",
-}
-ALIASES = {"aae": "wae-gan"}
+from monge.recipes.options import (
+    ConditionalOptions,
+    GaussianVAEOptions,
+    MMDGeneratorOptions,
+    MMDOptions,
+    SlicedGeneratorOptions,
+    SlicedOptions,
+    VAEOptions,
+    WAEOptions,
+)
+from monge.recipes.recipe import Recipe, Settings
 
-GENERATORS = ("gan", "wgan", "wgan-gp", "swg", "swgan", "max-swg", "mmd-generator",
-              "sinkhorn-generator")  # fmt: skip
-
-# What a recipe sets where its source does; everything else is common to all.
-OWN: dict[str, dict[str, Any]] = {
-    "gan": {"training.lr": 2e-4, "training.inner_lr": 2e-4},
-    "wgan": {
-        "training.optimiser": "rmsprop", "training.lr": 5e-5, "training.inner_lr": 5e-5,
-        "training.inner_steps": 5, "training.inner_first": (25, 100), "training.batch": 64,
-    },
-    "wgan-gp": {
-        "training.lr": 1e-4, "training.inner_lr": 1e-4, "training.betas": (0.5, 0.9),
-        "training.inner_steps": 5,
-    },
-    "wae-wgan-gp": {"training.inner_steps": 5},
-    "pointcloud-wae": {"training.lr": 5e-4, "training.batch": 50, "training.schedule": "smooth"},
-    "swg": {"directions": 1000},
-    "swgan": {"training.lr": 2e-4, "training.inner_lr": 2e-4},
-    # a slice that turns slowly is behind the model: MMD² of MNIST codes 0.25 at (1e-2, 1 step)
-    "max-swg": {"training.inner_lr": 0.1, "training.inner_steps": 5},
-    "max-swae": {"training.inner_lr": 0.1, "training.inner_steps": 5},
-    "max-gswae": {"training.inner_lr": 0.1},
-}  # fmt: skip
-
-# λ = relative · √d for data of d elements, in units of c = Σ squared error on [0, 1].
-RELATIVE_WEIGHTS = {
-    "wae-mmd": 7.0, "wae-gan": 0.18, "wae-wgan-gp": 0.36, "swae": 3.6, "max-swae": 1.0,
-    "gswae": 3.6, "max-gswae": 1.0,
-    "sinkhorn-ae": 0.45, "energy-ae": 2.0, "conditional-wae": 0.36,
-    "pointcloud-wae": 1.3,
-}  # fmt: skip
-
-# What the preset `small` sets for MNIST and Fashion-MNIST: the best of eleven trials a recipe on a
-# validation part of MNIST, by the Fréchet distance of prior samples (benchmarks/tuning.py); of
-# conditional-wae eight trials, by the classes of completions (benchmarks/completion.py).
-TUNED: dict[str, dict[str, Any]] = {
-    recipe: {
-        "latent": latent, "training.lr": rate, "training.inner_lr": rate / 2, strength: value,
-        "training.schedule": "smooth",
-    }
-    for recipe, latent, rate, strength, value in (
-        ("vae-bernoulli", 13, 4.8e-3, "beta", 1.6),
-        ("wae-mmd", 10, 5.8e-3, "weight", 192.08),
-        ("wae-gan", 13, 4.8e-3, "weight", 8.064),
-        ("swae", 10, 5.8e-3, "weight", 98.784),
-        ("sinkhorn-ae", 15, 2.6e-3, "weight", 3.78),
-    )
-} | {
-    "conditional-wae": {
-        "latent": 8, "training.lr": 3e-3, "training.inner_lr": 3e-3, "weight": 30.0,
-        "training.schedule": "smooth",
-    },
-}  # fmt: skip
+AUTO, GENERATORS = "monge.builders.autoencoders", "monge.builders.generators"
 
 # What the preset `paper` sets beside the published networks, for MNIST and for CelebA. The
 # published cost is 0.05 Σ (x - x')² and the noise 0.01, on CelebA in [-1, 1]; here both are on
 # the scale of images in [0, 1].
-NETWORKS: dict[str, dict[str, Any]] = {
+NETWORKS: dict[str, Settings] = {
     "mnist": {"latent": 8, "network.critic": (512,) * 4},
     "celeba": {
-        "latent": 64, "network.critic": (1024,) * 4, "data.size": 64, "data.channels": "colour",
+        "latent": 64,
+        "network.critic": (1024,) * 4,
+        "data.size": 64,
+        "data.channels": "colour",
     },
-}  # fmt: skip
-AUTOENCODERS: dict[str, dict[str, Any]] = {
+}
+TRAINING: dict[str, Settings] = {
     "mnist": {"training.epochs": 100, "training.schedule": "drops"},
     "celeba": {
-        "training.epochs": 50, "training.schedule": "smooth", "training.inner_lr": 1e-3,
+        "training.epochs": 50,
+        "training.schedule": "smooth",
+        "training.inner_lr": 1e-3,
     },
-}  # fmt: skip
-PENALISED: dict[str, dict[str, Any]] = {
+}
+PENALISED: dict[str, Settings] = {
     "mnist": {
-        "scale": 0.05, "noise": 0.01, "training.pretrain": 200, "training.pretrain_batch": 1000,
+        "scale": 0.05,
+        "noise": 0.01,
+        "training.pretrain": 200,
+        "training.pretrain_batch": 1000,
     },
     "celeba": {
-        "scale": 0.2, "noise": 0.005, "training.pretrain": 200, "training.pretrain_batch": 256,
+        "scale": 0.2,
+        "noise": 0.005,
+        "training.pretrain": 200,
+        "training.pretrain_batch": 256,
     },
-}  # fmt: skip
-ONE_RECIPE: dict[str, dict[str, Any]] = {
-    "swae": {
-        "latent": 2, "directions": 50, "training.batch": 500, "training.optimiser": "rmsprop",
-        "training.schedule": "constant", "noise": 0.0, "training.pretrain": 0,
-    },
-    **{recipe: {
-        "prior": "uniform", "latent": 100, "directions": 10_000, "training.batch": 64,
-        "training.lr": 1e-4, "training.inner_lr": 1e-4,
-    } for recipe in ("swg", "swgan", "max-swg")},
-    "wgan-gp": {"training.batch": 64},
-}  # fmt: skip
-ONE_CASE: dict[tuple[str, str], dict[str, Any]] = {
-    ("wae-mmd", "mnist"): {"weight": 10.0},
-    ("wae-gan", "mnist"): {"weight": 10.0},
-    ("wae-mmd", "celeba"): {"weight": 100.0},
-    ("wae-gan", "celeba"): {"weight": 100.0, "training.lr": 3e-4},
 }
 
 
-def paper(recipe: str, images: str) -> dict[str, Any]:
-    """The settings of the preset `paper` for a recipe on `images`, mnist or celeba."""
+def paper(
+    *layers: Mapping[str, Settings], every: Settings | None = None, **images: Settings
+) -> dict[str, dict[str, Settings]]:
+    """The preset `paper`: layers of settings by images, then what is for all, then for some."""
+    settings: dict[str, Settings] = {}
+    for name in NETWORKS:
+        merged: dict[str, Any] = {}
+        for layer in (NETWORKS, *layers, {name: every or {}}, images):
+            merged |= layer.get(name, {})
+        settings[name] = merged
+    return {"paper": settings}
+
+
+def tuned(latent: int, rate: float, strength: str, value: float) -> dict[str, Any]:
+    """The best of eleven trials on a validation part of MNIST, by the Fréchet distance of prior
+    samples (benchmarks/tuning.py)."""
     return {
-        **NETWORKS[images],
-        **({} if recipe in GENERATORS else AUTOENCODERS[images]),
-        **(PENALISED[images] if recipe in RELATIVE_WEIGHTS else {}),
-        **OWN.get(recipe, {}),
-        **ONE_RECIPE.get(recipe, {}),
-        **ONE_CASE.get((recipe, images), {}),
+        "latent": latent,
+        "training.lr": rate,
+        "training.inner_lr": rate / 2,
+        strength: value,
+        "training.schedule": "smooth",
     }
+
+
+WAE_PAPER = paper(TRAINING, PENALISED)
+SLICED_PAPER = {
+    "prior": "uniform",
+    "latent": 100,
+    "training.batch": 64,
+    "training.lr": 1e-4,
+    "training.inner_lr": 1e-4,
+}
+
+ROWS = (
+    Recipe(
+        name="wae-mmd",
+        build=f"{AUTO}:wae_mmd",
+        line="WAE, MMD of codes with seven inverse multiquadratics (Tolstikhin et al. 2018)",
+        paper="Tolstikhin, Bousquet, Gelly, Schölkopf, Wasserstein auto-encoders, 2018",
+        options=MMDOptions,
+        weight=7.0,
+        tuned=tuned(10, 5.8e-3, "weight", 192.08),
+        presets=paper(TRAINING, PENALISED, mnist={"weight": 10.0}, celeba={"weight": 100.0}),
+    ),
+    Recipe(
+        name="wae-gan",
+        build=f"{AUTO}:wae_gan",
+        line="WAE, latent critic, Jensen-Shannon (Tolstikhin et al. 2018; Makhzani et al. 2015)",
+        paper="Tolstikhin, Bousquet, Gelly, Schölkopf, Wasserstein auto-encoders, 2018; with a "
+        "squared cost the adversarial auto-encoder of Makhzani, Shlens, Jaitly, Goodfellow, Frey, "
+        "Adversarial autoencoders, 2015",
+        options=WAEOptions,
+        weight=0.18,
+        tuned=tuned(13, 4.8e-3, "weight", 8.064),
+        presets=paper(
+            TRAINING,
+            PENALISED,
+            mnist={"weight": 10.0},
+            celeba={"weight": 100.0, "training.lr": 3e-4},
+        ),
+        aliases=("aae",),
+    ),
+    Recipe(
+        name="wae-wgan-gp",
+        build=f"{AUTO}:wae_wgan_gp",
+        line="WAE, W_1 of codes by a critic with a penalty (Gulrajani et al. 2017)",
+        paper="Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville, Improved training of Wasserstein "
+        "GANs, 2017, on codes",
+        options=WAEOptions,
+        settings={"training.inner_steps": 5},
+        weight=0.36,
+        presets=paper(TRAINING, PENALISED, every={"training.inner_steps": 5}),
+    ),
+    Recipe(
+        name="swae",
+        build=f"{AUTO}:swae",
+        line="WAE, sliced W_2² of codes (Kolouri et al. 2019)",
+        paper="Kolouri, Pope, Martin, Rohde, Sliced Wasserstein auto-encoders, 2019",
+        options=SlicedOptions,
+        weight=3.6,
+        tuned=tuned(10, 5.8e-3, "weight", 98.784),
+        presets=paper(
+            TRAINING,
+            PENALISED,
+            every={
+                "latent": 2,
+                "directions": 50,
+                "training.batch": 500,
+                "training.optimiser": "rmsprop",
+                "training.schedule": "constant",
+                "noise": 0.0,
+                "training.pretrain": 0,
+            },
+        ),
+    ),
+    # a slice that turns slowly is behind the model: MMD² of MNIST codes 0.25 at (1e-2, 1 step)
+    Recipe(
+        name="max-swae",
+        build=f"{AUTO}:max_swae",
+        line="WAE, W_2² of codes on a learned worst slice (Deshpande et al. 2019)",
+        paper="Deshpande et al., Max-sliced Wasserstein distance and its use for GANs, 2019, on "
+        "codes",
+        options=WAEOptions,
+        settings={"training.inner_lr": 0.1, "training.inner_steps": 5},
+        weight=1.0,
+        presets=paper(
+            TRAINING, PENALISED, every={"training.inner_lr": 0.1, "training.inner_steps": 5}
+        ),
+    ),
+    Recipe(
+        name="gswae",
+        build=f"{AUTO}:gswae",
+        line="WAE, sliced W_2² of codes along circles (Kolouri et al. 2019, generalized)",
+        paper="Kolouri, Nadjahi, Simsekli, Badeau, Rohde, Generalized sliced Wasserstein "
+        "distances, 2019",
+        options=SlicedOptions,
+        weight=3.6,
+        presets=WAE_PAPER,
+    ),
+    Recipe(
+        name="max-gswae",
+        build=f"{AUTO}:max_gswae",
+        line="WAE, W_2² of codes on learned worst circles (Kolouri et al. 2019, generalized)",
+        paper="Kolouri, Nadjahi, Simsekli, Badeau, Rohde, Generalized sliced Wasserstein "
+        "distances, 2019",
+        options=WAEOptions,
+        settings={"training.inner_lr": 0.1},
+        weight=1.0,
+        presets=paper(TRAINING, PENALISED, every={"training.inner_lr": 0.1}),
+    ),
+    Recipe(
+        name="sinkhorn-ae",
+        build=f"{AUTO}:sinkhorn_ae",
+        line="WAE, Sinkhorn divergence of codes (Patrini et al. 2019)",
+        paper="Patrini et al., Sinkhorn autoencoders, 2019",
+        options=WAEOptions,
+        weight=0.45,
+        tuned=tuned(15, 2.6e-3, "weight", 3.78),
+        presets=WAE_PAPER,
+    ),
+    Recipe(
+        name="energy-ae",
+        build=f"{AUTO}:energy_ae",
+        line="WAE, energy distance of codes (Székely, Rizzo 2013)",
+        paper="Székely, Rizzo, Energy statistics, 2013, on codes",
+        options=WAEOptions,
+        weight=2.0,
+        presets=WAE_PAPER,
+    ),
+    Recipe(
+        name="vae",
+        build=f"{AUTO}:vae",
+        line="VAE: E KL + Gaussian likelihood, σ learned or given (Kingma, Welling 2014)",
+        paper="Kingma, Welling, Auto-encoding variational Bayes, 2014",
+        options=GaussianVAEOptions,
+        presets=paper(TRAINING),
+        needs=("ordered",),
+    ),
+    Recipe(
+        name="vae-bernoulli",
+        build=f"{AUTO}:vae_bernoulli",
+        line="VAE: E KL + cross-entropy, data in [0, 1] (Kingma, Welling 2014)",
+        paper="Kingma, Welling, Auto-encoding variational Bayes, 2014",
+        options=VAEOptions,
+        tuned=tuned(13, 4.8e-3, "beta", 1.6),
+        presets=paper(TRAINING),
+        needs=("bounded",),
+    ),
+    Recipe(
+        name="pointcloud-wae",
+        build=f"{AUTO}:pointcloud_wae",
+        line="WAE of clouds of points, MMD of codes, Chamfer (Achlioptas et al. 2018)",
+        paper="Achlioptas, Diamanti, Mitliagkas, Guibas, Learning representations and generative "
+        "models for 3D point clouds, 2018, with the penalty of wae-mmd on the codes",
+        options=MMDOptions,
+        settings={"training.lr": 5e-4, "training.batch": 50, "training.schedule": "smooth"},
+        weight=1.3,
+        needs=("unordered",),
+    ),
+    Recipe(
+        name="conditional-wae",
+        build=f"{AUTO}:conditional_wae",
+        line="WAE of images given a part, critic of joint codes (Makhzani et al. 2015)",
+        paper="Tolstikhin, Bousquet, Gelly, Schölkopf, Wasserstein auto-encoders, 2018; joint "
+        "matching: Makhzani et al., Adversarial autoencoders, 2015",
+        options=ConditionalOptions,
+        weight=0.36,
+        # the best of eight trials, by the classes of completions (benchmarks/completion.py)
+        tuned={
+            "latent": 8,
+            "training.lr": 3e-3,
+            "training.inner_lr": 3e-3,
+            "weight": 30.0,
+            "training.schedule": "smooth",
+        },
+        needs=("grid",),
+    ),
+    Recipe(
+        name="gan",
+        build=f"{GENERATORS}:gan",
+        line="generator, Jensen-Shannon by a critic, non-saturating (Goodfellow et al. 2014)",
+        paper="Goodfellow et al., Generative adversarial nets, 2014; the critic of images is "
+        "normalised as in Radford, Metz, Chintala, Deep convolutional GANs, 2016",
+        family="generator",
+        settings={"training.lr": 2e-4, "training.inner_lr": 2e-4},
+        presets=paper(every={"training.lr": 2e-4, "training.inner_lr": 2e-4}),
+        needs=("ordered",),
+    ),
+    Recipe(
+        name="wgan",
+        build=f"{GENERATORS}:wgan",
+        line="generator, W_1 by a critic with clipped weights (Arjovsky et al. 2017)",
+        paper="Arjovsky, Chintala, Bottou, Wasserstein generative adversarial networks, 2017",
+        family="generator",
+        settings=(
+            WGAN := {
+                "training.optimiser": "rmsprop",
+                "training.lr": 5e-5,
+                "training.inner_lr": 5e-5,
+                "training.inner_steps": 5,
+                "training.inner_first": (25, 100),
+                "training.batch": 64,
+            }
+        ),
+        presets=paper(every=WGAN),
+        needs=("ordered",),
+    ),
+    Recipe(
+        name="wgan-gp",
+        build=f"{GENERATORS}:wgan_gp",
+        line="generator, W_1 by a critic with a gradient penalty (Gulrajani et al. 2017)",
+        paper="Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville, Improved training of Wasserstein "
+        "GANs, 2017",
+        family="generator",
+        settings=(
+            WGAN_GP := {
+                "training.lr": 1e-4,
+                "training.inner_lr": 1e-4,
+                "training.betas": (0.5, 0.9),
+                "training.inner_steps": 5,
+            }
+        ),
+        presets=paper(every={**WGAN_GP, "training.batch": 64}),
+        needs=("ordered",),
+    ),
+    Recipe(
+        name="swg",
+        build=f"{GENERATORS}:swg",
+        line="generator, sliced W_2² of the data themselves (Deshpande et al. 2018)",
+        paper="Deshpande, Zhang, Schwing, Generative modeling using the sliced Wasserstein "
+        "distance, 2018",
+        family="generator",
+        options=SlicedGeneratorOptions,
+        settings={"directions": 1000},
+        presets=paper(every={"directions": 10_000, **SLICED_PAPER}),
+        needs=("ordered",),
+    ),
+    Recipe(
+        name="swgan",
+        build=f"{GENERATORS}:swgan",
+        line="generator, sliced W_2² of a discriminator's features (Deshpande et al. 2018)",
+        paper="Deshpande, Zhang, Schwing, Generative modeling using the sliced Wasserstein "
+        "distance, 2018",
+        family="generator",
+        options=SlicedGeneratorOptions,
+        settings={"training.lr": 2e-4, "training.inner_lr": 2e-4},
+        presets=paper(every={"directions": 10_000, **SLICED_PAPER}),
+        needs=("ordered",),
+    ),
+    Recipe(
+        name="max-swg",
+        build=f"{GENERATORS}:max_swg",
+        line="generator, W_2² on a learned worst slice (Deshpande et al. 2019)",
+        paper="Deshpande et al., Max-sliced Wasserstein distance and its use for GANs, 2019",
+        family="generator",
+        settings={"training.inner_lr": 0.1, "training.inner_steps": 5},
+        presets=paper(every={"training.inner_steps": 5, **SLICED_PAPER}),
+        needs=("ordered",),
+    ),
+    Recipe(
+        name="mmd-generator",
+        build=f"{GENERATORS}:mmd_generator",
+        line="generator, MMD with seven inverse multiquadratics (Li et al. 2015)",
+        paper="Li, Swersky, Zemel, Generative moment matching networks, 2015",
+        family="generator",
+        options=MMDGeneratorOptions,
+        presets=paper(),
+        needs=("ordered",),
+    ),
+    Recipe(
+        name="sinkhorn-generator",
+        build=f"{GENERATORS}:sinkhorn_generator",
+        line="generator, Sinkhorn divergence (Genevay et al. 2018)",
+        paper="Genevay, Peyré, Cuturi, Learning generative models with Sinkhorn divergences, 2018",
+        family="generator",
+        presets=paper(),
+        needs=("ordered",),
+    ),
+)

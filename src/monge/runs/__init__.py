@@ -1,3 +1,5 @@
-from monge.runs.run import Run, load, read_config
+"""Runs: a directory each, with everything that rebuilds them."""
 
-__all__ = ["Run", "load", "read_config"]
+from monge.runs.run import Run, load
+
+__all__ = ["Run", "load"]

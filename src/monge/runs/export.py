@@ -1,13 +1,16 @@
-"""Trained models elsewhere: ONNX, `torch.export`, and folders as the Hugging Face hub has them.
+"""Trained models as files for other programs: ONNX and `torch.export`.
 
-An exported model is two files, since its encoder and its decoder are used apart. `model.onnx`
-stands for `model.encoder.onnx` (x ↦ code, of a random encoder also log_variance) and
-`model.decoder.onnx` (code ↦ sample); a generator has the decoder alone. Of a conditional model the
-encoder also takes the mask `known`, and the decoder the sample `given` with its mask.
+An exported model is two files, because encoders and decoders are used separately. `model.onnx`
+stands for `model.encoder.onnx` (x ↦ code, and log_variance for a random encoder) and
+`model.decoder.onnx` (code ↦ sample). A model without `encode` has only the decoder, and one
+without `decode` only the encoder. Where a model completes samples, its encoder also takes the mask
+`known`, and its decoder the sample `given` with its mask.
 """
 
 import contextlib
+import copy
 import dataclasses
+import inspect
 import io
 import logging
 import warnings
@@ -16,70 +19,70 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from monge._core.errors import FailedRun, needs
 from monge._core.files import write_all
-from monge._core.version import __version__
-from monge.config import DATA
 from monge.data import as_floats
 from monge.draws import generator
-from monge.evaluation.measures import lines
-from monge.models import AutoEncoder, ConditionalWAE, Model, evaluating
-from monge.networks.codes import Normal
-from monge.recipes import RECIPES
-from monge.runs import Run
-from monge.show import pictures
+from monge.models import evaluating
+from monge.models.protocols import Completer, has, mean_codes, prior_of, require
+from monge.runs.run import Run
 
 SUFFIXES = (".onnx", ".pt2")
 CLOSE = 1e-5
-"""Outputs may differ from PyTorch's by so much of their largest size, or of 1."""
+"""The largest difference from PyTorch's outputs, relative to their largest size, or to 1."""
 
 
-class Encoder(nn.Module):
-    r"""x (n, \*) to the mean code (n, dim), and of a random encoder to the log-variance."""
+class Graph(nn.Module):
+    """A method of a model as a network of its own.
 
-    def __init__(self, model: AutoEncoder):
+    Arguments:
+        model: the model.
+    """
+
+    model: Any
+
+    def __init__(self, model: nn.Module):
         super().__init__()
-        self.encoder = model.encoder
+        self.model = model
+
+
+class EncoderGraph(Graph):
+    r"""x (n, \*) to the mean code (n, dim), and its log-variance where the encoder is random."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        law = self.encoder(x)
-        return (law.mean, law.log_variance) if isinstance(law, Normal) else (law,)
+        return _outputs(self.model.encode(x))
 
 
-class ConditionalEncoder(Encoder):
-    """x (n, c, h, w) with masks known (n, 1, h, w), 1 where known, to the same."""
+class ConditionalEncoderGraph(Graph):
+    """x (n, c, h, w) with masks known (n, 1, h, w), 1 where known, to the mean code and its
+    log-variance."""
 
     def forward(self, x: Tensor, known: Tensor) -> tuple[Tensor, ...]:
-        return super().forward(torch.cat([x, known], 1))
+        return _outputs(self.model.encode(x, known))
 
 
-class Decoder(nn.Module):
+class DecoderGraph(Graph):
     r"""code (n, dim) to sample (n, \*)."""
 
-    def __init__(self, model: Model):
-        super().__init__()
-        self.decoder = model.decoder
-
     def forward(self, code: Tensor) -> tuple[Tensor]:
-        law = self.decoder(code)
-        return (law.mean if isinstance(law, Normal) else law,)
+        return (self.model.decode(code),)
 
 
-class ConditionalDecoder(nn.Module):
+class ConditionalDecoderGraph(Graph):
     """code (n, dim), with samples given (n, c, h, w) and masks known (n, 1, h, w), to samples
     completed where they are not known."""
 
-    def __init__(self, model: ConditionalWAE):
-        super().__init__()
-        self.summary, self.decoder = model.summary, model.decoder
-
     def forward(self, code: Tensor, given: Tensor, known: Tensor) -> tuple[Tensor]:
-        phi = self.summary(torch.cat([known * given, known], 1))
-        y = self.decoder(torch.cat([phi, code], 1))
-        return (known * given + (1 - known) * y,)
+        return (self.model.decode(code, given, known),)
+
+
+def _outputs(q: Any) -> tuple[Tensor, ...]:
+    if isinstance(q, Tensor):
+        return (q,)
+    log_variance = getattr(q, "log_variance", None)
+    return (q.mean,) if log_variance is None else (q.mean, log_variance)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,45 +101,80 @@ class Part:
 
     @property
     def output_names(self) -> list[str]:
-        """Of the graph."""
+        """The names of the outputs in the graph."""
         if self.name == "decoder":
             return ["sample"]
         return ["code", "log_variance"][: len(self.outputs)]
 
 
 def parts(run: Run, n: int = 16) -> list[Part]:
-    """The encoder and the decoder of a run, with n test samples and their codes as inputs; of a
-    generator its decoder, with draws of the prior."""
-    model = run.model
-    if not isinstance(model, AutoEncoder):
-        codes = model.prior.sample(n, generator(0, "export"))
-        return [Part("decoder", Decoder(model), {"code": codes})]
-    test = run.source.test
-    x = as_floats(test[torch.arange(n) % len(test)])
+    """The encoder and the decoder of a run, as far as its model has them, with inputs.
+
+    The inputs are n test samples and their codes, or draws of the prior for a model without
+    `encode`.
+
+    Raises:
+        ValueError: for a model without `encode` and `decode`, or whose codes are not known.
+    """
+    model: Any = run.model
+    if isinstance(model, Completer):
+        return _conditional_parts(model, _test_samples(run, n))
+    if not has(model, "encode"):
+        require(model, "decode", "export")
+        prior = prior_of(model)
+        if prior is None:
+            require(model, "encode", "export of a decoder without a prior")
+        assert prior is not None, "a model without `encode` and prior has been refused"
+        codes = prior.sample(n, generator(0, "export"))
+        return [Part("decoder", DecoderGraph(model), {"code": codes})]
+    x = _test_samples(run, n)
+    encoder = Part("encoder", EncoderGraph(model), {"x": x})
+    if not has(model, "decode"):
+        return [encoder]
     with evaluating(model):
-        codes = model.encode(x).mean
-        if not isinstance(model, ConditionalWAE):
-            return [
-                Part("encoder", Encoder(model), {"x": x}),
-                Part("decoder", Decoder(model), {"code": codes}),
-            ]
+        codes = mean_codes(model, x)
+    return [encoder, Part("decoder", DecoderGraph(model), {"code": codes})]
+
+
+def _test_samples(run: Run, n: int) -> Tensor:
+    """n test samples, from the first one on if there are fewer."""
+    test = run.source.test
+    return as_floats(test[torch.arange(n) % len(test)])
+
+
+def _conditional_parts(model: Any, x: Tensor) -> list[Part]:
+    """The parts of a model that completes samples.
+
+    Raises:
+        ValueError: for a model whose methods take no masks, which the graphs have as inputs.
+    """
+    for method in ("encode", "decode"):
+        require(model, method, "export")
+        if "known" not in inspect.signature(getattr(model, method)).parameters:
+            raise ValueError(
+                f"`model` {type(model).__name__} completes samples, but its method `{method}` "
+                "has no argument `known`, which export needs"
+            )
+    with evaluating(model):
         known = model.known(x).contiguous()
+        codes = mean_codes(model, x)
+    inputs = {"code": codes, "given": x, "known": known}
     return [
-        Part("encoder", ConditionalEncoder(model), {"x": x, "known": known}),
-        Part("decoder", ConditionalDecoder(model), {"code": codes, "given": x, "known": known}),
+        Part("encoder", ConditionalEncoderGraph(model), {"x": x, "known": known}),
+        Part("decoder", ConditionalDecoderGraph(model), inputs),
     ]
 
 
 def export(run: Run, out: Path) -> list[Path]:
     """Writes encoder and decoder as `STEM.encoder.onnx` and `STEM.decoder.onnx`, or as `.pt2`.
 
-    The number of samples is free. Each file is run on 16 samples before it is written, and must
-    give what PyTorch gives.
+    The number of samples a call is free. Each file is run on 16 samples before it is written, and
+    its outputs must be those of PyTorch.
 
     Raises:
-        ValueError: for another suffix, a folder that cannot be written, or without the packages
-            of the extra `export`.
-        FailedRun: if a file does not give what PyTorch gives.
+        ValueError: for another suffix, a folder that cannot be written, a model without
+            `encode` and `decode`, or without the packages of the extra `export`.
+        FailedRun: if the outputs of a file differ from PyTorch's.
     """
     if out.suffix not in SUFFIXES:
         raise ValueError(f"`out` must end in {' or '.join(SUFFIXES)}, got {str(out)!r}")
@@ -159,25 +197,32 @@ def onnx_file(part: Part) -> tuple[bytes, Again]:
         import onnxruntime
         import onnxscript  # noqa: F401 - torch.onnx needs it
     program = torch.onnx.export(
-        part.network.eval(), (), kwargs=part.inputs, dynamo=True, verbose=False,
-        dynamic_shapes=free(part), input_names=list(part.inputs), output_names=part.output_names,
-    )  # fmt: skip
+        part.network.eval(),
+        (),
+        kwargs=part.inputs,
+        dynamo=True,
+        verbose=False,
+        dynamic_shapes=free(part),
+        input_names=list(part.inputs),
+        output_names=part.output_names,
+    )
     assert program is not None
     content = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
     def again(inputs: dict[str, Tensor]) -> list[Tensor]:
-        found = session.run(None, {name: x.numpy() for name, x in inputs.items()})
-        return [torch.from_numpy(y) for y in found]
+        outputs = session.run(None, {name: x.numpy() for name, x in inputs.items()})
+        return [torch.from_numpy(y) for y in outputs]
 
     return content, again
 
 
 def torch_file(part: Part) -> tuple[bytes, Again]:
     """A part as `torch.export` saves it, and what PyTorch makes of inputs with the file."""
-    program = torch.export.export(
-        part.network.eval(), (), part.inputs, dynamic_shapes=free(part)
-    )  # fmt: skip
+    program = _traced(part.network.eval(), part)
+    if unused := _unused(program):
+        # the file would hold their weights too
+        program = _traced(_without(part.network, unused), part)
     file = io.BytesIO()
     torch.export.save(program, file)
     content = file.getvalue()
@@ -190,6 +235,27 @@ def torch_file(part: Part) -> tuple[bytes, Again]:
     return content, again
 
 
+def _traced(network: nn.Module, part: Part) -> torch.export.ExportedProgram:
+    return torch.export.export(network, (), part.inputs, dynamic_shapes=free(part))
+
+
+def _unused(program: torch.export.ExportedProgram) -> list[str]:
+    """The names of the weights and buffers that a program holds and does not use."""
+    signature = program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
+    return [names[node.name] for node in placeholders if node.name in names and not node.users]
+
+
+def _without(network: nn.Module, names: list[str]) -> nn.Module:
+    """A copy of a network without some of its weights and buffers."""
+    lean = copy.deepcopy(network)
+    for name in names:
+        path, _, leaf = name.rpartition(".")
+        delattr(lean.get_submodule(path), leaf)
+    return lean
+
+
 def free(part: Part) -> dict[str, Any]:
     """The first dimension of every input, free and one number."""
     n = torch.export.Dim("n", min=1, max=2**20)
@@ -198,7 +264,7 @@ def free(part: Part) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Inside, the exporters' remarks on their own insides are not shown."""
+    """Hides the exporters' own log and warnings inside the block."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -211,104 +277,10 @@ def silence() -> Iterator[None]:
 
 
 def check(part: Part, again: Again) -> None:
-    """Raises FailedRun where a file does not give what PyTorch gives."""
+    """Raises FailedRun if the outputs of a file differ from PyTorch's."""
     for count in (len(next(iter(part.inputs.values()))), 1):
         some = Part(part.name, part.network, {k: x[:count] for k, x in part.inputs.items()})
-        for expected, found in zip(some.outputs, again(some.inputs)):
-            away = float((expected - found).abs().max())
+        for expected, output in zip(some.outputs, again(some.inputs)):
+            away = float((expected - output).abs().max())
             if not away <= CLOSE * max(1.0, float(expected.abs().max())):
                 raise FailedRun(f"the exported {part.name} differs from PyTorch's by {away:.2g}")
-
-
-def hub(run: Run, out: Path) -> Path:
-    """Writes a folder as the Hugging Face hub has them, which `monge.load` reads back.
-
-    It holds `model.safetensors`, `config.json`, a picture of samples and a model card with the
-    evaluation, if there is one. Folders of this machine are not in it.
-
-    Raises:
-        ValueError: for a model of one's own, or a folder that exists or cannot be written.
-    """
-    config = run.config
-    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
-        raise ValueError(f"`hub` {str(out)!r} is not empty: give a new folder")
-    data = config.data
-    if data.name not in DATA:
-        # to whoever loads it the samples are what an array in memory is: unknown
-        data = dataclasses.replace(data, name="array")
-    contents: dict[str, bytes] = {}
-    if Path(config.known).is_file():
-        contents["known.png"] = Path(config.known).read_bytes()
-        config = dataclasses.replace(config, known="known.png")
-    config = dataclasses.replace(config, data=dataclasses.replace(data, dir=None), device="cpu")
-    drawn = run.sample(64 if run.source.kind == "image" else 16, generator(0, "sample"))
-    picture = io.BytesIO()
-    pictures.samples(drawn, run.source).save(picture, "PNG", optimize=True)
-    state = {name: x.contiguous().clone() for name, x in run.model.state_dict().items()}
-    contents |= {
-        "model.safetensors": save_tensors(state, {"format": "pt"}),
-        "config.json": config.to_json().encode(),
-        "samples.png": picture.getvalue(),
-        "README.md": card(run).encode(),
-    }
-    write_all(out, contents, "hub")
-    return out
-
-
-def card(run: Run) -> str:
-    """The model card: what the model is, how it is loaded, what it was measured at."""
-    config, source, model = run.config, run.source, run.model
-    encodes = isinstance(model, AutoEncoder)
-    shape = "×".join(map(str, source.shape))
-    rows, found = run.metrics(), run.evaluation()
-    steps = rows[-1]["step"] if rows else 0
-    table = "Not evaluated: `monge evaluate RUN` measures a run."
-    if found is not None:
-        told = "; ".join(f"{name}: {value}" for name, value in found["protocol"].items())
-        table = "\n".join([*lines(found), "", f"*{told}.*"])
-    use = {
-        "image": "# in [0, 1]",
-        "cloud": "# in the unit sphere",
-        "vector": "# in the units of the table",
-    }[source.kind]
-    sampled = (
-        "model.complete(images, 5)" if isinstance(model, ConditionalWAE) else "model.sample(16)"
-    )
-    return CARD.format(
-        name=run.name, recipe=config.recipe, line=RECIPES[config.recipe], data=source.name,
-        kind=source.kind, shape=shape, steps=f"{steps:,}", batch=config.training.batch,
-        latent=model.prior.dim, prior=config.prior, version=__version__, table=table,
-        weight="" if config.weight is None else f", λ = {config.weight:g}", sampled=sampled,
-        use=use, encode="\ncodes = model.encode(samples).mean" if encodes else "",
-        minor=".".join(__version__.split(".")[:2]),
-    )  # fmt: skip
-
-
-CARD = """---
-library_name: monge
-tags:
-- optimal-transport
-- generative-model
-- {recipe}
----
-
-# {name}
-
-`{recipe}`: {line}. Trained on {data}, {kind}s of shape {shape}, for {steps} steps
-of {batch} samples with monge {version}; {latent} latent dimensions, prior {prior}{weight}.
-
-![Samples](samples.png)
-
-```python
-import monge  # {minor}.*
-
-model = monge.load("path/to/this/folder")
-samples = {sampled}  {use}{encode}
-```
-
-The weights are safetensors and the settings JSON: nothing is unpickled.
-
-## Evaluation
-
-{table}
-"""

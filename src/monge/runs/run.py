@@ -1,9 +1,9 @@
 """A run directory: what was run, what it measured, and the trained model rebuilt from it."""
 
-import dataclasses
 import functools
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +11,48 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
+from monge._core import processes
 from monge._core.files import write_whole
-from monge._core.version import __version__
+from monge._core.references import resolve
 from monge.builders import build
-from monge.config import Config
+from monge.config import CUSTOM, Config, Settled, override, read_config
 from monge.data import Source, as_floats
 from monge.data import load as load_data
+from monge.evaluation import evaluate, summary
+from monge.evaluation.extractors import Extractor
 from monge.evaluation.samplers import draw_codes, fit_mixture
-from monge.models import AutoEncoder, ConditionalWAE, Model
+from monge.models.protocols import Completer, Encoder, samples
 from monge.priors import Mixture, Prior
+from monge.recipes import find
 from monge.training import checkpoint
 from monge.training.loop import read_metrics
+
+Given = nn.Module | Callable[[], nn.Module] | str | None
+"""A model of your own: an instance, what makes one, or `package.module:name` of either."""
 
 
 class Run:
     """A run directory.
 
+    Arguments:
+        path: the directory.
+        model: of a run that was fitted to a model of your own, that model, untrained or trained:
+            an instance, a class or function that makes one, or `package.module:name`.
+
     Raises:
-        ValueError: if `path` is no run, or one of a version of monge that differs.
+        ValueError: if `path` is no run.
     """
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        self.config = read_config(self.path)
+    def __init__(self, path: str | Path, model: Given = None):
+        self.path, self._given = Path(path), model
+        self.config: Config
+        self.settled: Settled
+        self.config, self.settled = read_config(self.path)
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r})"
+        return f"Run({str(self.path)!r}, recipe={self.config.recipe!r})"
 
     @property
     def report(self) -> Path:
@@ -50,31 +64,95 @@ class Run:
         """The directory's name."""
         return self.path.resolve().name
 
+    @property
+    def line(self) -> str:
+        """What its recipe is, in a line."""
+        if self.config.recipe == CUSTOM:
+            return "a model of your own"
+        return find(self.config.recipe).line
+
     def metrics(self) -> list[dict[str, Any]]:
         """The logged rows."""
         return read_metrics(self.path)
 
     @functools.cached_property
-    def model(self) -> Model:
+    def model(self) -> nn.Module:
         """The trained model in evaluation mode, from the newest checkpoint that verifies."""
-        return load(self.path)
+        return load(self.path, self._given)
 
     def evaluation(self) -> dict[str, Any] | None:
         """What `monge evaluate` last wrote, or None."""
         file = self.path / "evaluation.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+
+    def summary(self) -> dict[str, float]:
+        """The numbers that sum it up; see `monge.evaluation.summary`."""
+        batch, seed = self.config.training.batch, self.config.seed
+        return summary(self.model, self.source, self.metrics(), batch=batch, seed=seed)
+
+    def evaluate(
+        self,
+        n: int = 10_000,
+        sampler: str = "prior",
+        seeds: int = 1,
+        *,
+        metrics: Sequence[str] = (),
+        extractor: Extractor | None = None,
+    ) -> dict[str, Any]:
+        """Measures the model and writes evaluation.json; see `monge.evaluation.evaluate`.
+
+        Arguments:
+            n: how many samples, compared with as many held-out ones.
+            sampler: prior, or mixture for a Gaussian mixture fitted to the training codes.
+            seeds: how many independent draws; figures are their means.
+            metrics: groups of measures, all by default.
+            extractor: a feature space for images in place of the default one.
+
+        Raises:
+            ValueError: for bad arguments, or a model without samples.
+        """
+        if sampler not in ("prior", "mixture"):
+            raise ValueError(f"`sampler` must be prior or mixture, got {sampler!r}")
+        result = evaluate(
+            self.model,
+            self.source,
+            n,
+            None if sampler == "prior" else self._shared_mixture(),
+            seeds,
+            metrics=metrics,
+            extractor=extractor,
+            seed=self.config.seed,
+            name=self.name,
+            recipe=self.config.recipe,
+        )
+        if processes.first():
+            write_whole(self.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
+        return result
+
+    def _shared_mixture(self) -> Mixture:
+        """The mixture, which the first process fits and keeps for all."""
+        if processes.first():
+            self.mixture()
+        processes.wait()
+        return self.mixture()
+
+    def fresh(self) -> "Run":
+        """The run as its directory is now, with the newest weights and the same data."""
+        run = Run(self.path, self._given)
+        run.source = self.source
+        return run
 
     def mixture(self, components: int = 10) -> Mixture:
         """A Gaussian mixture fitted to the codes of the training part, kept beside the run.
 
         It is fitted again when the run has been trained further. Of more than 20,000 training
-        samples, so many that lie evenly apart are used.
+        samples, 20,000 spread evenly are used.
 
         Raises:
-            ValueError: for a generator, which has no codes, or a damaged file.
+            ValueError: for a model without codes, or a damaged file.
         """
         model = self.model
-        if not isinstance(model, AutoEncoder):
+        if not isinstance(model, Encoder):
             raise ValueError(
                 f"`sampler` mixture is fitted to codes, and {self.config.recipe} has no encoder: "
                 "use prior"
@@ -94,26 +172,25 @@ class Run:
                 raise ValueError(f"{str(file)!r} is damaged: {error}: remove it") from None
         train = self.source.train
         x = train[torch.linspace(0, len(train) - 1, min(20_000, len(train))).long()]
-        found = fit_mixture(draw_codes(model, x, self.config.seed), components, self.config.seed)
-        write_whole(file, save_tensors(dict(found.state_dict()), made_for))
-        return found
+        fitted = fit_mixture(draw_codes(model, x, self.config.seed), components, self.config.seed)
+        write_whole(file, save_tensors(dict(fitted.state_dict()), made_for))
+        return fitted
 
     def samples(
         self, n: int, generator: torch.Generator | None = None, prior: Prior | None = None
     ) -> Iterator[Tensor]:
-        """n draws of the model in parts; of a conditional one, completions of test samples, of
-        each in turn."""
-        model = self.model
-        if isinstance(model, ConditionalWAE):
+        """n draws of the model in batches; of a conditional one, completions of the test samples,
+        one after the other."""
+        given = None
+        if isinstance(self.model, Completer):
             test = self.source.test
             given = as_floats(test[torch.arange(n) % len(test)])
-            return model.samples(n, generator, prior, given=given)
-        return model.samples(n, generator, prior)
+        return samples(self.model, n, generator, prior, given)
 
     def sample(
         self, n: int, generator: torch.Generator | None = None, prior: Prior | None = None
     ) -> Tensor:
-        r"""The same in one tensor (n, \*)."""
+        r"""n draws of the model in one tensor (n, \*)."""
         return torch.cat(list(self.samples(n, generator, prior)))
 
     @functools.cached_property
@@ -124,67 +201,72 @@ class Run:
         return load_data(self.config.data)
 
 
-def read_config(path: Path) -> Config:
-    """The configuration of the run in `path`; a ValueError if it is no run of this version."""
-    file = path / "config.json"
-    if not file.is_file():
-        raise ValueError(f"`run` {str(path)!r} is no run directory: it has no config.json")
-    try:
-        text = file.read_text()
-        made_by = json.loads(text).get("version")
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
-        raise ValueError(f"`run` {str(path)!r} has a damaged config.json: {error}") from None
-    if str(made_by).split(".")[:2] != __version__.split(".")[:2]:
-        raise ValueError(
-            f"`run` {str(path)!r} was made by monge {made_by}, this is {__version__}: "
-            f"install monge=={made_by} to use it"
-        )
-    try:
-        return Config.from_json(text).check()
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"`run` {str(path)!r} has a damaged config.json: {error}") from None
-
-
-def load(run_directory: str | Path) -> Model:
+def load(run_directory: str | Path, model: Given = None) -> nn.Module:
     """Rebuilds a trained model, in evaluation mode, on the CPU.
 
     Arguments:
         run_directory: a run, or a folder that `monge export --hub` wrote.
+        model: of a run that was fitted to a model of your own, that model with any weights: an
+            instance, a class or function that makes one, or `package.module:name`.
 
     Raises:
-        ValueError: if the directory is no run, was made by another version, holds no checkpoint
-            that verifies, or was fitted to a model that no recipe rebuilds.
+        ValueError: if the directory is no run, holds no checkpoint that verifies, or weights that
+            are not the model's.
     """
     path = Path(run_directory)
-    config = read_config(path)
+    config, settled = read_config(path)
     published = path / "model.safetensors"
     if published.is_file() and not (path / "checkpoints").is_dir():
-        return _load_published(published, config)
-    if config.recipe == "custom":
-        raise ValueError(
-            f"`run` {str(path)!r} was fitted to a model of your own: build it, then load "
-            "model.safetensors of its newest checkpoint into it"
-        )
-    found = checkpoint.newest(path / "best") or checkpoint.newest(path / "checkpoints")
-    if found is None:
+        return _load_published(published, config, settled)
+    newest = checkpoint.newest(path / "best") or checkpoint.newest(path / "checkpoints")
+    if newest is None:
         damaged = checkpoint.newest_first(path / "checkpoints")
         if damaged:
             checkpoint.verified(damaged[0])  # says what is wrong with it
         raise ValueError(f"`run` {str(path)!r} has no checkpoint: train it with --resume")
-    model = build(config)
-    model.load_state_dict(checkpoint.tensors(found[1], "model.safetensors"))
-    return model.eval()
+    if config.recipe == CUSTOM:
+        built = _given(model, path)
+    elif model is not None:
+        raise ValueError(f"`model` is for runs of a model of your own, and {path} is of a recipe")
+    else:
+        built = build(config, settled)
+    weights = checkpoint.tensors(newest[1], "model.safetensors")
+    return _filled(built, weights, newest[0])
 
 
-def _load_published(file: Path, config: Config) -> Model:
-    """The model of a folder in the hub's layout."""
-    mask = file.with_name(config.known)
-    if mask.is_file():
-        config = dataclasses.replace(config, known=str(mask))
-    model = build(config)
+def _given(model: Given, path: Path) -> nn.Module:
+    """The model of one's own that a person has given."""
+    if model is None:
+        raise ValueError(
+            f"`run` {str(path)!r} was fitted to a model of your own: give it as `model`, or as "
+            "--model package.module:name"
+        )
+    if isinstance(model, str):
+        model = resolve(model, "model", beside=os.getcwd())
+    if not isinstance(model, nn.Module) and callable(model):
+        model = model()
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
+    return model
+
+
+def _filled(model: nn.Module, weights: dict[str, Tensor], where: Path) -> nn.Module:
+    """The model with its weights, in evaluation mode."""
     try:
-        model.load_state_dict(load_tensors(file.read_bytes()))
-    except (SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{str(file)!r} is damaged or of another model: {reason}") from None
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{str(where)!r} holds weights of another model: {reason}") from None
     return model.eval()
+
+
+def _load_published(file: Path, config: Config, settled: Settled) -> nn.Module:
+    """The model of a folder in the hub's layout."""
+    known = getattr(config.options, "known", None)
+    if known is not None and (mask := file.with_name(known)).is_file():
+        config = override(config, "known", str(mask))
+    try:
+        weights = load_tensors(file.read_bytes())
+    except SafetensorError as error:
+        raise ValueError(f"{str(file)!r} is damaged: {error}") from None
+    return _filled(build(config, settled), weights, file)

@@ -1,33 +1,38 @@
-"""Pictures: grids of images, reconstructions, interpolations, latent maps, curves.
+"""Pictures of samples: what a picture shows, by the kind of data.
 
-Image grids are made pixel by pixel with Pillow, plots with matplotlib; both are returned as
-Pillow images, so that one `save` serves all.
+Images and clouds are shown in grids, which Pillow makes pixel by pixel; vectors in scatter plots.
+All pictures are Pillow images.
 """
 
-import io
+import abc
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
-from matplotlib import colormaps
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from monge.costs import Chamfer
-from monge.data import Source, as_floats
+from monge._core.references import resolve
+from monge.data import Kind, as_floats
+from monge.evaluation.nearest import nearest_samples
+from monge.show.plots import BLUE, GREY, scatter
 from monge.show.rendering import VIEWS, render
 
 WIDEST = 900
-BLUE, ORANGE, GREY = "#1f77b4", "#ff7f0e", "#b8b8b8"
+
+
+def pictures_of(kind: Kind) -> "Pictures":
+    """The pictures of a kind of data."""
+    return resolve(kind.pictures, "pictures")(kind)
+
+
+def spread_over(n: int, count: int) -> Tensor:
+    """`count` indices (or n, if fewer) spread evenly over 0 … n - 1."""
+    return torch.linspace(0, n - 1, min(count, n)).long()
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:
-    """Images (n, c, h, w) in [0, 1], row by row, enlarged by whole pixels for small ones; clouds
-    of points (n, N, 3) are drawn first."""
-    if images.ndim == 3:
-        images = render(images)
+    """Images (n, c, h, w) in [0, 1], row by row; small ones are enlarged by whole pixels."""
     n, c, h, w = images.shape
     gap = 1 if h < 16 else 2
     rows = -(-n // columns)
@@ -43,174 +48,132 @@ def grid(images: Tensor, columns: int) -> Image.Image:
     )
 
 
-def _rendered(figure: Figure) -> Image.Image:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=110, bbox_inches="tight")
-    buffer.seek(0)
-    return Image.open(buffer).convert("RGB")
+class Pictures(abc.ABC):
+    """Pictures of samples of one kind of data."""
 
+    reconstructed: int = 32
+    """How many held-out samples the report reconstructs."""
 
-def principal_plane(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of a sample (n, d) and its first two principal directions (d, 2)."""
-    mean, d = x.mean(0), x.shape[1]
-    if d <= 2 or len(x) < 2:
-        return torch.zeros(d).to(x), torch.eye(d, max(2, d))[:, :2].to(x)
-    return mean, torch.linalg.svd(x - mean, full_matrices=False).Vh[:2].T
+    def __init__(self, kind: Kind):
+        self.kind = kind
 
+    @abc.abstractmethod
+    def samples(self, drawn: Tensor, test: Tensor | None = None) -> Image.Image:
+        r"""Samples (n, \*); vectors over the held-out samples, if they are given."""
 
-def scatter(groups: Sequence[tuple[str, Tensor, str]], title: str) -> Image.Image:
-    """Samples (label, (n, d), colour) in the plane of the first one's principal directions."""
-    mean, plane = principal_plane(groups[0][1])
-    figure = Figure(figsize=(5, 4.6))
-    axes = figure.subplots()
-    for label, x, colour in groups:
-        a, b = ((x - mean) @ plane).T.numpy()
-        axes.scatter(a, b, s=6, alpha=0.5, color=colour, label=label, linewidths=0)
-    axes.legend(loc="upper right", frameon=False, markerscale=2)
-    axes.set_title(title, fontsize=10)
-    return _rendered(figure)
+    @abc.abstractmethod
+    def reconstructions(self, x: Tensor, y: Tensor) -> Image.Image:
+        r"""Samples x (n, \*) and their reconstructions y."""
 
+    @abc.abstractmethod
+    def interpolations(self, frames: Tensor, count: int) -> Image.Image:
+        r"""Paths of `count` frames each, in rows (n · count, \*)."""
 
-def completions(x: Tensor, known: Tensor, completed: Tensor) -> Image.Image:
-    """A row a sample of x (n, c, h, w): the known part on grey, k completions, the whole."""
-    shown = known * x + (1 - known) * 0.5
-    rows = torch.cat([shown[:, None], completed, x[:, None]], 1)
-    return grid(rows.flatten(0, 1), rows.shape[1])
+    def neighbours(self, drawn: Tensor, train: Tensor) -> Image.Image | None:
+        """Drawn samples and the nearest training samples, if they can be compared by eye."""
+        return None
 
+    def views(self, drawn: Tensor) -> Image.Image | None:
+        """Samples from several sides, if they have sides."""
+        return None
 
-def latent_map(codes: Tensor, prior: Tensor, labels: Tensor | None) -> Image.Image:
-    """Test codes over prior draws, in the plane of the codes' principal directions."""
-    mean, plane = principal_plane(codes)
-    figure = Figure(figsize=(6, 5.2))
-    axes = figure.subplots()
-    a, b = ((prior - mean) @ plane).T.numpy()
-    axes.scatter(a, b, s=6, color=GREY, label="prior", linewidths=0)
-    a, b = ((codes - mean) @ plane).T.numpy()
-    if labels is None:
-        axes.scatter(a, b, s=6, color=BLUE, label="test codes", linewidths=0)
-    else:
-        count = int(labels.max()) + 1
-        most = max(count, 10)
-        cmap = colormaps["tab10" if count <= 10 else "hsv"].resampled(most)
-        marks = axes.scatter(
-            a, b, s=6, c=labels.numpy(), cmap=cmap, vmin=-0.5, vmax=most - 0.5, linewidths=0
-        )  # fmt: skip
-        ticks = range(count) if count <= 20 else None
-        bar = figure.colorbar(marks, ax=axes, label="class of the test codes", ticks=ticks)
-        bar.ax.set_ylim(-0.5, count - 0.5)
-    axes.legend(loc="upper right", frameon=False, markerscale=2)
-    axes.set_aspect("equal", "datalim")
-    axes.set_xlabel("first principal direction of the codes")
-    axes.set_ylabel("second")
-    return _rendered(figure)
+    def turntable(self, drawn: Tensor) -> list[Image.Image]:
+        """The frames of a film in which samples turn.
 
-
-def term_names(rows: Sequence[dict]) -> list[str]:
-    """The terms that rows of a log hold, some of them not every one."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    return [name for name in names if name not in ("step", "epoch", "seconds")]
-
-
-def curves(rows: Sequence[dict], smooth: int = 25) -> Image.Image:
-    """Each term over the steps, thin as logged and thick as a running mean."""
-    rows = [row for row in rows if "stage" not in row]
-    names = term_names(rows)
-    figure = Figure(figsize=(3.3 * len(names), 2.5))
-    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names):
-        steps = np.array([row["step"] for row in rows if name in row])
-        values = np.array([row[name] for row in rows if name in row], dtype=float)
-        window = min(smooth, len(values))
-        sums = np.cumsum(np.concatenate([[0.0], values]))
-        mean = (sums[window:] - sums[:-window]) / window
-        axes.plot(steps, values, color=GREY, linewidth=0.6)
-        axes.plot(steps[window - 1 :], mean, color=BLUE, linewidth=1.4)
-        # the first steps are far off and would flatten the rest
-        settled = values[len(values) // 50 :]
-        low, high = np.quantile(settled, [0.0, 0.995])
-        axes.set_ylim(low - 0.05 * (high - low) - 1e-12, high + 0.05 * (high - low) + 1e-12)
-        axes.set_title(name, fontsize=9)
-        axes.tick_params(labelsize=7)
-    figure.tight_layout()
-    return _rendered(figure)
-
-
-def apart(count: int, n: int) -> Tensor:
-    """`count` indices (or n, if fewer) spread evenly over 0 … n - 1."""
-    return torch.linspace(0, n - 1, min(count, n)).long()
-
-
-def reconstructions(x: Tensor, y: Tensor, columns: int = 8) -> Image.Image:
-    """Each sample of x beside its reconstruction in y; for vectors, both in one plane."""
-    if x.ndim == 2:
-        return scatter([("test", x, GREY), ("reconstruction", y, BLUE)], "reconstructions")
-    return grid(torch.stack([x, y], 1).flatten(0, 1), columns)
-
-
-def interpolations(frames: Tensor, count: int) -> Image.Image:
-    """Lines of `count` frames each, a row a line; for vectors, all frames in one plane."""
-    if frames.ndim == 2:
-        return scatter([("interpolation", frames, BLUE)], "interpolations")
-    return grid(frames, count)
-
-
-def samples(drawn: Tensor, source: Source | None = None, columns: int = 8) -> Image.Image:
-    """A grid of drawn images; drawn vectors over those of the test part."""
-    if drawn.ndim > 2:
-        return grid(drawn, columns)
-    groups = [("samples", drawn, BLUE)]
-    if source is not None:
-        groups.insert(0, ("test", source.test[: len(drawn)], GREY))
-    return scatter(groups, "samples")
-
-
-def views(drawn: Tensor, columns: int = 2) -> Image.Image:
-    """Clouds of points (n, N, 3) from three sides each."""
-    return grid(render(drawn, VIEWS), columns)
-
-
-def turntable(drawn: Tensor, columns: int = 4, frames: int = 36) -> list[Image.Image]:
-    """The frames of a turn of clouds (n, N, 3) about their upright axis."""
-    if drawn.ndim != 3:
+        Raises:
+            ValueError: for samples that do not turn.
+        """
         raise ValueError("`out` .gif shows clouds that turn: give .png for other samples")
-    turns = [2 * math.pi * i / frames for i in range(frames)]
-    return [grid(render(drawn, (turn,)), columns) for turn in turns]
 
+    def film(self, frames: Tensor, count: int) -> list[Image.Image]:
+        """The frames of a film of paths of `count` frames each.
 
-def film(frames: Tensor, count: int) -> list[Image.Image]:
-    """Lines of `count` frames each, played side by side, there and back."""
-    if frames.ndim == 2:
+        Raises:
+            ValueError: for samples that are not shown one by one.
+        """
         raise ValueError("`out` .gif plays images or clouds: give .png for vectors")
-    lines = frames.unflatten(0, (-1, count))
-    columns = math.ceil(math.sqrt(len(lines)))
-    there = [grid(lines[:, i], columns) for i in range(count)]
-    return there + there[-2:0:-1]
 
 
-def nearest(x: Tensor, train: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
-    r"""Squared distances and indices, both (n, count), of the training samples nearest to each of
-    x (n, \*); of clouds by Chamfer's distance of some 200 points, among the first 500."""
-    count = min(count, len(train))
-    if x.ndim == 3:
-        step = max(1, train.shape[1] // 200)
-        some, few = train[:500, ::step], x[:, ::step]
-        distances = torch.stack([Chamfer()(one.expand_as(some), some) for one in few])
-        found = distances.topk(min(count, len(some)), largest=False)
-        return found.values, found.indices
-    flat = x.flatten(1)
-    best, index = torch.full((len(x), 0), float("inf")), torch.zeros(len(x), 0).long()
-    rows = max(count, 2**23 // flat.shape[1])
-    for first in range(0, len(train), rows):
-        block = as_floats(train[first : first + rows]).flatten(1)
-        values, places = (block.square().sum(1) - 2 * flat @ block.T).topk(
-            min(count, len(block)), largest=False
-        )
-        best, index = torch.cat([best, values], 1), torch.cat([index, places + first], 1)
-        best, kept = best.topk(min(count, best.shape[1]), largest=False)
-        index = index.gather(1, kept)
-    return (best + flat.square().sum(1, keepdim=True)).clamp_min(0), index
+class GridPictures(Pictures):
+    """Pictures of samples that are shown one by one, as tiles of a grid."""
+
+    @abc.abstractmethod
+    def tiles(self, x: Tensor) -> Tensor:
+        r"""Samples (n, \*) as images (n, c, h, w) in [0, 1]."""
+
+    def grid(self, x: Tensor, columns: int = 8) -> Image.Image:
+        r"""Samples (n, \*), row by row."""
+        return grid(self.tiles(x), columns)
+
+    def samples(self, drawn: Tensor, test: Tensor | None = None) -> Image.Image:
+        return self.grid(drawn)
+
+    def reconstructions(self, x: Tensor, y: Tensor) -> Image.Image:
+        """Each sample with its reconstruction on its right."""
+        return self.grid(torch.stack([x, y], 1).flatten(0, 1))
+
+    def interpolations(self, frames: Tensor, count: int) -> Image.Image:
+        """A row for each path."""
+        return self.grid(frames, count)
+
+    def completions(self, x: Tensor, known: Tensor, completed: Tensor) -> Image.Image:
+        r"""A row for each sample of x (n, \*): the known part on grey, the completions
+        (n, k, \*), the whole."""
+        shown = known * x + (1 - known) * 0.5
+        rows = torch.cat([shown[:, None], completed, x[:, None]], 1)
+        return self.grid(rows.flatten(0, 1), rows.shape[1])
+
+    def neighbours(self, drawn: Tensor, train: Tensor) -> Image.Image | None:
+        """Drawn samples above the training samples nearest to them."""
+        index = nearest_samples(drawn, train, self.kind)[1][:, 0]
+        return self.grid(torch.cat([drawn, as_floats(train[index])]), len(drawn))
+
+    def film(self, frames: Tensor, count: int) -> list[Image.Image]:
+        """All paths side by side, there and back."""
+        paths = frames.unflatten(0, (-1, count))
+        columns = math.ceil(math.sqrt(len(paths)))
+        there = [self.grid(paths[:, i], columns) for i in range(count)]
+        return there + there[-2:0:-1]
 
 
-def neighbours(drawn: Tensor, train: Tensor) -> Image.Image:
-    """Drawn samples above the training samples nearest to them."""
-    index = nearest(drawn, train)[1][:, 0]
-    return grid(torch.cat([drawn, as_floats(train[index])]), len(drawn))
+class ImagePictures(GridPictures):
+    """Pictures of images (n, c, h, w) in [0, 1]."""
+
+    def tiles(self, x: Tensor) -> Tensor:
+        return x
+
+
+class CloudPictures(GridPictures):
+    """Pictures of point clouds (n, N, 3) in the unit sphere."""
+
+    def tiles(self, x: Tensor) -> Tensor:
+        return render(x)
+
+    def views(self, drawn: Tensor) -> Image.Image | None:
+        """Clouds from three sides each, two clouds in a row."""
+        return grid(render(drawn, VIEWS), 2)
+
+    def turntable(self, drawn: Tensor, columns: int = 4, frames: int = 36) -> list[Image.Image]:
+        """The frames of a turn about the upright axis."""
+        turns = [2 * math.pi * i / frames for i in range(frames)]
+        return [grid(render(drawn, (turn,)), columns) for turn in turns]
+
+
+class VectorPictures(Pictures):
+    """Pictures of vectors (n, d), in the plane of their first two principal directions."""
+
+    reconstructed = 1000
+
+    def samples(self, drawn: Tensor, test: Tensor | None = None) -> Image.Image:
+        groups = [("samples", drawn.flatten(1), BLUE)]
+        if test is not None:
+            groups.insert(0, ("test", as_floats(test[: len(drawn)]).flatten(1), GREY))
+        return scatter(groups, "samples")
+
+    def reconstructions(self, x: Tensor, y: Tensor) -> Image.Image:
+        groups = [("test", x.flatten(1), GREY), ("reconstruction", y.flatten(1), BLUE)]
+        return scatter(groups, "reconstructions")
+
+    def interpolations(self, frames: Tensor, count: int) -> Image.Image:
+        """All frames in one plane."""
+        return scatter([("interpolation", frames.flatten(1), BLUE)], "interpolations")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 SIDE = 120
 VIEWS = (-0.6, 0.5, 1.6)
-"""Turns about the upright axis of the three views, in radians."""
+"""Angles of the three views about the upright axis, in radians."""
 PITCH = 0.35
 LIGHT = (0.4, 0.7, 0.6)
 COLOUR = (70, 130, 190)
@@ -22,19 +22,19 @@ def normals(points: np.ndarray) -> np.ndarray:
     k = min(NEIGHBOURS, len(points))
     near = points[KDTree(points).query(points, k)[1].reshape(len(points), k)]
     centred = near - near.mean(1, keepdims=True)
-    # eigenvalues ascend: the first direction is that in which the neighbours vary least
+    # eigenvalues ascend, so the neighbours vary least in the first direction
     return np.linalg.eigh(centred.swapaxes(1, 2) @ centred)[1][:, :, 0]
 
 
 def rotation(yaw: float, pitch: float = PITCH) -> np.ndarray:
-    """The turn by `yaw` about y, which is up, and then of the camera by `pitch`, (3, 3)."""
+    """The rotation (3, 3) by `yaw` about y, which is up, and then of the camera by `pitch`."""
     c, s, d, t = math.cos(yaw), math.sin(yaw), math.cos(pitch), math.sin(pitch)
     camera = np.array([[1, 0, 0], [0, d, -t], [0, t, d]])
     return camera @ [[c, 0, s], [0, 1, 0], [-s, 0, c]]
 
 
 def view(points: np.ndarray, yaw: float, side: int = SIDE) -> np.ndarray:
-    """A cloud (N, 3) of the unit sphere from the front, after a turn: uint8 (side, side, 3)."""
+    """A cloud (N, 3) in the unit sphere, turned and seen from the front: uint8 (side, side, 3)."""
     turn = rotation(yaw)
     x, y, depth = turn @ points.T
     facing = np.abs((normals(points) @ turn.T) @ (np.array(LIGHT) / np.linalg.norm(LIGHT)))
@@ -50,7 +50,7 @@ def view(points: np.ndarray, yaw: float, side: int = SIDE) -> np.ndarray:
     offsets = np.array(discs)
     rows = (row[order, None] + offsets[:, 0]).clip(0, side - 1)
     columns = (column[order, None] + offsets[:, 1]).clip(0, side - 1)
-    # of pixels named several times the last, which is the nearest, stays
+    # where discs overlap, the last write stays, which is the nearest
     canvas[rows.ravel(), columns.ravel()] = colours[order].repeat(len(discs), 0)
     return canvas
 

@@ -1,9 +1,9 @@
-r"""Checkpoints: safetensors and JSON, written whole or not at all, believed only if verified.
+r"""Checkpoints: safetensors and JSON, written atomically and verified before they are read.
 
 A checkpoint is a folder `step-<n>` with model.safetensors, training.safetensors, training.json
 and manifest.json. It is written under another name, flushed to disk and renamed, so a kill in
 mid-write leaves no half checkpoint. The manifest holds the sha256 of every file and of itself,
-so that no changed bit goes unseen. Nothing is ever unpickled.
+so any changed bit is detected. Nothing is ever unpickled.
 """
 
 import hashlib
@@ -29,18 +29,18 @@ def _canonical(values: dict[str, Any]) -> bytes:
 
 
 def _packed(tensors: dict[str, Tensor]) -> bytes:
-    apart: dict[str, Tensor] = {}
-    taken: set[int] = set()
+    packed: dict[str, Tensor] = {}
+    storages: set[int] = set()
     for name, tensor in tensors.items():
         # safetensors refuses tensors that share memory, as tied weights do
-        place = tensor.untyped_storage().data_ptr()
-        apart[name] = tensor.detach().clone() if place in taken else tensor.detach().contiguous()
-        taken.add(place)
-    return save_tensors(apart)
+        storage, tensor = tensor.untyped_storage().data_ptr(), tensor.detach()
+        packed[name] = tensor.clone() if storage in storages else tensor.contiguous()
+        storages.add(storage)
+    return save_tensors(packed)
 
 
 def _is_finite(x: Tensor) -> bool:
-    # a finite sum has finite terms, and is a tenth of the work; that of large terms overflows
+    # a finite sum has finite terms and takes a tenth of the time; a sum of large terms overflows
     return bool(x.sum().isfinite()) or bool(x.isfinite().all())
 
 
@@ -58,11 +58,11 @@ def save(
     """Writes `folder/step-<step>` and removes all but the newest two checkpoints.
 
     Raises:
-        ValueError: for weights or numbers of optimisers that are not finite, with the name of the
-            first; a run that has diverged must not replace its last good checkpoint.
+        ValueError: for weights or optimiser states that are not finite, naming the first; a run
+            that has diverged must not replace its last good checkpoint.
     """
-    for what, found in (("weights", model), ("optimisers' numbers", training)):
-        for name, tensor in found.items():
+    for what, named in (("weights", model), ("optimisers' numbers", training)):
+        for name, tensor in named.items():
             if torch.is_floating_point(tensor) and not _is_finite(tensor):
                 raise ValueError(f"the {what} {name!r} are not finite")
     contents = {
@@ -92,23 +92,23 @@ def save(
 
 
 def newest_first(folder: Path) -> list[Path]:
-    """The checkpoints of a run, verified or not, by falling step."""
-    found = [p for p in folder.glob("step-*") if p.name.removeprefix("step-").isdigit()]
-    return sorted(found, key=lambda p: -int(p.name.removeprefix("step-")))
+    """The checkpoints of a run from the newest to the oldest, valid or not."""
+    folders = [p for p in folder.glob("step-*") if p.name.removeprefix("step-").isdigit()]
+    return sorted(folders, key=lambda p: -int(p.name.removeprefix("step-")))
 
 
 def verified(checkpoint: Path) -> dict[str, bytes]:
     """The contents of a checkpoint's files.
 
     Raises:
-        ValueError: if a file is missing, or a bit of any file is not what was written.
+        ValueError: if a file is missing, or any bit differs from what was written.
     """
     try:
         text = (checkpoint / "manifest.json").read_bytes()
         manifest = json.loads(text)
         digest = manifest.pop("manifest")
-        whole = _canonical({**manifest, "manifest": digest}) == text
-        if not whole or digest != _sha256(_canonical(manifest)):
+        canonical = _canonical({**manifest, "manifest": digest}) == text
+        if not canonical or digest != _sha256(_canonical(manifest)):
             raise ValueError(f"{checkpoint / 'manifest.json'} is damaged")
         contents = {name: (checkpoint / name).read_bytes() for name in FILES}
     except (FileNotFoundError, ValueError, AttributeError, KeyError) as error:
@@ -120,20 +120,20 @@ def verified(checkpoint: Path) -> dict[str, bytes]:
 
 
 def newest(folder: Path) -> tuple[Path, dict[str, bytes]] | None:
-    """The newest checkpoint that verifies, with its contents; None if there is none.
+    """The newest valid checkpoint and its contents, or None if there is none.
 
-    A warning names the newer ones that were passed over.
+    Warns of newer checkpoints that are damaged.
     """
     damaged = []
     for checkpoint in newest_first(folder):
         try:
-            found = checkpoint, verified(checkpoint)
+            contents = verified(checkpoint)
         except ValueError as error:
             damaged.append(str(error))
             continue
         if damaged:
             warnings.warn(f"{'; '.join(damaged)}: using {checkpoint.name}", stacklevel=2)
-        return found
+        return checkpoint, contents
     return None
 
 
@@ -148,7 +148,7 @@ def notes(contents: dict[str, bytes]) -> dict[str, Any]:
 
 
 def discard_newer(folder: Path, step: int) -> None:
-    """Removes the checkpoints after `step`, which did not verify."""
+    """Removes the checkpoints after `step`, which are damaged."""
     for checkpoint in newest_first(folder):
         if int(checkpoint.name.removeprefix("step-")) > step:
             shutil.rmtree(checkpoint)

@@ -1,4 +1,4 @@
-"""What a person sees of a training: a bar on a terminal, plain lines elsewhere."""
+"""The progress display of a training: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -13,7 +13,7 @@ PLAIN_SECONDS = 10.0
 
 
 class Display:
-    """Shows step, terms, samples per second and time left; nothing at all when `quiet`."""
+    """Shows the step, the terms, samples per second and the time left, unless `quiet`."""
 
     def __init__(self, start: int, steps: int, per_epoch: int, quiet: bool = False):
         self.start, self.steps, self.per_epoch, self.quiet = start, steps, per_epoch, quiet
@@ -35,7 +35,7 @@ class Display:
             self.live.stop()
 
     def update(self, step: int, rate: float, terms: Mapping[str, float]) -> None:
-        """Called at each logged step."""
+        """Shows a logged step, with the samples per second and the terms."""
         if self.quiet:
             return
         numbers = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())

@@ -1,44 +1,57 @@
-"""A figure of samples that training does not see, by which it can stop."""
+"""The figure of a validation set, by which training can stop early."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from monge.adversarial import Learned
 from monge.data.source import as_floats
 from monge.divergences import SlicedWasserstein
 from monge.draws import Draws, permutation
-from monge.models import Model, evaluating
+from monge.models import evaluating, matchings, pairs
+from monge.training.objective import arguments
 
 
 def held_apart(samples: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """(the samples to train on, a tenth of them held apart, at least 2)."""
+    """Splits samples into a training set and a validation set of a tenth, at least 2 samples."""
     order = permutation(seed, "validation", len(samples))
     count = max(2, len(samples) // 10)
     return samples[order[count:].sort().values], samples[order[:count].sort().values]
 
 
-def figure(model: Model, held: Tensor, batch: int, seed: int) -> float:
-    """Σ terms + weight · D(pair) of samples held apart, the mean over batches; lower is better.
+def figure(model: nn.Module, held: Tensor, batch: int, seed: int) -> float:
+    r"""Σ terms + Σ weight · D(pair) over a validation set, the mean over batches; lower is better.
 
-    In evaluation mode, with the same draws each time. D is the model's divergence; of a learned
-    one, whose value measures its critic, the sliced W_2² along 128 directions.
+    It is computed in evaluation mode and with the same draws each time. D is the divergence of
+    each matching. The value of a learned divergence says more about its critic than about the
+    model, so the squared sliced W_2 along 128 directions replaces it. Weights are those without
+    their schedules, so that the figures of different steps can be compared.
+
+    Args:
+        model: the model.
+        held: the validation set, (n, \*).
+        batch: samples at a time.
+        seed: the seed of the run.
     """
-    divergence = model.divergence
-    if isinstance(divergence, Learned):
-        divergence = SlicedWasserstein(128)
-    total = 0.0
-    parts = [part for part in held.split(batch) if len(part) > 1]
-    for i, x in enumerate(parts):
+    matched, total, count = matchings(model), 0.0, 0
+    for i, x in enumerate(held.split(batch)):
+        if len(x) < 2:
+            continue
         draws = Draws(seed, f"validation {i}", len(x), device=x.device)
         with evaluating(model), draws.stream("divergence"):
-            terms, pair = model(as_floats(x), draws)
-            values = list(terms.values())
-            if divergence is not None:
-                values.append(model.weight * divergence(*pair))
+            made = model(as_floats(x), draws)
+            values, named = list(made.terms.values()), pairs(made)
+            for one in matched:
+                divergence = one.divergence
+                if isinstance(divergence, Learned):
+                    divergence = SlicedWasserstein(128)
+                drawn = draws if len(matched) == 1 else draws.named(one.name)
+                value = divergence(*named[one.name], **arguments(divergence, drawn))
+                values.append(one.weight * value)
         total += float(torch.stack(values).sum()) * len(x)
-    return total / sum(map(len, parts))
+        count += len(x)
+    return total / count
 
 
 def since_best(figures: list[float]) -> int:
-    """How many figures were seen after the lowest one."""
+    """How many figures came after the lowest one."""
     return len(figures) - 1 - figures.index(min(figures)) if figures else 0

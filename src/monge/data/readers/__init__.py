@@ -19,11 +19,7 @@ def load(config: DataConfig) -> Source:
             for settings of clouds or classes that the data do not have.
     """
     source = _read(config)
-    for name in ("points", "turn", "jitter"):
-        if getattr(config, name) and source.kind != "cloud":
-            raise ValueError(
-                f"`{name}` has no meaning for {config.name!r}: only clouds have points"
-            )
+    source.kind.augmentation(config)  # refuses settings of other kinds
     return source.of_classes(config.classes) if config.classes else source
 
 

@@ -1,16 +1,20 @@
 """Arrays and tables: the embedded digits, .npy, .npz and .csv."""
 
+import dataclasses
 import importlib.metadata
 import warnings
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from monge._core.files import DAMAGED
 from monge.config import DataConfig
-from monge.data.readers import clouds
+from monge.data.kinds import CLOUD, IMAGE, kind_named, kind_of
 from monge.data.source import Source, split
+
+AS_IT_IS = DataConfig()
+"""Of an array, without settings."""
 
 
 class Content(NamedTuple):
@@ -32,18 +36,33 @@ def digits() -> Source:
     table = np.loadtxt(file, delimiter=",")
     images = np.round(table[:, :64] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     parts = np.repeat(["train", "test"], [1500, 297])
-    return split("digits", "image", images, table[:, 64].astype(int), parts)
+    return split("digits", IMAGE, images, table[:, 64].astype(int), parts)
 
 
-def normalised(samples: np.ndarray, name: str) -> tuple[Literal["image", "vector"], np.ndarray]:
-    """The kind of an array's samples, and the array in the layout of that kind.
-
-    (n,) and (n, d) are vectors; (n, h, w), (n, c, h, w) and (n, h, w, c) with c = 1 or 3 are
-    images, uint8 or floats in [0, 1], and become (n, c, h, w).
+def from_array(
+    samples: np.ndarray,
+    labels=None,
+    parts=None,
+    name: str = "array",
+    config: DataConfig = AS_IT_IS,
+) -> Source:
+    """A source from an array (n, …), of the kind that `config` names or that its shape says.
 
     Raises:
-        ValueError: for other shapes, other ranges, NaN or infinity, or nothing at all.
+        ValueError: for what `real` refuses, and for other shapes or ranges.
     """
+    samples = real(samples, name)
+    kind = kind_of(samples, name) if config.kind is None else kind_named(config.kind)
+    return split(name, kind, kind.read(samples, name, config), labels, parts)
+
+
+def real(samples: np.ndarray, name: str) -> np.ndarray:
+    """An array, if it holds finite real numbers.
+
+    Raises:
+        ValueError: for other types, NaN or infinity, or nothing at all.
+    """
+    samples = np.asarray(samples)
     if samples.size == 0:
         raise ValueError(f"{name!r} holds nothing: its shape is {samples.shape}")
     if samples.dtype.kind not in "iufb":
@@ -51,59 +70,15 @@ def normalised(samples: np.ndarray, name: str) -> tuple[Literal["image", "vector
     if samples.dtype.kind == "f" and not np.isfinite(samples).all():
         bad = int((~np.isfinite(samples)).sum())
         raise ValueError(f"{name!r} must be finite, got {bad} NaN or infinite values")
-    if samples.ndim in (1, 2):
-        return "vector", samples.reshape(len(samples), -1)
-    if samples.ndim == 3 and samples.shape[-1] != 3:
-        samples = samples[:, None]
-    elif samples.ndim == 4 and samples.shape[-1] in (1, 3) and samples.shape[1] not in (1, 3):
-        samples = np.moveaxis(samples, -1, 1)
-    if samples.ndim != 4 or samples.shape[1] not in (1, 3):
-        raise ValueError(
-            f"{name!r} has shape {samples.shape}: give vectors (n, d) or images (n, h, w), "
-            "(n, c, h, w) or (n, h, w, c) with c = 1 or 3"
-        )
-    if samples.dtype != np.uint8 and samples.size and not 0 <= samples.min() <= samples.max() <= 1:
-        raise ValueError(
-            f"{name!r}: images that are not uint8 must lie in [0, 1], "
-            f"got [{samples.min():.4g}, {samples.max():.4g}]"
-        )
-    return "image", samples
-
-
-def from_array(samples: np.ndarray, labels=None, parts=None, name: str = "array") -> Source:
-    """A source from an array, as `normalised` reads it: images uint8 or float32, vectors float32.
-
-    Raises:
-        ValueError: also for values that float32 cannot hold apart.
-    """
-    kind, samples = normalised(np.asarray(samples), name)
-    if samples.dtype == np.uint8 and kind == "image":
-        return split(name, kind, np.ascontiguousarray(samples), labels, parts)
-    with np.errstate(over="ignore"):
-        single = np.ascontiguousarray(samples, dtype=np.float32)
-    if not np.isfinite(single).all():
-        raise ValueError(f"{name!r} holds values beyond float32, up to {abs(samples).max():.4g}")
-    if kind == "vector" and len(samples):
-        lost = (np.ptp(samples, 0) > 0) & (np.ptp(single, 0) == 0)
-        if lost.any():
-            raise ValueError(
-                f"{name!r}: column {int(lost.argmax())} varies by less than float32 can tell: "
-                "subtract its mean"
-            )
-    return split(name, kind, single, labels, parts)
+    return samples
 
 
 def load(path: Path, config: DataConfig) -> Source:
-    """A source from a .npy, .npz or .csv file: of clouds where its samples are (N, 3)."""
-    samples, labels, parts, kind = read(path)
-    if kind == "points" or is_clouds(samples):
-        return clouds.from_points(samples, config, path.name, labels, parts)
-    return from_array(samples, labels, parts, path.name)
-
-
-def is_clouds(samples: np.ndarray) -> bool:
-    """Whether an array's samples are points of space in rows."""
-    return samples.ndim == 3 and samples.shape[2] == 3
+    """A source from a .npy, .npz or .csv file."""
+    samples, labels, parts, key = read(path)
+    if key == "points" and config.kind is None:
+        config = dataclasses.replace(config, kind=CLOUD.name)
+    return from_array(samples, labels, parts, path.name, config)
 
 
 def read(path: Path) -> Content:

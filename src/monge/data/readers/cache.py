@@ -30,6 +30,7 @@ from torch import Tensor
 
 from monge._core.files import DAMAGED, sync_folder, write_synced
 from monge.config import DataConfig
+from monge.data.kinds import IMAGE
 from monge.data.readers.images import Decoding, ImageFiles, failures, in_threads
 from monge.data.source import Source, division, numbered
 
@@ -93,7 +94,7 @@ def _digest(images: ImageFiles, name: str) -> bytes:
 
 def _key(images: ImageFiles, digests: dict[str, bytes], config: DataConfig) -> str:
     settings = LAYOUT, PIL.__version__, config.size, config.crop, config.channels
-    whole = hashlib.sha256(repr((settings, digests, images.told(images.names))).encode())
+    whole = hashlib.sha256(repr((settings, digests, images.labelling(images.names))).encode())
     return whole.hexdigest()[:32]
 
 
@@ -164,7 +165,7 @@ def _fill(
             f"`data` {images.where!r} was altered while it was read, e.g. {altered[0]}: try again"
         )
     failures(decoding.bad, len(images.names), images.where)
-    parts, labels = images.told(names)
+    parts, labels = images.labelling(names)
     masks = division(images.name, len(names), parts)
     for file, mask in zip(("train.npy", "test.npy"), masks):
         _sort(rows, shapes, mask.nonzero()[0], whole / file)
@@ -187,10 +188,14 @@ def _sort(rows: BinaryIO, shapes: list[tuple], chosen: np.ndarray, path: Path) -
     starts = [0, *itertools.accumulate(sizes)]
     channels, height, width = max(shapes)
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {
-            "descr": "|u1", "fortran_order": False,
-            "shape": (len(chosen), channels, height, width),
-        })  # fmt: skip
+        np.lib.format.write_array_header_1_0(
+            file,
+            {
+                "descr": "|u1",
+                "fortran_order": False,
+                "shape": (len(chosen), channels, height, width),
+            },
+        )
         for i in chosen:
             rows.seek(starts[i])
             # a grey image among coloured ones is repeated for the channels
@@ -207,6 +212,11 @@ def _opened(folder: Path, images: ImageFiles) -> Source:
         labels = {part: torch.from_numpy(stored[part]) for part in stored.files}
     train, test = (mapped(folder / file) for file in ("train.npy", "test.npy"))
     return Source(
-        images.name, "image", train, test, labels.get("train"), labels.get("test"),
+        images.name,
+        IMAGE,
+        train,
+        test,
+        labels.get("train"),
+        labels.get("test"),
         tuple(notes["classes"]),
-    )  # fmt: skip
+    )

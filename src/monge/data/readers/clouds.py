@@ -1,7 +1,6 @@
-"""Point clouds: arrays (n, N, 3) and files .ply, .xyz and .off, centred and in the unit sphere."""
+"""Point clouds in files .ply, .xyz and .off, centred and in the unit sphere."""
 
 import itertools
-import math
 import os
 import re
 import warnings
@@ -9,86 +8,34 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from monge._core.files import files_below
 from monge.config import DataConfig
+from monge.data.kinds import CLOUD, finite_points, in_unit_sphere
 from monge.data.readers.images import MOST_BYTES, MOST_FAILURES, parts_and_labels
 from monge.data.source import Source, split
-from monge.draws import Draws, seed_of
+from monge.draws import seed_of
 
 SUFFIXES = (".ply", ".xyz", ".off")
 POINTS = 2048
-LARGEST = float(np.finfo(np.float32).max)
 TYPES = {
-    "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4",
-    "float": "f4", "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2",
-    "int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8",
-}  # fmt: skip
-
-
-def normalised(points: np.ndarray) -> np.ndarray:
-    """Clouds (…, N, 3) centred on their means and divided by their largest norms, in float32.
-
-    Raises:
-        ValueError: for NaN, infinity, or a cloud whose points are all one.
-    """
-    points = _finite(points)
-    points = points - points.mean(-2, keepdims=True)
-    size = np.linalg.norm(points, axis=-1).max(-1)
-    if not (size > 0).all():
-        raise ValueError("all points of a cloud are one")
-    return (points / size[..., None, None]).astype(np.float32)
-
-
-def _finite(points: np.ndarray) -> np.ndarray:
-    """Coordinates in float64, of which squares are finite as well."""
-    with np.errstate(invalid="ignore"):  # casting some NaNs warns
-        points = points.astype(np.float64)
-    if not np.isfinite(points).all():
-        bad = int((~np.isfinite(points)).sum())
-        raise ValueError(f"{bad} NaN or infinite coordinates")
-    if points.size and abs(points).max() > LARGEST:
-        raise ValueError(f"coordinates beyond float32, up to {abs(points).max():.4g}")
-    return points
-
-
-def from_points(samples: np.ndarray, config: DataConfig, name: str, labels=None, parts=None):
-    """A source from an array (n, N, 3), the same random `config.points` of the N of every cloud.
-
-    Raises:
-        ValueError: for another layout, fewer points than asked, or what `normalised` refuses.
-    """
-    if samples.ndim != 3 or samples.shape[2] != 3 or samples.dtype.kind not in "iuf":
-        turned = samples.ndim == 3 and samples.shape[1] == 3
-        raise ValueError(
-            f"{name!r} has points of shape {samples.shape}: give numbers (n, N, 3)"
-            + (", transpose the last two axes" if turned else "")
-        )
-    count = config.points or samples.shape[1]
-    if count > samples.shape[1]:
-        raise ValueError(
-            f"`points` is {count}, but the clouds of {name!r} have {samples.shape[1]} points"
-        )
-    if count < samples.shape[1]:
-        generator = np.random.default_rng(seed_of("points", samples.shape[1]))
-        samples = samples[:, np.sort(generator.permutation(samples.shape[1])[:count])]
-    try:
-        return split(name, "cloud", normalised(samples), labels, parts)
-    except ValueError as error:
-        raise ValueError(f"{name!r}: {error}") from None
-
-
-def augmented(x: Tensor, draws: Draws, *, turn: bool, jitter: float) -> Tensor:
-    """Clouds (n, N, 3), each turned about y by an angle of its own where `turn`, and with noise
-    of deviation `jitter` on every point."""
-    if turn:
-        angle = 2 * math.pi * draws.rows("turn", lambda n, g: torch.rand(n, generator=g)).to(x)
-        c, s, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-        rows = [c, zero, s, zero, zero + 1, zero, -s, zero, c]
-        x = x @ torch.stack(rows, 1).view(-1, 3, 3).mT
-    return x + jitter * draws.normal("jitter", x) if jitter else x
+    "char": "i1",
+    "uchar": "u1",
+    "short": "i2",
+    "ushort": "u2",
+    "int": "i4",
+    "uint": "u4",
+    "float": "f4",
+    "double": "f8",
+    "int8": "i1",
+    "uint8": "u1",
+    "int16": "i2",
+    "uint16": "u2",
+    "int32": "i4",
+    "uint32": "u4",
+    "float32": "f4",
+    "float64": "f8",
+}
 
 
 def is_cloud_folder(path: Path) -> bool:
@@ -116,7 +63,7 @@ def folder(path: Path, config: DataConfig) -> Source:
             raise ValueError(f"{text}: more than {MOST_FAILURES:.0%}; repair or remove them")
         warnings.warn(text, stacklevel=2)
     parts, labels = parts_and_labels(names)
-    return split(path.stem, "cloud", np.stack(clouds), labels, parts)
+    return split(path.stem, CLOUD, np.stack(clouds), labels, parts)
 
 
 def decode(content: bytes, suffix: str, points: int | None, name: str) -> np.ndarray:
@@ -132,13 +79,13 @@ def decode(content: bytes, suffix: str, points: int | None, name: str) -> np.nda
     readers: dict[str, Callable[[bytes], np.ndarray]] = {".ply": _ply, ".xyz": _xyz}
     try:
         if suffix == ".off":
-            return normalised(_sampled(*_off(content), count, generator))
+            return in_unit_sphere(_sampled(*_off(content), count, generator))
         found = readers[suffix](content)
     except (IndexError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"it is damaged: {error}") from None
     if len(found) < count:
         raise ValueError(f"it has {len(found)} points, fewer than {count}: give --points")
-    return normalised(found[np.sort(generator.permutation(len(found))[:count])])
+    return in_unit_sphere(found[np.sort(generator.permutation(len(found))[:count])])
 
 
 def _xyz(content: bytes) -> np.ndarray:
@@ -178,7 +125,7 @@ def _ply(content: bytes) -> np.ndarray:
         raise ValueError("its header promises no vertices x, y, z that it can hold")
     if order:
         rows = np.frombuffer(body, kinds, count, before)
-        return np.stack([_finite(rows[axis]) for axis in "xyz"], 1)
+        return np.stack([finite_points(rows[axis]) for axis in "xyz"], 1)
     lines = body.decode("ascii", "replace").splitlines()[before : before + count]
     if len(lines) < count:
         raise ValueError(f"it has {len(lines)} of {count} vertices")
@@ -202,7 +149,9 @@ def _off(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     rows = lines[1 : 1 + vertices + faces]
     if vertices < 1 or faces < 1 or len(rows) < vertices + faces:
         raise ValueError(f"it has {len(rows)} of {vertices} vertices and {faces} faces")
-    points = _finite(np.array([[float(word) for word in row[:3]] for row in rows[:vertices]]))
+    points = finite_points(
+        np.array([[float(word) for word in row[:3]] for row in rows[:vertices]])
+    )
     polygons = [[int(word) for word in row[1 : 1 + int(row[0])]] for row in rows[vertices:]]
     triangles = np.array(
         [(p[0], a, b) for p in polygons for a, b in itertools.pairwise(p[1:])], dtype=int

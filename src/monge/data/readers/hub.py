@@ -46,7 +46,7 @@ def dataset(name: str) -> ImageFiles:
             raise ValueError(f"over {MOST_BYTES:,} bytes")
         return content
 
-    def told(names: list[str]) -> Labelling:
+    def labelling(names: list[str]) -> Labelling:
         parts = [one.partition("/")[0] for one in names] if len(splits) > 1 else None
         if label is None:
             return parts, None
@@ -57,7 +57,7 @@ def dataset(name: str) -> ImageFiles:
         classes = next(iter(splits.values())).features[label].names
         return parts, known_classes([classes[number] for number in given])
 
-    return ImageFiles(name, list(rows), read, told)
+    return ImageFiles(name, list(rows), read, labelling)
 
 
 def _splits(name: str) -> dict[str, Any]:

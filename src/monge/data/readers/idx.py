@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from monge.data.kinds import IMAGE
 from monge.data.source import Source, split
 
 FILES = {
@@ -108,7 +109,7 @@ def folder(path: Path, name: str | None = None) -> Source:
     images = np.concatenate([part["train-images"], part["test-images"]])[:, None]
     labels = np.concatenate([part["train-labels"], part["test-labels"]])
     counts = [len(part["train-images"]), len(part["test-images"])]
-    return split(name or path.name, "image", images, labels, np.repeat(["train", "test"], counts))
+    return split(name or path.name, IMAGE, images, labels, np.repeat(["train", "test"], counts))
 
 
 def named(name: str, directory: str | None) -> Source:

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 
 from monge._core.files import DAMAGED, files_below
 from monge.config import DataConfig
+from monge.data.kinds import IMAGE
 from monge.data.source import HELD_OUT_NAMES, Source, split
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -41,7 +42,7 @@ class ImageFiles(NamedTuple):
     names: list[str]
     read: Callable[[str], bytes]
     """The bytes of one, called from several threads."""
-    told: Callable[[list[str]], Labelling]
+    labelling: Callable[[list[str]], Labelling]
     """The part and the label of each of some names, or None where they are not known."""
 
     @property
@@ -139,7 +140,7 @@ def in_threads(of: Callable[[str], T], names: list[str]) -> Iterator[tuple[str, 
             some = names[i : i + TOGETHER]
             groups = [some[j : j + 8] for j in range(0, len(some), 8)]
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's own; failures are reported at the end
+                warnings.simplefilter("ignore")  # Pillow's; failures are reported at the end
                 made = list(pool.map(lambda few: [of(name) for name in few], groups))
             yield from zip(some, itertools.chain.from_iterable(made))
 
@@ -168,8 +169,8 @@ def in_memory(images: ImageFiles, config: DataConfig) -> Source:
     for row, found in zip(samples, pixels):
         row[:] = found  # a grey image among coloured ones is broadcast over the channels
     del pixels
-    parts, labels = images.told(names)
-    return split(images.name, "image", samples, labels, parts)
+    parts, labels = images.labelling(names)
+    return split(images.name, IMAGE, samples, labels, parts)
 
 
 def known_classes(labels: Sequence | None):

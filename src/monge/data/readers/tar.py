@@ -44,7 +44,7 @@ class Place(NamedTuple):
             return file.read(self.size)
 
 
-class Sample(NamedTuple):
+class TarSample(NamedTuple):
     """An image with its label."""
 
     image: Place
@@ -59,7 +59,7 @@ def are_named(name: str) -> bool:
     return name.endswith(".tar") and (os.path.exists(name) or PATTERN.search(name) is not None)
 
 
-def found(name: str) -> list[str]:
+def paths_of(name: str) -> list[str]:
     """The shards that a file, a folder, a glob or braces ({000..010}, {a,b}) name, in order.
 
     Raises:
@@ -105,8 +105,8 @@ def shards(name: str) -> ImageFiles:
     Raises:
         ValueError: for a shard that is missing, truncated or no tar archive.
     """
-    samples: dict[str, Sample] = {}
-    paths = found(name)
+    samples: dict[str, TarSample] = {}
+    paths = paths_of(name)
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     for path in paths:
         samples |= _samples(path, os.path.relpath(path, root))
@@ -120,7 +120,7 @@ def shards(name: str) -> ImageFiles:
             raise ValueError("it has no .cls, unlike others")
         return image.read(MOST_BYTES)
 
-    def told(names: list[str]) -> Labelling:
+    def labelling(names: list[str]) -> Labelling:
         parts, _ = parts_and_labels(
             [f"{os.path.dirname(samples[one].image.shard)}/image" for one in names]
         )
@@ -128,10 +128,10 @@ def shards(name: str) -> ImageFiles:
         numbers = all(re.fullmatch(r"-?\d{1,18}", label) for label in labels)
         return parts, known_classes([int(label) for label in labels] if numbers else labels)
 
-    return ImageFiles(name, list(samples), read, told)
+    return ImageFiles(name, list(samples), read, labelling)
 
 
-def _samples(shard: str, called: str) -> dict[str, Sample]:
+def _samples(shard: str, called: str) -> dict[str, TarSample]:
     """The samples of a shard, by what it is called and the names of their images."""
     images: dict[str, tuple[str, Place]] = {}
     labels: dict[str, str] = {}
@@ -151,7 +151,8 @@ def _samples(shard: str, called: str) -> dict[str, Sample]:
                 raise ValueError(f"`data` {shard!r}: {key} has several images: leave one of them")
             images[key] = name, place
     return {
-        f"{called}/{name}": Sample(place, labels.get(key)) for key, (name, place) in images.items()
+        f"{called}/{name}": TarSample(place, labels.get(key))
+        for key, (name, place) in images.items()
     }
 
 

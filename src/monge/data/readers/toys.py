@@ -1,7 +1,7 @@
-r"""Toy laws in the plane, whose right answer the eye knows, and a line; drawn at fixed seeds.
+r"""Toy distributions in the plane, whose right answer the eye knows, and on the line; fixed seeds.
 
 Eight Gaussians on a circle of radius 2, two rings of radii 1 and 2, a swiss roll of size 2, and
-a law on the line with two bumps. Each has 10,000 training and 2,000 test samples.
+a distribution on the line with two bumps. Each has 10,000 training and 2,000 test samples.
 """
 
 import math
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from monge.data.kinds import VECTOR
 from monge.data.source import Source, split
 from monge.draws import generator, standard_normal
 from monge.priors import SwissRoll
@@ -54,9 +55,7 @@ TOYS: dict[str, Callable[[int, torch.Generator], tuple[Tensor, Tensor | None]]] 
 
 
 def toy(name: str) -> Source:
-    """A toy law by name; the same samples whatever the run's seed."""
+    """A toy distribution by name; the same samples whatever the run's seed."""
     samples, labels = TOYS[name](TRAIN + TEST, generator("toy", name))
     parts = np.repeat(["train", "test"], [TRAIN, TEST])
-    return split(
-        name, "vector", samples.numpy(), None if labels is None else labels.numpy(), parts
-    )
+    return split(name, VECTOR, samples.numpy(), None if labels is None else labels.numpy(), parts)

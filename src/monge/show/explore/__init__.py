@@ -12,14 +12,14 @@ def explore(
     """Serves the explorer of some runs until it is interrupted.
 
     Arguments:
-        runs: trained runs, which the page shows by their directories' names.
-        host: the address that the page is opened at; this machine alone by default.
+        runs: trained runs, which the page calls by the names of their directories.
+        host: the address that serves the page; the default can only be reached from this machine.
         port: 0 for a free one.
         browser: open the page.
 
     Raises:
-        ValueError: for a run that cannot be shown, an address that cannot be had, or without the
-            packages of the extra `explore`.
+        ValueError: for a run that cannot be shown, an address that is not available, or without
+            the packages of the extra `explore`.
     """
     with needs("explore"):
         from monge.show.explore.server import bound, opened, server

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query
 from fastapi import Path as InPath
@@ -15,12 +15,12 @@ from starlette.exceptions import HTTPException
 from torch import Tensor
 
 from monge._core.version import __version__
-from monge.data import as_floats
-from monge.recipes import RECIPES
-from monge.runs import Run
+from monge.config import CUSTOM
+from monge.data import IMAGE, as_floats
+from monge.models.protocols import Completer
 from monge.show.explore import history, schemas
 from monge.show.explore.schemas import Pick, Samples, read_values
-from monge.show.explore.service import Explorer
+from monge.show.explore.service import Explorer, PlaneName
 from monge.show.explore.shield import IMAGES, Shield
 from monge.show.explore.worker import Full, Worker
 
@@ -66,7 +66,7 @@ class Site:
 
 
 class Ask:
-    """Has a job computed for a view of a page, in which newer requests replace waiting ones."""
+    """Submits jobs for a view of a page; a newer request of a view replaces one that waits."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Ask:
         x_view: Annotated[str, Header(pattern="^[A-Za-z0-9/_.-]{0,64}$")] = "",
     ):
         self.worker = request.app.state.site.worker
-        # without a name no request takes another's place
+        # a request without a view replaces no other
         self.view = x_view or object()
 
     async def __call__(self, job: Callable[[], T]) -> T:
@@ -116,20 +116,36 @@ def picked(explorer: Explorer, pick: Pick, name: str) -> Tensor:
     if pick.index is not None:
         return explorer.test([pick.index])
     assert pick.data is not None
-    return read_values(pick.data, explorer.source.shape, name)
+    return read_values(pick.data, explorer.kind, explorer.source.shape, name)
 
 
 def described(identifier: str, explorer: Explorer) -> schemas.RunInfo:
-    """What the page is told of a run at first."""
-    config, source = explorer.run.config, explorer.source
-    conditional = config.recipe == "conditional-wae"
-    return schemas.RunInfo(
-        id=identifier, name=explorer.run.name, recipe=config.recipe, line=RECIPES[config.recipe],
-        kind=source.kind, shape=list(source.shape), latent=explorer.model.prior.dim,
-        prior=config.prior, views=explorer.views, data=source.name, train=len(source.train),
-        test=len(source.test), classes=list(source.classes),
-        known=Path(config.known).stem if conditional else None, checkpoint=explorer.checkpoint,
-    )  # fmt: skip
+    """What the page learns of a run at first."""
+    run, source, prior = explorer.run, explorer.source, explorer.prior
+    name = None if prior is None else run.config.prior
+    if prior is not None and run.config.recipe == CUSTOM:
+        name = type(prior).__name__
+    known = None
+    if isinstance(explorer.model, Completer):
+        known = Path(getattr(run.config.options, "known", "mask")).stem
+    values = {
+        "id": identifier,
+        "name": run.name,
+        "recipe": run.config.recipe,
+        "line": run.line,
+        "kind": explorer.kind.view,
+        "shape": source.shape,
+        "latent": explorer.latent,
+        "prior": name,
+        "views": explorer.views,
+        "data": source.name,
+        "train": len(source.train),
+        "test": len(source.test),
+        "classes": source.classes,
+        "known": known,
+        "checkpoint": explorer.checkpoint,
+    }
+    return schemas.RunInfo.model_validate(values)
 
 
 def site(explorers: dict[str, Explorer], hosts: list[str]) -> Shield:
@@ -140,10 +156,14 @@ def site(explorers: dict[str, Explorer], hosts: list[str]) -> Shield:
         hosts: what the Host header may say, host:port.
     """
     app = FastAPI(
-        title="monge explorer", version=__version__, docs_url=None, redoc_url=None,
-        openapi_url="/api/openapi.json", responses=REFUSALS,
+        title="monge explorer",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+        responses=REFUSALS,
         generate_unique_id_function=lambda route: route.name,
-    )  # fmt: skip
+    )
     app.state.site = Site(explorers)
     app.exception_handler(RequestValidationError)(refuse_invalid)
     app.exception_handler(HTTPException)(refuse)
@@ -166,7 +186,7 @@ async def list_runs(request: HttpRequest) -> list[schemas.RunInfo]:
 
 
 @api.get("/runs/{run}/progress")
-def get_progress(explorer: Opened) -> schemas.Progress:
+def get_progress(explorer: Opened) -> schemas.ProgressReply:
     """Curves, evaluation and configuration, as the run's directory has them now."""
     return history.read(explorer.run)
 
@@ -177,9 +197,7 @@ async def reload(explorer: Opened, run: str, ask: Asked, request: HttpRequest) -
     explorers = request.app.state.site.explorers
 
     def job() -> schemas.RunInfo:
-        fresh = Run(explorer.run.path)
-        fresh.source = explorer.source
-        explorers[run] = Explorer(fresh)
+        explorers[run] = Explorer(explorer.run.fresh())
         return described(run, explorers[run])
 
     return await ask(job)
@@ -198,17 +216,15 @@ async def get_test(
         index = list(range(first, min(first + count, len(explorer.source.test)))) or [first]
         x, labels = explorer.test(index), explorer.source.test_labels
         shown = None if labels is None else labels[index].tolist()
-        return schemas.TestPart(index=index, labels=shown, samples=Samples.of(x))
+        return schemas.TestPart(index=index, labels=shown, samples=Samples.of(x, explorer.kind))
 
     return await ask(job)
 
 
 @api.get("/runs/{run}/map/{plane}")
-async def get_map(
-    explorer: Opened, ask: Asked, plane: Literal["principal", "worst"]
-) -> schemas.PlaneMap:
-    """Codes of test samples over the prior, in the plane of their principal directions or in
-    that which looks least like the prior."""
+async def get_map(explorer: Opened, ask: Asked, plane: PlaneName) -> schemas.PlaneMap:
+    """Codes of test samples over the prior, in the plane of their principal directions or in the
+    plane in which they differ most from the prior."""
     return await ask(lambda: map_of(explorer, plane))
 
 
@@ -224,37 +240,37 @@ async def get_directions(explorer: Opened, ask: Asked) -> schemas.Axes:
 
 
 @api.post("/runs/{run}/decode")
-async def decode(explorer: Opened, ask: Asked, wanted: schemas.Decode) -> Samples:
+async def decode(explorer: Opened, ask: Asked, wanted: schemas.DecodeRequest) -> Samples:
     """Codes to samples."""
 
     def job() -> Samples:
         given = None if wanted.given is None else picked(explorer, wanted.given, "given")
-        return Samples.of(explorer.decode(rows(wanted.codes), given))
+        return Samples.of(explorer.decode(rows(wanted.codes), given), explorer.kind)
 
     return await ask(job)
 
 
 @api.post("/runs/{run}/sample")
-async def sample(explorer: Opened, ask: Asked, wanted: schemas.Draw) -> Samples:
+async def sample(explorer: Opened, ask: Asked, wanted: schemas.DrawRequest) -> Samples:
     """Draws of the model; at temperature 1 those of `monge sample`."""
-    return await ask(lambda: Samples.of(explorer.sample(**wanted.model_dump())))
+    return await ask(lambda: Samples.of(explorer.sample(**wanted.model_dump()), explorer.kind))
 
 
 @api.post("/runs/{run}/codes")
-async def draw_codes(explorer: Opened, ask: Asked, wanted: schemas.Draw) -> schemas.Codes:
+async def draw_codes(explorer: Opened, ask: Asked, wanted: schemas.DrawRequest) -> schemas.Codes:
     """Draws of codes."""
     return await ask(lambda: schemas.Codes(codes=explorer.draw(**wanted.model_dump()).tolist()))
 
 
 @api.post("/runs/{run}/image", openapi_extra=FILE)
 async def read_image(explorer: Opened, ask: Asked, request: HttpRequest) -> Samples:
-    """An image file as the run takes images: cropped, resized, in its colours."""
+    """An image file in the layout of the run's images: cropped, resized, grey or in colour."""
     content = await request.body()
-    return await ask(lambda: Samples.of(explorer.read_image(content)))
+    return await ask(lambda: Samples.of(explorer.read_image(content), IMAGE))
 
 
 @api.post("/runs/{run}/encode")
-async def encode(explorer: Opened, ask: Asked, wanted: schemas.Encode) -> schemas.Codes:
+async def encode(explorer: Opened, ask: Asked, wanted: schemas.EncodeRequest) -> schemas.Codes:
     """The mean code of a sample."""
 
     def job() -> schemas.Codes:
@@ -265,40 +281,42 @@ async def encode(explorer: Opened, ask: Asked, wanted: schemas.Encode) -> schema
 
 
 @api.post("/runs/{run}/interpolate")
-async def interpolate(explorer: Opened, ask: Asked, wanted: schemas.Interpolate) -> Samples:
+async def interpolate(explorer: Opened, ask: Asked, wanted: schemas.InterpolateRequest) -> Samples:
     """Frames between two samples."""
 
     def job() -> Samples:
         a, b = picked(explorer, wanted.a, "a"), picked(explorer, wanted.b, "b")
-        return Samples.of(explorer.interpolate(a, b, wanted.frames, wanted.path))
+        frames = explorer.interpolate(a, b, wanted.frames, wanted.path)
+        return Samples.of(frames, explorer.kind)
 
     return await ask(job)
 
 
 @api.post("/runs/{run}/reconstruct")
 async def reconstruct(
-    explorer: Opened, ask: Asked, wanted: schemas.Encode
+    explorer: Opened, ask: Asked, wanted: schemas.EncodeRequest
 ) -> schemas.Reconstructed:
-    """A sample beside its reconstruction, with its code and what is near."""
+    """A sample and its reconstruction, with its code and the nearest training samples."""
     return await ask(lambda: reconstruction_of(explorer, wanted.sample))
 
 
 @api.get("/runs/{run}/mask")
 async def get_mask(explorer: Opened, ask: Asked) -> Samples:
     """The part that a conditional run was trained to be shown, white."""
-    return await ask(lambda: Samples.of(explorer.mask()))
+    return await ask(lambda: Samples.of(explorer.mask(), IMAGE))
 
 
 @api.post("/runs/{run}/complete")
-async def complete(explorer: Opened, ask: Asked, wanted: schemas.Complete) -> Samples:
+async def complete(explorer: Opened, ask: Asked, wanted: schemas.CompleteRequest) -> Samples:
     """Completions of a sample of which a part is known."""
 
     def job() -> Samples:
         x, known = picked(explorer, wanted.sample, "sample"), explorer.mask()
         if wanted.known is not None:
             shape = (1, *explorer.source.shape[1:])
-            known = (read_values(wanted.known, shape, "known") > 0).float()
-        return Samples.of(explorer.complete(x, known, wanted.count, wanted.seed))
+            known = (read_values(wanted.known, IMAGE, shape, "known") > 0).float()
+        completed = explorer.complete(x, known, wanted.count, wanted.seed)
+        return Samples.of(completed, explorer.kind)
 
     return await ask(job)
 
@@ -310,56 +328,65 @@ def rows(codes: list[list[float]]) -> Tensor:
     return Tensor(codes)
 
 
-def map_of(explorer: Explorer, name: Literal["principal", "worst"]) -> schemas.PlaneMap:
+def map_of(explorer: Explorer, name: PlaneName) -> schemas.PlaneMap:
     """The map of a run in a plane, as it is sent."""
-    found = explorer.map(name)
+    shown = explorer.map(name)
     return schemas.PlaneMap(
-        origin=found.plane.origin.tolist(), axes=found.plane.axes.tolist(),
-        distances=list(found.plane.distances), extent=list(found.extent),
-        index=found.index.tolist(), codes=found.codes.tolist(),
-        labels=None if found.labels is None else found.labels.tolist(),
-        density=Samples.of(found.density[None, None]),
-    )  # fmt: skip
+        origin=shown.plane.origin.tolist(),
+        axes=shown.plane.axes.tolist(),
+        distances=list(shown.plane.distances),
+        extent=list(shown.extent),
+        index=shown.index.tolist(),
+        codes=shown.codes.tolist(),
+        labels=None if shown.labels is None else shown.labels.tolist(),
+        density=Samples.of(shown.density[None, None], IMAGE),
+    )
 
 
 def reconstruction_of(explorer: Explorer, pick: Pick) -> schemas.Reconstructed:
     """A sample through the model, as it is sent."""
-    x = picked(explorer, pick, "sample")
-    found = explorer.reconstruct(x)
+    x, kind = picked(explorer, pick, "sample"), explorer.kind
+    made = explorer.reconstruct(x)
     return schemas.Reconstructed(
-        sample=Samples.of(x), reconstruction=Samples.of(found.reconstruction),
-        error=None if found.error is None else Samples.of(found.error), cost=found.cost,
-        code=found.code.tolist(), **found.typicality._asdict(),
-        near=Samples.of(as_floats(explorer.source.train[found.near])),
-        near_index=found.near.tolist(), near_distance=found.distances.tolist(),
-    )  # fmt: skip
+        sample=Samples.of(x, kind),
+        reconstruction=Samples.of(made.reconstruction, kind),
+        error=None if made.error is None else Samples.of(made.error, IMAGE),
+        cost=made.cost,
+        code=made.code.tolist(),
+        **made.typicality._asdict(),
+        near=Samples.of(as_floats(explorer.source.train[made.near]), kind),
+        near_index=made.near.tolist(),
+        near_distance=made.distances.tolist(),
+    )
 
 
 def problem(status: int, error: str, message: str) -> JSONResponse:
-    """A refusal on its way; what cannot be written in UTF-8 is replaced."""
+    """The reply to a refused request; characters that UTF-8 cannot encode are replaced."""
     text = message.encode(errors="replace").decode()
     headers = {"retry-after": "1"} if status == 503 else None
     return JSONResponse({"error": error, "message": text}, status, headers)
 
 
 async def refuse(request: HttpRequest, error: Exception) -> JSONResponse:
-    """What was raised on purpose."""
+    """The reply to a refusal."""
     assert isinstance(error, HTTPException)
     name = error.error if isinstance(error, Refusal) else NAMES.get(error.status_code, "refused")
     return problem(error.status_code, name, str(error.detail))
 
 
 async def refuse_invalid(request: HttpRequest, error: Exception) -> JSONResponse:
-    """A body or parameter that does not fit its type. What was sent is not repeated: it may hold
-    NaN, or be long."""
+    """The reply to a body or parameter of the wrong type.
+
+    The value is not repeated, because it may be long or hold NaN.
+    """
     assert isinstance(error, RequestValidationError)
-    told = [
-        f"`{'.'.join(str(part)[:40] for part in one['loc'][1:]) or 'body'}`: {one['msg']}"
+    reasons = [
+        f"`{'.'.join(str(name)[:40] for name in one['loc'][1:]) or 'body'}`: {one['msg']}"
         for one in error.errors()[:3]
     ]
-    return problem(422, "bad_argument", "; ".join(told)[:500])
+    return problem(422, "bad_argument", "; ".join(reasons)[:500])
 
 
 async def refuse_unforeseen(request: HttpRequest, error: Exception) -> JSONResponse:
-    """A defect: the log has its traceback, the reply does not."""
+    """The reply to a defect; the traceback goes only to the log."""
     return problem(500, "failed", "the server failed: its log says where")

@@ -1,28 +1,25 @@
 """What goes over the wire, typed: requests, replies and errors of the explorer's API."""
 
 import base64
-import math
 from typing import Annotated, Literal
 
-import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from monge.data import as_floats
+from monge.data import Kind
 
 Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
 Code = Annotated[list[Finite], Field(min_length=1, max_length=4096)]
 Base64 = Annotated[str, Field(max_length=2**21)]
-Kind = Literal["image", "cloud", "vector"]
-Sampler = Literal["prior", "mixture"]
+View = Literal["image", "cloud", "vector"]
+SamplerName = Literal["prior", "mixture"]
 Seed = Annotated[int, Field(ge=0, le=2**53)]
 Temperature = Annotated[float, Field(allow_inf_nan=False, ge=0.05, le=4)]
 Count = Annotated[int, Field(ge=1, le=100)]
 
 
 class Request(BaseModel):
-    """A body that is asked for something; unknown fields are refused."""
+    """The body of a request; unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -38,55 +35,44 @@ class Problem(BaseModel):
 class Samples(BaseModel):
     """Samples of a run."""
 
-    kind: Kind
+    kind: View
+    """How the page draws them."""
     shape: list[int]
     """(n, c, h, w), (n, N, 3) or (n, d)."""
     data: str
-    """base64 of the values in this order: bytes from 0 to 255 of images, little-endian float32
-    of clouds and vectors."""
+    """base64 of the values in this order: bytes from 0 to 255 for images, little-endian float32
+    for clouds and vectors."""
 
     @classmethod
-    def of(cls, x: Tensor) -> "Samples":
-        r"""Samples x (n, \*), of images uint8 or in [0, 1]."""
-        kinds: dict[int, Kind] = {4: "image", 3: "cloud", 2: "vector"}
-        if kinds[x.ndim] == "image":
-            x = x if x.dtype == torch.uint8 else (x.clamp(0, 1) * 255).round().to(torch.uint8)
-            content = x.numpy().tobytes()
-        else:
-            content = x.numpy().astype("<f4").tobytes()
-        return cls(kind=kinds[x.ndim], shape=[*x.shape], data=base64.b64encode(content).decode())
+    def of(cls, x: Tensor, kind: Kind) -> "Samples":
+        r"""Samples x (n, \*) of a kind of data; images are uint8 or in [0, 1]."""
+        data = base64.b64encode(kind.pack(x)).decode()
+        return cls.model_validate({"kind": kind.view, "shape": [*x.shape], "data": data})
 
 
-def read_values(data: str, shape: tuple[int, ...], name: str) -> Tensor:
-    """One sample (1, *) from what `Samples` would hold of it.
+def read_values(data: str, kind: Kind, shape: tuple[int, ...], name: str) -> Tensor:
+    r"""One sample (1, \*) from what `Samples` would hold of it.
 
     Raises:
-        ValueError: for what is no base64, or of another length, or not finite.
+        ValueError: for text that is not base64, or values of another length, or not finite.
     """
     try:
         content = base64.b64decode(data, validate=True)
     except ValueError:
         raise ValueError(f"`{name}` is not base64") from None
-    dtype = "u1" if len(shape) == 3 else "<f4"
-    expected = math.prod(shape) * np.dtype(dtype).itemsize
-    if len(content) != expected:
-        raise ValueError(f"`{name}` has {len(content)} bytes: a sample of the run has {expected}")
-    x = torch.from_numpy(np.frombuffer(content, dtype).copy()).view(1, *shape)
-    if dtype != "u1" and not (torch.isfinite(x).all() and x.abs().max() <= 1e6):
-        raise ValueError(f"`{name}` must be finite and at most 1e6 in size")
-    return as_floats(x)
+    return kind.unpack(content, shape, name)
 
 
 class Pick(Request):
-    """A sample: one of the test part, or one's own."""
+    """A sample: one of the test part, or one that the page sends."""
 
     index: Annotated[int, Field(ge=0)] | None = None
-    """Of a test sample."""
+    """The number of a test sample."""
     data: Base64 | None = None
-    """Of one's own, as `Samples` has it."""
+    """The values of another sample, as in `Samples`."""
 
 
-class Decode(Request):
+class DecodeRequest(Request):
     """Codes to decode."""
 
     codes: Annotated[list[Code], Field(min_length=1, max_length=100)]
@@ -94,23 +80,23 @@ class Decode(Request):
     """What a conditional model completes; the first test sample by default."""
 
 
-class Encode(Request):
+class EncodeRequest(Request):
     """A sample to encode."""
 
     sample: Pick
 
 
-class Draw(Request):
+class DrawRequest(Request):
     """Samples to draw."""
 
     count: Count = 64
     seed: Seed = 0
-    sampler: Sampler = "prior"
+    sampler: SamplerName = "prior"
     temperature: Temperature = 1.0
     """What the deviations of the draws are multiplied by."""
 
 
-class Interpolate(Request):
+class InterpolateRequest(Request):
     """Two samples to go between."""
 
     a: Pick
@@ -119,7 +105,7 @@ class Interpolate(Request):
     path: Literal["linear", "spherical"] = "linear"
 
 
-class Complete(Request):
+class CompleteRequest(Request):
     """A sample to complete."""
 
     sample: Pick
@@ -131,27 +117,29 @@ class Complete(Request):
 
 
 class RunInfo(BaseModel):
-    """What a run is and which views it has."""
+    """A run and the views that it has."""
 
     id: str
     name: str
     recipe: str
     line: str
-    """The recipe, in a line."""
-    kind: Kind
+    """The recipe in one line."""
+    kind: View
+    """How the page draws its samples."""
     shape: list[int]
-    latent: int
-    prior: str
+    latent: int | None
+    """The dimension of the codes; None for a model without codes."""
+    prior: str | None
     views: list[str]
     data: str
     train: int
     test: int
-    """Numbers of samples."""
+    """How many training and test samples there are."""
     classes: list[str]
     known: str | None
     """The part from which a conditional run was trained to complete."""
     checkpoint: str
-    """Of the loaded model."""
+    """The checkpoint that is loaded."""
 
 
 class PlaneMap(BaseModel):
@@ -161,7 +149,7 @@ class PlaneMap(BaseModel):
     axes: list[list[float]]
     """A point (a, b) of the plane is the code origin + a · axes[0] + b · axes[1]."""
     distances: list[float]
-    """Of the worst plane: W_2 between codes and prior along either axis."""
+    """W_2 between codes and prior along each axis, of the plane in which they differ most."""
     extent: list[float]
     """The window: least a, most a, least b, most b."""
     index: list[int]
@@ -169,7 +157,7 @@ class PlaneMap(BaseModel):
     codes: list[list[float]]
     labels: list[int] | None
     density: Samples
-    """Of the prior over the window, a grey image."""
+    """The density of the prior over the window, a grey image."""
 
 
 class Codes(BaseModel):
@@ -197,19 +185,19 @@ class TestPart(BaseModel):
 
 
 class Reconstructed(BaseModel):
-    """A sample, what becomes of it, and where its code lies."""
+    """A sample, its reconstruction, and where its code lies."""
 
     sample: Samples
     reconstruction: Samples
     error: Samples | None
-    """Of images, |x - G(z)| averaged over the channels."""
+    """|x - G(z)| of an image averaged over the channels."""
     cost: float
-    """Σ (x - G(z))², of clouds Chamfer's distance."""
+    """Σ (x - G(z))²; the Chamfer distance for clouds."""
     code: list[float]
     norm: float
-    longer_than: float
-    """The share of prior draws with a smaller norm."""
-    sparser_than: float
+    longer_than: float | None
+    """The share of prior draws with a smaller norm; None without a prior."""
+    sparser_than: float | None
     """The share of prior draws that lie where draws are denser."""
     near: Samples
     """The nearest training samples."""
@@ -226,8 +214,8 @@ class Curve(BaseModel):
     value: list[float | None]
 
 
-class Figure(BaseModel):
-    """A figure of an evaluation, with its floor."""
+class FigureReply(BaseModel):
+    """A figure of an evaluation, with its noise floor."""
 
     name: str
     value: float | None
@@ -235,7 +223,7 @@ class Figure(BaseModel):
     floor: float | None
 
 
-class Progress(BaseModel):
+class ProgressReply(BaseModel):
     """A run as its directory is now, while training may go on."""
 
     step: int
@@ -244,7 +232,7 @@ class Progress(BaseModel):
     """The newest checkpoint."""
     curves: list[Curve]
     """Of each term, at most 500 rows."""
-    figures: list[Figure]
+    figures: list[FigureReply]
     """What `monge evaluate` last wrote."""
     protocol: dict[str, str]
     config: dict

@@ -1,4 +1,4 @@
-"""`monge explore`: the server of the explorer, on this machine alone unless told otherwise."""
+"""`monge explore`: the server of the explorer, by default only for this machine."""
 
 import asyncio
 import re
@@ -16,7 +16,7 @@ HEADER_SECONDS = 10.0
 
 
 class Impatient(H11Protocol):
-    """HTTP/1.1 that hangs up on those who open a connection and do not ask."""
+    """HTTP/1.1 that closes connections on which no request arrives."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore
         super().connection_made(transport)
@@ -32,13 +32,13 @@ class Impatient(H11Protocol):
 
 
 def identifiers(names: Sequence[str]) -> list[str]:
-    """Names in lower case letters, digits and dashes, each of them once."""
-    found: list[str] = []
+    """Unique names of lower case letters, digits and dashes."""
+    unique: list[str] = []
     for name in names:
         plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:80] or "run"
-        count = 1 + sum(other == plain or other.startswith(f"{plain}--") for other in found)
-        found.append(plain if count == 1 else f"{plain}--{count}")
-    return found
+        count = 1 + sum(other == plain or other.startswith(f"{plain}--") for other in unique)
+        unique.append(plain if count == 1 else f"{plain}--{count}")
+    return unique
 
 
 def opened(runs: Sequence[Run]) -> dict[str, Explorer]:
@@ -51,7 +51,7 @@ def bound(host: str, port: int) -> socket.socket:
     """A listening socket.
 
     Raises:
-        ValueError: for a host that is no single address, or an address that cannot be had.
+        ValueError: for a host that is no single address, or an address that is not available.
     """
     if host in ("", "0.0.0.0", "::"):
         raise ValueError(
@@ -65,21 +65,27 @@ def bound(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = error.strerror or error
         raise ValueError(
-            f"`port` {port} of {host} cannot be had: {reason}: give another"
+            f"`port` {port} of {host} is not available: {reason}: give another"
         ) from None
-    # connections inherit it: else the body of an answer waits 40 ms for its head to be confirmed
+    # connections inherit it; without it the body of a reply waits 40 ms for the head's receipt
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
 
 def server(explorers: dict[str, Explorer], host: str, port: int) -> uvicorn.Server:
-    """The server of open runs, not yet started, for requests to an address."""
+    """A server of open runs, not yet started, that answers at an address."""
     local = ("127.0.0.1", "localhost")
     names = local if host in local else (host,)
     hosts = [f"{name}:{port}" for name in names] + (list(names) if port == 80 else [])
     config = uvicorn.Config(
-        site(explorers, hosts), http=Impatient, ws="none", lifespan="off",
-        log_level="error", server_header=False, limit_concurrency=100,
-        timeout_keep_alive=15, h11_max_incomplete_event_size=2**14,
-    )  # fmt: skip
+        site(explorers, hosts),
+        http=Impatient,
+        ws="none",
+        lifespan="off",
+        log_level="error",
+        server_header=False,
+        limit_concurrency=100,
+        timeout_keep_alive=15,
+        h11_max_incomplete_event_size=2**14,
+    )
     return uvicorn.Server(config)

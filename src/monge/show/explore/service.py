@@ -1,59 +1,50 @@
 """What the explorer shows of a run, computed: samples, codes and planes as tensors."""
 
 import functools
-import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from monge._core.files import DAMAGED
 from monge.config import DataConfig
-from monge.costs import chamfer
 from monge.data import as_floats
 from monge.data.readers.images import decode
 from monge.draws import generator
-from monge.models import AutoEncoder, ConditionalWAE, evaluating, spherical
-from monge.priors import Mixture, Prior
+from monge.evaluation.latent import (
+    MOST_CODES,
+    Plane,
+    Reference,
+    Typicality,
+    coordinate_deviation,
+    density,
+    encode_all,
+    plane_of_codes,
+    principal_directions,
+    window,
+    worst_plane,
+)
+from monge.evaluation.nearest import nearest_samples
+from monge.evaluation.samplers import tempered
+from monge.models import evaluating, protocols, spherical
+from monge.models.protocols import Completer, generates, has, latent_of, prior_of, require
+from monge.priors import Prior
 from monge.runs import Run
-from monge.show.pictures import apart, nearest, principal_plane
+from monge.show.pictures import spread_over
 from monge.training import checkpoint
-from monge.transport import max_sliced_wasserstein
 
-MOST_CODES = 2000
 MOST_PIXELS = 24_000_000
 MOST_DIRECTIONS = 12
 LARGEST = 100.0
-"""Codes are refused beyond so many of the prior's deviations."""
+"""Larger codes are refused, in deviations of the prior."""
 CELLS = 96
 """The prior's density in a plane has CELLS × CELLS values."""
 
+TURNED = ("cloud",)
+"""How samples are drawn that the page turns in space."""
 
-class Tempered(Prior):
-    """The draws of a prior times a temperature."""
-
-    def __init__(self, prior: Prior, temperature: float):
-        super().__init__()
-        self.prior, self.temperature, self.dim = prior, temperature, prior.dim
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        return self.temperature * self.prior.sample(n, generator)
-
-    @property
-    def spread(self) -> float:
-        return self.temperature**2 * self.prior.spread
-
-
-class Plane(NamedTuple):
-    """A plane in the latent space, z = origin + a · axes[0] + b · axes[1]."""
-
-    origin: Tensor
-    """(dim,)."""
-    axes: Tensor
-    """Orthonormal rows (2, dim); the second is 0 where dim is 1."""
-    distances: tuple[float, ...]
-    """Of the plane that looks least like the prior, W_2 along either axis."""
+SamplerName = Literal["prior", "mixture"]
+PlaneName = Literal["principal", "worst"]
 
 
 class Map(NamedTuple):
@@ -63,42 +54,33 @@ class Map(NamedTuple):
     index: Tensor
     """Which test samples, (n,)."""
     codes: Tensor
-    """(n, dim), of their mean codes."""
+    """(n, dim), their mean codes."""
     labels: Tensor | None
     extent: tuple[float, float, float, float]
     """The window: least a, most a, least b, most b."""
     density: Tensor
-    """Of the prior, in [0, 1], (CELLS, CELLS), the row of the largest b first."""
+    """The density of the prior, in [0, 1], (CELLS, CELLS), the row of the largest b first; 0
+    without a prior."""
 
 
 class Directions(NamedTuple):
-    """Principal directions of Q_Z; of a model without encoder the axes of the prior."""
+    """Principal directions of Q_Z; the axes of the prior for a model without an encoder."""
 
     mean: Tensor
     directions: Tensor
     """Orthonormal rows (k, dim)."""
     deviations: Tensor
-    """Of the codes along them, (k,)."""
-
-
-class Typicality(NamedTuple):
-    """Where a code lies among draws of the prior."""
-
-    norm: float
-    longer_than: float
-    """The share of draws with a smaller norm."""
-    sparser_than: float
-    """The share of draws that lie in denser places, by the distance of the tenth nearest draw."""
+    """Standard deviations of the codes along them, (k,)."""
 
 
 class Reconstruction(NamedTuple):
-    """A sample x (1, *) through the model."""
+    r"""A sample x (1, \*) through the model."""
 
     reconstruction: Tensor
     error: Tensor | None
-    """Of images, |x - G(z)| averaged over the channels, (1, 1, h, w)."""
+    """|x - G(z)| of an image averaged over the channels, (1, 1, h, w)."""
     cost: float
-    """Σ (x - G(z))²; of clouds Chamfer's distance."""
+    """Σ (x - G(z))²; the Chamfer distance for clouds."""
     code: Tensor
     """(dim,)."""
     typicality: Typicality
@@ -115,31 +97,46 @@ class Explorer:
         run: a trained run.
 
     Raises:
-        ValueError: of every method, for an argument that does not fit the run.
+        ValueError: from every method, for an argument that does not fit the run, or a model that
+            lacks the method that an answer needs.
     """
 
     def __init__(self, run: Run):
-        self.run, self.model, self.source = run, run.model, run.source
+        self.run, self.source = run, run.source
+        self.model: Any = run.model
+        self.kind, self.prior = self.source.kind, prior_of(run.model)
         self._maps: dict[str, Map] = {}
-        found = checkpoint.newest_first(run.path / "checkpoints")
-        self.checkpoint = found[0].name if found else ""
+        newest = checkpoint.newest_first(run.path / "checkpoints")
+        self.checkpoint = newest[0].name if newest else ""
 
     @property
     def views(self) -> list[str]:
-        """Which views the run has, in the order of the page."""
-        encodes, image = isinstance(self.model, AutoEncoder), self.source.kind == "image"
-        completes, cloud = isinstance(self.model, ConditionalWAE), self.source.kind == "cloud"
-        wanted = {
-            "map": True, "sample": True, "traverse": True, "interpolate": encodes,
-            "reconstruct": encodes, "complete": completes and image, "clouds": cloud,
-            "compare": True, "run": True,
-        }  # fmt: skip
-        return [view for view, has in wanted.items() if has]
+        """The views that the model can fill, in the order of the page."""
+        encodes = has(self.model, "encode", "decode")
+        decodes = encodes or (self.prior is not None and has(self.model, "decode"))
+        draws = generates(self.model)
+        available = {
+            "map": decodes,
+            "sample": draws,
+            "traverse": decodes,
+            "interpolate": encodes,
+            "reconstruct": encodes,
+            "complete": isinstance(self.model, Completer) and self.kind.grid,
+            "clouds": draws and self.kind.view in TURNED,
+            "compare": decodes,
+            "run": True,
+        }
+        return [view for view, possible in available.items() if possible]
 
-    @property
+    @functools.cached_property
+    def latent(self) -> int | None:
+        """The dimension of the codes, None without codes."""
+        return latent_of(self.model, self.test([0]))
+
+    @functools.cached_property
     def deviation(self) -> float:
-        """Of a coordinate of the prior."""
-        return math.sqrt(self.model.prior.spread / (2 * self.model.prior.dim))
+        """The standard deviation of a coordinate of the prior, or of the codes without a prior."""
+        return coordinate_deviation(self.model, self.source.test)
 
     def test(self, index: list[int]) -> Tensor:
         r"""Test samples, (n, \*)."""
@@ -152,11 +149,9 @@ class Explorer:
         return as_floats(self.source.test[index])
 
     def read_image(self, content: bytes) -> Tensor:
-        """An image file, cropped and resized to the shape of the run's, (1, c, h, w)."""
-        if self.source.kind != "image":
-            raise ValueError(
-                f"`content` is an image and the run's samples are {self.source.kind}s"
-            )
+        """An image file, cropped and resized to the shape of the run's samples, (1, c, h, w)."""
+        if not self.kind.grid:
+            raise ValueError(f"`content` is an image and the run's samples are {self.kind.name}s")
         channels, height, width = self.source.shape
         if channels not in (1, 3) or height != width:
             raise ValueError(
@@ -172,10 +167,14 @@ class Explorer:
         return as_floats(torch.from_numpy(pixels.copy())[None])
 
     def checked(self, codes: Tensor) -> Tensor:
-        """Codes (n, dim), if they are finite and within reason."""
-        dim, most = self.model.prior.dim, LARGEST * self.deviation
-        if codes.ndim != 2 or codes.shape[1] != dim:
-            raise ValueError(f"`codes` must be rows of {dim} numbers, got {tuple(codes.shape)}")
+        """Codes (n, dim), if they have the dimension of the model's and a reasonable size."""
+        if self.latent is None:
+            require(self.model, "encode", "a code")
+        most = LARGEST * self.deviation
+        if codes.ndim != 2 or codes.shape[1] != self.latent:
+            raise ValueError(
+                f"`codes` must be rows of {self.latent} numbers, got {tuple(codes.shape)}"
+            )
         if not torch.isfinite(codes).all() or codes.abs().max() > most:
             raise ValueError(f"`codes` must be finite and at most {most:.4g} in size")
         return codes
@@ -184,161 +183,145 @@ class Explorer:
         r"""G(z) of codes (n, dim), (n, \*). A conditional model completes `given` (1, \*), by
         default the first test sample."""
         codes = self.checked(codes)
+        given = self._given(given, len(codes))
         with evaluating(self.model):
-            if not isinstance(self.model, ConditionalWAE):
-                return self.model.decode(codes)
-            given = self.test([0]) if given is None else given
-            return self.model.decode(codes, given.expand(len(codes), *given.shape[1:]))
+            return protocols.decode(self.model, codes, given)
+
+    def _given(self, given: Tensor | None, count: int) -> Tensor | None:
+        """What a conditional model completes, once for each code."""
+        if not isinstance(self.model, Completer):
+            return None
+        given = self.test([0]) if given is None else given
+        return given.expand(count, *given.shape[1:])
 
     def encode(self, x: Tensor) -> Tensor:
         r"""Mean codes (n, dim) of samples (n, \*)."""
-        with evaluating(self.encoder):
-            return self.encoder.encode(x).mean
-
-    @property
-    def encoder(self) -> AutoEncoder:
-        """The model, if it has an encoder."""
-        if not isinstance(self.model, AutoEncoder):
-            raise ValueError(f"`run` is of {self.run.config.recipe}, which has no encoder")
-        return self.model
+        require(self.model, "encode", "a code")
+        return encode_all(self.model, x)
 
     @functools.cached_property
     def index(self) -> Tensor:
         """The test samples that stand for Q_Z."""
-        return apart(MOST_CODES, len(self.source.test))
+        return spread_over(len(self.source.test), MOST_CODES)
 
     @functools.cached_property
     def codes(self) -> Tensor:
-        """Their mean codes; of a model without encoder no rows."""
-        if not isinstance(self.model, AutoEncoder):
-            return torch.zeros(0, self.model.prior.dim)
-        parts = self.source.test[self.index].split(500)
-        return torch.cat([self.encode(as_floats(part)) for part in parts])
+        """Their mean codes; no rows for a model without an encoder."""
+        if not has(self.model, "encode"):
+            return torch.zeros(0, self.latent or 0)
+        return encode_all(self.model, self.source.test[self.index])
 
-    def plane(self, name: Literal["principal", "worst"]) -> Plane:
-        """The codes' first two principal directions, or the plane that looks least like the
-        prior: the worst slice, and the worst one across it."""
-        if name == "principal" or not len(self.codes):
-            origin, axes = principal_plane(self.codes)
-            return Plane(origin, axes.T, ())
-        dim = self.model.prior.dim
-        drawn = self.model.prior.sample(len(self.codes), generator(0, "worst plane"))
-        across, axes, distances = torch.eye(dim), [], []
-        for _ in range(min(2, dim)):
-            found, direction = max_sliced_wasserstein(
-                self.codes @ across.T, drawn @ across.T, generator=generator(0, "worst", len(axes))
+    def prior_needed(self, purpose: str) -> Prior:
+        """The model's prior.
+
+        Raises:
+            ValueError: for a model without one, naming what it is needed for.
+        """
+        if self.prior is None:
+            raise ValueError(
+                f"`model` {type(self.model).__name__} has no `prior`, which {purpose} needs"
             )
-            axes.append(direction @ across)
-            distances.append(float(found))
-            # the rows of V beyond those of the axes span what is across them
-            across = torch.linalg.svd(torch.stack(axes)).Vh[len(axes) :]
-        axes += [torch.zeros(dim)] * (2 - len(axes))
-        return Plane(self.codes.mean(0), torch.stack(axes), tuple(distances))
+        return self.prior
 
-    def map(self, name: Literal["principal", "worst"]) -> Map:
-        """The codes of test samples over the prior's density in a plane."""
+    def plane(self, name: PlaneName) -> Plane:
+        """The plane of the first two principal directions of the codes, or the plane in which the
+        codes differ most from the prior."""
+        if self.latent is None:
+            require(self.model, "encode", "a map of codes")
+        if name == "principal" or not len(self.codes):
+            return plane_of_codes(self.codes)
+        return worst_plane(self.codes, self.prior_needed("the plane least like the prior"))
+
+    def map(self, name: PlaneName) -> Map:
+        """The codes of test samples over the density of the prior in a plane."""
         if name not in self._maps:
             self._maps[name] = self._map(self.plane(name))
         return self._maps[name]
 
     def _map(self, plane: Plane) -> Map:
-        drawn = self.model.prior.sample(50_000, generator(0, "density"))
+        prior, labels = self.prior, self.source.test_labels
+        drawn = self.codes[:0]
+        if prior is not None:
+            drawn = prior.sample(50_000, generator(0, "density"))
         one, two = ((z - plane.origin) @ plane.axes.T for z in (drawn, self.codes))
-        shown = torch.cat([one[:5000], two])
-        middle = shown.median(0).values
-        reach = 1.08 * float((shown - middle).abs().quantile(0.999, dim=0).max())
-        a, b = middle.tolist()
-        extent = (a - reach, a + reach, b - reach, b + reach)
-        labels = self.source.test_labels
+        extent = window(torch.cat([one[:5000], two]))
+        index = self.index[: len(self.codes)]
         return Map(
-            plane, self.index[: len(self.codes)], self.codes,
-            None if labels is None else labels[self.index[: len(self.codes)]],
-            extent, density(one, extent),
-        )  # fmt: skip
+            plane,
+            index,
+            self.codes,
+            None if labels is None else labels[index],
+            extent,
+            density(one, extent, CELLS),
+        )
 
-    def prior(self, sampler: Literal["prior", "mixture"], temperature: float) -> Prior:
-        """What codes are drawn from; a temperature scales the deviations of a mixture's parts,
-        and the draws of other laws."""
-        if sampler == "prior":
-            law = self.model.prior
-            return law if temperature == 1 else Tempered(law, temperature)
-        mixture = self.run.mixture()
-        covariances = temperature**2 * mixture.factors @ mixture.factors.mT
-        return Mixture(mixture.means, covariances, mixture.weights)
+    def prior_at(self, sampler: SamplerName, temperature: float) -> Prior:
+        """The prior or the mixture at a temperature, which multiplies the deviations of draws."""
+        if sampler == "mixture":
+            return tempered(self.run.mixture(), temperature)
+        return tempered(self.prior_needed("a draw of codes"), temperature)
 
-    def sample(
-        self, count: int, seed: int, sampler: Literal["prior", "mixture"], temperature: float
-    ) -> Tensor:
-        r"""Samples (count, \*), at temperature 1 those of `monge sample`."""
-        drawn = generator(seed, "sample")
-        return self.run.sample(count, drawn, self.prior(sampler, temperature))
+    def sample(self, count: int, seed: int, sampler: SamplerName, temperature: float) -> Tensor:
+        r"""Samples (count, \*); at temperature 1 those of `monge sample`."""
+        plain = sampler == "prior" and temperature == 1
+        prior = None if plain else self.prior_at(sampler, temperature)
+        return self.run.sample(count, generator(seed, "sample"), prior)
 
-    def draw(
-        self, count: int, seed: int, sampler: Literal["prior", "mixture"], temperature: float
-    ) -> Tensor:
+    def draw(self, count: int, seed: int, sampler: SamplerName, temperature: float) -> Tensor:
         """Codes (count, dim)."""
-        return self.prior(sampler, temperature).sample(count, generator(seed, "sample"))
+        return self.prior_at(sampler, temperature).sample(count, generator(seed, "sample"))
 
     @functools.cached_property
     def directions(self) -> Directions:
         """The first principal directions of Q_Z, or the axes of the prior."""
-        dim = self.model.prior.dim
+        if len(self.codes) >= 2:
+            return Directions(*principal_directions(self.codes, MOST_DIRECTIONS))
+        dim = self.prior_needed("its axes").dim
         count = min(dim, MOST_DIRECTIONS)
-        if len(self.codes) < 2:
-            return Directions(
-                torch.zeros(dim), torch.eye(dim)[:count], torch.full((count,), self.deviation)
-            )
-        mean = self.codes.mean(0)
-        _, values, rows = torch.linalg.svd(self.codes - mean, full_matrices=False)
-        deviations = values / math.sqrt(len(self.codes) - 1)
-        return Directions(mean, rows[:count], deviations[:count])
+        deviations = torch.full((count,), self.deviation)
+        return Directions(torch.zeros(dim), torch.eye(dim)[:count], deviations)
 
     def interpolate(
         self, a: Tensor, b: Tensor, frames: int, path: Literal["linear", "spherical"]
     ) -> Tensor:
         r"""Frames (n, \*) on a line or great circle between the codes of samples (1, \*)."""
-        with evaluating(self.encoder):
-            way = spherical if path == "spherical" else torch.lerp
-            return self.encoder.interpolate(a, b, frames, way)
+        way = spherical if path == "spherical" else torch.lerp
+        with evaluating(self.model):
+            return protocols.interpolate(self.model, a, b, frames, way)
 
     def reconstruct(self, x: Tensor) -> Reconstruction:
-        r"""A sample (1, \*), its reconstruction, its code and what is near."""
-        with evaluating(self.encoder):
-            y = self.encoder.reconstruct(x)
-        code, error = self.encode(x)[0], None
-        cost = float((x - y).square().sum())
-        if self.source.kind == "image":
-            error = (x - y).abs().mean(1, keepdim=True)
-        elif self.source.kind == "cloud":
-            cost = float(chamfer(x, y))
-        distances, near = nearest(x, self.source.train, 6)
+        r"""A sample (1, \*), its reconstruction, its code, and the nearest training samples."""
+        with evaluating(self.model):
+            y = protocols.reconstruct(self.model, x)
+        code = self.encode(x)[0]
+        error = (x - y).abs().mean(1, keepdim=True) if self.kind.grid else None
+        cost = float(self.kind.error()(x, y))
+        distances, near = nearest_samples(x, self.source.train, self.kind, 6)
         return Reconstruction(y, error, cost, code, self.typicality(code), near[0], distances[0])
 
     @functools.cached_property
-    def _reference(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Draws of the prior, and of others their norms and distances to the tenth nearest."""
-        drawn = self.model.prior.sample(5000, generator(0, "typical"))
-        others = self.model.prior.sample(2000, generator(0, "typical", "others"))
-        return drawn, others.norm(dim=1), tenth_nearest(others, drawn)
+    def _reference(self) -> Reference | None:
+        return None if self.prior is None else Reference(self.prior)
 
     def typicality(self, code: Tensor) -> Typicality:
-        """Where a code (dim,) lies among draws of the prior."""
-        drawn, norms, distances = self._reference
-        norm, away = code.norm(), tenth_nearest(code[None], drawn)
-        longer, sparser = (norms < norm).float().mean(), (distances < away).float().mean()
-        return Typicality(float(norm), float(longer), float(sparser))
+        """How typical a code (dim,) is of the prior."""
+        if self._reference is None:
+            return Typicality(float(code.norm()), None, None)
+        return self._reference.typicality(code)
 
     @property
-    def completer(self) -> ConditionalWAE:
+    def completer(self) -> Any:
         """The model, if it completes samples."""
-        if not isinstance(self.model, ConditionalWAE):
-            raise ValueError(f"`run` is of {self.run.config.recipe}, which sees whole samples")
+        if not isinstance(self.model, Completer):
+            raise ValueError(
+                f"`run` is of {self.run.config.recipe}, whose model has no method `complete`"
+            )
         return self.model
 
     def mask(self) -> Tensor:
-        """The part that the model was trained to be shown, (1, 1, h, w), 1 where known; of one
-        trained on random boxes the first."""
-        return self.completer.mask(1, generator(0, "known"))
+        """The part that the model was trained to see, (1, 1, h, w), 1 where known; the first mask
+        of a model trained on random boxes."""
+        return self.completer.known(self.test([0]))
 
     def complete(self, x: Tensor, known: Tensor, count: int, seed: int) -> Tensor:
         r"""Completions (count, \*) of an image (1, c, h, w) that is known where `known`
@@ -346,22 +329,3 @@ class Explorer:
         if not 0 < float(known.mean()) < 1:
             raise ValueError("`known` is everything or nothing: leave a part to complete")
         return self.completer.complete(x, count, generator(seed, "complete"), known=known)[0]
-
-
-def tenth_nearest(x: Tensor, drawn: Tensor) -> Tensor:
-    """The distance of each x (n, dim) to its tenth nearest of the draws (m, dim), (n,)."""
-    return torch.cdist(x, drawn).kthvalue(10, dim=1).values
-
-
-def density(points: Tensor, extent: tuple[float, float, float, float]) -> Tensor:
-    """How densely points (n, 2) lie in a window, smoothed, as a share of the densest cell."""
-    low, high = torch.tensor(extent[::2]), torch.tensor(extent[1::2])
-    cells = ((points - low) / (high - low) * CELLS).floor().long()
-    inside = ((cells >= 0) & (cells < CELLS)).all(1)
-    column, row = cells[inside].unbind(1)
-    counts = torch.bincount((CELLS - 1 - row) * CELLS + column, minlength=CELLS**2).float()
-    bell = torch.exp(-torch.arange(-8, 9).float().square() / 8)
-    grid = counts.view(1, 1, CELLS, CELLS)
-    grid = F.conv2d(grid, bell.view(1, 1, -1, 1), padding=(8, 0))
-    grid = F.conv2d(grid, bell.view(1, 1, 1, -1), padding=(0, 8))[0, 0]
-    return grid / grid.max().clamp_min(1e-30)

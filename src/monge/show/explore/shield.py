@@ -1,7 +1,8 @@
-"""What stands before the API: who may ask, how much they may send, and for how long.
+"""The shield of the API: who may send requests, how large they may be, and how slow.
 
 A page of another site can make a browser send requests to 127.0.0.1. Such a request names the
-other site in its Origin, or, after DNS rebinding, in its Host; both are refused.
+other site in its Origin header or, after DNS rebinding, in its Host header. The explorer answers
+only requests whose Host and Origin match its own.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 MOST_JSON = 4 * 2**20
 MOST_IMAGE = 16 * 2**20
 MOST_HELD = 64 * 2**20
-"""Bytes of all bodies that are being read or answered."""
+"""Bytes of all bodies that are read or answered at one time."""
 BODY_SECONDS = 10.0
 IMAGES = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp")
 
@@ -31,7 +32,7 @@ HEADERS = {
 
 
 class Refused(Exception):
-    """A request that does not reach the API."""
+    """A request that is refused before it reaches the API."""
 
     def __init__(self, status: int, error: str, message: str):
         super().__init__(message)
@@ -39,15 +40,15 @@ class Refused(Exception):
 
 
 class Gone(Exception):
-    """Whoever asked has left."""
+    """The client has disconnected."""
 
 
 class Shield:
-    """Refuses strangers, and bodies that are too large, too slow or of another type.
+    """Refuses requests of other sites, and bodies that are too large, too slow or of another type.
 
     Arguments:
-        app: what stands behind.
-        hosts: what the Host header may say, host:port.
+        app: the application behind it.
+        hosts: the allowed values of the Host header, host:port.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str]):
@@ -112,13 +113,13 @@ class Shield:
 
 
 class Held:
-    """The body of a request, counted among all that are held."""
+    """The body of a request, which counts towards the limit on all bodies."""
 
     def __init__(self, shield: Shield):
         self.shield, self.body = shield, bytearray()
 
     async def read(self, receive: Receive, headers: dict[bytes, bytes], most: int) -> None:
-        """Reads the body; given up as soon as it is longer than `most` bytes."""
+        """Reads the body, and refuses it as soon as it is longer than `most` bytes."""
         too_large = Refused(413, "too_large", f"the body is over {most:,} bytes")
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or len(length) > 12 or int(length) > most:
@@ -137,7 +138,7 @@ class Held:
                 raise Refused(503, "busy", "too many bodies at once: try again")
 
     def replay(self, receive: Receive) -> Receive:
-        """What the API receives: the whole body, then whatever comes."""
+        """What the API receives: the whole body, then any further messages."""
         waiting = True
 
         async def first_the_body() -> Message:

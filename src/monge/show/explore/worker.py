@@ -1,4 +1,4 @@
-"""One thread that computes, behind a bounded queue in which the newest question of a view wins."""
+"""One thread that computes, behind a bounded queue that keeps the newest job of each view."""
 
 import threading
 from collections.abc import Callable, Hashable
@@ -7,11 +7,11 @@ from typing import Any
 
 
 class Full(Exception):
-    """The queue has no place left."""
+    """The queue is full."""
 
 
 class Worker:
-    """Runs jobs one by one, in the order of their views' first questions.
+    """Runs jobs one by one, in the order in which their views first asked.
 
     Arguments:
         most: how many jobs may wait.
@@ -24,10 +24,10 @@ class Worker:
         threading.Thread(target=self._work, name="monge worker", daemon=True).start()
 
     def submit(self, view: Hashable, job: Callable[[], Any]) -> Future:
-        """The future of a job; what waited for the same view is cancelled and gives its place.
+        """The future of a job, which takes the place of a job that waits for the same view.
 
         Raises:
-            Full: when so many jobs wait.
+            Full: when too many jobs wait.
         """
         future = Future()
         with self._changed:
@@ -49,7 +49,7 @@ class Worker:
                 continue
             try:
                 future.set_result(job())
-            except BaseException as error:  # it belongs to whoever asked
+            except BaseException as error:  # for the caller, who awaits the future
                 future.set_exception(error)
-            # a job holds what it was asked with: not until the next one comes
+            # frees the job's arguments now rather than when the next job arrives
             del future, job

@@ -1,4 +1,4 @@
-// Questions to the server, and its samples as typed arrays.
+// Requests to the server, and its samples as typed arrays.
 
 export class Problem extends Error {
   constructor(status, { error, message }) {
@@ -10,7 +10,7 @@ export class Problem extends Error {
 
 const page = Math.random().toString(36).slice(2, 10);
 
-// The reply to a question. `view` names what it is for: the server drops an older one that waits.
+// The reply to a request. `view` names what it is for: the server drops an older one that waits.
 export async function ask(path, body, view) {
   const headers = view ? { "X-View": `${page}/${view}` } : {};
   const options = { headers };
@@ -27,8 +27,8 @@ export async function ask(path, body, view) {
   return content;
 }
 
-// A function that answers the latest question alone: one is on its way, one may wait, and a newer
-// one takes the place of that which waits.
+// A function that sends only the latest request: one is in flight, one may wait, and a newer one
+// replaces the one that waits.
 export function latest(question, show, fail) {
   let busy = false, next;
   return async function asked(value) {

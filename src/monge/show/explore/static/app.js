@@ -42,7 +42,7 @@ async function open() {
   part("run").value = run.id;
   const shape = run.shape.join(" × ");
   part("about").textContent =
-    `${run.recipe} on ${run.data}: ${run.kind}s of ${shape}, ${run.latent} latent dimensions, ${run.checkpoint}`;
+    `${run.recipe} on ${run.data}: ${run.kind}s of ${shape}, ${run.latent === null ? "no codes" : `${run.latent} latent dimensions`}, ${run.checkpoint}`;
   part("views").replaceChildren(...run.views.map((one) => h("a", {
     href: `#${run.id}/${one}`, ...(one === view && { ariacurrent: "page" }),
   }, VIEWS[one].title)));

@@ -1,4 +1,4 @@
-// What several views are made of: elements, tiles, choices, and the choice of a sample.
+// Parts that several views share: elements, tiles, choices, and the picker of a sample.
 
 import { ask, pack, unpack } from "./api.js";
 import { paint } from "./draw.js";
@@ -43,7 +43,7 @@ export function tiles(samples, columns, pick) {
   return grid;
 }
 
-// Buttons of which one is pressed.
+// Buttons, one of which is pressed.
 export function choice(name, options, value, change) {
   const buttons = Object.entries(options).map(([key, text]) =>
     h("button", {
@@ -77,8 +77,8 @@ export function range(value, least, most, step, input, id) {
   });
 }
 
-// A sample of the test part, or an image of one's own: chosen, dropped or drawn by chance. What
-// was chosen is kept in `state[name]`, and `change` is called with it, at first too.
+// A test sample, or an image that is uploaded, dropped or drawn at random. The choice is kept in
+// `state[name]`, and `change` is called with it, also at the start.
 export function picker({ run, state, fail }, name, change) {
   const shown = tile("small", `pick-${name}`);
   state[name] ??= { index: name === "b" ? Math.min(1, run.test - 1) : 0 };

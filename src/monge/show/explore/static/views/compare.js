@@ -2,7 +2,7 @@ import { ask, latest, unpack } from "../api.js";
 import { choice, field, h, number, picker, tiles } from "../parts.js";
 
 export const title = "Compare";
-export const line = "The same codes, or the same sample, through several runs.";
+export const line = "Several runs decode the same codes, or reconstruct the same sample.";
 
 const COUNT = 10;
 
@@ -11,8 +11,8 @@ export function open({ run, runs, root, state, fail }) {
   const lines = h("div", { className: "lines", id: "lines" });
   const chosen = new Set(alike.map((one) => one.id));
   const controls = h("div", { className: "bar" });
-  const encodes = run.views.includes("reconstruct");
-  state.same ??= "code";
+  const encodes = run.views.includes("reconstruct"), draws = run.prior !== null;
+  state.same ??= draws ? "code" : "sample";
   state.codes ??= 0;
 
   const same = {
@@ -51,7 +51,7 @@ export function open({ run, runs, root, state, fail }) {
       ? field("Seed of the codes", number(state.codes, 0, 1e9, (seed) => { state.codes = seed; again(); }, "seed"))
       : picker({ run, state, fail }, "sample", again);
     controls.replaceChildren(
-      ...(encodes ? [field("The same", choice("The same", { code: "codes", sample: "sample" }, state.same,
+      ...(encodes && draws ? [field("The same", choice("The same", { code: "codes", sample: "sample" }, state.same,
         (way) => { state.same = way; settle(); }))] : []), by);
     if (state.same === "code") again();
   }
@@ -63,6 +63,6 @@ export function open({ run, runs, root, state, fail }) {
   root.append(controls, h("div", { className: "bar" }, ...boxes), lines,
     h("p", { className: "quiet" }, alike.length < 2
       ? "Start with several runs of one shape: monge explore RUN RUN."
-      : "The same codes go through runs of as many latent dimensions alone."));
+      : "Only runs with the same number of latent dimensions decode the same codes."));
   settle();
 }

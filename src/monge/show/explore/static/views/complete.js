@@ -2,7 +2,7 @@ import { ask, latest, pack, unpack } from "../api.js";
 import { field, choice, h, number, picker, range, tiles } from "../parts.js";
 
 export const title = "Complete";
-export const line = "Brush over what the model should not see; it draws the rest, another one each time.";
+export const line = "Brush over what the model should not see; the model completes it, differently for each draw.";
 
 export function open({ run, root, state, fail }) {
   const [channels, height, width] = run.shape;
@@ -64,9 +64,9 @@ export function open({ run, root, state, fail }) {
     }
     mask(known ?? trained.slice());
   }
-  const told = run.known === "random"
-    ? "The run was trained with boxes unknown: it completes any part."
-    : `The run was trained with the part “${run.known}” known: of other masks it has seen none.`;
+  const advice = run.known === "random"
+    ? "The run was trained with random unknown boxes: it completes any part."
+    : `The run was trained with one known part (${run.known}): other masks are new to it.`;
   root.append(
     h("div", { className: "bar" }, picker({ run, state, fail }, "sample", pick)),
     h("div", { className: "split" },
@@ -78,5 +78,5 @@ export function open({ run, root, state, fail }) {
           h("button", { type: "button", id: "trained", onclick: () => mask(trained.slice()) }, "as trained"),
           h("button", { type: "button", id: "whole", onclick: () => { known = known.fill(1); paint(); } }, "all known")),
         field("Seed", number(state.seed, 0, 1e9, (seed) => { state.seed = seed; again(); }, "seed")),
-        h("p", { className: "quiet" }, told))));
+        h("p", { className: "quiet" }, advice))));
 }

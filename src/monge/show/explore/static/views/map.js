@@ -4,15 +4,15 @@ import { choice, h, picker, tile } from "../parts.js";
 
 export const title = "Map";
 export const line = "Codes of test samples over the prior's density. Hover to see a sample, click to decode "
-  + "a point of the plane, drag to move through latent space. A drag that starts on a code keeps what "
-  + "of it lies across the plane.";
+  + "a point of the plane, drag to move through latent space. A drag that starts on a code keeps "
+  + "that code's component orthogonal to the plane.";
 
 export function open({ run, root, state, fail }) {
   const canvas = h("canvas", { className: "plane", id: "plane", tabIndex: 0 });
   const decoded = tile("large", "decoded"), hovered = tile("medium", "hovered");
   hovered.element.hidden = true;
   const bars = h("canvas", { className: "bars" });
-  const told = h("p", { className: "quiet", id: "distances" });
+  const distances = h("p", { className: "quiet", id: "distances" });
   const legend = h("div", { className: "legend" });
   const hidden = new Set();
   let map, at, across, over = -1;
@@ -126,8 +126,8 @@ export function open({ run, root, state, fail }) {
       return fail(problem);
     }
     map.places = map.codes.map(inPlane);
-    told.textContent = map.distances.length
-      ? `Along its axes, codes and prior are W₂ = ${map.distances.map((d) => d.toPrecision(3)).join(" and ")} apart.`
+    distances.textContent = map.distances.length
+      ? `W₂ between codes and prior along the axes: ${map.distances.map((d) => d.toPrecision(3)).join(" and ")}.`
       : "";
     at = [0, 0];
     across = undefined;
@@ -152,11 +152,11 @@ export function open({ run, root, state, fail }) {
   }
   const encodes = run.views.includes("reconstruct");
   root.append(
-    h("div", { className: "bar" }, ...(encodes
+    h("div", { className: "bar" }, ...(encodes && run.prior !== null
       ? [choice("Plane", { principal: "principal directions", worst: "least like the prior" }, state.plane ?? "principal", show)]
       : [])),
     h("div", { className: "split" },
-      h("div", { className: "stack" }, canvas, legend, told),
+      h("div", { className: "stack" }, canvas, legend, distances),
       h("div", { className: "stack" }, decoded.element, bars, hovered.element,
         ...(run.known ? [picker({ run, state, fail }, "given", () => at && decode(codeAt(at)))] : []))));
   show(state.plane ?? "principal");

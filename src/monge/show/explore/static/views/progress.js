@@ -3,7 +3,7 @@ import { paintCurve } from "../draw.js";
 import { h } from "../parts.js";
 
 export const title = "Run";
-export const line = "Curves and evaluation, read anew every two seconds while training goes on.";
+export const line = "Curves and evaluation, refreshed every two seconds during training.";
 
 export function open({ run, root, go, fail, refresh }) {
   const head = h("div", { className: "bar" }), curves = h("div", { className: "curves", id: "curves" });

@@ -3,8 +3,8 @@ import { heat, paintCode } from "../draw.js";
 import { h, picker, tile, tiles } from "../parts.js";
 
 export const title = "Reconstruct";
-export const line = "A sample through the model: what comes back, where it is wrong, how typical its code is of the "
-  + "prior, and which training samples are nearest.";
+export const line = "A sample and its reconstruction: where they differ, how typical the code is of the prior, and "
+  + "the nearest training samples.";
 
 export function open({ run, root, state, fail }) {
   const parts = { sample: tile("medium", "sample"), reconstruction: tile("medium", "reconstruction"), error: tile("medium", "error") };
@@ -16,16 +16,18 @@ export function open({ run, root, state, fail }) {
     (found, pick) => {
       parts.sample.show(unpack(found.sample), 0, "the sample");
       parts.reconstruction.show(unpack(found.reconstruction), 0, "its reconstruction");
-      if (found.error) parts.error.show(unpack(found.error), 0, "the error, in absolute values", heat);
+      if (found.error) parts.error.show(unpack(found.error), 0, "absolute error", heat);
       parts.error.element.hidden = !found.error;
       paintCode(bars, found.code);
-      const told = {
-        [run.kind === "cloud" ? "Chamfer's distance" : "squared error"]: found.cost.toPrecision(4),
+      const values = {
+        [run.kind === "cloud" ? "Chamfer distance" : "squared error"]: found.cost.toPrecision(4),
         "norm of the code": found.norm.toPrecision(3),
-        "prior draws with a smaller norm": share(found.longer_than),
-        "prior draws in denser places": share(found.sparser_than),
+        ...(found.longer_than !== null && {
+          "prior draws with a smaller norm": share(found.longer_than),
+          "prior draws in denser places": share(found.sparser_than),
+        }),
       };
-      facts.replaceChildren(...Object.entries(told).flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)]));
+      facts.replaceChildren(...Object.entries(values).flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)]));
       near.replaceChildren(
         h("h2", {}, "Nearest training samples"), tiles(unpack(found.near), 6),
         h("p", { className: "quiet" }, `squared distances ${found.near_distance.map((d) => d.toPrecision(3)).join(", ")}`));

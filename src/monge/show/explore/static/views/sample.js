@@ -34,9 +34,9 @@ export function open({ run, root, state, go, fail }) {
       }, "next"))),
       ...(encodes ? [field("Codes from", choice("Sampler", { prior: "prior", mixture: "mixture of codes" },
         wanted.sampler, again("sampler")))] : []),
-      field("Temperature", h("div", { className: "together" },
+      ...(run.prior !== null ? [field("Temperature", h("div", { className: "together" },
         range(wanted.temperature, 0.05, 2, 0.05, (t) => { heat.textContent = t.toFixed(2); again("temperature")(t); }, "temperature"),
-        heat))),
+        heat))] : [])),
     place,
     h("p", { className: "quiet" }, encodes ? "Click a sample to move on from its code." : ""));
   draw({ ...wanted });

@@ -1,0 +1,63 @@
+"""The Python interface: `monge.fit` trains, `monge.load` gives a trained model back."""
+
+from pathlib import Path
+
+import torch
+
+from monge._core.processes import first
+from monge.config import Config
+from monge.runs import Run, load
+from monge.training.distributed import group
+from monge.training.fit import Data, asked, train
+
+__all__ = ["Run", "fit", "load"]
+
+
+def fit(
+    model_or_recipe: torch.nn.Module | str | None = None,
+    data: Data = None,
+    config: Config | None = None,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+) -> Run:
+    """Trains a model and writes a run directory with checkpoints, metrics, pictures and report.
+
+    Arguments:
+        model_or_recipe: a recipe's name, `package.module:name` of a recipe of your own, or a
+            model of your own (`monge.models.protocols`), which is trained in place; by default
+            the recipe of `config`.
+        data: a name or path as on the command line, an array, or a `Source`; by default what
+            `config.data` names.
+        config: everything else; by default `Config.of(recipe)`, which holds what the recipe's
+            source sets.
+        out: the run directory, which must not exist yet unless `resume`; by default a new one
+            under `runs/`.
+        resume: go on from the newest checkpoint in `out` that verifies, or start it. Epochs and
+            steps may grow; every other setting must be as it was, or None.
+        quiet: show no progress.
+
+    Where torchrun has started several processes, each calls this alike: they share every batch
+    and train what one process would; the first one writes.
+
+    Returns:
+        The run; `run.model` is the trained model, `run.report` the page that shows it.
+
+    Raises:
+        ValueError: for bad arguments or data, before anything is written.
+        FailedRun: if training cannot go on; the last good checkpoint is intact.
+        Interrupted: after SIGINT or SIGTERM, with the last step saved.
+    """
+    config = asked(model_or_recipe, data, config)
+    with group(config.device):
+        trained = train(model_or_recipe, data, config, out, resume=resume, quiet=quiet)
+        run = Run(trained.path)
+        run.source = trained.source
+        if trained.model is not None:
+            run.model = trained.model
+        if first() and (trained.further or not run.report.exists()):
+            from monge.show import report  # with matplotlib: half a second, after the training
+
+            report.write(run)
+    return run

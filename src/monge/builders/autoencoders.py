@@ -1,0 +1,102 @@
+"""The auto-encoders of the recipes: a composition of parts each."""
+
+from monge.adversarial import (
+    GradientPenalty,
+    JensenShannon,
+    KantorovichRubinstein,
+    MaxGeneralizedSliced,
+    MaxSliced,
+)
+from monge.builders.parts import Parts
+from monge.costs import Bernoulli, GaussianLikelihood, SquaredL2
+from monge.divergences import (
+    MMD,
+    EnergyDistance,
+    GeneralizedSlicedWasserstein,
+    SinkhornDivergence,
+    SlicedWasserstein,
+)
+from monge.models import ConditionalWAE, Model, mask
+from monge.networks import ImageNetworks, mlp
+
+
+def wae_mmd(parts: Parts) -> Model:
+    """Codes by an MMD."""
+    return parts.wae(MMD(parts.kernel))
+
+
+def wae_gan(parts: Parts) -> Model:
+    """Codes by a critic."""
+    return parts.wae(JensenShannon(parts.networks.critic(parts.prior)))
+
+
+def wae_wgan_gp(parts: Parts) -> Model:
+    """Codes by W_1, with a critic under a gradient penalty."""
+    critic = parts.networks.critic(parts.prior)
+    return parts.wae(KantorovichRubinstein(critic, GradientPenalty(10.0)))
+
+
+def swae(parts: Parts) -> Model:
+    """Codes by sliced W_2²."""
+    return parts.wae(SlicedWasserstein(parts.options.directions))
+
+
+def max_swae(parts: Parts) -> Model:
+    """Codes by W_2² on a learned worst slice."""
+    return parts.wae(MaxSliced(parts.prior.dim))
+
+
+def gswae(parts: Parts) -> Model:
+    """Codes by sliced W_2² along circles."""
+    return parts.wae(GeneralizedSlicedWasserstein(parts.circles(parts.options.directions)))
+
+
+def max_gswae(parts: Parts) -> Model:
+    """Codes by max-GSW over eight learned circular slices; a single slice lags behind the
+    encoder."""
+    return parts.wae(MaxGeneralizedSliced(parts.circles(8)))
+
+
+def sinkhorn_ae(parts: Parts) -> Model:
+    """Codes by a Sinkhorn divergence, whose ε is a twentieth of the prior's spread."""
+    return parts.wae(SinkhornDivergence(parts.prior.spread / 20))
+
+
+def energy_ae(parts: Parts) -> Model:
+    """Codes by the energy distance."""
+    return parts.wae(EnergyDistance())
+
+
+def pointcloud_wae(parts: Parts) -> Model:
+    """Codes of point clouds by an MMD."""
+    return parts.wae(MMD(parts.kernel))
+
+
+def vae(parts: Parts) -> Model:
+    """A VAE with a Gaussian likelihood."""
+    sigma = parts.options.sigma
+    likelihood = GaussianLikelihood(sigma or 0.3, learned=sigma is None)
+    return parts.vae(parts.scaled(likelihood))
+
+
+def vae_bernoulli(parts: Parts) -> Model:
+    """A VAE with cross-entropy."""
+    return parts.vae(Bernoulli())
+
+
+def conditional_wae(parts: Parts) -> Model:
+    """Joint samples of codes and a summary of the known part, by a critic."""
+    options, sizes, dim = parts.options, parts.config.network, parts.prior.dim
+    channels, height, width = parts.shape
+    masked = ImageNetworks((channels + 1, height, width), sizes)
+    return ConditionalWAE(
+        parts.encoder(masked),
+        parts.networks.decoder(options.summary + dim),
+        parts.prior,
+        JensenShannon(mlp([options.summary + dim, *sizes.critic, 1])),
+        mask=mask(options.known, parts.shape),
+        summary=masked.encoder(options.summary),
+        size=options.summary,
+        cost=SquaredL2(options.scale),
+        weight=parts.weight,
+    )

@@ -1,0 +1,51 @@
+"""From what was asked and the data that were read to the facts of a run."""
+
+import math
+
+from monge.config import CUSTOM, Config, Settled
+from monge.data.kinds import Kind, kind_named
+from monge.data.source import Source
+from monge.recipes import find
+
+PLANAR = ("ring", "disk", "swiss-roll")
+
+
+def settle(config: Config, source: Source) -> Settled:
+    """The facts of a run with a configuration on data."""
+    moments = source.moments()
+    return settled(
+        config,
+        source.kind,
+        source.shape,
+        samples=len(source.train),
+        spread=source.spread(),
+        moments=None
+        if moments is None
+        else (tuple(moments[0].tolist()), tuple(moments[1].tolist())),
+    )
+
+
+def settled(
+    config: Config,
+    kind: Kind | str,
+    shape: tuple[int, ...],
+    *,
+    samples: int,
+    spread: float | None = None,
+    moments: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+) -> Settled:
+    """The facts of a run on data of which only these are known: `samples` of `shape` to train on,
+    with E‖x - x'‖² = `spread`."""
+    kind = kind_named(kind)
+    row = None if config.recipe == CUSTOM else find(config.recipe)
+    latent = config.latent
+    if latent is None:
+        generator = row is not None and row.family == "generator"
+        latent = 2 if config.prior in PLANAR else kind.latent(shape, generator)
+    weight = getattr(config.options, "weight", None)
+    if weight is None and row is not None and row.weight is not None:
+        scale = getattr(config.options, "scale", 1.0)
+        weight = round(scale * row.weight * math.sqrt(math.prod(shape)), 3)
+    return Settled(
+        kind.reference, shape, samples, latent, weight=weight, spread=spread, moments=moments
+    )

@@ -1,0 +1,165 @@
+"""What a person asks of a run: one frozen record, from which everything is rebuilt."""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from monge._core.fields import at_least, choices, demand, from_text
+from monge.config.settings import DATA, PUBLISHED, DataConfig, NetworkConfig, TrainingConfig
+from monge.recipes import Recipe, canonical, find
+from monge.recipes.options import NoOptions
+
+CUSTOM = "custom"
+"""Stands in the place of a recipe for a model of your own."""
+PLANE = ("ring", "disk", "swiss-roll")
+"""Priors in the plane."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a person asks of a run; None where the data decide."""
+
+    recipe: str = "wae-mmd"
+    preset: str = "small"
+    """small networks, or another preset of the recipe: `Config.of` sets what belongs to it."""
+    seed: int = 0
+    latent: int | None = None
+    """Dimension of the codes; by default 8 for small images, 64 for large ones."""
+    prior: Literal["gaussian", "uniform", "sphere", "ring", "disk", "swiss-roll"] = "gaussian"
+    """The last three are distributions in the plane, for 2 codes."""
+    options: Any = None
+    """Options that only this recipe has, a record of the type `find(recipe).options`."""
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    device: str = "cpu"
+    threads: int | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "recipe", canonical(self.recipe))
+        kind = NoOptions if self.recipe == CUSTOM else find(self.recipe).options
+        names = {one.name for one in dataclasses.fields(kind)}
+        if taken := sorted(names & {one.name for one in dataclasses.fields(self)}):
+            raise ValueError(
+                f"`options` of the recipe {self.recipe} has {taken[0]!r}, which every run has: "
+                "give it another name"
+            )
+        if type(self.options) is not kind:
+            object.__setattr__(self, "options", _carried(self.options, kind, self.recipe))
+
+    def check(self) -> "Config":
+        """Itself, or a ValueError that names the field, the value and the fix."""
+        demand(
+            self.prior not in PLANE or self.latent in (None, 2),
+            "latent",
+            self.latent,
+            f"2 for the prior {self.prior}",
+        )
+        demand(
+            self.device.split(":")[0] in ("cpu", "cuda", "mps"),
+            "device",
+            self.device,
+            "cpu, cuda, cuda:1, … or mps",
+        )
+        presets = ["small", *({} if self.recipe == CUSTOM else find(self.recipe).presets)]
+        demand(self.preset in presets, "preset", self.preset, f"one of {', '.join(presets)}")
+        choices(self)
+        at_least(self, 1, "latent", "threads")
+        for record in (self.options, self.data, self.network, self.training):
+            record.check()
+        return self
+
+    @classmethod
+    def of(
+        cls, recipe: str, preset: str = "small", data: str = "digits", **settings: Any
+    ) -> "Config":
+        """The configuration of a recipe, with what its source sets.
+
+        Arguments:
+            recipe: its name, or `package.module:name`.
+            preset: small, or paper for networks, rates, schedules and weights as published.
+            data: a name or path; for mnist and fashion-mnist the small settings of some recipes
+                are tuned, and the paper's are those of MNIST; for anything else the paper's are
+                those of CelebA, at 64×64.
+            settings: any others that are set by a single name, e.g. `weight=5.0` or `seed=1`.
+
+        Raises:
+            ValueError: for an unknown recipe or preset, or a row that sets what there is not.
+        """
+        row = find(recipe)
+        config = override(override(cls(recipe=recipe), "preset", preset), "data.name", data)
+        for name, value in _settings(row, preset, data).items():
+            try:
+                config = override(config, name, value)
+            except ValueError as error:
+                raise ValueError(f"`recipe` {recipe!r} sets {name!r}: {error}") from None
+        for name, value in settings.items():
+            config = override(config, name, value)
+        return config
+
+
+def _settings(row: Recipe, preset: str, data: str) -> Mapping[str, Any]:
+    """What a row sets under a preset, for data by name or path."""
+    if preset == "small":
+        return {**row.settings, **(row.tuned if data in PUBLISHED else {})}
+    if preset not in row.presets:
+        known = ", ".join(["small", *row.presets])
+        raise ValueError(f"`preset` must be one of {known} for {row.name}, got {preset!r}")
+    if data in DATA and data not in PUBLISHED:
+        raise ValueError(
+            f"`preset` {preset} is for {', '.join(PUBLISHED)} and folders or zips of faces, "
+            f"got data {data!r}: use the preset small"
+        )
+    return row.presets[preset]["mnist" if data in PUBLISHED else "celeba"]
+
+
+def _carried(options: Any, kind: type, recipe: str) -> Any:
+    """The options of another recipe as those of this one.
+
+    Raises:
+        ValueError: for an option with a value of its own that this recipe does not have.
+    """
+    if options is None:
+        return kind()
+    known = {field.name for field in dataclasses.fields(kind)}
+    values = {}
+    for one in dataclasses.fields(options):
+        value = getattr(options, one.name)
+        if one.name in known:
+            values[one.name] = value
+        elif value != one.default:
+            raise ValueError(f"`{one.name}` is {value!r}, but {recipe} has no such option")
+    return kind(**values)
+
+
+def override(config: Config, path: str, value: Any) -> Config:
+    """`config` with the dotted field `path` set, e.g. `training.batch`, or an option by its name.
+
+    A string is read as the field's type, as `--set a.b=c` gives it.
+
+    Raises:
+        ValueError: for a path that names no single value, or a text of another type.
+    """
+    options = [one.name for one in dataclasses.fields(config.options)]
+    if path in options:
+        path = f"options.{path}"
+    return _overridden(config, path, value, path)
+
+
+def _overridden(record: Any, rest: str, value: Any, path: str) -> Any:
+    head, _, rest = rest.partition(".")
+    known = {one.name for one in dataclasses.fields(record)}
+    if head not in known:
+        if isinstance(record, Config):
+            known |= {one.name for one in dataclasses.fields(record.options)}
+        raise ValueError(f"`{path}` is no setting of the configuration: one of {sorted(known)}")
+    old = getattr(record, head)
+    if dataclasses.is_dataclass(old) != bool(rest):
+        raise ValueError(f"`{path}` does not name a single value of the configuration")
+    if rest:
+        value = _overridden(old, rest, value, path)
+    elif isinstance(value, str):
+        value = from_text(value, typing.get_type_hints(type(record))[head], path)
+    return dataclasses.replace(record, **{head: value})

@@ -1,0 +1,27 @@
+"""What a run has found: facts that follow from what was asked and from the data."""
+
+from dataclasses import dataclass
+
+from monge._core.version import __version__
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Facts of a run, which its model is built from besides the configuration."""
+
+    kind: str
+    """What the data are: image, vector, cloud, or `module:name` of a kind of one's own."""
+    shape: tuple[int, ...]
+    """Shape of one sample."""
+    samples: int
+    """How many training samples there are."""
+    latent: int
+    """Dimension of the codes."""
+    weight: float | None = None
+    """λ in units of the cost, for recipes with one."""
+    spread: float | None = None
+    """E‖x - x'‖² of two training samples, a table's in standard units."""
+    moments: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Mean and standard deviation of the columns of a table."""
+    version: str = __version__
+    """Of monge, when the run was started."""

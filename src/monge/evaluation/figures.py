@@ -1,0 +1,125 @@
+"""The figures of a trained model, each with its noise floor: what `evaluation.json` holds."""
+
+import statistics
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy
+import torch
+from torch import nn
+
+from monge._core import processes
+from monge._core.references import resolve
+from monge._core.version import __version__
+from monge.data import Source
+from monge.draws import generator, permutation
+from monge.evaluation.extractors import Extractor
+from monge.evaluation.measures import NEAR
+from monge.evaluation.samplers import draw
+from monge.evaluation.statistics import Measured
+from monge.models.protocols import generates, require
+from monge.priors import Prior
+
+
+def evaluate(
+    model: nn.Module,
+    source: Source,
+    n: int = 10_000,
+    prior: Prior | None = None,
+    seeds: int = 1,
+    *,
+    metrics: Sequence[str] = (),
+    extractor: Extractor | None = None,
+    seed: int = 0,
+    name: str = "",
+    recipe: str = "",
+) -> dict[str, Any]:
+    """Measures a model against the held-out samples of its data.
+
+    Every figure comes with its noise floor: the same figure of as many training samples, which a
+    perfect model would have. The figures depend on which methods the model has: completions,
+    reconstructions and codes are measured where there are any.
+
+    Arguments:
+        model: a model that can be sampled; see `monge.models.protocols`.
+        source: its data.
+        n: how many samples, compared with as many held-out ones; all of those if there are fewer.
+        prior: draws the codes in place of the model's own prior, e.g. a fitted `Mixture`.
+        seeds: how many independent draws of n samples; figures are their means.
+        metrics: groups of measures: frechet, kernel, neighbours, tests, memory, sliced; also
+            sharpness and classes for images, exact for vectors; for clouds chamfer, earth-mover
+            and occupancy instead. All of them by default.
+        extractor: a feature space for images in place of the default one, e.g.
+            `inception_network(file)`.
+        seed: of the draws of codes.
+        name: of the run, for the protocol.
+        recipe: of the run, for the protocol.
+
+    Returns:
+        `protocol`, what the figures rest on, and `figures`, each a value with its standard
+        deviation over the seeds and its floor, None where there is none.
+
+    Raises:
+        ValueError: for bad arguments, fewer than 10 held-out samples, or a model without samples.
+    """
+    if seeds < 1:
+        raise ValueError(f"`seeds` must be at least 1, got {seeds}")
+    n = min(n, len(source.test))
+    if n < 10:
+        raise ValueError(
+            f"`n` must be at least 10 samples, got {n} (as many as there are to test)"
+        )
+    if prior is None and not generates(model):
+        require(model, "sample", "evaluation")
+    real = source.test[permutation(0, "evaluation test", len(source.test))[:n]]
+    measures = resolve(source.kind.measures, "measures")
+    measure = measures(source, real, metrics, extractor)
+    chosen = permutation(0, "evaluation floor", len(source.train))[:n]
+
+    def drawn(i: int) -> Measured:
+        return measure(draw(model, source, n, generator(i, "evaluate"), prior), n)
+
+    floor, *values = processes.shared(
+        [
+            lambda: measure(map(source.train.__getitem__, chosen.split(500)), len(chosen)),
+            *(partial(drawn, i) for i in range(seeds)),
+        ]
+    )
+    if "near training" in floor:
+        # training samples are near training samples; held-out ones are so by definition
+        floor["near training"] = NEAR
+    figures = {
+        key: {
+            "value": statistics.fmean(each := [one[key] for one in values]),
+            "deviation": statistics.stdev(each) if seeds > 1 else None,
+            "floor": floor.get(key),
+        }
+        for key in values[0]
+    }
+    protocol = {
+        "run": name,
+        "recipe": recipe,
+        "data": source.name,
+        "split": "test",
+        "sampler": "prior" if prior is None else type(prior).__name__.lower(),
+        "seeds": seeds,
+        "n samples": n,
+        "n test": n,
+        "n floor": len(chosen),
+        **measure.protocol(),
+        "monge": __version__,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+    }
+    return {"protocol": protocol, "figures": figures | measure.of_model(model, seed)}
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """The figures of an evaluation as the rows of a Markdown table."""
+    rows = ["| figure | value | ± | floor |", "|---|---|---|---|"]
+    for name, figure in result["figures"].items():
+        cells = (figure["value"], figure["deviation"], figure["floor"])
+        texts = ["–" if cell is None else f"{cell:.4g}" for cell in cells]
+        rows.append(f"| {name} | {' | '.join(texts)} |")
+    return rows

@@ -1,0 +1,143 @@
+"""The options that recipes have of their own, as frozen dataclasses without torch."""
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from monge._core.fields import at_least, choices, demand, positive
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Of a recipe without any."""
+
+    def check(self) -> None:
+        """A ValueError for values that cannot be."""
+
+
+@dataclass(frozen=True)
+class WAEOptions:
+    """Of every Wasserstein auto-encoder."""
+
+    weight: float | None = None
+    """λ, the weight of the divergence, in units of the cost; by default proportional to the root
+    of the data's dimension."""
+    scale: float = 1.0
+    """s in the cost s Σ (x - x')², or s N times a mean over the N points of a cloud."""
+    cost: Literal["chamfer", "earth-mover", "sinkhorn", "sliced", "elementwise"] | None = None
+    """Cost between point clouds, chamfer by default; `elementwise` depends on the order of the
+    points and produces blobs."""
+    cost_directions: int = 64
+    """Random directions a batch of the cost `sliced`."""
+    encoder: Literal["deterministic", "random"] = "deterministic"
+    """Whether Q(Z|x) is a point or a Gaussian."""
+    sigma: float | None = None
+    """Standard deviation of a Gaussian decoder; by default the decoder is deterministic."""
+    noise: float = 0.0
+    """Deviation of the truncated Gaussian noise added to the encoder's input in training."""
+
+    def check(self) -> None:
+        """A ValueError for values that cannot be."""
+        choices(self)
+        positive(self, "weight", "scale", "sigma")
+        at_least(self, 1, "cost_directions")
+        at_least(self, 0, "noise")
+
+
+@dataclass(frozen=True)
+class MMDOptions(WAEOptions):
+    """Of an auto-encoder with an MMD."""
+
+    kernel: Literal["imq", "rbf"] = "imq"
+    """Seven inverse multiquadratics, or one Gaussian as wide as the root mean squared distance of
+    two draws of the prior."""
+
+
+@dataclass(frozen=True)
+class SlicedOptions(WAEOptions):
+    """Of an auto-encoder with a sliced divergence."""
+
+    directions: int = 64
+    """Random directions (or slices) a batch."""
+
+    def check(self) -> None:
+        super().check()
+        at_least(self, 1, "directions")
+
+
+@dataclass(frozen=True)
+class ConditionalOptions:
+    """Of an auto-encoder that completes images."""
+
+    weight: float | None = None
+    """λ, the weight of the divergence, in units of the cost; by default proportional to the root
+    of the data's dimension."""
+    scale: float = 1.0
+    """s in the cost s Σ (x - x')²."""
+    encoder: Literal["deterministic", "random"] = "deterministic"
+    """Whether Q(Z|x) is a point or a Gaussian."""
+    known: str = "top"
+    """Part that images are completed from: top, bottom, left, right, surround (all but a centre
+    box), random (all but a random box), or a mask image, white where known."""
+    summary: int = 32
+    """Numbers that summarise the known part."""
+
+    def __post_init__(self):
+        if os.path.isfile(self.known):
+            object.__setattr__(self, "known", os.path.abspath(self.known))
+
+    def check(self) -> None:
+        """A ValueError for values that cannot be."""
+        choices(self)
+        positive(self, "weight", "scale")
+        at_least(self, 1, "summary")
+        demand(bool(self.known), "known", self.known, "the name of a part, or of a mask image")
+
+
+@dataclass(frozen=True)
+class VAEOptions:
+    """Of every variational auto-encoder."""
+
+    beta: float = 1.0
+    """Weight of the KL term."""
+
+    def check(self) -> None:
+        """A ValueError for values that cannot be."""
+        positive(self, "beta")
+
+
+@dataclass(frozen=True)
+class GaussianVAEOptions(VAEOptions):
+    """Of one with a Gaussian likelihood."""
+
+    sigma: float | None = None
+    """Standard deviation of the Gaussian decoder; learned by default."""
+
+    def check(self) -> None:
+        super().check()
+        positive(self, "sigma")
+
+
+@dataclass(frozen=True)
+class SlicedGeneratorOptions:
+    """Of a generator with a sliced divergence."""
+
+    directions: int = 64
+    """Random directions a batch."""
+
+    def check(self) -> None:
+        """A ValueError for values that cannot be."""
+        at_least(self, 1, "directions")
+
+
+@dataclass(frozen=True)
+class MMDGeneratorOptions:
+    """Of a generator with an MMD."""
+
+    kernel: Literal["imq", "rbf"] = "imq"
+    """Seven inverse multiquadratics, or one Gaussian as wide as the root mean squared distance of
+    two samples."""
+
+    def check(self) -> None:
+        """A ValueError for values that cannot be."""
+        choices(self)

@@ -1,0 +1,64 @@
+"""What a recipe is: one row that holds every fact about a named method, without torch."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from monge._core.references import is_reference
+from monge.recipes.options import NoOptions
+
+Settings = Mapping[str, Any]
+"""Values by their dotted names in a configuration, e.g. `training.lr`, or an option's name."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named method of the literature, as a composition of parts.
+
+    A row inside the package and a stranger's are alike: `monge train my_package.recipes:my_wae`
+    trains any `Recipe` that can be imported, and the entry-point group `monge.recipes` gives one
+    a name of its own.
+    """
+
+    name: str
+    build: str
+    """`module:function`, called with `monge.builders.Parts`, returns the untrained model."""
+    line: str
+    """What it is, in a line, as `monge recipes` lists it."""
+    paper: str = ""
+    """Where it is from: authors, title, year."""
+    family: Literal["auto-encoder", "generator"] = "auto-encoder"
+    options: type = NoOptions
+    """A frozen dataclass of the options that this recipe has, with defaults; its fields are flags
+    of `monge train NAME` and the keys of `options` in config.json."""
+    settings: Settings = field(default_factory=dict)
+    """What it sets in place of the defaults."""
+    weight: float | None = None
+    """λ / √d for data of d elements, in units of c = Σ squared error on [0, 1]."""
+    tuned: Settings = field(default_factory=dict)
+    """What the preset `small` sets besides for MNIST and Fashion-MNIST, tuned on MNIST."""
+    presets: Mapping[str, Mapping[str, Settings]] = field(default_factory=dict)
+    """What other presets set, by their names and those of their networks: `mnist`, `celeba`."""
+    needs: tuple[str, ...] = ()
+    """What the kind of data must be: some of `bounded`, `ordered`, `unordered`, `grid`."""
+    aliases: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if not is_reference(self.build):
+            raise ValueError(
+                f"`build` of the recipe {self.name!r} must look like module:function, got "
+                f"{self.build!r}"
+            )
+        if not (isinstance(self.options, type) and dataclasses.is_dataclass(self.options)):
+            raise ValueError(
+                f"`options` of the recipe {self.name!r} must be a dataclass, got {self.options!r}"
+            )
+
+    def __repr__(self) -> str:
+        return f"Recipe({self.name!r}: {self.line})"
+
+    @property
+    def option_names(self) -> list[str]:
+        """The names of its options."""
+        return [one.name for one in dataclasses.fields(self.options)]

@@ -1,0 +1,121 @@
+"""Folders in the layout of the Hugging Face hub, with a model card."""
+
+import dataclasses
+import io
+from pathlib import Path
+
+from safetensors.torch import save as save_tensors
+
+from monge._core.files import write_all
+from monge._core.version import __version__
+from monge.config import CUSTOM, DATA, Config, override, to_json
+from monge.draws import generator
+from monge.evaluation.figures import lines
+from monge.models.protocols import Completer, has, prior_of
+from monge.runs import Run
+from monge.show.pictures import pictures_of
+
+
+def write(run: Run, out: Path) -> Path:
+    """Writes a folder in the layout of the Hugging Face hub, which `monge.load` reads back.
+
+    It holds `model.safetensors`, `config.json`, a picture of samples and a model card, with the
+    evaluation if there is one. It names no folder of this machine.
+
+    Raises:
+        ValueError: for a model of your own, or a folder that exists or cannot be written.
+    """
+    if run.config.recipe == CUSTOM:
+        raise ValueError(
+            f"`run` {str(run.path)!r} was fitted to a model of your own, which a folder of the "
+            "hub cannot rebuild: publish its model.safetensors with the code of the model"
+        )
+    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
+        raise ValueError(f"`hub` {str(out)!r} is not empty: give a new folder")
+    contents: dict[str, bytes] = {}
+    config = dataclasses.replace(run.config, device="cpu")
+    known = getattr(config.options, "known", None)
+    if known is not None and Path(known).is_file():
+        contents["known.png"] = Path(known).read_bytes()
+        config = override(config, "known", "known.png")
+    kind = run.source.kind
+    drawn = run.sample(64 if kind.grid else 16, generator(0, "sample"))
+    picture = io.BytesIO()
+    pictures_of(kind).samples(drawn, run.source.test).save(picture, "PNG", optimize=True)
+    state = {name: x.contiguous().clone() for name, x in run.model.state_dict().items()}
+    contents |= {
+        "model.safetensors": save_tensors(state, {"format": "pt"}),
+        "config.json": to_json(_anonymous(config), run.settled).encode(),
+        "samples.png": picture.getvalue(),
+        "README.md": card(run).encode(),
+    }
+    write_all(out, contents, "hub")
+    return out
+
+
+def _anonymous(config: Config) -> Config:
+    """A configuration without the names of files: whoever loads it does not have the data, as with
+    an array in memory."""
+    name = config.data.name if config.data.name in DATA else "array"
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, name=name, dir=None))
+
+
+def card(run: Run) -> str:
+    """The model card: what the model is, how to load it, and its evaluation."""
+    config, settled, source, model = run.config, run.settled, run.source, run.model
+    rows, evaluation = run.metrics(), run.evaluation()
+    table = "Not evaluated: `monge evaluate RUN` measures a run."
+    if evaluation is not None:
+        protocol = "; ".join(f"{key}: {value}" for key, value in evaluation["protocol"].items())
+        table = "\n".join([*lines(evaluation), "", f"*{protocol}.*"])
+    prior = prior_of(model)
+    latent = "" if prior is None else f"; {prior.dim} latent dimensions, prior {config.prior}"
+    completes = isinstance(model, Completer)
+    return CARD.format(
+        name=run.name,
+        recipe=config.recipe,
+        line=run.line,
+        data=source.name,
+        kind=source.kind.name,
+        shape="×".join(map(str, source.shape)),
+        steps=f"{rows[-1]['step'] if rows else 0:,}",
+        batch=config.training.batch,
+        latent=latent,
+        weight="" if settled.weight is None else f", λ = {settled.weight:g}",
+        sampled="model.complete(images, 5)" if completes else "model.sample(16)",
+        use=f"# {source.kind.values}",
+        encode="\ncodes = model.encode(samples).mean" if has(model, "encode") else "",
+        table=table,
+        version=__version__,
+        minor=".".join(__version__.split(".")[:2]),
+    )
+
+
+CARD = """---
+library_name: monge
+tags:
+- optimal-transport
+- generative-model
+- {recipe}
+---
+
+# {name}
+
+`{recipe}`: {line}. Trained on {data}, {kind}s of shape {shape}, for {steps} steps
+of {batch} samples with monge {version}{latent}{weight}.
+
+![Samples](samples.png)
+
+```python
+import monge  # {minor}.*
+
+model = monge.load("path/to/this/folder")
+samples = {sampled}  {use}{encode}
+```
+
+The weights are safetensors and the settings JSON: nothing is unpickled.
+
+## Evaluation
+
+{table}
+"""

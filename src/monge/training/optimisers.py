@@ -1,0 +1,48 @@
+"""Optimisers by their names in a checkpoint."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from monge.config import TrainingConfig
+from monge.training.sharding import sharded_like
+
+Optimisers = Mapping[str, Optimizer]
+
+
+def optimiser(
+    config: TrainingConfig,
+    parameters: Iterable[Tensor],
+    lr: float,
+    betas: tuple[float, float] | None = None,
+) -> Optimizer:
+    """The optimiser that a training uses for the parameters that require a gradient."""
+    trained = [p for p in parameters if p.requires_grad]
+    if config.optimiser == "rmsprop":
+        return torch.optim.RMSprop(trained, lr)
+    return torch.optim.Adam(trained, lr, betas=betas or config.betas, fused=True)
+
+
+def state_of(optimisers: Optimisers) -> dict[str, Tensor]:
+    """The tensors of optimisers, named `<optimiser>.<parameter number>.<name>`."""
+    return {
+        f"{kind}.{index}.{name}": value
+        for kind, one in optimisers.items()
+        for index, values in one.state_dict()["state"].items()
+        for name, value in values.items()
+    }
+
+
+def load_state(optimisers: Optimisers, state: Mapping[str, Tensor]) -> None:
+    """Restores what `state_of` returned; `state` may hold other tensors too."""
+    for kind, one in optimisers.items():
+        parameters = one.param_groups[0]["params"]
+        values: dict[int, dict[str, Tensor]] = {}
+        for key in sorted(key for key in state if key.startswith(f"{kind}.")):
+            index, name = key.removeprefix(f"{kind}.").split(".")
+            value = sharded_like(state[key], parameters[int(index)])
+            values.setdefault(int(index), {})[name] = value
+        groups = one.state_dict()["param_groups"]
+        one.load_state_dict({"state": values, "param_groups": groups})
