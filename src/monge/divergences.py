@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core.checks import dimension, order, positive, sample_pair
+from monge._core.shown import Shown
 from monge._core.tuning import tuning
 from monge.draws import Draws
 from monge.kernels import Energy, Kernel, pair_sum
@@ -21,7 +22,7 @@ from monge.transport.sliced import generalized_power, sliced_power, uniform_dire
 from monge.transport.slicers import Slicer
 
 
-class Divergence(nn.Module, abc.ABC):
+class Divergence(Shown, nn.Module, abc.ABC):
     """A function of two samples."""
 
     additive: bool = False
