@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from monge._core.checks import dimension, positive
 from monge._core.numerics import distances
 from monge._core.shown import Shown
+from monge._core.typed import spectral_norm, vector_norm
 
 MOST_MONOMIALS = 100_000
 
@@ -67,7 +68,7 @@ class _Normalised(Slicer):
 
     @torch.no_grad()
     def project_(self) -> None:
-        norms = torch.linalg.vector_norm(self.theta, dim=1, keepdim=True)
+        norms = vector_norm(self.theta, dim=1)[:, None]
         self.theta.div_(norms.clamp_min(1e-30))
 
 
@@ -141,4 +142,4 @@ class Neural(Slicer):
     @torch.no_grad()
     def project_(self) -> None:
         for weight in (self.inner.weight, self.outer.weight):
-            weight.div_(torch.linalg.matrix_norm(weight, 2).clamp_min(1.0))
+            weight.div_(spectral_norm(weight).clamp_min(1.0))
