@@ -16,6 +16,7 @@ from monge.adversarial import (
     WeightClipping,
     critic_values,
 )
+from monge.draws import Draws
 from monge.networks import BatchNorm, mlp
 
 
@@ -147,6 +148,19 @@ def test_the_gradient_penalty_of_a_linear_critic_is_known(shape, scale):
     two.penalty(critic, x, y).backward()
     slope = 20 * (scale - 1) * critic.w.detach() / scale
     torch.testing.assert_close(critic.w.grad, slope)
+
+
+def test_the_penalties_of_several_processes_average_to_that_of_one():
+    """Each process has every third row, of the samples and of the points between them."""
+    torch.manual_seed(0)
+    critic, penalty = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)), GradientPenalty()
+    x, y = torch.randn(9, 3), torch.randn(9, 3)
+    whole = penalty.penalty(critic, x, y, draws=Draws(0, 1, 9))
+    shares = [
+        penalty.penalty(critic, x[i::3], y[i::3], draws=Draws(0, 1, 9, rank=i, world=3))
+        for i in range(3)
+    ]
+    torch.testing.assert_close(torch.stack(shares).mean(), whole)
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d(4), BatchNorm(4)])

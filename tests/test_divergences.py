@@ -12,7 +12,7 @@ from zoo import DIM, DIVERGENCES, pair
 from monge import divergences
 from monge._core import tuning
 from monge.divergences import MMD, SinkhornDivergence, SlicedWasserstein
-from monge.draws import stream
+from monge.draws import Draws, stream
 from monge.kernels import IMQ, RBF, multiscale_imq
 from monge.priors import Gaussian
 
@@ -226,7 +226,7 @@ def test_many_directions_are_drawn_in_parts_of_one_mean(monkeypatch):
     x, y = pair()
     made = []
 
-    def drawn(count, dim):
+    def drawn(count, dim, *, generator=None):
         made.append(torch.nn.functional.normalize(torch.randn(count, dim), dim=1))
         return made[-1]
 
@@ -282,3 +282,33 @@ def test_gradient_is_finite_where_samples_coincide(name):
 def test_its_name_is_readable(name):
     divergence = DIVERGENCES[name].make()
     assert repr(divergence).startswith(type(divergence).__name__)
+
+
+RANDOM = pytest.mark.parametrize("name", [n for n, r in DIVERGENCES.items() if r.make().random])
+
+
+@RANDOM
+@pytest.mark.parametrize("function", ["forward", "inner_loss"])
+def test_draws_that_are_passed_are_those_of_the_stream_of_their_purpose(name, function):
+    """A step's numbers do not depend on whether they are passed or seeded globally."""
+    divergence = DIVERGENCES[name].make().double()
+    if not hasattr(divergence, function):
+        return
+    x, y = pair()
+    draws = Draws(3, 5, len(x))
+    call = getattr(divergence, function)
+    value = call(x, y, draws=draws)
+    assert call(x, y, draws=draws) == value
+    with draws.stream("inner" if function == "inner_loss" else "divergence"):
+        assert call(x, y) == value
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    call(x, y, draws=draws)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_zoo_says_which_divergences_are_random():
+    expected = {"sliced-2", "sliced-3", "generalized", "feature-sliced", "wasserstein-penalty"}
+    assert {n for n, r in DIVERGENCES.items() if r.make().random} == expected | {
+        "wasserstein-one-sided"
+    }

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monge._core.checks import order, positive, sample_pair
+from monge._core.shown import Shown
 from monge.divergences import Divergence, SlicedWasserstein
 from monge.draws import Draws
 from monge.priors import Gaussian, Mixture
@@ -95,8 +96,8 @@ class JensenShannon(Learned):
         return F.softplus(-critic_values(self.critic, x)).mean()
 
 
-class Constraint:
-    """What keeps a critic (nearly) 1-Lipschitz; this one does nothing."""
+class Constraint(Shown):
+    """Keeps a critic (nearly) 1-Lipschitz; the base class does nothing."""
 
     random: bool = False
     """Whether `penalty` draws random numbers."""
@@ -107,11 +108,12 @@ class Constraint:
     def penalty(
         self, critic: nn.Module, x: Tensor, y: Tensor, *, draws: Draws | None = None
     ) -> Tensor:
-        """What is added to the inner loss."""
+        """A scalar that is added to the inner loss; random numbers come from `draws`, or without
+        them from torch's global generator."""
         return x.new_zeros(())
 
     def project_(self, critic: nn.Module) -> None:
-        """What is done to the critic after each inner step."""
+        """Changes the critic after each inner step."""
 
 
 class WeightClipping(Constraint):
@@ -244,6 +246,7 @@ class MaxSliced(MaxGeneralizedSliced):
 
     def __init__(self, dim: int, p: float = 2):
         super().__init__(Linear(dim, 1), p)
+        self.dim = dim
 
 
 class FeatureSliced(Learned):
@@ -262,6 +265,7 @@ class FeatureSliced(Learned):
         super().__init__()
         self.features, self.head = features, head
         self.sliced = SlicedWasserstein(directions, p)
+        self.directions, self.p = directions, p
 
     def _features(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         sample_pair(x, y)

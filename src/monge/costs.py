@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monge._core.checks import dimension, finite, floating, order, positive
+from monge._core.shown import Shown
 from monge._core.tuning import threads
 from monge.transport.entropic import sinkhorn_divergence
 from monge.transport.exact import assignment
@@ -24,7 +25,7 @@ from monge.transport.neighbours import nearest_in_sets
 from monge.transport.sliced import uniform_directions
 
 
-class Cost(nn.Module, abc.ABC):
+class Cost(Shown, nn.Module, abc.ABC):
     """A cost between samples, elementwise sums by default."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -103,6 +104,12 @@ class GaussianLikelihood(Cost):
         if not sigma > 0:
             raise ValueError(f"`sigma` must be positive, got {sigma}")
         self.log_sigma = nn.Parameter(torch.tensor(math.log(sigma)), requires_grad=learned)
+        self.learned = learned
+
+    @property
+    def sigma(self) -> float:
+        """σ as it stands."""
+        return float(self.log_sigma.detach().exp())
 
     def between(self, x: Tensor, y: Tensor) -> Tensor:
         # A floor of e^-7 ≈ 0.001, a quarter of a grey level: constant data must not send σ to 0.
@@ -113,7 +120,7 @@ class GaussianLikelihood(Cost):
         return 0.5 * squared + x.shape[1] * (log_sigma + 0.5 * math.log(2 * math.pi))
 
 
-class Scaled(nn.Module):
+class Scaled(Shown, nn.Module):
     """c(x / s, y / s): a cost in units of its own for each element, e.g. a table's columns."""
 
     scale: Tensor
@@ -127,7 +134,7 @@ class Scaled(nn.Module):
         return self.cost(x / self.scale, y / self.scale)
 
 
-class SetCost(nn.Module, abc.ABC):
+class SetCost(Shown, nn.Module, abc.ABC):
     """A cost between samples that are sets of points: it does not see the order of either set.
 
     An elementwise cost on points in an arbitrary order is minimised by their mean, which is a

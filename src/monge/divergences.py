@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core.checks import dimension, order, positive, sample_pair
+from monge._core.shown import Shown
 from monge._core.tuning import tuning
 from monge.draws import Draws
 from monge.kernels import Energy, Kernel, pair_sum
@@ -21,17 +22,15 @@ from monge.transport.sliced import generalized_power, sliced_power, uniform_dire
 from monge.transport.slicers import Slicer
 
 
-class Divergence(nn.Module, abc.ABC):
-    """A function of two samples.
-
-    `additive` is True where the value is a mean of terms that each belong to one sample, as
-    with critics; several processes then need not gather their samples to compute it. `random` is
-    True where `forward`, and `inner_loss` of a learned one, take random numbers from a keyword
-    `draws` (a `monge.draws.Draws`).
-    """
+class Divergence(Shown, nn.Module, abc.ABC):
+    """A function of two samples."""
 
     additive: bool = False
+    """True where the value is a mean of terms that each belong to one sample, as with critics:
+    several processes then need not gather their samples to compute it."""
     random: bool = False
+    """True where the value draws random numbers: `forward`, and `inner_loss` of a learned
+    divergence, then take them from a keyword `draws` (a `monge.draws.Draws`)."""
 
     @abc.abstractmethod
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -101,6 +100,8 @@ class SlicedWasserstein(Divergence):
 
 class GeneralizedSlicedWasserstein(Divergence):
     """GSW_p^p over the slices of a slicer, drawn afresh at each call.
+
+    The slices come from `draws`, or from torch's global generator without them.
 
     Source: Kolouri, Nadjahi, Simsekli, Badeau, Rohde, "Generalized sliced Wasserstein distances",
     2019.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from monge._core.checks import finite, floating, positive
 from monge._core.numerics import Gradients, root, with_gradient
 from monge._core.numerics import distances as distances
+from monge._core.shown import Shown, described
 from monge._core.tuning import tuning
 
 
@@ -41,7 +42,7 @@ def median_distance(x: Tensor) -> float:
     return median
 
 
-class Kernel(nn.Module, abc.ABC):
+class Kernel(Shown, nn.Module, abc.ABC):
     """A kernel of the distance; `a + b`, `a * b` and `2.0 * a` are kernels again."""
 
     @abc.abstractmethod
@@ -83,6 +84,9 @@ class Constant(Kernel):
             raise ValueError(f"`value` of a constant kernel must be at least 0, got {value}")
         self.value = value
 
+    def __repr__(self) -> str:
+        return described(float(self.value))
+
     def of_squared(self, squared: Tensor) -> Tensor:
         return torch.full_like(squared, self.value)
 
@@ -106,6 +110,9 @@ class _Combined(Kernel):
 class Sum(_Combined):
     """k = Σ_i k_i."""
 
+    def __repr__(self) -> str:
+        return " + ".join(map(repr, self.parts()))
+
     def of_squared(self, squared: Tensor) -> Tensor:
         return sum((part.of_squared(squared) for part in self.parts()), torch.zeros_like(squared))
 
@@ -118,6 +125,10 @@ class Sum(_Combined):
 
 class Product(_Combined):
     """k = Π_i k_i."""
+
+    def __repr__(self) -> str:
+        factors = sorted(self.parts(), key=lambda part: not isinstance(part, Constant))
+        return " * ".join(f"({k!r})" if isinstance(k, Sum) else repr(k) for k in factors)
 
     def of_squared(self, squared: Tensor) -> Tensor:
         parts = (part.of_squared(squared) for part in self.parts())

@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 from monge._core.checks import dimension, positive
 from monge._core.checks import weights as checked
+from monge._core.shown import Shown
 from monge.draws import standard_normal
 
 
-class Prior(nn.Module, abc.ABC):
-    """A law on R^dim."""
+class Prior(Shown, nn.Module, abc.ABC):
+    """A distribution on R^dim."""
+
+    _shows_defaults = False
 
     dim: int
 
@@ -52,7 +55,7 @@ class Gaussian(Prior):
 
 
 class Uniform(Prior):
-    """The uniform law on the cube [-radius, radius]^dim; spread (2/3) dim radius²."""
+    """The uniform distribution on the cube [-radius, radius]^dim; spread (2/3) dim radius²."""
 
     def __init__(self, dim: int, radius: float = 1.0):
         super().__init__()
@@ -67,7 +70,7 @@ class Uniform(Prior):
 
 
 class Sphere(Prior):
-    """The uniform law on the unit sphere of R^dim; spread 2."""
+    """The uniform distribution on the unit sphere of R^dim; spread 2."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -117,6 +120,9 @@ class Mixture(Prior):
         k = k.clamp(max=len(self.weights) - 1)
         return self.means[k] + torch.einsum("nij,nj->ni", self.factors[k], normal[:, 1:])
 
+    def _shown(self) -> list[str]:
+        return [f"components={len(self.means)}", f"dim={self.dim}"]
+
     @property
     def spread(self) -> float:
         within = self.factors.square().sum((1, 2))
@@ -134,7 +140,7 @@ class Mixture(Prior):
 
 
 class Ring(Prior):
-    """The uniform law on the ring between the radii `inner` and 1 in the plane."""
+    """The uniform distribution on the ring between the radii `inner` and 1 in the plane."""
 
     dim = 2
 
@@ -157,7 +163,7 @@ class Ring(Prior):
 
 
 class Disk(Ring):
-    """The uniform law on the unit disk; E r = 2/3, spread 1."""
+    """The uniform distribution on the unit disk; E r = 2/3, spread 1."""
 
     def __init__(self):
         super().__init__(0.0)

@@ -28,6 +28,7 @@ from torch import Tensor
 from monge._core.checks import finite, floating, law, points, positive
 from monge._core.numerics import Gradients, distances, envelope, with_gradient
 from monge._core.tuning import tuning
+from monge._core.typed import linear_solve
 from monge.transport.gibbs import (
     GroundCost,
     Matrix,
@@ -113,7 +114,7 @@ def _extrapolated(images: list[Tensor], residuals: list[Tensor]) -> Tensor:
     gram = steps @ steps.T
     ridge = 1e-12 * gram.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    gamma = torch.linalg.solve(gram + ridge * eye, steps @ residuals[-1])
+    gamma = linear_solve(gram + ridge * eye, steps @ residuals[-1])
     # when the residuals are as good as 0, or as one, there is nothing to combine
     return images[-1] - gamma @ moves if torch.isfinite(gamma).all() else images[-1]
 
@@ -228,7 +229,7 @@ def _randkhorn(minima: Streamed, start: Tensor, choice: Randkhorn, tolerance: fl
     def best_v(u: Tensor) -> Tensor:
         return minima.columns(epsilon * u) / epsilon
 
-    def marginals(u: Tensor, v: Tensor):
+    def marginals(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         u_new, v_new = best_u(v), best_v(u)
         return a * (u - u_new).exp(), b * (v - v_new).exp(), u_new, v_new
 
@@ -238,9 +239,11 @@ def _randkhorn(minima: Streamed, start: Tensor, choice: Randkhorn, tolerance: fl
     def dual(pair: tuple[Tensor, Tensor], mass: Tensor) -> float:
         return float((a * pair[0]).sum() + (b * pair[1]).sum() - mass)
 
-    def improved(u, v, r, c, u_new, v_new):
-        rows = excess(a, r) >= excess(b, c)
-        return (u_new, v) if rows else (u, v_new)
+    def improved(
+        pair: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        (u, v), (r, c, u_new, v_new) = pair, after
+        return (u_new, v) if excess(a, r) >= excess(b, c) else (u, v_new)
 
     v = start / epsilon
     u = best_u(v)
@@ -249,19 +252,18 @@ def _randkhorn(minima: Streamed, start: Tensor, choice: Randkhorn, tolerance: fl
     while error > tolerance and iteration < most:
         iteration += 1
         theta = theta / 2 * (math.sqrt(theta**2 + 4) - theta)
-        middle = tuple((1 - theta) * s + theta * e for s, e in zip(y, extra))
-        r, c, u_new, v_new = marginals(*middle)
-        hat = improved(*middle, r, c, u_new, v_new)
+        first, second = ((1 - theta) * s + theta * e for s, e in zip(y, extra))
+        after = marginals(first, second)
+        hat, (r, c, _, _) = improved((first, second), after), after
         if torch.rand((), generator=coins) < 0.5:
             extra = (extra[0] - (r - a) / (8 * theta), extra[1])
         else:
             extra = (extra[0], extra[1] - (c - b) / (8 * theta))
         candidates = [(pair, marginals(*pair)) for pair in (y, hat)]
-        (u, v), (r, c, u_new, v_new) = max(
-            candidates, key=lambda item: dual(item[0], item[1][0].sum())
-        )
+        (u, v), after = max(candidates, key=lambda item: dual(item[0], item[1][0].sum()))
+        r, c, _, _ = after
         error = float(max((r - a).abs().sum(), (c - b).abs().sum()))
-        y = improved(u, v, r, c, u_new, v_new)
+        y = improved((u, v), after)
     return epsilon * u, epsilon * v, error, iteration
 
 
@@ -367,11 +369,11 @@ def _warn_unless_converged(found: _Potentials, epsilon: float, settings: _Settin
             f"Sinkhorn with `epsilon` {epsilon:.4g} stopped after {found.iterations} iterations "
             f"with a marginal error of {found.error:.2g}, above `tolerance` "
             f"{settings.tolerance:.2g}: raise `epsilon`, `tolerance` or `max_iterations`",
-            stacklevel=4,
+            stacklevel=3,
         )
 
 
-def _settings(epsilon: float, tolerance: float, most: int, acceleration) -> _Settings:
+def _settings(epsilon: float, tolerance: float, most: int, acceleration: object) -> _Settings:
     positive("epsilon", epsilon)
     positive("tolerance", tolerance)
     if most < 1:
@@ -437,7 +439,9 @@ def solve_entropic(
     )
 
 
-def _samples(x: Tensor, y: Tensor, a, b, p: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _samples(
+    x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, p: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x, y = points(x, y, p)
     return x, y, law("a", a, x, len(x)), law("b", b, y, len(y))
 

@@ -19,6 +19,16 @@ from torch import Tensor
 from monge._core.checks import finite, floating, law, points
 from monge._core.numerics import envelope, root
 from monge._core.tuning import tuning
+from monge._core.typed import (
+    Floats,
+    Integers,
+    from_numpy,
+    linear_assignment,
+    network_simplex,
+    pairwise_distances,
+    to_numpy,
+    vector_norm,
+)
 from monge.transport.entropic import rough_potentials
 from monge.transport.gibbs import GroundCost, Points
 from monge.transport.plan import Plan
@@ -28,36 +38,32 @@ LOOSE = 0.01
 """ε of the potentials that prepare an assignment, in units of the mean cost."""
 
 
-def _array(x: Tensor) -> np.ndarray:
-    return x.detach().double().cpu().numpy()
+def _array(x: Tensor) -> Floats:
+    return to_numpy(x.detach().double().cpu())
 
 
-def _distances(x: Tensor, y: Tensor) -> np.ndarray:
+def _distances(x: Tensor, y: Tensor) -> Floats:
     """‖x_i - y_j‖ in float64, (n, m)."""
-    from scipy.spatial.distance import cdist
-
-    return cdist(_array(x), _array(y))
+    return pairwise_distances(_array(x), _array(y))
 
 
-def _simplex(cost: np.ndarray, a: np.ndarray, b: np.ndarray):
+def _simplex(cost: Floats, a: Floats, b: Floats) -> tuple[Floats, Floats, Floats]:
     """The plan and feasible optimal potentials of a cost of any scale."""
-    import ot
-
     scale = np.abs(cost).max() or 1.0
     a, b = a / a.sum(), b / b.sum()
-    plan, log = ot.emd(a, b, cost / scale, numItermax=MOST_ITERATIONS, log=True)
+    plan, f, log = network_simplex(cost / scale, a, b, MOST_ITERATIONS)
     if log["result_code"] != 1:
         raise ValueError(f"the network simplex failed: {log['warning']}")
-    f = log["u"] * scale
+    f = f * scale
     # two c-transforms keep the value and make f_i + g_j ≤ C_ij hold everywhere
     g = (cost - f[:, None]).min(0)
     f = (cost - g).min(1)
     return plan, f, g
 
 
-def _in_weights(w: Tensor | None, potential: np.ndarray) -> tuple[Tensor | None, Tensor]:
+def _in_weights(w: Tensor | None, potential: Floats) -> tuple[Tensor | None, Tensor]:
     """The weights and the gradient in them, the centred potential."""
-    return w, torch.from_numpy(potential - potential.mean()).to(w if w is not None else "cpu")
+    return w, from_numpy(potential - potential.mean()).to(w if w is not None else "cpu")
 
 
 def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Plan:
@@ -80,7 +86,7 @@ def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Pla
     finite("cost", cost)
     mu, nu = law("a", a, cost, cost.shape[0]), law("b", b, cost, cost.shape[1])
     pi, f, g = _simplex(_array(cost), _array(mu), _array(nu))
-    plan = torch.from_numpy(pi).to(cost)
+    plan = from_numpy(pi).to(cost)
     value = envelope(
         (plan * cost).sum(), (cost, plan), _in_weights(a, f), _in_weights(b, g), linear=True
     )
@@ -88,7 +94,7 @@ def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Pla
     return Plan(
         value=value,
         value_linear=value.detach(),
-        potentials=(torch.from_numpy(f).to(cost), torch.from_numpy(g).to(cost)),
+        potentials=(from_numpy(f).to(cost), from_numpy(g).to(cost)),
         marginal_error=float(max(error.detach() for error in errors)),
         iterations=None,
         converged=True,
@@ -96,14 +102,12 @@ def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Pla
     )
 
 
-def assignment(cost: GroundCost) -> np.ndarray:
+def assignment(cost: GroundCost) -> Integers:
     """The permutation σ (n,) that minimises Σ C_iσ(i), of a cost (n, n).
 
     Reduced costs C - f - g have the same optimum for any f and g. With the potentials of a loosely
     regularised problem most of them are far from 0, and the assignment is found much sooner.
     """
-    from scipy.optimize import linear_sum_assignment
-
     n = cost.shape[0]
     f = g = torch.zeros(n, dtype=torch.float64, device=cost.device)
     scale = cost.mean()
@@ -111,14 +115,14 @@ def assignment(cost: GroundCost) -> np.ndarray:
         f, g = rough_potentials(cost, LOOSE * scale, iterations=20)
     reduced = np.empty(cost.shape)
     for part, exponents in cost.exponents(f, g, 1.0):
-        np.negative(exponents.cpu().numpy(), out=reduced[part])
-    return linear_sum_assignment(reduced)[1]
+        np.negative(to_numpy(exponents.cpu()), out=reduced[part])
+    return linear_assignment(reduced)
 
 
-def _matching(x: Tensor, y: Tensor, p: float) -> tuple[np.ndarray, float]:
+def _matching(x: Tensor, y: Tensor, p: float) -> tuple[Integers, float]:
     """The optimal permutation of equally many, equally weighted points, and a scale of length."""
     both = torch.cat([x, y]).detach()
-    scale = float(torch.linalg.vector_norm(both.amax(0) - both.amin(0))) or 1.0
+    scale = float(vector_norm(both.amax(0) - both.amin(0))) or 1.0
     x, y = (z.detach().double() / scale for z in (x, y))
     return assignment(Points(x, y, p, torch.float32)), scale
 
@@ -144,7 +148,7 @@ def monge_map(x: Tensor, y: Tensor, *, p: float = 2) -> Tensor:
             f"`x` and `y` must hold equally many points, got {len(x)} and {len(y)}: "
             "use `solve` for a plan that splits mass"
         )
-    return torch.from_numpy(_matching(x, y, p)[0]).to(x.device)
+    return from_numpy(_matching(x, y, p)[0]).to(x.device)
 
 
 def wasserstein(
@@ -178,10 +182,10 @@ def wasserstein(
         rows, columns = plan.nonzero()
         mass = plan[rows, columns]
         in_weights = envelope(x.new_zeros(()), _in_weights(a, f), _in_weights(b, g), linear=True)
-    i, j = torch.from_numpy(rows).to(x.device), torch.from_numpy(columns).to(x.device)
+    i, j = from_numpy(rows).to(x.device), from_numpy(columns).to(x.device)
     # in units of the largest distance, whose p-th power neither overflows nor vanishes
-    lengths = torch.linalg.vector_norm((x[i] - y[j]) / scale, dim=1)
-    power = (torch.from_numpy(mass).to(x) * lengths.pow(p)).sum() + in_weights
+    lengths = vector_norm((x[i] - y[j]) / scale, dim=1)
+    power = (from_numpy(mass).to(x) * lengths.pow(p)).sum() + in_weights
     return scale * root(power, p)
 
 
@@ -207,4 +211,4 @@ def kantorovich_potential(
     distances = _distances(x, y)
     _, _, g = _simplex(distances, _array(mu), _array(nu))
     on_x, on_y = (distances - g).min(1), (_distances(y, y) - g).min(1)
-    return torch.from_numpy(on_x).to(x), torch.from_numpy(on_y).to(y)
+    return from_numpy(on_x).to(x), from_numpy(on_y).to(y)

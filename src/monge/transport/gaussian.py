@@ -1,4 +1,4 @@
-r"""Transport between Gaussian laws, in closed form.
+r"""Transport between Gaussian distributions, in closed form.
 
     W_2² = ‖m0 - m1‖² + tr Σ0 + tr Σ1 - 2 tr (Σ0^½ Σ1 Σ0^½)^½,
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from monge._core.checks import finite, floating
 from monge._core.numerics import root
+from monge._core.typed import eigh, eigvalsh, is_positive_definite
 
 
 def _moments(mean: Tensor, cov: Tensor, which: str) -> tuple[Tensor, Tensor]:
@@ -27,7 +28,7 @@ def _moments(mean: Tensor, cov: Tensor, which: str) -> tuple[Tensor, Tensor]:
     size = cov.detach().abs().max().clamp(min=torch.finfo(cov.dtype).tiny)
     if (cov - cov.T).detach().abs().max() > 1e-5 * size:
         raise ValueError(f"`cov{which}` must be symmetric")
-    values = torch.linalg.eigvalsh(cov.detach())
+    values = eigvalsh(cov.detach())
     if values[0] < -1e-5 * values[-1].abs():
         raise ValueError(
             f"`cov{which}` must be positive semidefinite, its least eigenvalue is {values[0]:.3g}"
@@ -37,7 +38,7 @@ def _moments(mean: Tensor, cov: Tensor, which: str) -> tuple[Tensor, Tensor]:
 
 def _powers(cov: Tensor) -> tuple[Tensor, Tensor]:
     """Σ^½ and its pseudo-inverse."""
-    values, vectors = torch.linalg.eigh(cov)
+    values, vectors = eigh(cov)
     cut = values[-1].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
     roots = values.clamp(min=0).sqrt()
     inverse = torch.where(values > cut, 1 / roots.clamp(min=torch.finfo(values.dtype).tiny), 0.0)
@@ -92,10 +93,10 @@ def gaussian_map(
 
 def gaussian_kl(mean0: Tensor, cov0: Tensor, mean1: Tensor, cov1: Tensor) -> Tensor:
     """KL(N(mean0, cov0) ‖ N(mean1, cov1)) in nats; covariances must be positive definite."""
-    laws = []
+    normals: list[torch.distributions.Distribution] = []
     for which, mean, cov in (("0", mean0, cov0), ("1", mean1, cov1)):
         mean, cov = _moments(mean, cov, which)
-        if torch.linalg.cholesky_ex(cov.detach()).info > 0:
+        if not is_positive_definite(cov.detach()):
             raise ValueError(f"`cov{which}` must be positive definite: the divergence is infinite")
-        laws.append(torch.distributions.MultivariateNormal(mean, cov, validate_args=False))
-    return torch.distributions.kl_divergence(*laws)
+        normals.append(torch.distributions.MultivariateNormal(mean, cov, validate_args=False))
+    return torch.distributions.kl_divergence(*normals)

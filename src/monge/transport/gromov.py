@@ -15,6 +15,7 @@ from torch import Tensor
 
 from monge._core.checks import dimension, finite, floating, law, positive, sample_pair
 from monge._core.numerics import envelope
+from monge._core.typed import from_numpy
 from monge.transport.entropic import solve_entropic
 from monge.transport.exact import assignment, solve
 from monge.transport.gibbs import Matrix
@@ -36,8 +37,8 @@ def _space(name: str, cost: Tensor) -> Tensor:
 def objective(cx: Tensor, cy: Tensor, plan: Tensor) -> Tensor:
     """Σ_ijkl (cx_ik - cy_jl)² π_ij π_kl for any π (n, m), differentiable in all three."""
     rows, columns = plan.sum(1), plan.sum(0)
-    own = (cx.square() @ rows * rows).sum() + (cy.square() @ columns * columns).sum()
-    return own - 2 * ((cx @ plan @ cy) * plan).sum()
+    squares = (cx.square() @ rows * rows).sum() + (cy.square() @ columns * columns).sum()
+    return squares - 2 * ((cx @ plan @ cy) * plan).sum()
 
 
 def _slope(cx: Tensor, cy: Tensor, plan: Tensor) -> Tensor:
@@ -57,7 +58,9 @@ def _starts(cx: Tensor, cy: Tensor, a: Tensor, b: Tensor, count: int, seed: int)
     return plans[:count]
 
 
-def _descend(cx, cy, a, b, plan: Tensor, tolerance: float, most: int):
+def _descend(
+    cx: Tensor, cy: Tensor, a: Tensor, b: Tensor, plan: Tensor, tolerance: float, most: int
+) -> tuple[Tensor, tuple[Tensor, Tensor], int, bool]:
     """Conditional gradient with exact line search: (plan, potentials, iterations, converged).
 
     Of the gradient 2 (K - 2 cx π cy) only the product changes, and along a segment linearly.
@@ -70,7 +73,7 @@ def _descend(cx, cy, a, b, plan: Tensor, tolerance: float, most: int):
         iteration += 1
         slope = 2 * (fixed - 2 * product)
         if permutations:
-            image = torch.from_numpy(assignment(Matrix(slope - slope.min()))).to(slope.device)
+            image = from_numpy(assignment(Matrix(slope - slope.min()))).to(slope.device)
             vertex = torch.zeros_like(plan).scatter_(1, image[:, None], 1 / len(a))
             of_vertex = cx @ cy[image] / len(a)
         else:
@@ -133,8 +136,15 @@ def gromov_wasserstein(
     value = objective(cx, cy, plan).clamp(min=0)
     in_weights = envelope(value.new_zeros(()), (mu, f - f.mean()), (nu, g - g.mean()), linear=True)
     error = max((plan.sum(1) - fixed[2]).abs().sum(), (plan.sum(0) - fixed[3]).abs().sum())
-    return Plan(value + in_weights, value.detach(), (f, g), float(error), iterations, converged,
-                make=lambda: plan)  # fmt: skip
+    return Plan(
+        value=value + in_weights,
+        value_linear=value.detach(),
+        potentials=(f, g),
+        marginal_error=float(error),
+        iterations=iterations,
+        converged=converged,
+        make=lambda: plan,
+    )
 
 
 def entropic_gromov_wasserstein(
@@ -170,8 +180,15 @@ def entropic_gromov_wasserstein(
     product = mu[:, None] * nu
     entropy = (torch.xlogy(plan, plan / product.clamp_min(torch.finfo(plan.dtype).tiny))).sum()
     linear = objective(cx, cy, plan)
-    return Plan(linear + epsilon * entropy, linear, inner.potentials, inner.marginal_error,
-                iteration, converged, make=lambda: plan)  # fmt: skip
+    return Plan(
+        value=linear + epsilon * entropy,
+        value_linear=linear,
+        potentials=inner.potentials,
+        marginal_error=inner.marginal_error,
+        iterations=iteration,
+        converged=converged,
+        make=lambda: plan,
+    )
 
 
 def _monotone(u: Tensor, v: Tensor) -> Tensor:
@@ -186,8 +203,8 @@ def _monotone(u: Tensor, v: Tensor) -> Tensor:
         return (widths * values).sum(-1)
 
     uu, vv = mean(u.square()), mean(v.square())
-    own = 2 * mean(u**4 + v**4) + 6 * (uu.square() + vv.square())
-    return own - 2 * (2 * mean((u * v).square()) + 2 * uu * vv + 4 * mean(u * v).square())
+    squares = 2 * mean(u**4 + v**4) + 6 * (uu.square() + vv.square())
+    return squares - 2 * (2 * mean((u * v).square()) + 2 * uu * vv + 4 * mean(u * v).square())
 
 
 def sliced_gromov_wasserstein(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from monge._core.checks import finite, floating, order, weights
 from monge._core.numerics import rooted, with_gradient
+from monge._core.typed import broadcast
 from monge.transport.sorting import sort, sort_, sorted_with_order
 
 
@@ -49,7 +50,7 @@ def merged(
     v, order_v = _sorted(v, b)
     if a is None and b is None and u.shape[-1] == v.shape[-1]:
         return u.new_full((1,), 1 / u.shape[-1]), u, v
-    batch = torch.broadcast_shapes(u.shape[:-1], v.shape[:-1])
+    batch = broadcast(u.shape[:-1], v.shape[:-1])
     levels_u = _levels(u, a, order_u).expand(*batch, -1).contiguous()
     levels_v = _levels(v, b, order_v).expand(*batch, -1).contiguous()
     u, v = u.expand(*batch, -1), v.expand(*batch, -1)
@@ -169,7 +170,10 @@ def power_1d(
         back = [None if s is None else s.view(shape) for s, shape in zip(slopes, shapes)]
         return powers.view(batch).to(u.dtype), back
 
-    return with_gradient(fast, lambda u, v: plain_power(u, v, a, b, p), u, v)
+    def plain(u: Tensor, v: Tensor) -> Tensor:
+        return plain_power(u, v, a, b, p)
+
+    return with_gradient(fast, plain, u, v)
 
 
 def _values(name: str, values: Tensor) -> Tensor:
@@ -215,5 +219,5 @@ def quantile_map(u: Tensor, v: Tensor) -> Tensor:
     rank = u.argsort(dim=-1, stable=True).argsort(-1)
     # F_ν reaches the level (rank + 1) / n at its ⌈(rank + 1) m / n⌉-th value
     index = torch.div((rank + 1) * m + n - 1, n, rounding_mode="floor") - 1
-    batch = torch.broadcast_shapes(u.shape[:-1], v.shape[:-1])
+    batch = broadcast(u.shape[:-1], v.shape[:-1])
     return v.sort(-1).values.expand(*batch, -1).gather(-1, index.expand(*batch, -1))

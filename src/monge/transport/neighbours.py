@@ -17,7 +17,7 @@ with clustered point sets", 1999, as in SciPy.
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,9 +26,7 @@ from torch import Tensor
 
 from monge._core.checks import dimension
 from monge._core.tuning import threads, tuning
-
-if TYPE_CHECKING:
-    from scipy.spatial import KDTree
+from monge._core.typed import Tree, from_numpy, split, to_numpy, tree
 
 Found = tuple[Tensor, Tensor]
 """Squared distances and indices."""
@@ -115,11 +113,9 @@ def distance_blocks_within(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
         yield rows, squared
 
 
-def point_trees(sets: NDArray[Any]) -> "list[KDTree]":
+def point_trees(sets: NDArray[Any]) -> list[Tree]:
     """A search tree for each set of points of (n, N, d)."""
-    from scipy.spatial import KDTree
-
-    return [KDTree(points, balanced_tree=False) for points in sets]
+    return [tree(points) for points in sets]
 
 
 def _nearest_by_blocks(
@@ -160,15 +156,14 @@ def _better(one: Found | None, two: Found, k: int) -> Found:
 def _in_sets_by_trees(x: Tensor, y: Tensor) -> Tensor:
     def index(pair: tuple[NDArray[Any], NDArray[Any]]) -> NDArray[Any]:
         points, others = pair
-        (tree,) = point_trees(others[None])
-        return np.asarray(tree.query(points)[1])
+        return np.asarray(tree(others).query(points)[1])
 
     with ThreadPoolExecutor(threads()) as pool:
-        indices = list(pool.map(index, zip(x.double().numpy(), y.double().numpy())))
-    return torch.from_numpy(np.stack(indices))
+        indices = list(pool.map(index, zip(to_numpy(x.double()), to_numpy(y.double()))))
+    return from_numpy(np.stack(indices))
 
 
 def _in_sets_by_blocks(x: Tensor, y: Tensor) -> Tensor:
     size = tuning(x.device).sets
-    blocks = zip(x.split(size), y.split(size))
+    blocks = zip(split(x, size), split(y, size))
     return torch.cat([torch.cdist(a, b).argmin(2) for a, b in blocks])

@@ -1,4 +1,4 @@
-"""What a solver returns: the plan between two samples, and an account of how it was found."""
+"""What a solver returns: the plan between two samples, and an account of the solver."""
 
 import functools
 from collections.abc import Callable
@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from monge._core.shown import described
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Plan:
     """A coupling π of weights a (n,) and b (m,) for a cost C (n, m)."""
 
@@ -25,6 +27,12 @@ class Plan:
     converged: bool
     make: Callable[[], Tensor]
     """Computes π; `plan` calls it once."""
+
+    def __repr__(self) -> str:
+        names = ("value", "marginal_error", "iterations", "converged")
+        values = (float(self.value.detach()), self.marginal_error, self.iterations, self.converged)
+        shown = (f"{name}={described(value)}" for name, value in zip(names, values))
+        return f"Plan({', '.join(shown)})"
 
     @functools.cached_property
     def plan(self) -> Tensor:

@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from monge._core.checks import dimension, points, weights
-from monge._core.numerics import root, rooted, with_gradient
+from monge._core.numerics import Gradients, root, rooted, with_gradient
 from monge._core.tuning import threads, tuning
+from monge._core.typed import checkpointed, ndtri, qr, split
 from monge.transport.line import plain_power, power_1d, power_with_slopes
 from monge.transport.slicers import Slicer
 
@@ -46,7 +46,7 @@ def orthogonal_directions(
     """
     blocks = -(-dimension("count", count) // dimension("dim", dim))
     normal = torch.randn(blocks, dim, dim, generator=generator, dtype=torch.float64)
-    q, r = torch.linalg.qr(normal)
+    q, r = qr(normal)
     # with the signs of R's diagonal taken out, Q follows the Haar measure
     q = q * torch.diagonal(r, dim1=1, dim2=2).sign()[:, None]
     return q.transpose(1, 2).reshape(-1, dim)[:count].float()
@@ -63,10 +63,18 @@ def sobol_directions(count: int, dim: int, *, generator: torch.Generator | None 
     seed = int(torch.randint(2**31, (), generator=generator))
     engine = torch.quasirandom.SobolEngine(dim, scramble=True, seed=seed)
     uniform = engine.draw(count, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
-    return torch.nn.functional.normalize(torch.special.ndtri(uniform), dim=1).float()
+    return torch.nn.functional.normalize(ndtri(uniform), dim=1).float()
 
 
-def sliced_power(x: Tensor, y: Tensor, theta: Tensor, a=None, b=None, *, p: float = 2) -> Tensor:
+def sliced_power(
+    x: Tensor,
+    y: Tensor,
+    theta: Tensor,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    *,
+    p: float = 2,
+) -> Tensor:
     """SW_p^p over the directions theta (L, d), unchecked: the mean of W_p^p of the projections.
 
     The gradient of a chunk of directions is carried back to the points before the next chunk
@@ -74,31 +82,34 @@ def sliced_power(x: Tensor, y: Tensor, theta: Tensor, a=None, b=None, *, p: floa
     """
 
     def plain(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> Tensor:
-        def total(x: Tensor, y: Tensor, a, b, part: Tensor) -> Tensor:
-            return plain_power(part @ x.T, part @ y.T, a, b, p).sum()
+        def total(
+            x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, chunk: Tensor
+        ) -> Tensor:
+            return plain_power(chunk @ x.T, chunk @ y.T, a, b, p).sum()
 
-        # projections are made again in the backward pass
-        totals = [
-            checkpoint(total, x, y, a, b, part, use_reentrant=False)
-            for part in theta.split(_rows(x, y))
-        ]
-        return torch.stack(totals).sum() / len(theta)  # pyright: ignore
+        # projections are computed again in the backward pass
+        chunks = split(theta, _rows(x, y))
+        totals = [checkpointed(total, x, y, a, b, chunk) for chunk in chunks]
+        return torch.stack(totals).sum() / len(theta)
 
     if any(w is not None and w.requires_grad for w in (a, b)):
         return plain(x, y, a, b)
 
-    def fast(x: Tensor, y: Tensor, wanted: Sequence[bool]):
+    def fast(x: Tensor, y: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Gradients]:
         gradients = [torch.zeros_like(z) if need else None for z, need in zip((x, y), wanted)]
         total = torch.zeros((), dtype=torch.float64, device=x.device)
-        for part in theta.split(_rows(x, y)):
-            powers, slopes = power_with_slopes(part @ x.T, part @ y.T, a, b, p, wanted)
+        for chunk in split(theta, _rows(x, y)):
+            powers, slopes = power_with_slopes(chunk @ x.T, chunk @ y.T, a, b, p, wanted)
             total += powers.sum()
             for gradient, slope in zip(gradients, slopes):
                 if gradient is not None and slope is not None:
-                    gradient.addmm_(slope.T, part, alpha=1 / len(theta))
+                    gradient.addmm_(slope.T, chunk, alpha=1 / len(theta))
         return (total / len(theta)).to(x.dtype), gradients
 
-    return with_gradient(fast, lambda x, y: plain(x, y, a, b), x, y)
+    def unweighted(x: Tensor, y: Tensor) -> Tensor:
+        return plain(x, y, a, b)
+
+    return with_gradient(fast, unweighted, x, y)
 
 
 def _rows(x: Tensor, y: Tensor) -> int:
@@ -146,7 +157,14 @@ def sliced_wasserstein(
 
 @torch.no_grad()
 def sliced_wasserstein_estimate(
-    x: Tensor, y: Tensor, a=None, b=None, *, p: float = 2, directions=128, generator=None
+    x: Tensor,
+    y: Tensor,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    *,
+    p: float = 2,
+    directions: int | Tensor = 128,
+    generator: torch.Generator | None = None,
 ) -> Estimate:
     """SW_p with the standard error of its Monte-Carlo mean over independent directions.
 
@@ -158,14 +176,16 @@ def sliced_wasserstein_estimate(
         raise ValueError(f"`directions` must be at least 2 for a standard error, got {len(theta)}")
     a = None if a is None else weights("a", a, len(x))
     b = None if b is None else weights("b", b, len(y))
-    parts = theta.split(_rows(x, y))
-    powers = torch.cat([power_1d(part @ x.T, part @ y.T, a, b, p=p) for part in parts])
+    chunks = split(theta, _rows(x, y))
+    powers = torch.cat([power_1d(chunk @ x.T, chunk @ y.T, a, b, p=p) for chunk in chunks])
     value = root(powers.mean(), p)
     error = powers.std() / len(theta) ** 0.5
     return Estimate(value, error / (p * value ** (p - 1)) if value > 0 else error)
 
 
-def _ready(x, y, p, directions, generator) -> tuple[Tensor, Tensor, Tensor]:
+def _ready(
+    x: Tensor, y: Tensor, p: float, directions: int | Tensor, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor, Tensor]:
     x, y = points(x, y, p)
     if not isinstance(directions, Tensor):
         directions = uniform_directions(directions, x.shape[1], generator=generator)
@@ -288,7 +308,7 @@ def max_generalized_sliced_wasserstein(
         gradients = torch.autograd.grad(-powers.sum(), list(slicer.parameters()))
         for parameter, gradient in zip(slicer.parameters(), gradients):
             parameter.grad = gradient
-        optimiser.step()
+        optimiser.step()  # pyright: ignore[reportUnknownMemberType]
         fade.step()
         slicer.project_()
     optimiser.zero_grad()

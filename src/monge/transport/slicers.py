@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from monge._core.checks import dimension, positive
 from monge._core.numerics import distances
+from monge._core.shown import Shown
+from monge._core.typed import spectral_norm, vector_norm
 
 MOST_MONOMIALS = 100_000
 
 
-class Slicer(nn.Module, abc.ABC):
+class Slicer(Shown, nn.Module, abc.ABC):
     """A family of slices with parameters of its own."""
 
     @abc.abstractmethod
@@ -53,6 +55,7 @@ class _Normalised(Slicer):
     def __init__(self, slices: int, size: int):
         super().__init__()
         self.theta = nn.Parameter(torch.empty(dimension("slices", slices), size))
+        self.slices = slices
         self.resample_()
 
     def units(self, like: Tensor) -> Tensor:
@@ -65,7 +68,7 @@ class _Normalised(Slicer):
 
     @torch.no_grad()
     def project_(self) -> None:
-        norms = torch.linalg.vector_norm(self.theta, dim=1, keepdim=True)
+        norms = vector_norm(self.theta, dim=1)[:, None]
         self.theta.div_(norms.clamp_min(1e-30))
 
 
@@ -74,6 +77,7 @@ class Linear(_Normalised):
 
     def __init__(self, dim: int, slices: int = 128):
         super().__init__(slices, dimension("dim", dim))
+        self.dim = dim
 
     def forward(self, x: Tensor) -> Tensor:
         return x @ self.units(x).T
@@ -84,7 +88,7 @@ class Circular(_Normalised):
 
     def __init__(self, dim: int, slices: int = 128, radius: float = 2.0):
         super().__init__(slices, dimension("dim", dim))
-        self.radius = positive("radius", radius)
+        self.dim, self.radius = dim, positive("radius", radius)
 
     def forward(self, x: Tensor) -> Tensor:
         return distances(x, self.radius * self.units(x))
@@ -108,6 +112,7 @@ class Polynomial(_Normalised):
                 f"{MOST_MONOMIALS:,}: reduce the dimension first"
             )
         super().__init__(slices, count)
+        self.dim, self.degree = dim, degree
         factors = torch.tensor(list(itertools.combinations_with_replacement(range(dim), degree)))
         self.register_buffer("factors", factors)
 
@@ -122,6 +127,7 @@ class Neural(Slicer):
         super().__init__()
         self.inner = nn.Linear(dimension("dim", dim), dimension("hidden", hidden))
         self.outer = nn.Linear(hidden, dimension("slices", slices), bias=False)
+        self.dim, self.slices, self.hidden = dim, slices, hidden
         self.resample_()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -136,4 +142,4 @@ class Neural(Slicer):
     @torch.no_grad()
     def project_(self) -> None:
         for weight in (self.inner.weight, self.outer.weight):
-            weight.div_(torch.linalg.matrix_norm(weight, 2).clamp_min(1.0))
+            weight.div_(spectral_norm(weight).clamp_min(1.0))

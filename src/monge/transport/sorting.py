@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monge._core.tuning import CPU, threads
+from monge._core.typed import from_numpy, to_numpy
 
 SPARE = 2**28 - 1
 """The mantissa bits of a float64 that a float32 leaves at 0, but for the one that would round."""
@@ -74,12 +75,12 @@ def _torch_with_order(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _numpy_values_(*tensors: Tensor) -> tuple[Tensor, ...]:
     rows = [x.contiguous() for x in tensors]
-    _sort_rows(*(x.view(-1, x.shape[-1]).numpy() for x in rows))
+    _sort_rows(*(to_numpy(x.view(-1, x.shape[-1])) for x in rows))
     return tuple(x if x is row else x.copy_(row) for x, row in zip(tensors, rows))
 
 
 def _argsorted(x: Tensor) -> tuple[Tensor, Tensor]:
-    order = torch.from_numpy(np.argsort(x.numpy(), axis=-1))
+    order = from_numpy(np.argsort(to_numpy(x), axis=-1))
     return x.gather(-1, order), order
 
 
@@ -87,7 +88,7 @@ def _packed(x: Tensor) -> tuple[Tensor, Tensor]:
     keys = x.double().contiguous()
     bits = keys.view(torch.int64)
     bits |= torch.arange(x.shape[-1])
-    _sort_rows(keys.view(-1, x.shape[-1]).numpy())
+    _sort_rows(to_numpy(keys.view(-1, x.shape[-1])))
     # the index is less than half a unit in float32's last place, so that it is rounded away
     return keys.float(), bits.bitwise_and_(SPARE)
 
@@ -118,7 +119,11 @@ def _sort_rows(*arrays: NDArray[Any]) -> None:
             inner = [edges[1:-1]] * k
             list(_pool.map(np.ndarray.partition, rows, inner))
             shares += [row[i:j] for row in rows for i, j in pairwise(edges)]
-    list(_pool.map(lambda share: share.sort(axis=-1), shares))
+    list(_pool.map(_sort_last, shares))
+
+
+def _sort_last(rows: NDArray[Any]) -> None:
+    rows.sort(axis=-1)
 
 
 class _Sort(torch.autograd.Function):

@@ -1,0 +1,45 @@
+"""One-line descriptions of objects by the parameters that they were made with."""
+
+import inspect
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+
+def described(value: object) -> str:
+    """A parameter's value on one line: floats to six digits, tensors by shape, foreign modules
+    by name."""
+    if isinstance(value, float):
+        return repr(float(f"{value:.6g}"))
+    if isinstance(value, Tensor):
+        return f"Tensor{tuple(value.shape)}"
+    if isinstance(value, nn.Module) and not isinstance(value, Shown):
+        return f"{type(value).__name__}(…)"
+    return repr(value)
+
+
+class Shown:
+    """Mixin whose `repr` is the call that makes the object.
+
+    Parameters of the constructor are read from the attributes of the same names: those without a
+    default as positions, the others as keywords. A parameter without such an attribute is left
+    out. It comes before `nn.Module` among the bases.
+    """
+
+    _shows_defaults: ClassVar[bool] = True
+    """Whether parameters are shown that have their default values."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self._shown())})"
+
+    def _shown(self) -> list[str]:
+        shown: list[str] = []
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            value = getattr(self, name, inspect.Parameter.empty)
+            if value is inspect.Parameter.empty:
+                continue
+            if parameter.default is inspect.Parameter.empty:
+                shown.append(described(value))
+            elif self._shows_defaults or value != parameter.default:
+                shown.append(f"{name}={described(value)}")
+        return shown

@@ -1,0 +1,122 @@
+"""Functions of other libraries that come without (complete) type annotations, with theirs.
+
+Nothing is computed here. SciPy and POT are imported when they are first called.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+class Tree(Protocol):
+    """A search tree over points, as SciPy's."""
+
+    def query(self, x: NDArray[Any]) -> tuple[Floats, Integers]:
+        """Distances and indices of the points nearest to x (n, d), both (n,)."""
+        ...
+
+
+def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors of a symmetric matrix."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return values, vectors
+
+
+def eigvalsh(matrix: Tensor) -> Tensor:
+    """Eigenvalues of a symmetric matrix, in ascending order."""
+    return torch.linalg.eigvalsh(matrix)
+
+
+def qr(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors Q and R of matrices."""
+    q, r = torch.linalg.qr(matrix)
+    return q, r
+
+
+def is_positive_definite(matrix: Tensor) -> bool:
+    """Whether a symmetric matrix has a Cholesky factor."""
+    return not bool(torch.linalg.cholesky_ex(matrix).info > 0)
+
+
+def linear_solve(matrix: Tensor, target: Tensor) -> Tensor:
+    """x with matrix · x = target."""
+    return torch.linalg.solve(matrix, target)
+
+
+def vector_norm(x: Tensor, dim: int | None = None) -> Tensor:
+    """Euclidean norms over one dimension, or of all entries."""
+    return torch.linalg.vector_norm(x, dim=dim)
+
+
+def spectral_norm(matrix: Tensor) -> Tensor:
+    """The largest singular value."""
+    return torch.linalg.matrix_norm(matrix, 2)
+
+
+def ndtri(levels: Tensor) -> Tensor:
+    """The quantile function of N(0, 1)."""
+    return torch.special.ndtri(levels)
+
+
+def split(x: Tensor, size: int) -> tuple[Tensor, ...]:
+    """Successive rows of x, `size` at a time, as views."""
+    return x.split(size)
+
+
+def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape to which shapes broadcast."""
+    return tuple(torch.broadcast_shapes(*shapes))
+
+
+def checkpointed(function: Callable[..., Tensor], *arguments: Tensor | None) -> Tensor:
+    """function(*arguments), computed again in the backward pass instead of being stored."""
+    return checkpoint(function, *arguments, use_reentrant=False)  # pyright: ignore
+
+
+def from_numpy(array: NDArray[Any]) -> Tensor:
+    """A tensor that shares memory with an array."""
+    return torch.from_numpy(array)
+
+
+def to_numpy(x: Tensor) -> NDArray[Any]:
+    """An array that shares memory with a CPU tensor."""
+    return x.numpy()
+
+
+def linear_assignment(cost: NDArray[Any]) -> Integers:
+    """The permutation σ (n,) that minimises Σ C_iσ(i)."""
+    from scipy.optimize import linear_sum_assignment
+
+    return linear_sum_assignment(cost)[1]
+
+
+def pairwise_distances(x: Floats, y: Floats) -> Floats:
+    """‖x_i - y_j‖, (n, m)."""
+    from scipy.spatial.distance import cdist
+
+    return np.asarray(cdist(x, y), dtype=np.float64)
+
+
+def tree(points: NDArray[Any]) -> Tree:
+    """A search tree over points (n, d)."""
+    from scipy.spatial import KDTree
+
+    return KDTree(points, balanced_tree=False)  # pyright: ignore
+
+
+def network_simplex(
+    cost: Floats, a: Floats, b: Floats, most_iterations: int
+) -> tuple[Floats, Floats, dict[str, Any]]:
+    """POT's network simplex: the plan, the potential f, and an account of the solver."""
+    import ot
+
+    plan, log = ot.emd(a, b, cost, numItermax=most_iterations, log=True)
+    return plan, log["u"], log

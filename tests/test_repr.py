@@ -1,0 +1,122 @@
+"""Every object of the mathematics prints its parameters on one line."""
+
+import pytest
+import torch
+from torch import nn
+from zoo import DIVERGENCES
+
+from monge import adversarial, costs, divergences, kernels, priors
+from monge.divergences import Divergence
+from monge.kernels import IMQ, RBF, Energy, Kernel, Laplace, RationalQuadratic
+from monge.transport import Circular, Linear, Neural, Polynomial, Slicer, sinkhorn, solve
+
+CRITIC = nn.Linear(2, 1)
+MIXTURE = priors.Mixture(torch.zeros(3, 2), torch.eye(2).expand(3, 2, 2), torch.full((3,), 1 / 3))
+
+SHOWN = {
+    "Gaussian(8)": priors.Gaussian(8),
+    "Gaussian(8, scale=2.0)": priors.Gaussian(8, 2.0),
+    "Uniform(3)": priors.Uniform(3),
+    "Sphere(3)": priors.Sphere(3),
+    "Mixture(components=3, dim=2)": MIXTURE,
+    "Ring()": priors.Ring(),
+    "Disk()": priors.Disk(),
+    "SwissRoll(noise=0.1)": priors.SwissRoll(0.1),
+    "RBF(1.5)": RBF(1.5),
+    "IMQ(2.0)": IMQ(2.0),
+    "Laplace(2.0)": Laplace(2.0),
+    "Energy()": Energy(),
+    "RationalQuadratic(1.0, 0.7)": RationalQuadratic(1.0, 0.7),
+    "IMQ(0.4) + IMQ(2.0)": IMQ(0.4) + IMQ(2.0),
+    "0.5 * RBF(1.0) * IMQ(2.0)": 0.5 * RBF(1.0) * IMQ(2.0),
+    "3.0 * (RBF(1.0) + Energy())": (RBF(1.0) + Energy()) * 3.0,
+    "Linear(3, slices=5)": Linear(3, 5),
+    "Circular(3, slices=5, radius=2.0)": Circular(3, 5),
+    "Polynomial(3, degree=3, slices=5)": Polynomial(3, slices=5),
+    "Neural(3, slices=5, hidden=4)": Neural(3, 5, 4),
+    "MMD(IMQ(0.4) + IMQ(2.0), unbiased=True)": divergences.MMD(IMQ(0.4) + IMQ(2.0)),
+    "SlicedWasserstein(directions=128, p=2)": divergences.SlicedWasserstein(),
+    "GeneralizedSlicedWasserstein(Linear(3, slices=5), p=2)": (
+        divergences.GeneralizedSlicedWasserstein(Linear(3, 5))
+    ),
+    "EnergyDistance()": divergences.EnergyDistance(),
+    "SinkhornDivergence(0.5, p=2, tolerance=0.001)": divergences.SinkhornDivergence(0.5),
+    "ExactWasserstein(p=1)": divergences.ExactWasserstein(1),
+    "MomentMatching()": divergences.MomentMatching(),
+    "JensenShannon(Linear(…), saturating=False)": adversarial.JensenShannon(CRITIC),
+    "KantorovichRubinstein(Linear(…), GradientPenalty(weight=10.0, one_sided=False))": (
+        adversarial.KantorovichRubinstein(CRITIC, adversarial.GradientPenalty())
+    ),
+    "WeightClipping(c=0.01)": adversarial.WeightClipping(),
+    "SpectralNorm()": adversarial.SpectralNorm(),
+    "MaxSliced(3, p=2)": adversarial.MaxSliced(3),
+    "FeatureSliced(Linear(…), Linear(…), directions=9, p=2)": (
+        adversarial.FeatureSliced(CRITIC, CRITIC, 9)
+    ),
+    "SquaredL2(scale=0.05)": costs.SquaredL2(0.05),
+    "L1()": costs.L1(),
+    "GaussianLikelihood(sigma=0.5, learned=True)": costs.GaussianLikelihood(0.5, True),
+    "Scaled(L2(), Tensor(4,))": costs.Scaled(costs.L2(), torch.ones(4)),
+    "EarthMover(p=1, scale=1.0)": costs.EarthMover(),
+    "SinkhornSets(0.1, scale=1.0)": costs.SinkhornSets(0.1),
+    "SlicedSets(directions=64, p=2, scale=1.0)": costs.SlicedSets(),
+}
+
+
+@pytest.mark.parametrize("text", SHOWN)
+def test_it_prints_as_the_call_that_makes_it(text):
+    assert repr(SHOWN[text]) == text
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_a_divergence_of_the_zoo_prints_on_one_line(name):
+    text = repr(DIVERGENCES[name].make())
+    assert "\n" not in text
+    assert text.endswith(")")
+
+
+def concrete(base):
+    below = [kind for sub in base.__subclasses__() for kind in concrete(sub)]
+    mine = base.__module__.startswith("monge") and not base.__name__.startswith("_")
+    return [*below, *([base] if mine and not base.__abstractmethods__ else [])]
+
+
+@pytest.mark.parametrize("base", [Divergence, priors.Prior, Kernel, costs.Cost, Slicer])
+def test_the_table_holds_every_class(base):
+    """But for those that are made by another one of it."""
+    left_out = {
+        "Compiled",
+        "MaxGeneralizedSliced",
+        "Sum",
+        "Product",
+        "Constant",
+        "Bernoulli",
+        "L2",
+    }
+    names = {type(made).__name__ for made in SHOWN.values()}
+    assert {kind.__name__ for kind in concrete(base)} <= names | left_out
+
+
+def test_a_plan_says_how_it_was_solved():
+    cost = torch.tensor([[0.0, 1.0], [1.0, 0.25]])
+    assert repr(solve(cost)) == (
+        "Plan(value=0.125, marginal_error=0.0, iterations=None, converged=True)"
+    )
+    x = torch.randn(5, 2)
+    plan = sinkhorn(x, x + 1, epsilon=1.0)
+    assert f"iterations={plan.iterations}, converged=True)" in repr(plan)
+
+
+def test_a_kernel_of_ones_own_shows_what_it_keeps():
+    class Cosine(Kernel):
+        def __init__(self, s: float, unused: int = 0):
+            super().__init__()
+            self.s = s
+
+        def of_squared(self, squared):
+            return squared
+
+        def with_slope(self, squared):
+            return squared, squared
+
+    assert repr(Cosine(1 / 3)) == "Cosine(0.333333)"
