@@ -87,6 +87,7 @@ def test_no_docstring_of_the_reference_has_what_reads_as_a_tag():
 def run(monkeypatch, tmp_path, name: str, *arguments: str) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [name, *arguments])
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))  # as `python examples/NAME` does
     runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
 
 

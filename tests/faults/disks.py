@@ -207,14 +207,14 @@ def logging(disk: Path) -> Iterator[None]:
     """The disk is full from the next step on, and the log at the end of its page."""
     step, healers = Trainer.step, []
 
-    def stepped(trainer, *given):
+    def stepped(trainer, *given, **named):
         if not healers:
             log = disk / "run" / "metrics.jsonl"
             page = os.sysconf("SC_PAGESIZE")
             with log.open("a") as file:
                 file.write("\n" * (-log.stat().st_size % page))
             healers.append(fill(disk, 0))
-        return step(trainer, *given)
+        return step(trainer, *given, **named)
 
     with mock.patch.object(Trainer, "step", stepped):
         yield

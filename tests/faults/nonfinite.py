@@ -116,9 +116,9 @@ def injected(fault: Callable, at: int, bad: float, chosen: random.Random):
     """A `Trainer.step` with a fault in the step at position `at`."""
     step = Trainer.step
 
-    def stepped(trainer: Trainer, *given):
+    def stepped(trainer: Trainer, *given, **named):
         handles = fault(trainer, bad, chosen) if trainer.position == at else []
-        terms = step(trainer, *given)
+        terms = step(trainer, *given, **named)
         for handle in handles:
             handle.remove()
         return terms

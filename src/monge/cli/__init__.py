@@ -9,6 +9,7 @@ import contextlib
 import errno
 import io
 import itertools
+import os
 import re
 import sys
 import warnings
@@ -101,4 +102,9 @@ def main() -> None:
     # all processes see the same invalid input, but a failure may be seen by a single one
     if complaint and (code == 1 or first()):
         print(f"monge: {' '.join(complaint.split())}", file=sys.stderr)
+    if "torch.distributed" in sys.modules and os.environ.get("WORLD_SIZE", "1") != "1":
+        # threads of gloo that are still running can abort an interpreter that cleans up
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
