@@ -309,9 +309,7 @@ def test_resuming_on_other_data_is_refused_and_leaves_the_run_alone(tmp_path):
     monge.fit("swae", table, config(steps=2), tmp_path / "run", quiet=True)
     for shape, named in (((400, 4), "shape"), ((500, 3), "samples")):
         np.savetxt(table, random.normal(size=shape), delimiter=",")
-        with pytest.raises(
-            ValueError, match=f"started with in .*{named}"
-        ):
+        with pytest.raises(ValueError, match=f"started with in .*{named}"):
             monge.fit("swae", table, config(steps=3), tmp_path / "run", resume=True, quiet=True)
         assert monge.load(tmp_path / "run").sample(2).shape == (2, 3)
 

@@ -399,9 +399,10 @@ def test_a_rebuilt_model_with_the_same_weights_is_the_same_model(recipe):
 
 
 @EVERY
-def test_a_model_says_what_it_is_made_of(recipe):
+def test_a_model_says_what_it_is_made_of_on_one_line(recipe):
     made = model(recipe)
     text = repr(made)
-    assert text.startswith(type(made).__name__)
+    assert "\n" not in text
+    assert text.startswith(f"{type(made).__name__}(prior=Gaussian({DIM}), ")
     if made.divergence is not None:
-        assert f"(divergence): {type(made.divergence).__name__}" in text
+        assert f"divergence={type(made.divergence).__name__}(" in text

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from zoo import DIVERGENCES
 
-from monge import adversarial, costs, divergences, kernels, priors
+from monge import adversarial, costs, divergences, priors
 from monge.divergences import Divergence
 from monge.kernels import IMQ, RBF, Energy, Kernel, Laplace, RationalQuadratic
 from monge.transport import Circular, Linear, Neural, Polynomial, Slicer, sinkhorn, solve
@@ -75,9 +75,15 @@ def test_a_divergence_of_the_zoo_prints_on_one_line(name):
     assert text.endswith(")")
 
 
+TABLED = tuple(
+    f"monge.{name}"
+    for name in ("divergences", "adversarial", "priors", "kernels", "costs", "transport.slicers")
+)
+
+
 def concrete(base):
     below = [kind for sub in base.__subclasses__() for kind in concrete(sub)]
-    mine = base.__module__.startswith("monge") and not base.__name__.startswith("_")
+    mine = base.__module__ in TABLED and not base.__name__.startswith("_")
     return [*below, *([base] if mine and not base.__abstractmethods__ else [])]
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core.checks import dimension
+from monge._core.shown import described
 from monge.divergences import Divergence
 from monge.draws import Draws, standard_normal
 from monge.models.paths import between, moved
@@ -115,7 +116,7 @@ class Model(nn.Module, abc.ABC):
     """The attributes that `repr` tells, besides the number of parameters."""
 
     def __repr__(self) -> str:
-        values = [f"{name}={getattr(self, name)!r}" for name in self.shown]
+        values = [f"{name}={described(getattr(self, name))}" for name in self.shown]
         count = sum(parameter.numel() for parameter in self.parameters())
         return f"{type(self).__name__}({', '.join(values)}, parameters={count:,})"
 

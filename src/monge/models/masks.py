@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from monge._core.files import DAMAGED
+from monge._core.shown import Shown
 
 HALVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "top": lambda row, column: row < 0.5,
@@ -25,7 +26,7 @@ HALVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """By the middles of pixels, from 0 to 1; of `surround` the centre box is unknown."""
 
 
-class Mask(nn.Module):
+class Mask(Shown, nn.Module):
     """The same known part (1, h, w) or (d,) of every sample.
 
     Raises:
@@ -50,7 +51,7 @@ class Mask(nn.Module):
         return self.known.expand(n, *self.known.shape)
 
 
-class RandomBox(nn.Module):
+class RandomBox(Shown, nn.Module):
     """All of an image is known but a box with sides of a quarter to three quarters of its own."""
 
     def __init__(self, height: int, width: int):
