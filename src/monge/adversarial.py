@@ -1,4 +1,4 @@
-r"""Learned divergences: those that own parameters, trained on an inner objective of their own.
+r"""Learned divergences: those with parameters, which are trained on an inner objective.
 
 The divergence holds the objective (`inner_loss`) and the constraint (`project_`); optimisers,
 rates and the number of inner steps belong to the trainer.
@@ -239,7 +239,7 @@ class MaxGeneralizedSliced(Learned):
 
 
 class MaxSliced(MaxGeneralizedSliced):
-    """The same on one straight slice: at its best max_θ W_p^p(θ_# x, θ_# y).
+    """The largest W_p^p over one straight slice: at its best max_θ W_p^p(θ_# x, θ_# y).
 
     Source: Deshpande et al., "Max-sliced Wasserstein distance and its use for GANs", 2019.
     """

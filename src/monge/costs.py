@@ -121,7 +121,7 @@ class GaussianLikelihood(Cost):
 
 
 class Scaled(Shown, nn.Module):
-    """c(x / s, y / s): a cost in units of its own for each element, e.g. a table's columns."""
+    """c(x / s, y / s): a cost in separate units for each element, e.g. a table's columns."""
 
     scale: Tensor
 
@@ -212,8 +212,8 @@ class EarthMover(SetCost):
             )
         pairs = zip(x.detach().double(), y.detach().double())
         with ThreadPoolExecutor(threads()) as pool:
-            found = list(pool.map(lambda ab: assignment(Points(ab[0], ab[1], self.p)), pairs))
-        matched = _taken(y, torch.from_numpy(np.stack(found)).to(y.device))
+            matchings = list(pool.map(lambda ab: assignment(Points(ab[0], ab[1], self.p)), pairs))
+        matched = _taken(y, torch.from_numpy(np.stack(matchings)).to(y.device))
         if self.p == 2:
             return _squared(x, matched).mean(1)
         return torch.linalg.vector_norm(x - matched, dim=2).pow(self.p).mean(1)

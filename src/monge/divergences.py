@@ -154,7 +154,7 @@ class SinkhornDivergence(Divergence):
 class ExactWasserstein(Divergence):
     """W_p^p between the samples, by assignment or linear programme.
 
-    As an estimate between laws it is biased upwards, by about n^{-p/d} in dimension d.
+    As an estimate between distributions it is biased upwards, by about n^{-p/d} in dimension d.
     """
 
     def __init__(self, p: float = 2):
@@ -169,8 +169,8 @@ class ExactWasserstein(Divergence):
 class MomentMatching(Divergence):
     """The mean squared difference of the means' entries plus that of the covariances'.
 
-    What the WAE authors pretrain their encoders by. It is no distance between laws: it is 0 for
-    any two that agree in both moments.
+    The WAE authors pretrain their encoders with it. It is not a distance between distributions: it
+    is 0 for any two that agree in both moments.
 
     Source: the code released with Tolstikhin et al., "Wasserstein auto-encoders", 2018.
     """

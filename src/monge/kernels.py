@@ -1,7 +1,7 @@
 r"""Positive definite kernels k(x, y) that depend on ‖x - y‖, and their algebra.
 
-A kernel is written as a function of the squared distance alone; distances are computed once,
-however many kernels are added or multiplied:
+A kernel is a function of the squared distance, and distances are computed once however many
+kernels are added or multiplied:
 
 >>> kernel = RBF(1.0) + 0.5 * IMQ(2.0) * Laplace(1.0)
 >>> kernel(x, y)  # (n, d), (m, d) -> (n, m)
@@ -25,7 +25,7 @@ from monge._core.tuning import tuning
 def median_distance(x: Tensor) -> float:
     """The median of ‖x_i - x_j‖ over i < j: the usual scale of a kernel for a sample (n, d).
 
-    Memory n²/2; a thousand rows of a larger sample say the same.
+    It takes memory n²/2: pass a thousand rows of a larger sample.
 
     Raises:
         ValueError: for fewer than two rows, or where the median is 0.

@@ -2,7 +2,7 @@ r"""Priors P_Z on the latent space.
 
 One prior object draws the codes of training and of sampling and sets the kernel's scale through
 `spread` = E‖z - z'‖² of two independent draws. `sample(n, generator)` draws row by row: n rows
-at once and n rows in parts are the same rows.
+at once are the same rows as n rows in several calls.
 """
 
 import abc

@@ -1,4 +1,4 @@
-"""Checks at the public doors: a ValueError names the argument, the value and the way out."""
+"""Checks of public arguments: a ValueError names the argument, its value and the fix."""
 
 import math
 import operator
@@ -44,7 +44,7 @@ def floating(name: str, x: Tensor) -> Tensor:
 
 def finite(name: str, x: Tensor) -> Tensor:
     """`x`, if it holds neither NaN nor infinity."""
-    # the sum alone tells, unless it overflows
+    # a finite sum suffices; it may overflow though all values are finite
     if not torch.isfinite(x.detach().sum()) and not torch.isfinite(x).all():
         bad = int((~torch.isfinite(x)).sum())
         raise NotFinite(f"`{name}` must be finite, got {bad} NaN or infinite of {x.numel()}")
@@ -97,7 +97,7 @@ def weights(name: str, w: Tensor, count: int) -> Tensor:
     return w
 
 
-def law(name: str, w: Tensor | None, like: Tensor, count: int) -> Tensor:
+def distribution_weights(name: str, w: Tensor | None, like: Tensor, count: int) -> Tensor:
     """The weights w (count,), uniform if there are none."""
     if w is None:
         return torch.full((count,), 1 / count, dtype=like.dtype, device=like.device)

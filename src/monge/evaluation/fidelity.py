@@ -89,8 +89,8 @@ def precision_recall_density_coverage(model: Tensor, real: Tensor, k: int = 5) -
 def nearest_neighbour_test(model: Tensor, real: Tensor) -> Share:
     """How often the nearest other sample is of the same kind, of n model and n real samples.
 
-    ½ if the laws agree, 1 if they are apart, less than ½ if the model repeats the real samples.
-    The larger sample is cut to the size of the smaller.
+    ½ if the distributions agree, 1 if they are apart, less than ½ if the model repeats the
+    real samples. The larger sample is cut to the size of the smaller.
     """
     model, real = _centred(model, real)
     n = min(len(model), len(real))

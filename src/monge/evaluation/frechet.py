@@ -3,8 +3,8 @@ r"""Distances between two samples of features: Fréchet's and a kernel's.
     FD = ‖m_1 - m_2‖² + tr(S_1 + S_2 - 2 (S_1^{1/2} S_2 S_1^{1/2})^{1/2}),
 
 the squared W_2 of two Gaussians with the samples' means and covariances, in float64. Between two
-samples of one law it is not 0 but about d (d + 5) / 2n for n samples each of N(0, I_d): a value
-means something only beside its floor at the same n.
+samples of n rows from N(0, I_d) it is not 0 but about d (d + 5) / 2n. Interpret a value only
+beside this noise floor, the distance between two real samples of the same size.
 
 Source: Heusel, Ramsauer, Unterthiner, Nessler, Hochreiter, "GANs trained by a two time-scale
 update rule converge to a local Nash equilibrium", 2017; Bińkowski, Sutherland, Arbel, Gretton,
@@ -84,7 +84,7 @@ def moments(x: Tensor) -> Moments:
 
 
 def frechet_of_moments(one: Moments, two: Moments) -> float:
-    """FD of two laws by their moments, without root; never below 0."""
+    """FD of two distributions by their moments, without root; never below 0."""
     a, b = one.covariance, two.covariance
     if len(a) != len(b):
         raise ValueError(f"`one` has {len(a)} features and `two` has {len(b)}")
@@ -126,7 +126,8 @@ def fifths(x: Tensor) -> list[Tensor]:
 
 
 def frechet_extrapolated_of_moments(one: Sequence[Moments], two: Sequence[Moments]) -> float:
-    """The same by the moments of successive parts of the samples."""
+    """FD at n → ∞ by the moments of successive fifths of the samples; see
+    `frechet_extrapolated`."""
     grown = [list(itertools.accumulate(parts, operator.add)) for parts in (one, two)]
     values = torch.tensor([frechet_of_moments(*pair) for pair in zip(*grown)], dtype=torch.float64)
     sizes = torch.tensor([part.count for part in grown[0]], dtype=torch.float64)
@@ -160,12 +161,12 @@ def kernel_distance(
     n = min(size, len(x), len(y))
     if n < 2:
         raise ValueError(f"`x` and `y` must have at least 2 rows, got {len(x)} and {len(y)}")
-    found = []
+    estimates: list[float] = []
     for _ in range(subsets):
         a, b = (z[torch.randperm(len(z), generator=generator)[:n]] for z in (x, y))
         within = sum(float(k.sum() - k.diagonal().sum()) for k in (_cubic(a, a), _cubic(b, b)))
-        found.append(within / (n * (n - 1)) - 2 * float(_cubic(a, b).mean()))
-    values = torch.tensor(found, dtype=torch.float64)
+        estimates.append(within / (n * (n - 1)) - 2 * float(_cubic(a, b).mean()))
+    values = torch.tensor(estimates, dtype=torch.float64)
     return Spread(float(values.mean()), float(values.std(correction=0)))
 
 

@@ -40,8 +40,10 @@ class SetScores(NamedTuple):
 
 
 def pairwise_chamfer(x: Tensor, y: Tensor | None = None) -> Tensor:
-    """Chamfer distances (n, m) of clouds (n, N, 3) and (m, M, 3), by trees; of x and x alone, half
-    of the work."""
+    """Chamfer distances (n, m) of clouds (n, N, 3) and (m, M, 3), by search trees.
+
+    Without y they are those within x, for half of the work.
+    """
     one, two = _clouds(x, y)
     trees = point_trees(one)
     others = trees if y is None else point_trees(two)
@@ -118,6 +120,6 @@ def _matrix(entry: Callable[[int, int], float], n: int, m: int, symmetric: bool)
     with ThreadPoolExecutor(threads()) as pool:
         values = torch.tensor(list(pool.map(lambda ij: entry(*ij), pairs)), dtype=torch.float64)
     rows, columns = torch.tensor(pairs).T
-    found = torch.zeros(n, m, dtype=torch.float64)
-    found[rows, columns] = values
-    return found + found.T if symmetric else found
+    matrix = torch.zeros(n, m, dtype=torch.float64)
+    matrix[rows, columns] = values
+    return matrix + matrix.T if symmetric else matrix

@@ -34,7 +34,8 @@ def wilson(hits: int, n: int) -> Share:
 
 
 def network_test(model: Tensor, real: Tensor) -> Share:
-    """How often a small network tells samples that it has not seen apart: ½ if the laws agree.
+    """The held-out accuracy of a small network that classifies samples: ½ if the distributions
+    agree.
 
     A perceptron with one hidden layer of 64 is trained on half of each sample, in standard units,
     by 300 steps of Adam with weight decay, and tried on the other halves. Its draws are fixed.
@@ -57,7 +58,7 @@ def network_test(model: Tensor, real: Tensor) -> Share:
         )
     drawn = generator(0, "two-sample halves")
     halves = [z[torch.randperm(len(z), generator=drawn)[:n]].float() for z in (model, real)]
-    seen, kept = (torch.cat([z[part::2] for z in halves]) for part in (0, 1))
+    seen, kept = (torch.cat([z[start::2] for z in halves]) for start in (0, 1))
     label = (torch.arange(n) < n // 2).float()  # 1 for the model
     deviation, mean = torch.std_mean(seen, 0, correction=0)
     seen, kept = ((z - mean) / deviation.clamp_min(1e-12) for z in (seen, kept))

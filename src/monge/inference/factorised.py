@@ -1,4 +1,4 @@
-r"""The best product of densities q(x) = Π_j q_j(x_j) for a Gaussian law p = N(μ, Λ^{-1}).
+r"""The best product of densities q(x) = Π_j q_j(x_j) for a Gaussian p = N(μ, Λ^{-1}).
 
 Under KL(q ‖ p) the best factor given the others is log q_j = E[log p] + const over the others,
 which is the Gaussian N(m_j, 1 / Λ_jj) with
@@ -20,7 +20,7 @@ from monge._core.checks import dimension, finite, floating
 
 
 def _checked(mean: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and precision, if they are those of a Gaussian law with a density."""
+    """Mean and precision, if they are those of a Gaussian with a density."""
     for name, value in (("mean", mean), ("precision", precision)):
         finite(name, floating(name, value))
     if mean.ndim != 1 or precision.shape != (len(mean), len(mean)):

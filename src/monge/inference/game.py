@@ -1,6 +1,6 @@
 r"""The game of generative adversarial networks, at its optimum.
 
-The discriminator D(x) ∈ (0, 1) and the generator's law with density f_g meet data of density f in
+The discriminator D(x) ∈ (0, 1) and the generator, with density f_g, play on data of density f for
 
     V(D, G) = E_f log D(X) + E_{f_g} log(1 - D(X)) = ∫ f log D + f_g log(1 - D).
 
@@ -79,8 +79,8 @@ def game_value(
     r"""V(D, G), for the optimal discriminator by default; in nats.
 
     Arguments:
-        f: the law of the data: masses (\*, k) on a finite support, or a density on the line, a
-            function of a scalar tensor.
+        f: the distribution of the data: masses (\*, k) on a finite support, or a density on the
+            line, a function of a scalar tensor.
         f_g: that of the generator, of the same kind.
         discriminator: D, as values (\*, k) in [0, 1] on the support, or as a function.
         support: of densities, the interval that is integrated over, by adaptive quadrature.
@@ -89,8 +89,8 @@ def game_value(
         (\*) for masses, a scalar for densities; between -log 4 and 0 at the optimum.
 
     Raises:
-        ValueError: for masses that are no law, or densities that do not integrate to 1 over the
-            support to four digits: a peak was missed, or the support is too small.
+        ValueError: for masses that do not sum to 1, or densities that do not integrate to 1 over
+            the support to four digits: a peak was missed, or the support is too small.
 
     >>> game_value(torch.tensor([0.5, 0.5]), torch.tensor([0.5, 0.5]))  # -log 4
     """
@@ -121,7 +121,7 @@ def game_value(
         if not abs(mass - 1) < 1e-4:
             raise ValueError(
                 f"`{name}` integrates to {mass:.4g} over `support` {support}, not to 1: "
-                "give the interval where the laws live"
+                "give the interval that holds both distributions"
             )
     return torch.tensor(quad(integrand, *support, limit=200)[0], dtype=torch.float64)
 

@@ -4,7 +4,7 @@ r"""One Gaussian for a mixture p = Σ_k w_k N(m_k, C_k), under both Kullback-Lei
 
     m = Σ_k w_k m_k,    C = Σ_k w_k (C_k + (m_k - m)(m_k - m)ᵀ).
 
-*Mode-seeking*, min KL(q ‖ p): with q the law of m + Lε, ε ~ N(0, I),
+*Mode-seeking*, min KL(q ‖ p): with q the distribution of m + Lε, ε ~ N(0, I),
 
     KL(q ‖ p) = -E log p(m + Lε) - log det L - d/2 (1 + log 2π),
 
@@ -38,8 +38,8 @@ def fit_gaussian(
     Arguments:
         mixture: p, in d dimensions.
         direction: "mode-seeking" for KL(q ‖ p), "mass-covering" for KL(p ‖ q).
-        start: mode-seeking alone: a mean (d,) to descend from, with the covariance of the
-            nearest component, to a local minimum; by default the least of the minima found
+        start: for mode-seeking only, a mean (d,) to descend from, with the covariance of the
+            nearest component, to a local minimum; by default the least of the minima reached
             from every component and from the moments of p.
 
     Returns:
@@ -59,7 +59,7 @@ def fit_gaussian(
     if direction == "mass-covering":
         if start is not None:
             raise ValueError("`start` is for mode-seeking: the mass-covering fit has one minimum")
-        found = moments
+        fit = moments
     elif direction == "mode-seeking":
         if start is None:
             starts = [*zip(means, covariances), moments]
@@ -72,13 +72,13 @@ def fit_gaussian(
             starts = [(start, covariances[(means - start).square().sum(1).argmin()])]
         rule = _standard_normal(p.dim)
         minima = [_descend(p, *rule, *one) for one in starts]
-        _, *found = min(minima, key=lambda minimum: minimum[0])
+        _, *fit = min(minima, key=lambda minimum: minimum[0])
     else:
         raise ValueError(
             f"`direction` must be mode-seeking or mass-covering, got {direction!r}: "
             "min KL(q ‖ p) or min KL(p ‖ q)"
         )
-    return found[0].to(mixture.means), found[1].to(mixture.means)
+    return fit[0].to(mixture.means), fit[1].to(mixture.means)
 
 
 def _standard_normal(dim: int) -> tuple[Tensor, Tensor]:

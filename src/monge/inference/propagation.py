@@ -42,13 +42,13 @@ DRAWN = 8192
 
 
 class Propagated(NamedTuple):
-    """What `clutter_ep` found: θ ~ N(mean, variance · I), about."""
+    """The result of `clutter_ep`: θ ~ N(mean, variance · I), approximately."""
 
     mean: Tensor
     """(d,)."""
     variance: float
     log_evidence: float
-    """log p(x), about, in nats; NaN where a cavity is no law."""
+    """log p(x), approximately, in nats; NaN where a cavity has a negative variance."""
     sweeps: int
     error: float
     """Of mean (in deviations) or variance (relative), against importance sampling."""
@@ -106,7 +106,7 @@ def clutter_ep(
         for i, point in enumerate(points):
             cavity_r, cavity_h = r - site_r[i], h - site_h[i]
             if cavity_r <= 0:
-                # a cavity that is no law cannot be matched yet
+                # a cavity of negative variance cannot be matched yet
                 change = math.inf
                 continue
             mean, v = cavity_h / cavity_r, 1 / cavity_r
@@ -137,9 +137,13 @@ def clutter_ep(
 
     error = _error(log_joint, h / r, 1 / r, b)
     return Propagated(
-        torch.from_numpy(h / r).to(x), float(1 / r), float(evidence), sweeps, error,
-        bool(change <= tolerance and error <= accuracy),
-    )  # fmt: skip
+        mean=torch.from_numpy(h / r).to(x),
+        variance=float(1 / r),
+        log_evidence=float(evidence),
+        sweeps=sweeps,
+        error=error,
+        converged=bool(change <= tolerance and error <= accuracy),
+    )
 
 
 def _error(log_joint: Callable, mean: np.ndarray, variance: float, prior: float) -> float:
@@ -318,6 +322,6 @@ def _third_order(A: np.ndarray, V: np.ndarray, kappa: np.ndarray) -> float:
     rows = slice(None, None, len(A) // 1024 + 1)
     C = A[rows] @ V @ A.T
     terms = np.abs(kappa[rows, None] * kappa * C**3)
-    own = np.abs(kappa[rows] ** 2 * ((A[rows] @ V) * A[rows]).sum(1) ** 3)
-    share = len(own) / len(A)
-    return float((terms.sum() - own.sum()) / share / 2)
+    diagonal = np.abs(kappa[rows] ** 2 * ((A[rows] @ V) * A[rows]).sum(1) ** 3)
+    share = len(diagonal) / len(A)
+    return float((terms.sum() - diagonal.sum()) / share / 2)

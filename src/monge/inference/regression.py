@@ -198,14 +198,14 @@ class _Problem(NamedTuple):
 
 def _reduced(X: np.ndarray, y: np.ndarray, center: np.ndarray, middle: float) -> _Problem:
     """Of the centred data. R of [X y] = QR holds every inner product, without the squared
-    condition of XᵀX, and the R of all rows is that of the parts' R."""
-    parts = []
+    condition of XᵀX, and the R of all rows is that of the stacked R of the blocks."""
+    factors = []
     size = CPU.regression_rows
     for first in range(0, len(X), size):
         rows = slice(first, first + size)
-        part = np.column_stack([X[rows] - center, y[rows] - middle])
-        parts.append(np.linalg.qr(part, mode="r"))
-    R = np.asarray(np.linalg.qr(np.concatenate(parts), mode="r"))
+        block = np.column_stack([X[rows] - center, y[rows] - middle])
+        factors.append(np.linalg.qr(block, mode="r"))
+    R = np.asarray(np.linalg.qr(np.concatenate(factors), mode="r"))
     U, s, basis = np.linalg.svd(R[:, :-1], full_matrices=False)
     target = U.T @ R[:, -1]
     return _Problem(s, basis, target, float(np.square(R[:, -1] - U @ target).sum()))

@@ -6,7 +6,7 @@ r"""Entropic transport: Sinkhorn's algorithm in the log domain, and the Sinkhorn
 At the optimum π_ij = a_i b_j exp((f_i + g_j - C_ij)/ε). ε is in units of the cost d(x, y)^p.
 Sinkhorn alternates f = S_b(g), g = S_a(f), with the soft minimum
 S_b(g)_i = -ε log Σ_j b_j exp((g_j - C_ij)/ε). With f = S_b(g) the rows of π are exact and the
-columns are b_j exp((g_j - S_a(f)_j)/ε), so each iteration knows its marginal error for nothing.
+columns are b_j exp((g_j - S_a(f)_j)/ε), so each iteration yields its marginal error for free.
 
 Gradients are those of the dual at frozen potentials (the envelope theorem): the plan is counted
 once. Differentiating the iteration as well would count it twice.
@@ -25,7 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from monge._core.checks import finite, floating, law, points, positive
+from monge._core.checks import distribution_weights, finite, floating, points, positive
 from monge._core.numerics import Gradients, distances, envelope, with_gradient
 from monge._core.tuning import tuning
 from monge._core.typed import linear_solve
@@ -115,7 +115,7 @@ def _extrapolated(images: list[Tensor], residuals: list[Tensor]) -> Tensor:
     ridge = 1e-12 * gram.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     gamma = linear_solve(gram + ridge * eye, steps @ residuals[-1])
-    # when the residuals are as good as 0, or as one, there is nothing to combine
+    # residuals that are (nearly) 0 or (nearly) equal leave nothing to combine
     return images[-1] - gamma @ moves if torch.isfinite(gamma).all() else images[-1]
 
 
@@ -363,11 +363,11 @@ def _assembled(problem: _Problem, solution: _Potentials, epsilon: float) -> Tens
     return torch.cat([block for _, block in blocks])
 
 
-def _warn_unless_converged(found: _Potentials, epsilon: float, settings: _Settings) -> None:
-    if not found.converged:
+def _warn_unless_converged(solution: _Potentials, epsilon: float, settings: _Settings) -> None:
+    if not solution.converged:
         warnings.warn(
-            f"Sinkhorn with `epsilon` {epsilon:.4g} stopped after {found.iterations} iterations "
-            f"with a marginal error of {found.error:.2g}, above `tolerance` "
+            f"Sinkhorn with `epsilon` {epsilon:.4g} stopped after {solution.iterations} "
+            f"iterations with a marginal error of {solution.error:.2g}, above `tolerance` "
             f"{settings.tolerance:.2g}: raise `epsilon`, `tolerance` or `max_iterations`",
             stacklevel=3,
         )
@@ -403,21 +403,24 @@ def solve_entropic(
         b: weights (m,).
         epsilon: regularisation, in units of the cost.
         tolerance: on the marginal error, in L1.
-        max_iterations: most iterations, of two passes over the cost each; a warning tells when
-            they did not suffice.
+        max_iterations: the iteration limit, which warns where it is reached; an iteration takes
+            two passes over the cost.
         acceleration: `Anderson(memory)`, `Randkhorn()`, or None for the plain algorithm.
 
     Returns:
         The plan; `value` = ⟨C, π⟩ + ε KL(π | a⊗b), differentiable in cost and weights.
 
     Raises:
-        ValueError: for a cost that is no finite matrix, weights that are no law, or ε ≤ 0.
+        ValueError: for a cost that is no finite matrix, invalid weights, or ε ≤ 0.
     """
     settings = _settings(epsilon, tolerance, max_iterations, acceleration)
     finite("cost", floating("cost", cost))
     if cost.ndim != 2 or 0 in cost.shape:
         raise ValueError(f"`cost` must be a matrix (n, m), got shape {tuple(cost.shape)}")
-    mu, nu = law("a", a, cost, cost.shape[0]), law("b", b, cost, cost.shape[1])
+    mu, nu = (
+        distribution_weights("a", a, cost, cost.shape[0]),
+        distribution_weights("b", b, cost, cost.shape[1]),
+    )
     problem = _Problem(Matrix(cost.detach()), mu.detach(), nu.detach())
     (solution,) = _solutions([problem], epsilon, settings)
     _warn_unless_converged(solution, epsilon, settings)
@@ -443,7 +446,7 @@ def _samples(
     x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, p: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x, y = points(x, y, p)
-    return x, y, law("a", a, x, len(x)), law("b", b, y, len(y))
+    return x, y, distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
 
 
 def sinkhorn(

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monge._core.checks import finite, floating, law, points
+from monge._core.checks import distribution_weights, finite, floating, points
 from monge._core.numerics import envelope, root
 from monge._core.tuning import tuning
 from monge._core.typed import (
@@ -78,13 +78,16 @@ def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Pla
         The plan, with `value` = ⟨C, π⟩ = ⟨a, f⟩ + ⟨b, g⟩ and f_i + g_j ≤ C_ij.
 
     Raises:
-        ValueError: for a cost that is no finite matrix, or weights that are no law.
+        ValueError: for a cost that is no finite matrix, or invalid weights.
     """
     floating("cost", cost)
     if cost.ndim != 2 or 0 in cost.shape:
         raise ValueError(f"`cost` must be a matrix (n, m), got shape {tuple(cost.shape)}")
     finite("cost", cost)
-    mu, nu = law("a", a, cost, cost.shape[0]), law("b", b, cost, cost.shape[1])
+    mu, nu = (
+        distribution_weights("a", a, cost, cost.shape[0]),
+        distribution_weights("b", b, cost, cost.shape[1]),
+    )
     pi, f, g = _simplex(_array(cost), _array(mu), _array(nu))
     plan = from_numpy(pi).to(cost)
     value = envelope(
@@ -106,7 +109,7 @@ def assignment(cost: GroundCost) -> Integers:
     """The permutation σ (n,) that minimises Σ C_iσ(i), of a cost (n, n).
 
     Reduced costs C - f - g have the same optimum for any f and g. With the potentials of a loosely
-    regularised problem most of them are far from 0, and the assignment is found much sooner.
+    regularised problem most of them are far from 0, which makes the assignment much faster.
     """
     n = cost.shape[0]
     f = g = torch.zeros(n, dtype=torch.float64, device=cost.device)
@@ -114,8 +117,8 @@ def assignment(cost: GroundCost) -> Integers:
     if n >= tuning(cost.device).prepared_points and scale > 0:
         f, g = rough_potentials(cost, LOOSE * scale, iterations=20)
     reduced = np.empty(cost.shape)
-    for part, exponents in cost.exponents(f, g, 1.0):
-        np.negative(to_numpy(exponents.cpu()), out=reduced[part])
+    for rows, exponents in cost.exponents(f, g, 1.0):
+        np.negative(to_numpy(exponents.cpu()), out=reduced[rows])
     return linear_assignment(reduced)
 
 
@@ -166,8 +169,8 @@ def wasserstein(
         p: order, at least 1; the cost is ‖x_i - y_j‖^p.
 
     Raises:
-        ValueError: for an empty sample, NaN or infinity, unlike dimensions, p < 1, or weights
-            that are no law.
+        ValueError: for an empty sample, NaN or infinity, unlike dimensions, p < 1, or
+            invalid weights.
     """
     x, y = points(x, y, p)
     in_weights: Tensor | float = 0.0
@@ -175,7 +178,7 @@ def wasserstein(
         columns, scale = _matching(x, y, p)
         rows, mass = np.arange(len(x)), np.full(len(x), 1 / len(x))
     else:
-        mu, nu = law("a", a, x, len(x)), law("b", b, y, len(y))
+        mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
         distances = _distances(x, y)
         scale = float(distances.max()) or 1.0
         plan, f, g = _simplex((distances / scale) ** p, _array(mu), _array(nu))
@@ -207,7 +210,7 @@ def kantorovich_potential(
         (φ on x (n,), φ on y (m,)), without gradient.
     """
     x, y = points(x, y, 1)
-    mu, nu = law("a", a, x, len(x)), law("b", b, y, len(y))
+    mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
     distances = _distances(x, y)
     _, _, g = _simplex(distances, _array(mu), _array(nu))
     on_x, on_y = (distances - g).min(1), (_distances(y, y) - g).min(1)

@@ -13,7 +13,14 @@ Vayer et al., "Sliced Gromov-Wasserstein", 2019.
 import torch
 from torch import Tensor
 
-from monge._core.checks import dimension, finite, floating, law, positive, sample_pair
+from monge._core.checks import (
+    dimension,
+    distribution_weights,
+    finite,
+    floating,
+    positive,
+    sample_pair,
+)
 from monge._core.numerics import envelope
 from monge._core.typed import from_numpy
 from monge.transport.entropic import solve_entropic
@@ -111,21 +118,21 @@ def gromov_wasserstein(
         a: weights (n,), at least 0 with sum 1; uniform by default.
         b: weights (m,).
         starts: how many starting plans: the matching of mean distances, the product plan, then
-            random vertices. The best stationary point found is returned; it need not be global.
+            random vertices. The best stationary point is returned; it need not be
+            the global minimum.
         tolerance: on the duality gap of the linearised problem, relative to its value.
         max_iterations: most conditional gradient steps of a start.
         seed: of the random starts.
 
     Returns:
         The plan; `value` is the objective, no root, differentiable in cx, cy and the weights at
-        the plan found. `potentials` are those of the problem linearised at the plan.
+        the returned plan. `potentials` are those of the problem linearised at the plan.
 
     Raises:
-        ValueError: for a cost that is not square, symmetric and finite, or weights that are no
-            law.
+        ValueError: for a cost that is not square, symmetric and finite, or invalid weights.
     """
     cx, cy = _space("cx", cx), _space("cy", cy)
-    mu, nu = law("a", a, cx, len(cx)), law("b", b, cy, len(cy))
+    mu, nu = distribution_weights("a", a, cx, len(cx)), distribution_weights("b", b, cy, len(cy))
     fixed = cx.detach(), cy.detach(), mu.detach(), nu.detach()
     plans = _starts(*fixed, dimension("starts", starts), seed)
     results = [_descend(*fixed, plan, tolerance, max_iterations) for plan in plans]
@@ -167,7 +174,10 @@ def entropic_gromov_wasserstein(
     """
     positive("epsilon", epsilon)
     cx, cy = _space("cx", cx).detach(), _space("cy", cy).detach()
-    mu, nu = law("a", a, cx, len(cx)).detach(), law("b", b, cy, len(cy)).detach()
+    mu, nu = (
+        distribution_weights("a", a, cx, len(cx)).detach(),
+        distribution_weights("b", b, cy, len(cy)).detach(),
+    )
     plan, converged = mu[:, None] * nu, False
     inner, iteration = None, 0
     while not converged and iteration < max_iterations:

@@ -199,7 +199,7 @@ def wasserstein_1d(
         W_p, with the root, shaped like the batch dimensions.
 
     Raises:
-        ValueError: for an empty sample, NaN or infinity, p < 1, or weights that are no law.
+        ValueError: for an empty sample, NaN or infinity, p < 1, or invalid weights.
     """
     order(p)
     u, v = _values("u", u), _values("v", v)

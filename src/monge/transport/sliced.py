@@ -40,7 +40,7 @@ def orthogonal_directions(
     count: int, dim: int, *, generator: torch.Generator | None = None
 ) -> Tensor:
     """Uniform directions, orthonormal in blocks of `dim`: each is uniform on the sphere, and a
-    block cannot look twice the same way. (count, dim), float32.
+    block has no two directions alike. (count, dim), float32.
 
     Source: Rowland et al., "Orthogonal estimation of Wasserstein distances", 2019.
     """
@@ -146,8 +146,8 @@ def sliced_wasserstein(
         generator: draws the directions, on the CPU; torch's global one by default.
 
     Raises:
-        ValueError: for an empty sample, NaN or infinity, unlike dimensions, p < 1, or weights
-            that are no law.
+        ValueError: for an empty sample, NaN or infinity, unlike dimensions, p < 1, or
+            invalid weights.
     """
     x, y, theta = _ready(x, y, p, directions, generator)
     a = None if a is None else weights("a", a, len(x))
@@ -288,7 +288,7 @@ def max_generalized_sliced_wasserstein(
     x: Tensor, y: Tensor, slicer: Slicer, *, p: float = 2, iterations: int = 200, lr: float = 0.05
 ) -> Tensor:
     """The largest W_p over the slicer's slices, each ascended by Adam from where it is; with the
-    root. The slicer keeps the slices at which its own worst one was largest.
+    root. The slicer keeps the slices at which its worst one was largest.
 
     With `Linear` this approaches `max_sliced_wasserstein` from below. The ascent leaves no
     gradient in the points; the distance has the one at the frozen slice.

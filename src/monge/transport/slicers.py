@@ -24,7 +24,7 @@ MOST_MONOMIALS = 100_000
 
 
 class Slicer(Shown, nn.Module, abc.ABC):
-    """A family of slices with parameters of its own."""
+    """A family of slices, with learnable parameters."""
 
     @abc.abstractmethod
     def forward(self, x: Tensor) -> Tensor:
