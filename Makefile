@@ -10,8 +10,9 @@ demo: .venv/ready
 	rm -rf runs/demo
 	.venv/bin/monge train wae-mmd --data digits --out runs/demo
 
+# a process a core, one thread each
 test: .venv/ready
-	.venv/bin/python -m pytest -m "not slow and not browser and not faults"
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto -m "not slow and not browser and not faults"
 
 test-slow: .venv/ready
 	.venv/bin/python -m pytest -m "slow or browser or faults"
