@@ -20,9 +20,18 @@ from monge.recipes import RECIPES
 ROOT = Path(__file__).parent
 MATHML = "http://www.w3.org/1998/Math/MathML"
 VERBS = (
-    "train", "sample", "reconstruct", "complete", "interpolate", "traverse", "evaluate",
-    "compare", "distance", "recipes", "data",
-)  # fmt: skip
+    "train",
+    "sample",
+    "reconstruct",
+    "complete",
+    "interpolate",
+    "traverse",
+    "evaluate",
+    "compare",
+    "distance",
+    "recipes",
+    "data",
+)
 
 
 def on_files(files, config):

@@ -39,8 +39,10 @@ from monge.training.trainer import Trainer
 ROOT = Path(__file__).parents[1]
 RUNS, FIGURES = ROOT / "runs" / "clouds", Path(__file__).with_suffix(".json")
 METHODS = {
-    "wae": (), "free": ("--weight", "1e-9"), "elementwise": ("--set", "cost=elementwise"),
-}  # fmt: skip
+    "wae": (),
+    "free": ("--weight", "1e-9"),
+    "elementwise": ("--set", "cost=elementwise"),
+}
 REPEATS = 20
 
 
@@ -63,10 +65,13 @@ def seconds(work: dict[str, Callable[[], object]], count: int = 5) -> dict[str, 
 def speed() -> dict[str, float]:
     x, y = torch.rand(2, 50, 2048, 3)
     y.requires_grad_()
-    found = seconds({
-        "chamfer": lambda: chamfer(x, y).sum().backward(),
-        "cdist and minima": lambda: dense(x, y).sum().backward(),
-    }, 3)  # fmt: skip
+    found = seconds(
+        {
+            "chamfer": lambda: chamfer(x, y).sum().backward(),
+            "cdist and minima": lambda: dense(x, y).sum().backward(),
+        },
+        3,
+    )
     few = x[:8], y[:8].detach()
     for threads in (1, 2):
         torch.set_num_threads(threads)
@@ -85,12 +90,16 @@ def speed() -> dict[str, float]:
         (bare.decode(bare.encode(x).mean) - x).square().mean().backward()
         optimiser.step()
 
-    found |= seconds({
-        "a step": lambda: trainer.step([x]), "its networks": networks,
-        "its networks and cost": lambda: chamfer(
-            x, bare.decode(bare.encode(x).mean)
-        ).sum().backward(),
-    }, 3)  # fmt: skip
+    found |= seconds(
+        {
+            "a step": lambda: trainer.step([x]),
+            "its networks": networks,
+            "its networks and cost": lambda: (
+                chamfer(x, bare.decode(bare.encode(x).mean)).sum().backward()
+            ),
+        },
+        3,
+    )
     return found
 
 
@@ -99,15 +108,31 @@ def train(method: str, shape: str, data: str, steps: int, weight: str | None) ->
     more = ("--weight", weight) if weight and method == "wae" else METHODS[method]
     out = RUNS / f"{shape}-{method}"
     command = [
-        "train", "pointcloud-wae", "--data", data, "--classes", shape, "--steps", str(steps),
-        "--threads", "1", "--out", str(out), *more,
-    ]  # fmt: skip
+        "train",
+        "pointcloud-wae",
+        "--data",
+        data,
+        "--classes",
+        shape,
+        "--steps",
+        str(steps),
+        "--threads",
+        "1",
+        "--out",
+        str(out),
+        *more,
+    ]
     if not (out / "report.html").exists():
         if out.exists():
             command.append("--resume")
         with (RUNS / f"{out.name}.log").open("w") as log:
-            subprocess.run([sys.executable, "-m", "monge", *command], check=True, stderr=log,
-                           stdout=log, env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+            subprocess.run(
+                [sys.executable, "-m", "monge", *command],
+                check=True,
+                stderr=log,
+                stdout=log,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
     return out
 
 
@@ -173,9 +198,12 @@ def main() -> None:
         made["speed"] = speed()
     else:
         with ThreadPoolExecutor(given.jobs) as pool:
-            paths = list(pool.map(
-                lambda one: train(one, given.shape, given.data, given.steps, given.weight), METHODS
-            ))  # fmt: skip
+            paths = list(
+                pool.map(
+                    lambda one: train(one, given.shape, given.data, given.steps, given.weight),
+                    METHODS,
+                )
+            )
         for path in paths:
             made[path.name] = judge(run := Run(path))
             draw(run)

@@ -35,10 +35,14 @@ RUNS, FIGURES = ROOT / "runs" / "completion", Path(__file__).with_suffix(".json"
 EPOCHS, SETTLED_ON, N = 5, 1000, 2000
 METHODS = ("joint codes", "codes alone", "deterministic")
 SHOWN = {
-    "class agreement": "{:.3f}", "best of 10": "{:.1f}", "diversity": "{:.1f}",
-    "energy score": "{:.3f}", "with its own code": "{:.3f}", "codes of others": "{:.3f}",
+    "class agreement": "{:.3f}",
+    "best of 10": "{:.1f}",
+    "diversity": "{:.1f}",
+    "energy score": "{:.3f}",
+    "with its own code": "{:.3f}",
+    "codes of others": "{:.3f}",
     "known parts of others": "{:.3f}",
-}  # fmt: skip
+}
 START, END = "<!-- completion: begin -->\n", "<!-- completion: end -->\n"
 
 
@@ -141,8 +145,10 @@ def main() -> None:
     for data in given.data:
         config = Config.of("conditional-wae", data=data)
         for path, value in (
-            ("data.dir", given.data_dir), ("training.epochs", EPOCHS), ("threads", 1),
-        ):  # fmt: skip
+            ("data.dir", given.data_dir),
+            ("training.epochs", EPOCHS),
+            ("threads", 1),
+        ):
             config = override(config, path, value)
         source = load(config.data)
         for method in METHODS:

@@ -77,5 +77,7 @@ if __name__ == "__main__":
         rows[name] = json.loads(made.stdout.splitlines()[-1])
         print(name, {k: round(v, 4) for k, v in rows[name].items()}, flush=True)
     a, b = rows["monge"], rows["prdc"]
-    print(f"prdc / monge: {b['seconds'] / a['seconds']:.2f} × the time, "
-          f"{b['MB'] / a['MB']:.1f} × the memory")  # fmt: skip
+    print(
+        f"prdc / monge: {b['seconds'] / a['seconds']:.2f} × the time, "
+        f"{b['MB'] / a['MB']:.1f} × the memory"
+    )

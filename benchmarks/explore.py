@@ -124,8 +124,9 @@ def exported(run: Run) -> dict:
                     ours = milliseconds(lambda part=part, inputs=inputs: part.network(**inputs))
                 theirs = milliseconds(lambda s=session, x=arrays: s.run(None, x))
                 found[f"{part.name}, batch {count}"] = {
-                    "PyTorch": round(ours / count, 4), "onnxruntime": round(theirs / count, 4),
-                }  # fmt: skip
+                    "PyTorch": round(ours / count, 4),
+                    "onnxruntime": round(theirs / count, 4),
+                }
     return found
 
 
@@ -147,17 +148,21 @@ def main() -> None:
             server.terminate()
     result = {
         "model": {
-            "recipe": run.config.recipe, "shape": run.settled.shape, "latent": run.settled.latent,
+            "recipe": run.config.recipe,
+            "shape": run.settled.shape,
+            "latent": run.settled.latent,
             "parameters": sum(p.numel() for p in run.model.parameters()),
         },
         "machine": {
-            "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2),
-            "python": platform.python_version(), "torch": torch.__version__,
+            "cores": os.cpu_count(),
+            "load": round(os.getloadavg()[0], 2),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
             "onnxruntime": onnxruntime.__version__,
         },
         "explorer": found,
         "milliseconds an image": exported(run),
-    }  # fmt: skip
+    }
     text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
     print(text)
     if given.out:

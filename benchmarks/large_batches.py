@@ -42,8 +42,10 @@ def measured(name: str, codes: int, dim: int) -> dict[str, float]:
     seconds = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
-        "value": value.item(), "seconds": round(seconds, 2), "MB": round((after - before) / 1024),
-    }  # fmt: skip
+        "value": value.item(),
+        "seconds": round(seconds, 2),
+        "MB": round((after - before) / 1024),
+    }
 
 
 def main() -> None:

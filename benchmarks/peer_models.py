@@ -112,12 +112,13 @@ def cases() -> dict[str, tuple[str, Any, dict[str, Any]]]:
             "wae-gan",
             Adversarial_AE,
             {
-                "adversarial_loss_scale": 1.0, "reconstruction_loss_scale": 2 / gan,
+                "adversarial_loss_scale": 1.0,
+                "reconstruction_loss_scale": 2 / gan,
                 "deterministic_posterior": True,
             },
         ),
         "Adversarial_AE": ("wae-gan", Adversarial_AE, {}),
-    }  # fmt: skip
+    }
 
 
 def train(name: str, recipe: str, kind: Any, given: dict[str, Any], x: Tensor) -> dict[str, Any]:
@@ -129,9 +130,12 @@ def train(name: str, recipe: str, kind: Any, given: dict[str, Any], x: Tensor) -
         "scheduler_params": {"T_max": EPOCHS, "eta_min": rate / 100},
     }
     common = {
-        "output_dir": str(RUNS / "trainings"), "num_epochs": EPOCHS, "seed": 0,
-        "per_device_train_batch_size": BATCH, "no_cuda": True,
-    }  # fmt: skip
+        "output_dir": str(RUNS / "trainings"),
+        "num_epochs": EPOCHS,
+        "seed": 0,
+        "per_device_train_batch_size": BATCH,
+        "no_cuda": True,
+    }
     torch.manual_seed(0)
     settings = {"input_dim": SHAPE, "latent_dim": latent, **given}
     networks = {
@@ -159,9 +163,10 @@ def train(name: str, recipe: str, kind: Any, given: dict[str, Any], x: Tensor) -
         config = VAEConfig if kind is VAE else WAE_MMD_Config
         model = kind(config(**settings), **networks)
         trainer = BaseTrainer(
-            model, dataset,
+            model,
+            dataset,
             training_config=BaseTrainerConfig(learning_rate=rate, **schedule, **common),
-        )  # fmt: skip
+        )
     began = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - began

@@ -92,9 +92,11 @@ def main() -> None:
         for kind, path in make(Path(place), count).items():
             cache = str(Path(place) / f"cache of {kind}")
             for name, where in (
-                ("into memory", ""), ("into memory again", ""),
-                ("into the cache", cache), ("from the cache", cache),
-            ):  # fmt: skip
+                ("into memory", ""),
+                ("into memory again", ""),
+                ("into the cache", cache),
+                ("from the cache", cache),
+            ):
                 figures[f"{kind}, {name}"] = measured(path, where)
     columns = ("images/s", "seconds", "peak MB", "held MB", "held after an epoch MB")
     print(f"| {count:,} images of 64 × 64 | {' | '.join(columns)} | epoch images/s |")
@@ -103,9 +105,11 @@ def main() -> None:
         cells = [f"{row[column]:,.1f}" for column in columns]
         print(f"| {name} | {' | '.join(cells)} | {row['epoch images/s']:,.0f} |")
     machine = {
-        "python": platform.python_version(), "torch": torch.__version__,
-        "pillow": PIL.__version__, "cores": torch.get_num_threads(),
-    }  # fmt: skip
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pillow": PIL.__version__,
+        "cores": torch.get_num_threads(),
+    }
     FIGURES.write_text(json.dumps({"machine": machine, "figures": figures}, indent=1) + "\n")
 
 

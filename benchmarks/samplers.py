@@ -30,12 +30,21 @@ EPOCHS, N = 5, 10_000
 CASES = [("mnist", seed) for seed in range(3)] + [("fashion-mnist", 0)]
 SAMPLERS = ("prior", "mixture")
 SHOWN = {
-    "LeNet-FD": "{:.1f}", "LeNet-FD extrapolated": "{:.1f}", "LeNet-MIND": "{:.1f}",
-    "KD": "{:.0f}", "precision": "{:.2f}", "recall": "{:.2f}", "coverage": "{:.2f}",
+    "LeNet-FD": "{:.1f}",
+    "LeNet-FD extrapolated": "{:.1f}",
+    "LeNet-MIND": "{:.1f}",
+    "KD": "{:.0f}",
+    "precision": "{:.2f}",
+    "recall": "{:.2f}",
+    "coverage": "{:.2f}",
     "1-NN accuracy": "{:.3f}",
-    "network accuracy": "{:.3f}", "pixel SW": "{:.3f}", "sharpness": "{:.3f}",
-    "classes JS": "{:.4f}", "test reconstruction": "{:.1f}", "MMD² of codes": "{:.3f}",
-}  # fmt: skip
+    "network accuracy": "{:.3f}",
+    "pixel SW": "{:.3f}",
+    "sharpness": "{:.3f}",
+    "classes JS": "{:.4f}",
+    "test reconstruction": "{:.1f}",
+    "MMD² of codes": "{:.3f}",
+}
 START, END = "<!-- samplers: begin -->\n", "<!-- samplers: end -->\n"
 
 
@@ -43,15 +52,32 @@ def train(recipe: str, data: str, seed: int, directory: str) -> Path:
     """A run, trained unless it exists."""
     out = RUNS / f"{data}-{recipe}-{seed}"
     command = [
-        "train", recipe, "--data", data, "--epochs", str(EPOCHS), "--seed", str(seed),
-        "--threads", "1", "--out", str(out), "--data-dir", directory,
-    ]  # fmt: skip
+        "train",
+        recipe,
+        "--data",
+        data,
+        "--epochs",
+        str(EPOCHS),
+        "--seed",
+        str(seed),
+        "--threads",
+        "1",
+        "--out",
+        str(out),
+        "--data-dir",
+        directory,
+    ]
     if not (out / "report.html").exists():
         if out.exists():
             command.append("--resume")
         with (RUNS / f"{out.name}.log").open("w") as log:
-            subprocess.run([sys.executable, "-m", "monge", *command], check=True, stderr=log,
-                           stdout=log, env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+            subprocess.run(
+                [sys.executable, "-m", "monge", *command],
+                check=True,
+                stderr=log,
+                stdout=log,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
     return out
 
 

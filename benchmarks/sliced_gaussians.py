@@ -38,10 +38,12 @@ def ratios(d: int, equal: bool, key: str) -> torch.Tensor:
         z = torch.randn(2, POINTS, d, generator=random)
         x, y = means[:, None] + z @ roots.mT
         exact = gaussian_wasserstein(means[0], covariances[0], means[1], covariances[1])
-        rows.append([
-            d**0.5 * sliced_wasserstein(x, y, directions=count, generator=random) / exact
-            for count in SLICES
-        ])  # fmt: skip
+        rows.append(
+            [
+                d**0.5 * sliced_wasserstein(x, y, directions=count, generator=random) / exact
+                for count in SLICES
+            ]
+        )
     return torch.tensor(rows)
 
 

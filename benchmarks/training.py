@@ -108,10 +108,13 @@ def pythae(images: Tensor) -> Callable[[], None]:
         model=model,
         train_dataset=BaseDataset(as_floats(images), torch.zeros(len(images))),
         training_config=BaseTrainerConfig(
-            output_dir=folder, per_device_train_batch_size=BATCH, learning_rate=1e-3,
-            num_epochs=1, no_cuda=True,
+            output_dir=folder,
+            per_device_train_batch_size=BATCH,
+            learning_rate=1e-3,
+            num_epochs=1,
+            no_cuda=True,
         ),
-    )  # fmt: skip
+    )
     trainer.prepare_training()
 
     def epoch():
@@ -183,9 +186,10 @@ def trained(folder: Path, *more: str, launcher: tuple[str, ...] = (), threads: i
     argv = ["-m", "monge", "train", "wae-mmd", "--out", str(out), *more]
     process = subprocess.Popen(
         [sys.executable, *launcher, *argv],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-    )  # fmt: skip
+    )
     return process, out
 
 

@@ -121,14 +121,17 @@ def unequal(n: int, m: int, d: int, count: int) -> Row:
     a, b = torch.rand(n, dtype=torch.float64), torch.rand(m, dtype=torch.float64)
     a, b = (a / a.sum()).float(), (b / b.sum()).float()
     x, y, theta = torch.randn(n, d), torch.randn(m, d) + 0.5, uniform_directions(count, d)
-    return Row({
-        "monge": differentiated(
-            lambda x, y: sliced_wasserstein(x, y, a, b, directions=theta), x, y
-        ),
-        "POT": differentiated(
-            lambda x, y: ot.sliced_wasserstein_distance(x, y, a, b, projections=theta.T), x, y
-        ),
-    }, target=4.0)  # fmt: skip
+    return Row(
+        {
+            "monge": differentiated(
+                lambda x, y: sliced_wasserstein(x, y, a, b, directions=theta), x, y
+            ),
+            "POT": differentiated(
+                lambda x, y: ot.sliced_wasserstein_distance(x, y, a, b, projections=theta.T), x, y
+            ),
+        },
+        target=4.0,
+    )
 
 
 def max_sliced(n: int, d: int) -> Row:
@@ -171,9 +174,10 @@ def line(n: int, gradient: bool) -> Row:
     }
     if gradient:
         return Row({k: differentiated(f, u, v) for k, f in subjects.items()}, target=5.0)
-    return Row({
-        k: functools.partial(lambda f: float(f(u, v)), f) for k, f in subjects.items()
-    }, target=15.0)  # fmt: skip
+    return Row(
+        {k: functools.partial(lambda f: float(f(u, v)), f) for k, f in subjects.items()},
+        target=15.0,
+    )
 
 
 def mmd(n: int, d: int, target: float, others: bool = True) -> Row:
@@ -210,9 +214,11 @@ def of_unit_variance(n: int, d: int, generator: torch.Generator | None = None):
 def entropic(n: int, d: int, blur: float, target: float = 1.0, others: bool = True) -> Row:
     """The Sinkhorn divergence for the cost ‖x - y‖², of samples with E‖x - E x‖² = 1."""
     (x, y), epsilon = of_unit_variance(n, d), 2 * blur**2
-    subjects = {"monge": differentiated(
-        lambda x, y: sinkhorn_divergence(x, y, epsilon=epsilon, tolerance=ERROR), x, y
-    )}  # fmt: skip
+    subjects = {
+        "monge": differentiated(
+            lambda x, y: sinkhorn_divergence(x, y, epsilon=epsilon, tolerance=ERROR), x, y
+        )
+    }
     if others and not ours_alone:
         loss = geomloss.SamplesLoss(
             "sinkhorn", p=2, blur=blur, scaling=scaling_of(d, blur), backend="tensorized"
@@ -244,9 +250,14 @@ def scaling_of(d: int, blur: float, n: int = 1024) -> float:
     scalings = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
     for scaling in scalings:
         loss = geomloss.SamplesLoss(
-            "sinkhorn", p=2, blur=blur, scaling=scaling, debias=False, potentials=True,
+            "sinkhorn",
+            p=2,
+            blur=blur,
+            scaling=scaling,
+            debias=False,
+            potentials=True,
             backend="tensorized",
-        )  # fmt: skip
+        )
         f, g = (h.view(-1).double() for h in loss(x, y))
         exponent = (f[:, None] + g - torch.cdist(x.double(), y.double()).square() / 2) / blur**2
         plan = exponent.exp() / n**2
@@ -394,20 +405,23 @@ def alone(name: str, subject: str) -> None:
 def memory(name: str, subjects) -> dict[str, int]:
     command = [sys.executable, __file__, "--alone", name]
     return {
-        subject: int(subprocess.run(
-            [*command, subject], check=True, capture_output=True, text=True
-        ).stdout.split()[-1])
+        subject: int(
+            subprocess.run(
+                [*command, subject], check=True, capture_output=True, text=True
+            ).stdout.split()[-1]
+        )
         for subject in subjects
-    }  # fmt: skip
+    }
 
 
 def table(results: dict[str, dict]) -> str:
     """The results in Markdown."""
     lines = [
-        "| value and gradient | monge, ms | " + " | ".join(f"{p}, ×" for p in PEERS)
+        "| value and gradient | monge, ms | "
+        + " | ".join(f"{p}, ×" for p in PEERS)
         + " | target, × | memory, MB: monge / least of the others |",
         "|---" * (len(PEERS) + 4) + "|",
-    ]  # fmt: skip
+    ]
     for name, found in results.items():
         times, space = found["milliseconds"], found.get("megabytes", {})
         ratios = [f"{times[p] / times['monge']:.1f}" if p in times else "" for p in PEERS]

@@ -67,9 +67,11 @@ def settings(recipe: str, point: dict[str, float]) -> dict[str, object]:
     else:
         regularised = {"weight": round(strength * UNTUNED[recipe] * 28, 3)}
     return {
-        "latent": point["latent"], "training.lr": point["rate"],
-        "training.inner_lr": point["rate"] / 2, **regularised,
-    }  # fmt: skip
+        "latent": point["latent"],
+        "training.lr": point["rate"],
+        "training.inner_lr": point["rate"] / 2,
+        **regularised,
+    }
 
 
 UNTUNED = {"wae-mmd": 7.0, "wae-gan": 0.18, "swae": 3.6, "sinkhorn-ae": 0.45}
@@ -81,10 +83,13 @@ def held_out(directory: str) -> Source:
     whole = load(DataConfig("mnist", directory))
     assert whole.train_labels is not None
     return dataclasses.replace(
-        whole, name="mnist, validation",
-        train=whole.train[:-HELD_OUT], train_labels=whole.train_labels[:-HELD_OUT],
-        test=whole.train[-HELD_OUT:], test_labels=whole.train_labels[-HELD_OUT:],
-    )  # fmt: skip
+        whole,
+        name="mnist, validation",
+        train=whole.train[:-HELD_OUT],
+        train_labels=whole.train_labels[:-HELD_OUT],
+        test=whole.train[-HELD_OUT:],
+        test_labels=whole.train_labels[-HELD_OUT:],
+    )
 
 
 def trial(directory: str, name: str, recipe: str, given: dict[str, object]) -> dict[str, object]:
@@ -92,8 +97,11 @@ def trial(directory: str, name: str, recipe: str, given: dict[str, object]) -> d
     source, out = held_out(directory), RUNS / name
     config = Config.of(recipe)
     for key, value in {
-        "training.epochs": EPOCHS, "training.schedule": "smooth", "threads": 1, **given,
-    }.items():  # fmt: skip
+        "training.epochs": EPOCHS,
+        "training.schedule": "smooth",
+        "threads": 1,
+        **given,
+    }.items():
         config = override(config, key, value)
     began = time.perf_counter()
     run = monge.fit(recipe, source, config, out, resume=out.exists(), quiet=True)
@@ -104,11 +112,14 @@ def trial(directory: str, name: str, recipe: str, given: dict[str, object]) -> d
         found[sampler] = round(frechet_distance(extractor(samples), real), 2)
     summed = run.summary()
     return {
-        "name": name, "recipe": recipe, "settings": given, "LeNet-FD": found,
+        "name": name,
+        "recipe": recipe,
+        "settings": given,
+        "LeNet-FD": found,
         "reconstruction": round(summed["test reconstruction"], 3),
         "MMD² of codes": round(summed["MMD² of codes"], 4),
         "seconds": round(time.perf_counter() - began),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

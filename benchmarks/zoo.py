@@ -37,9 +37,13 @@ CASES = {
     "fashion-mnist": {recipe: [recipe] for recipe in ("vae", "wae-mmd", "wae-gan", "swae")},
 }
 COLUMNS = {
-    "reconstruction": "{:.2f}", "codes MMD²": "{:.4f}", "codes SW": "{:.3f}",
-    "sharpness": "{:.3f}", "samples SW": "{:.3f}", "seconds": "{:.0f}",
-}  # fmt: skip
+    "reconstruction": "{:.2f}",
+    "codes MMD²": "{:.4f}",
+    "codes SW": "{:.3f}",
+    "sharpness": "{:.3f}",
+    "samples SW": "{:.3f}",
+    "seconds": "{:.0f}",
+}
 
 
 COMMON = ["--latent", "8", "--lr", "0.001"]

@@ -301,8 +301,10 @@ def kl() -> Figure:
     covariance = torch.tensor([[1.0, 0.9], [0.9, 1.0]]).double()
     precision = torch.linalg.inv(covariance)
     ellipse(left, mean, covariance, color=GREY, lw=2, label="p, correlation 0.9")
-    for solve, colour, name in ((mean_field, BLUE, "KL(q ‖ p): variance 0.19"),
-                                (moment_matched, RED, "KL(p ‖ q): variance 1")):  # fmt: skip
+    for solve, colour, name in (
+        (mean_field, BLUE, "KL(q ‖ p): variance 0.19"),
+        (moment_matched, RED, "KL(p ‖ q): variance 1"),
+    ):
         ellipse(left, mean, solve(mean, precision)[1].diag(), color=colour, lw=1.6, label=name)
     left.set(xlim=(-3, 3), ylim=(-2.4, 4.4), aspect="equal", title="the best products")
     left.legend(frameon=False, fontsize=7, loc="upper left")
@@ -314,10 +316,12 @@ def kl() -> Figure:
     cases = {
         "KL(q ‖ p)": (fit_gaussian(mixture, "mode-seeking"), BLUE, "-"),
         "KL(q ‖ p), the other minimum": (
-            fit_gaussian(mixture, "mode-seeking", start=torch.tensor([3.0])), BLUE, ":",
+            fit_gaussian(mixture, "mode-seeking", start=torch.tensor([3.0])),
+            BLUE,
+            ":",
         ),
         "KL(p ‖ q)": (fit_gaussian(mixture, "mass-covering"), RED, "-"),
-    }  # fmt: skip
+    }
     for name, ((m, c), colour, style) in cases.items():
         density = torch.exp(-0.5 * (x[:, 0] - m) ** 2 / c[0, 0]) / (2 * math.pi * c[0, 0]).sqrt()
         right.plot(x[:, 0], density, style, color=colour, label=name)
@@ -383,10 +387,22 @@ def propagation() -> Figure:
 CHAPTERS = {
     make.__name__: make
     for make in (
-        monge, duality, line, slices, entropic, gromov, vae, gan, critics, wae, random, kl, bayes,
+        monge,
+        duality,
+        line,
+        slices,
+        entropic,
+        gromov,
+        vae,
+        gan,
+        critics,
+        wae,
+        random,
+        kl,
+        bayes,
         propagation,
     )
-}  # fmt: skip
+}
 
 
 def main() -> None:

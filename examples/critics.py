@@ -43,9 +43,12 @@ def main() -> None:
         row[2].scatter(*real[:500].T, s=2, color="white", linewidths=0)
         row[2].set_title("levels of D, with data", fontsize=9)
         clipped = (weights.abs() > 0.0099).float().mean()
-        print(title, f"slope {between.mean():.4g} ± {between.std():.2g}, "
-              f"largest weight {weights.abs().max():.3g}, {clipped:.0%} of weights within 1 % "
-              "of 0.01 or beyond")  # fmt: skip
+        print(
+            title,
+            f"slope {between.mean():.4g} ± {between.std():.2g}, "
+            f"largest weight {weights.abs().max():.3g}, {clipped:.0%} of weights within 1 % "
+            "of 0.01 or beyond",
+        )
     save(figure, "critics")
 
 

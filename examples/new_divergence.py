@@ -61,9 +61,13 @@ def main() -> None:
     # then as the penalty of an auto-encoder
     shape, filters = (1, 8, 8), (16, 32)
     model = WAE(
-        conv_encoder(shape, prior.dim, filters), conv_decoder(shape, prior.dim, filters), prior,
-        CharacteristicFunction(width), cost=SquaredL2(), weight=50.0,
-    )  # fmt: skip
+        conv_encoder(shape, prior.dim, filters),
+        conv_decoder(shape, prior.dim, filters),
+        prior,
+        CharacteristicFunction(width),
+        cost=SquaredL2(),
+        weight=50.0,
+    )
     run = monge.fit(
         model, "digits", monge.Config(training=TrainingConfig(steps=steps)), "runs/new-divergence"
     )

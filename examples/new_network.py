@@ -47,9 +47,13 @@ def main() -> None:
         nn.Linear(4, 256), nn.GELU(), nn.Linear(256, 64), nn.Sigmoid(), nn.Unflatten(1, (1, 8, 8))
     )
     model = WAE(
-        RowAttention(8, 8, prior.dim), decoder, prior, MMD(multiscale_imq(prior.spread)),
-        cost=SquaredL2(), weight=20.0,
-    )  # fmt: skip
+        RowAttention(8, 8, prior.dim),
+        decoder,
+        prior,
+        MMD(multiscale_imq(prior.spread)),
+        cost=SquaredL2(),
+        weight=20.0,
+    )
     run = monge.fit(
         model, "digits", monge.Config(training=TrainingConfig(steps=steps)), "runs/new-network"
     )

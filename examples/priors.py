@@ -19,9 +19,15 @@ def main() -> None:
     for row, (title, prior) in zip(figure.subplots(3, 3), PRIORS.items()):
         # codes of unit size: λ grows as the prior's spread shrinks
         run = trained(
-            "swae", "mnist", f"swae-{title}", latent=2, prior=prior, training__epochs=3,
-            weight=400.0, directions=50,
-        )  # fmt: skip
+            "swae",
+            "mnist",
+            f"swae-{title}",
+            latent=2,
+            prior=prior,
+            training__epochs=3,
+            weight=400.0,
+            directions=50,
+        )
         drawn = run.model.prior.sample(5000, generator(0, "priors"))
         row[0].scatter(*drawn.T, s=2, color="grey", linewidths=0)
         row[0].set_title(f"the prior: {title}", fontsize=10)

@@ -90,13 +90,21 @@ def strangers(client: Client) -> Iterator[tuple[str, bytes]]:
     yield "two hosts", client.raw(f"GET / HTTP/1.1\r\n{two}\r\n".encode())
     yield "another site's fetch", client.request("GET", "/api/runs", Sec_Fetch_Site="cross-site")
     for path in (
-        "/static/../api.py", "/static/%2e%2e/api.py", "/static/..%2f..%2fcli.py",
-        "/static//etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/api/runs/..%2f..%2fetc/progress",
-        "/api/runs/%2Fetc%2Fpasswd/progress", "/api/runs/run%00/progress",
+        "/static/../api.py",
+        "/static/%2e%2e/api.py",
+        "/static/..%2f..%2fcli.py",
+        "/static//etc/passwd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/api/runs/..%2f..%2fetc/progress",
+        "/api/runs/%2Fetc%2Fpasswd/progress",
+        "/api/runs/run%00/progress",
         "/api/runs/RUN/progress",
-        "/api/runs/run/test?first=-1", "/api/runs/run/test?first=99999999",
-        "/api/runs/run/test?count=1e9", "/api/runs/run/map/..", "/api/nothing",
-    ):  # fmt: skip
+        "/api/runs/run/test?first=-1",
+        "/api/runs/run/test?first=99999999",
+        "/api/runs/run/test?count=1e9",
+        "/api/runs/run/map/..",
+        "/api/nothing",
+    ):
         yield f"path {path}", client.request("GET", path)
     yield "method", client.request("DELETE", "/api/runs", b"{}")
     yield "no HTTP", client.raw(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
@@ -108,23 +116,38 @@ def bodies(client: Client) -> Iterator[tuple[str, bytes]]:
     """What is no JSON, or no argument."""
     zero = [0.0, 0.0, 0.0]
     for name, body in {
-        "no JSON": b"{", "no body": b"", "an array": b"[]", "a number": b"1",
-        "NaN": b'{"codes": [[NaN, 0, 0]]}', "infinity": b'{"codes": [[Infinity, 0, 0]]}',
-        "1e999": b'{"codes": [[1e999, 0, 0]]}', "1e30": b'{"codes": [[1e30, 0, 0]]}',
+        "no JSON": b"{",
+        "no body": b"",
+        "an array": b"[]",
+        "a number": b"1",
+        "NaN": b'{"codes": [[NaN, 0, 0]]}',
+        "infinity": b'{"codes": [[Infinity, 0, 0]]}',
+        "1e999": b'{"codes": [[1e999, 0, 0]]}',
+        "1e30": b'{"codes": [[1e30, 0, 0]]}',
         "a number of 10,000 digits": b'{"codes": [[' + b"9" * 10_000 + b", 0, 0]]}",
-        "deep": b"[" * 100_000, "deep codes": b'{"codes": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
-        "no UTF-8": b'{"codes": "\xff\xfe"}', "a lone surrogate": b'{"\\ud800": 1}',
-        "a text": {"codes": "x" * 1000}, "null": {"codes": None}, "no codes": {"codes": []},
-        "short": {"codes": [[0.0]]}, "long": {"codes": [[0.0] * 4000]},
-        "ragged": {"codes": [zero, [0.0]]}, "many": {"codes": [zero] * 101},
-        "far": {"codes": [[1e4, 0.0, 0.0]]}, "unknown": {"codes": [zero], "path": "/etc/passwd"},
+        "deep": b"[" * 100_000,
+        "deep codes": b'{"codes": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
+        "no UTF-8": b'{"codes": "\xff\xfe"}',
+        "a lone surrogate": b'{"\\ud800": 1}',
+        "a text": {"codes": "x" * 1000},
+        "null": {"codes": None},
+        "no codes": {"codes": []},
+        "short": {"codes": [[0.0]]},
+        "long": {"codes": [[0.0] * 4000]},
+        "ragged": {"codes": [zero, [0.0]]},
+        "many": {"codes": [zero] * 101},
+        "far": {"codes": [[1e4, 0.0, 0.0]]},
+        "unknown": {"codes": [zero], "path": "/etc/passwd"},
         "bad base64": {"codes": [zero], "given": {"data": "%%%"}},
-    }.items():  # fmt: skip
+    }.items():
         yield f"decode {name}", client.post("decode", body)
     for name, body in {
-        "count": {"count": 10**9}, "seed": {"seed": -1}, "a huge seed": {"seed": 10**40},
-        "temperature": {"temperature": 1e300}, "sampler": {"sampler": "../../etc"},
-    }.items():  # fmt: skip
+        "count": {"count": 10**9},
+        "seed": {"seed": -1},
+        "a huge seed": {"seed": 10**40},
+        "temperature": {"temperature": 1e300},
+        "sampler": {"sampler": "../../etc"},
+    }.items():
         yield f"sample {name}", client.post("sample", body)
     yield "an index", client.post("reconstruct", {"sample": {"index": 10**12}})
     yield (

@@ -21,9 +21,14 @@ sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 
 @pytest.fixture(scope="module")
@@ -158,10 +163,12 @@ def test_a_drag_on_the_map_moves_through_latent_space(page, address, explorers):
           return Math.abs(at - b) < far;
         }""",
         [
-            float(point[1]), plane.axes[1].tolist(), plane.origin.tolist(),
+            float(point[1]),
+            plane.axes[1].tolist(),
+            plane.origin.tolist(),
             3 * (high - low) / box["height"],
         ],
-    )  # fmt: skip
+    )
     code = torch.tensor([data(page, "#decoded", "code")])
     assert is_image(page, "#decoded", explorer.decode(code))
 

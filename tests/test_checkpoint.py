@@ -87,8 +87,11 @@ def test_a_checkpoint_holds_tensors_and_json_only(finished, monkeypatch):
     folder = checkpoint.newest_first(finished / "checkpoints")[0]
     names = sorted(p.name for p in folder.iterdir())
     assert names == [
-        "manifest.json", "model.safetensors", "training.json", "training.safetensors",
-    ]  # fmt: skip
+        "manifest.json",
+        "model.safetensors",
+        "training.json",
+        "training.safetensors",
+    ]
     for name in ("training.json", "manifest.json"):
         json.loads((folder / name).read_text())
 

@@ -179,15 +179,38 @@ def test_every_verb_takes_a_run_on_clouds(monge_, tmp_path):
     drawn = np.random.default_rng(0).uniform(-1, 1, (90, 30, 3))
     drawn[:45] *= [1, 0.2, 0.2]
     np.savez(
-        tmp_path / "boxes.npz", points=drawn, labels=np.repeat([0, 1], 45),
-        class_names=np.array(["beam", "cube"]), split=np.tile(["train"] * 8 + ["test"], 10),
-    )  # fmt: skip
+        tmp_path / "boxes.npz",
+        points=drawn,
+        labels=np.repeat([0, 1], 45),
+        class_names=np.array(["beam", "cube"]),
+        split=np.tile(["train"] * 8 + ["test"], 10),
+    )
     out = tmp_path / "run"
     code, _, err = monge_(
-        "train", "pointcloud-wae", "--data", tmp_path / "boxes.npz", "--classes", "cube", "beam",
-        "--points", 24, "--turn", "--jitter", 0.01, "--steps", 3, "--batch", 20, "--latent", 2,
-        "--set", "network.points=4,8", "network.cloud=8", "--out", out,
-    )  # fmt: skip
+        "train",
+        "pointcloud-wae",
+        "--data",
+        tmp_path / "boxes.npz",
+        "--classes",
+        "cube",
+        "beam",
+        "--points",
+        24,
+        "--turn",
+        "--jitter",
+        0.01,
+        "--steps",
+        3,
+        "--batch",
+        20,
+        "--latent",
+        2,
+        "--set",
+        "network.points=4,8",
+        "network.cloud=8",
+        "--out",
+        out,
+    )
     assert (code, err) == (0, "")
     config = json.loads((out / "config.json").read_text())
     assert config["config"]["data"]["classes"] == ["cube", "beam"]
@@ -351,10 +374,12 @@ def bad_commands(trained, tmp_path):
         "existing run": (["train", "vae", "--out", trained], "exists already.*--resume"),
         "resume nothing": (["train", "vae", "--resume"], "give --out"),
         "resume changed": (
-            ["train", "wae-mmd", "--out", trained, "--resume", "--seed", "9"], "settings of seed",
+            ["train", "wae-mmd", "--out", trained, "--resume", "--seed", "9"],
+            "settings of seed",
         ),
         "resume another recipe": (
-            ["train", "vae", "--out", trained, "--resume"], "settings of recipe",
+            ["train", "vae", "--out", trained, "--resume"],
+            "settings of recipe",
         ),
         "unwritable": (["train", "vae", "--out", tmp_path / "file" / "run"], "cannot be written"),
         "proc": (["train", "vae", "--out", "/proc/monge-run"], "cannot be written"),
@@ -366,10 +391,12 @@ def bad_commands(trained, tmp_path):
             "shape",
         ),
         "one frame": (
-            ["interpolate", trained, "--frames", "1", "--out", tmp_path / "x.png"], "`frames`",
+            ["interpolate", trained, "--frames", "1", "--out", tmp_path / "x.png"],
+            "`frames`",
         ),
         "complete without a part": (
-            ["complete", trained, "--out", tmp_path / "x.png"], "of wae-mmd.*conditional-wae",
+            ["complete", trained, "--out", tmp_path / "x.png"],
+            "of wae-mmd.*conditional-wae",
         ),
         "everything known": (
             ["train", "conditional-wae", "--known", tmp_path / "white.png", *out],
@@ -381,37 +408,86 @@ def bad_commands(trained, tmp_path):
         ),
         "unknown part": (["train", "conditional-wae", "--known", "up", *out], "`known` 'up'"),
         "wrong weights": (
-            ["evaluate", trained, "--inception-weights", tmp_path / "file"], "has the sha256",
+            ["evaluate", trained, "--inception-weights", tmp_path / "file"],
+            "has the sha256",
         ),
         "unknown metrics": (["evaluate", trained, "--metrics", "fid"], "`metrics`.*'fid'"),
         "compare nothing": (["compare", "--out", tmp_path / "x"], "runs"),
         "distance of nan": (["distance", tmp_path / "nan.npy", tmp_path / "small.npy"], "finite"),
         "distance of text": (["distance", tmp_path / "file", tmp_path / "small.npy"], "file"),
         "distance shapes": (
-            ["distance", tmp_path / "small.npy", tmp_path / "wide.npy"], "samples of 3 numbers",
+            ["distance", tmp_path / "small.npy", tmp_path / "wide.npy"],
+            "samples of 3 numbers",
         ),
         "distance epsilon": (
-            ["distance", tmp_path / "small.npy", tmp_path / "small.npy", "--method", "sinkhorn",
-             "--epsilon", "-1"], "`epsilon`",
+            [
+                "distance",
+                tmp_path / "small.npy",
+                tmp_path / "small.npy",
+                "--method",
+                "sinkhorn",
+                "--epsilon",
+                "-1",
+            ],
+            "`epsilon`",
         ),
         "distance p": (
-            ["distance", tmp_path / "small.npy", tmp_path / "small.npy", "--p", "0.5"], "`p`",
+            ["distance", tmp_path / "small.npy", tmp_path / "small.npy", "--p", "0.5"],
+            "`p`",
         ),
-    }  # fmt: skip
+    }
 
 
 BAD = (
-    "unknown class", "turned images", "jitter below 0", "images that turn",
-    "unknown verb", "unknown flag", "wrong type", "missing out", "unknown recipe", "no recipe",
-    "unknown preset", "missing path", "empty folder", "image sizes", "large batch",
-    "batch of one", "negative epochs", "zero steps", "both", "nan rate", "negative weight",
-    "bad setting", "bad setting value", "setting without value", "device", "existing run",
-    "resume nothing", "resume changed", "resume another recipe", "unwritable", "proc", "no run",
-    "complete without a part", "everything known", "mask of another size", "unknown part",
-    "wrong weights", "unknown metrics", "suffix", "no samples", "other shape", "one frame",
-    "compare nothing", "distance of nan", "distance of text", "distance p", "distance shapes",
+    "unknown class",
+    "turned images",
+    "jitter below 0",
+    "images that turn",
+    "unknown verb",
+    "unknown flag",
+    "wrong type",
+    "missing out",
+    "unknown recipe",
+    "no recipe",
+    "unknown preset",
+    "missing path",
+    "empty folder",
+    "image sizes",
+    "large batch",
+    "batch of one",
+    "negative epochs",
+    "zero steps",
+    "both",
+    "nan rate",
+    "negative weight",
+    "bad setting",
+    "bad setting value",
+    "setting without value",
+    "device",
+    "existing run",
+    "resume nothing",
+    "resume changed",
+    "resume another recipe",
+    "unwritable",
+    "proc",
+    "no run",
+    "complete without a part",
+    "everything known",
+    "mask of another size",
+    "unknown part",
+    "wrong weights",
+    "unknown metrics",
+    "suffix",
+    "no samples",
+    "other shape",
+    "one frame",
+    "compare nothing",
+    "distance of nan",
+    "distance of text",
+    "distance p",
+    "distance shapes",
     "distance epsilon",
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -203,10 +203,14 @@ def small(recipe: str = "pointcloud-wae", **changes):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("chamfer", Chamfer), ("earth-mover", EarthMover), ("sinkhorn", SinkhornSets),
-     ("sliced", SlicedSets),
-     ("elementwise", Scaled | SquaredL2)],
-)  # fmt: skip
+    [
+        ("chamfer", Chamfer),
+        ("earth-mover", EarthMover),
+        ("sinkhorn", SinkhornSets),
+        ("sliced", SlicedSets),
+        ("elementwise", Scaled | SquaredL2),
+    ],
+)
 def test_the_cost_of_clouds_is_a_sum_over_their_points(name, kind):
     """All but the elementwise one are the same for permuted targets; a shift by v costs N |v|²
     in each unit."""
@@ -289,10 +293,12 @@ def test_training_sees_clouds_turned(tmp_path):
 
     def trained(turn: bool, name: str):
         config = Config(
-            recipe="pointcloud-wae", latent=2, data=DataConfig(turn=turn),
+            recipe="pointcloud-wae",
+            latent=2,
+            data=DataConfig(turn=turn),
             network=NetworkConfig(points=(4,), cloud=(4,)),
             training=TrainingConfig(batch=10, steps=2),
-        )  # fmt: skip
+        )
         run = monge.fit(config=config, data=x, out=tmp_path / name, quiet=True)
         return torch.cat([p.flatten() for p in run.model.parameters()])
 
@@ -325,9 +331,7 @@ def test_scores_of_sets_by_hand():
     """Points of a line in place of clouds: fakes 0, 1, 9; real ones 0.2, 8, 8.5."""
     fake, real = torch.tensor([0.0, 1, 9]), torch.tensor([0.2, 8, 8.5])
     between = (fake[:, None] - real).abs()
-    found = set_scores(
-        (fake[:, None] - fake).abs(), between, (real[:, None] - real).abs()
-    )  # fmt: skip
+    found = set_scores((fake[:, None] - fake).abs(), between, (real[:, None] - real).abs())
     assert found.minimum == pytest.approx((0.2 + 1 + 0.5) / 3)
     assert found.coverage == pytest.approx(2 / 3)
     # nearest others: 0 → 0.2, 1 → 0.2, 9 → 8.5; 0.2 → 0, 8 → 8.5, 8.5 → (8 or 9, both at 0.5)
@@ -361,10 +365,12 @@ def test_a_run_on_clouds_is_evaluated(tmp_path):
     x = boxes(120, 40).numpy()
     np.savez(tmp_path / "boxes.npz", points=x)
     config = Config(
-        recipe="pointcloud-wae", latent=2, data=DataConfig(name=str(tmp_path / "boxes.npz")),
+        recipe="pointcloud-wae",
+        latent=2,
+        data=DataConfig(name=str(tmp_path / "boxes.npz")),
         network=NetworkConfig(points=(4,), cloud=(4,)),
         training=TrainingConfig(batch=10, steps=1),
-    )  # fmt: skip
+    )
     run = monge.fit(config=config, out=tmp_path / "run", quiet=True)
     result = run.evaluate(50)
     figures = result["figures"]

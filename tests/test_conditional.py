@@ -205,9 +205,16 @@ def test_both_modes_of_a_known_conditional_law_have_their_masses():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = ConditionalWAE(
-            mlp([4, 64, 64, 1]), mlp([2, 64, 64, 2]), Gaussian(1), MMD(multiscale_imq(4.0)),
-            mask=mask("0", (2,)), summary=mlp([4, 1]), size=1, cost=SquaredL2(), weight=1.0,
-        )  # fmt: skip
+            mlp([4, 64, 64, 1]),
+            mlp([2, 64, 64, 2]),
+            Gaussian(1),
+            MMD(multiscale_imq(4.0)),
+            mask=mask("0", (2,)),
+            summary=mlp([4, 1]),
+            size=1,
+            cost=SquaredL2(),
+            weight=1.0,
+        )
     trainer = Trainer(model, TrainingConfig(lr=2e-3))
     generator = torch.Generator().manual_seed(1)
     for _ in range(1500):

@@ -497,9 +497,15 @@ def test_one_published_set_does_not_pass_for_another(tmp_path):
 # Toy laws
 
 
-@pytest.mark.parametrize(("name", "d"), [
-    ("eight-gaussians", 2), ("rings", 2), ("swiss-roll", 2), ("line", 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "d"),
+    [
+        ("eight-gaussians", 2),
+        ("rings", 2),
+        ("swiss-roll", 2),
+        ("line", 1),
+    ],
+)
 def test_toy_laws_are_read_by_name_and_always_the_same(name, d):
     one, two = load(DataConfig(name)), load(DataConfig(name))
     assert one.kind == VECTOR

@@ -203,8 +203,10 @@ def test_sharded_networks_train_as_whole_ones(tmp_path):
     def train(*more: str) -> None:
         done = subprocess.run(
             [sys.executable, *several, "-m", "monge", "train", "vae", *argv, *more],
-            capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
         assert done.returncode == 0, done.stderr
 
     out = tmp_path / "several"
@@ -254,9 +256,11 @@ def test_processes_that_do_not_meet_are_named(monkeypatch, tmp_path):
 def evaluated(*launcher: str, run) -> dict:
     argv = ["-m", "monge", "evaluate", str(run), "-n", "100", "--seeds", "2", "--metrics"]
     subprocess.run(
-        [sys.executable, *launcher, *argv, "sliced", "sharpness"], check=True,
-        capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        [sys.executable, *launcher, *argv, "sliced", "sharpness"],
+        check=True,
+        capture_output=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     found = json.loads((run / "evaluation.json").read_text())
     return {name: figure["value"] for name, figure in found["figures"].items()}
 

@@ -142,11 +142,11 @@ def test_unbiased_mmd_has_mean_zero_between_equal_laws():
     """Within 3 standard errors over 400 draws; the biased one does not."""
     kernel, prior = multiscale_imq(6.0), Gaussian(3)
     values = {
-        unbiased: torch.stack([
-            MMD(kernel, unbiased)(prior.sample(20), prior.sample(20)) for _ in range(400)
-        ])
+        unbiased: torch.stack(
+            [MMD(kernel, unbiased)(prior.sample(20), prior.sample(20)) for _ in range(400)]
+        )
         for unbiased in (True, False)
-    }  # fmt: skip
+    }
     error = values[True].std() / 20
     assert abs(values[True].mean()) < 3 * error
     assert values[False].mean() > 10 * error

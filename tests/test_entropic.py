@@ -40,14 +40,25 @@ def law(n):
 def test_every_solver_finds_pots_plan(acceleration, epsilon):
     x, y, a, b = doubles(8, 2), doubles(6, 2), law(8), law(6)
     plan = sinkhorn(
-        x, y, a, b, epsilon=epsilon, tolerance=1e-7, acceleration=acceleration,
+        x,
+        y,
+        a,
+        b,
+        epsilon=epsilon,
+        tolerance=1e-7,
+        acceleration=acceleration,
         max_iterations=20_000,
-    )  # fmt: skip
+    )
     cost = torch.cdist(x, y) ** 2
     expected = ot.sinkhorn(
-        a.numpy(), b.numpy(), cost.numpy(), epsilon, method="sinkhorn_log", stopThr=1e-12,
+        a.numpy(),
+        b.numpy(),
+        cost.numpy(),
+        epsilon,
+        method="sinkhorn_log",
+        stopThr=1e-12,
         numItermax=100_000,
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(plan.plan.numpy(), expected, atol=1e-6)
     assert plan.converged
     assert plan.marginal_error <= 1e-7
@@ -78,9 +89,13 @@ def test_gaussians_have_the_closed_form():
     half = epsilon / 2
     d = math.sqrt(4 * s0**2 * s1**2 + half**2)
     expected = (
-        (m0 - m1) ** 2 + s0**2 + s1**2 - d
-        + half * (1 - math.log(2 * half)) + half * math.log(d + half)
-    )  # fmt: skip
+        (m0 - m1) ** 2
+        + s0**2
+        + s1**2
+        - d
+        + half * (1 - math.log(2 * half))
+        + half * math.log(d + half)
+    )
     assert float(plan.value) == pytest.approx(expected, rel=1e-8)
 
 

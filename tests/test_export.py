@@ -150,8 +150,12 @@ def test_the_hubs_folder_loads_back(trained, tmp_path):
     evaluation and a picture, and no folder of this machine is told."""
     folder = card.write(trained, tmp_path / "hub")
     assert {file.name for file in folder.iterdir()} == {
-        "config.json", "known.png", "model.safetensors", "README.md", "samples.png"
-    }  # fmt: skip
+        "config.json",
+        "known.png",
+        "model.safetensors",
+        "README.md",
+        "samples.png",
+    }
     model, x = monge.load(folder), trained.source.test[:4].float()
     assert not model.training
     for one, two in zip(

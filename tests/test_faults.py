@@ -20,10 +20,22 @@ STEPS = 700
 
 def command(out, *more, steps=STEPS):
     return [
-        sys.executable, "-m", "monge", "train", "wae-gan", "--out", str(out),
-        "--steps", str(steps), "--threads", "1",
-        "--set", "training.checkpoint_seconds=0.2", "network.filters=4,8", *more,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "monge",
+        "train",
+        "wae-gan",
+        "--out",
+        str(out),
+        "--steps",
+        str(steps),
+        "--threads",
+        "1",
+        "--set",
+        "training.checkpoint_seconds=0.2",
+        "network.filters=4,8",
+        *more,
+    ]
 
 
 def sha256(out, steps=STEPS):

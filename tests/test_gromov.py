@@ -28,8 +28,11 @@ def by_loop(cx, cy, plan):
     n, m = plan.shape
     return sum(
         float((cx[i, k] - cy[j, l]) ** 2 * plan[i, j] * plan[k, l])
-        for i in range(n) for j in range(m) for k in range(n) for l in range(m)
-    )  # fmt: skip
+        for i in range(n)
+        for j in range(m)
+        for k in range(n)
+        for l in range(m)
+    )
 
 
 def test_factorised_objective_equals_the_four_sums():
@@ -103,9 +106,15 @@ def test_entropic_equals_pot():
     cx, cy = distances(doubles(7, 2)), distances(doubles(5, 2))
     plan = entropic_gromov_wasserstein(cx, cy, epsilon=0.5, tolerance=1e-10)
     theirs = ot.gromov.entropic_gromov_wasserstein(
-        cx.numpy(), cy.numpy(), ot.unif(7), ot.unif(5), "square_loss", epsilon=0.5, tol=1e-12,
+        cx.numpy(),
+        cy.numpy(),
+        ot.unif(7),
+        ot.unif(5),
+        "square_loss",
+        epsilon=0.5,
+        tol=1e-12,
         max_iter=1000,
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(plan.plan.numpy(), theirs, atol=1e-6)
     assert plan.converged
     torch.testing.assert_close(plan.value_linear, objective(cx, cy, plan.plan))

@@ -170,8 +170,9 @@ def test_mode_seeking_is_the_least_of_a_search_by_quadrature(apart):
         for deviation in (0.5, 1.0, 2.0):
             best = minimize(
                 lambda v: reverse_kl(mixture, v[0], math.exp(v[1])),
-                [start, math.log(deviation)], method="Nelder-Mead",
-            )  # fmt: skip
+                [start, math.log(deviation)],
+                method="Nelder-Mead",
+            )
             assert value < best.fun + 1e-5
 
 

@@ -128,9 +128,14 @@ def test_sums_by_blocks_need_no_matrix():
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
 
 
-@pytest.mark.parametrize("kernel", [k for k, _ in FORMULAS.values()] + [
-    RBF(1.0) + 0.5 * IMQ(2.0) * Laplace(1.0) * RBF(2.0), multiscale_imq(3.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kernel",
+    [k for k, _ in FORMULAS.values()]
+    + [
+        RBF(1.0) + 0.5 * IMQ(2.0) * Laplace(1.0) * RBF(2.0),
+        multiscale_imq(3.0),
+    ],
+)
 def test_slopes_are_the_derivatives(kernel):
     squared = torch.rand(4, 5, dtype=torch.float64).requires_grad_()
     value, slope = kernel.with_slope(squared.detach().clone())

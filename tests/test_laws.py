@@ -82,9 +82,7 @@ DISTANCES = {
         lambda x, y, size: weighted(sliced_wasserstein, directions=slices(x))(x, y, size),
         exchangeable=False,
     ),
-    "max-sliced": Law(
-        lambda x, y, size: max_sliced_wasserstein(x, y, generator=seeded())[0]
-    ),
+    "max-sliced": Law(lambda x, y, size: max_sliced_wasserstein(x, y, generator=seeded())[0]),
     "generalized": Law(linear_slices),
     "sinkhorn": Law(
         lambda x, y, size: sinkhorn(x, y, epsilon=0.5 * size**2).value, degree=2, zero=False
@@ -97,18 +95,22 @@ DISTANCES = {
     ),
     "sinkhorn-divergence-weighted": Law(
         lambda x, y, size: weighted(sinkhorn_divergence, epsilon=0.5 * size**2)(x, y, size),
-        degree=2, exchangeable=False,
+        degree=2,
+        exchangeable=False,
     ),
     "energy": Law(lambda x, y, size: MMD(Energy(), unbiased=False)(x, y)),
     "gromov": Law(
         # a stationary point, not always the global one
         lambda x, y, size: gromov_wasserstein(torch.cdist(x, x), torch.cdist(y, y)).value,
-        degree=2, zero=False, symmetric=False, exchangeable=False,
+        degree=2,
+        zero=False,
+        symmetric=False,
+        exchangeable=False,
     ),
     "sliced-gromov": Law(
         lambda x, y, size: sliced_gromov_wasserstein(x, y, directions=slices(x)), degree=4
     ),
-}  # fmt: skip
+}
 ALL = pytest.mark.parametrize("name", DISTANCES)
 
 

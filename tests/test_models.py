@@ -272,9 +272,13 @@ def test_wrong_parts_are_refused():
 def random_decoder(sigma, cost=None, decoder=None):
     decoder = GaussianDecoder(decoder or nn.Linear(DIM, 5), sigma)
     return WAE(
-        nn.Linear(5, DIM), decoder, Gaussian(DIM), SlicedWasserstein(8),
-        cost=cost or SquaredL2(), weight=1.0,
-    )  # fmt: skip
+        nn.Linear(5, DIM),
+        decoder,
+        Gaussian(DIM),
+        SlicedWasserstein(8),
+        cost=cost or SquaredL2(),
+        weight=1.0,
+    )
 
 
 def test_the_terms_of_a_random_decoder_sum_to_the_cost_of_its_draws():

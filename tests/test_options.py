@@ -97,32 +97,43 @@ def test_a_resumed_run_ends_with_the_bits_of_one_that_was_not_stopped(options, t
     whole = fit(data=table(), config=settings(steps=30, **options), out=tmp_path / "a", quiet=True)
     fit(data=table(), config=settings(steps=13, **options), out=tmp_path / "b", quiet=True)
     again = fit(
-        data=table(), config=settings(steps=30, **options), out=tmp_path / "b", resume=True,
+        data=table(),
+        config=settings(steps=30, **options),
+        out=tmp_path / "b",
+        resume=True,
         quiet=True,
-    )  # fmt: skip
+    )
     theirs = again.model.state_dict()
     assert all(torch.equal(value, theirs[k]) for k, value in whole.model.state_dict().items())
     for row in again.metrics():
         others = [other for other in whole.metrics() if other["step"] == row["step"]]
         assert others or row["step"] == 13
-        assert all(row[name] == other[name] for other in others for name in other
-                   if name != "seconds")  # fmt: skip
+        assert all(
+            row[name] == other[name] for other in others for name in other if name != "seconds"
+        )
 
 
 def test_training_stops_after_epochs_without_a_better_figure_and_keeps_the_best(tmp_path):
     """A rate that destroys the model from some epoch on: the model is the one before."""
     run = fit(
-        data=table(), config=settings(epochs=60, patience=3, lr=0.3), out=tmp_path / "run",
+        data=table(),
+        config=settings(epochs=60, patience=3, lr=0.3),
+        out=tmp_path / "run",
         quiet=True,
-    )  # fmt: skip
+    )
     figures = [row["validation"] for row in run.metrics() if "validation" in row]
     assert since_best(figures) == 3
     assert 4 <= len(figures) < 60
     _, held = held_apart(run.source.train, run.config.seed)
     assert figure(run.model, held, 20, run.config.seed) == pytest.approx(min(figures), rel=1e-6)
     before = run.report.stat().st_mtime_ns
-    again = fit(data=table(), config=settings(epochs=60, patience=3, lr=0.3),
-                out=tmp_path / "run", resume=True, quiet=True)  # fmt: skip
+    again = fit(
+        data=table(),
+        config=settings(epochs=60, patience=3, lr=0.3),
+        out=tmp_path / "run",
+        resume=True,
+        quiet=True,
+    )
     assert again.metrics() == run.metrics()
     assert run.report.stat().st_mtime_ns == before
     best = load(run.path)
@@ -159,10 +170,14 @@ def test_a_tenth_is_held_apart_the_same_each_time():
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_compiled_networks_train_as_those_that_are_not(tmp_path):
     runs = [
-        fit(data=table(), config=settings(steps=4, compile=compiled), out=tmp_path / str(compiled),
-            quiet=True)
+        fit(
+            data=table(),
+            config=settings(steps=4, compile=compiled),
+            out=tmp_path / str(compiled),
+            quiet=True,
+        )
         for compiled in (False, True)
-    ]  # fmt: skip
+    ]
     one, two = ([row["loss"] for row in run.metrics()] for run in runs)
     assert two == pytest.approx(one, rel=1e-5)
     with evaluating(runs[0].model):

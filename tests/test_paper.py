@@ -244,9 +244,11 @@ def test_pretraining_matches_two_moments_with_the_encoder_alone():
 def test_pretraining_stops_under_a_tenth_and_is_logged_with_its_stage(tmp_path):
     config = Config.of("wae-mmd")
     for path, value in {
-        "training.steps": 3, "training.pretrain": 200, "training.pretrain_batch": 400,
+        "training.steps": 3,
+        "training.pretrain": 200,
+        "training.pretrain_batch": 400,
         "training.log_every": 1,
-    }.items():  # fmt: skip
+    }.items():
         config = override(config, path, value)
     rows = monge.fit("wae-mmd", "digits", config, tmp_path / "run", quiet=True).metrics()
     stage = [row for row in rows if row.get("stage") == "pretraining"]

@@ -48,16 +48,22 @@ def test_random_problems_have_the_fixed_point_of_bayesian_ridge(seed):
 
 
 @given(
-    seed=st.integers(0, 10_000), n=st.integers(2, 30), d=st.integers(1, 40),
-    scale=st.sampled_from([1e-3, 1.0, 1e3]), intercept=st.booleans(), known=st.booleans(),
-)  # fmt: skip
+    seed=st.integers(0, 10_000),
+    n=st.integers(2, 30),
+    d=st.integers(1, 40),
+    scale=st.sampled_from([1e-3, 1.0, 1e3]),
+    intercept=st.booleans(),
+    known=st.booleans(),
+)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_the_bound_never_falls(seed, n, d, scale, intercept, known):
     X, y, _ = problem(seed, n, d)
     model = VariationalLinearRegression(
-        fit_intercept=intercept, noise_precision=1 / scale**2 if known else None,
-        max_iterations=200, tolerance=1e-14,
-    )  # fmt: skip
+        fit_intercept=intercept,
+        noise_precision=1 / scale**2 if known else None,
+        max_iterations=200,
+        tolerance=1e-14,
+    )
     bounds = model.fit(X, scale * y).elbo_
     assert (np.diff(bounds) >= -1e-9 * (1 + np.abs(bounds[:-1]))).all()
 

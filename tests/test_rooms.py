@@ -41,8 +41,11 @@ def imports(file: Path) -> set[str]:
     targets = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            targets |= {one.name.removeprefix("monge.") for one in node.names
-                        if one.name.startswith("monge.")}  # fmt: skip
+            targets |= {
+                one.name.removeprefix("monge.")
+                for one in node.names
+                if one.name.startswith("monge.")
+            }
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             head, _, inner = node.module.partition(".")
             if head != "monge":
@@ -71,8 +74,10 @@ def test_no_arrow_points_up(room):
 
 def test_no_circles_between_files():
     """Beyond those of a package's `__init__`, which only collects names."""
-    graph = {name: {t for t in imports(file) if file.name != "__init__.py"}
-             for name, file in MODULES.items()}  # fmt: skip
+    graph = {
+        name: {t for t in imports(file) if file.name != "__init__.py"}
+        for name, file in MODULES.items()
+    }
     done: set[str] = set()
 
     def visit(name: str, path: tuple[str, ...]) -> None:

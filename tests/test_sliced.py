@@ -123,8 +123,9 @@ def test_weights_take_gradients(p):
         lambda x, u, v: sliced_wasserstein(
             x, y, u.softmax(0), v.softmax(0), p=p, directions=theta
         ),
-        (x, u, v), atol=1e-6,
-    )  # fmt: skip
+        (x, u, v),
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("p", [1, 2])

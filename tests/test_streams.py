@@ -83,10 +83,16 @@ def zipped(path: Path) -> Path:
     return path.with_suffix(".zip")
 
 
-@pytest.mark.parametrize("made", [
-    mixed, zipped, lambda path: fill(path, pictures(30)),
-    lambda path: fill(path, [*pictures(30), *pictures(1, channels=3)]),
-], ids=["parts and classes", "zip", "a tenth held out", "one in colour"])  # fmt: skip
+@pytest.mark.parametrize(
+    "made",
+    [
+        mixed,
+        zipped,
+        lambda path: fill(path, pictures(30)),
+        lambda path: fill(path, [*pictures(30), *pictures(1, channels=3)]),
+    ],
+    ids=["parts and classes", "zip", "a tenth held out", "one in colour"],
+)
 @pytest.mark.parametrize("settings", [{}, {"size": 5}, {"crop": 4, "channels": "grey"}])
 def test_the_cache_holds_what_reading_into_memory_gives(tmp_path, made, settings, monkeypatch):
     path = made(tmp_path / "pictures")
@@ -142,11 +148,14 @@ def test_a_damaged_cache_is_noticed_and_made_again(tmp_path, file, harm):
     assert same(plain, load(config))
 
 
-@pytest.mark.parametrize(("contents", "reason"), [
-    (pictures(3), "at least 4"),
-    ([*pictures(9), *pictures(1, side=6)], "differ in size: 0000.png is 8×8, 0009.png is 6×6"),
-    ([*pictures(9), b"none"], "1 of 10 images .* more than 1%"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("contents", "reason"),
+    [
+        (pictures(3), "at least 4"),
+        ([*pictures(9), *pictures(1, side=6)], "differ in size: 0000.png is 8×8, 0009.png is 6×6"),
+        ([*pictures(9), b"none"], "1 of 10 images .* more than 1%"),
+    ],
+)
 def test_what_is_refused_leaves_nothing_in_the_cache(tmp_path, contents, reason):
     path = fill(tmp_path / "pictures", contents)
     for config in (DataConfig(str(path)), DataConfig(str(path), cache=str(tmp_path / "cache"))):
@@ -284,10 +293,23 @@ def weights(run: Path) -> bytes:
 def test_training_from_the_cache_ends_with_the_same_bits(tmp_path):
     path = fill(tmp_path / "pictures", pictures(64))
     for name, flags in (("plain", []), ("cached", ["--cache", str(tmp_path / "cache")])):
-        parse([
-            "train", "wae-mmd", "--data", str(path), "--out", str(tmp_path / name),
-            "--steps", "12", "--batch", "16", "--threads", "1", *flags,
-        ]).run()  # fmt: skip
+        parse(
+            [
+                "train",
+                "wae-mmd",
+                "--data",
+                str(path),
+                "--out",
+                str(tmp_path / name),
+                "--steps",
+                "12",
+                "--batch",
+                "16",
+                "--threads",
+                "1",
+                *flags,
+            ]
+        ).run()
     assert weights(tmp_path / "plain") == weights(tmp_path / "cached")
     assert same(Run(tmp_path / "plain").source, Run(tmp_path / "cached").source)
     config = json.loads((tmp_path / "cached" / "config.json").read_text())
@@ -299,9 +321,7 @@ def test_a_run_goes_on_from_another_cache(tmp_path):
 
     def trained(steps: int, out: str, place: str | None, resume=False) -> None:
         data = DataConfig(str(path), cache=place and str(tmp_path / place))
-        config = Config(
-            data=data, training=TrainingConfig(steps=steps, batch=16), threads=1
-        )  # fmt: skip
+        config = Config(data=data, training=TrainingConfig(steps=steps, batch=16), threads=1)
         monge.fit("wae-mmd", None, config, tmp_path / out, resume=resume, quiet=True)
 
     trained(4, "run", "one")
@@ -341,9 +361,12 @@ def test_shards_are_read_like_the_folder_of_their_images(tmp_path):
         shard(tmp_path / "shards" / f"s-{i:02}.tar", labelled(contents[10 * i :][:10], 10 * i))
     whole = shard(tmp_path / "whole.tar", labelled(contents, folder="any/"))
     names = (
-        str(whole), str(tmp_path / "shards"), str(tmp_path / "shards" / "s-*.tar"),
-        str(tmp_path / "shards" / "s-{00..03}.tar"), str(tmp_path / "shards" / "s-{00,01,0?}.tar"),
-    )  # fmt: skip
+        str(whole),
+        str(tmp_path / "shards"),
+        str(tmp_path / "shards" / "s-*.tar"),
+        str(tmp_path / "shards" / "s-{00..03}.tar"),
+        str(tmp_path / "shards" / "s-{00,01,0?}.tar"),
+    )
     for name in names:
         source = load(DataConfig(name))
         assert torch.equal(source.train, plain.train)
@@ -401,13 +424,17 @@ def test_a_shard_cut_anywhere_is_named(tmp_path):
             load(DataConfig(str(target)))
 
 
-@pytest.mark.parametrize(("made", "reason"), [
-    (lambda whole: whole[:1024] + b"\xff" + whole[1025:], "truncated, damaged"),
-    (lambda whole: whole + whole, "several archives in one"),
-    (lambda whole: b"what", "no whole tar archive"),
-    (lambda whole: b"", "no whole tar archive"),
-    (lambda whole: __import__("gzip").compress(whole), "or gunzip it"),
-], ids=["header", "concatenated", "text", "empty", "gzip"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (lambda whole: whole[:1024] + b"\xff" + whole[1025:], "truncated, damaged"),
+        (lambda whole: whole + whole, "several archives in one"),
+        (lambda whole: b"what", "no whole tar archive"),
+        (lambda whole: b"", "no whole tar archive"),
+        (lambda whole: __import__("gzip").compress(whole), "or gunzip it"),
+    ],
+    ids=["header", "concatenated", "text", "empty", "gzip"],
+)
 def test_damaged_shards_are_a_clear_error(tmp_path, made, reason):
     whole = shard(tmp_path / "whole.tar", labelled(pictures(8))).read_bytes()
     (tmp_path / "x.tar").write_bytes(made(whole))
@@ -415,12 +442,15 @@ def test_damaged_shards_are_a_clear_error(tmp_path, made, reason):
         load(DataConfig(str(tmp_path / "x.tar")))
 
 
-@pytest.mark.parametrize(("name", "reason"), [
-    ("s-{0..3}.tar", "not there: .*s-1.tar"),
-    ("t-*.tar", "not there"),
-    ("s-{3..0}.tar", "counts from 3 to 0"),
-    ("s-{0..9999999}.tar", "1 to 100,000 shards"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("s-{0..3}.tar", "not there: .*s-1.tar"),
+        ("t-*.tar", "not there"),
+        ("s-{3..0}.tar", "counts from 3 to 0"),
+        ("s-{0..9999999}.tar", "1 to 100,000 shards"),
+    ],
+)
 def test_missing_shards_are_named(tmp_path, name, reason):
     shard(tmp_path / "s-0.tar", labelled(pictures(8)))
     with pytest.raises(ValueError, match=reason):
@@ -477,10 +507,13 @@ def hub(monkeypatch):
 
 
 def rows(datasets, contents: list[bytes], first: int = 0, classes=("eel", "cat", "bat")):
-    features = datasets.Features({
-        "label": datasets.ClassLabel(names=list(classes)), "number": datasets.Value("int64"),
-        "picture": datasets.Image(),
-    })  # fmt: skip
+    features = datasets.Features(
+        {
+            "label": datasets.ClassLabel(names=list(classes)),
+            "number": datasets.Value("int64"),
+            "picture": datasets.Image(),
+        }
+    )
     numbers = list(range(first, first + len(contents)))
     return datasets.Dataset.from_dict(
         {
@@ -507,8 +540,11 @@ def test_a_saved_data_set_is_read_like_the_folder_of_its_images(tmp_path, hub):
 
 def test_splits_are_parts_and_class_labels_stay_with_their_images(tmp_path, hub):
     flat = [png(np.full((4, 4), i, np.uint8)) for i in range(30)]
-    splits = {"train": rows(hub, flat[:20]), "validation": rows(hub, flat[20:24], 20),
-              "test": rows(hub, flat[24:], 24).select(range(5, -1, -1))}  # fmt: skip
+    splits = {
+        "train": rows(hub, flat[:20]),
+        "validation": rows(hub, flat[20:24], 20),
+        "test": rows(hub, flat[24:], 24).select(range(5, -1, -1)),
+    }
     hub.DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
     source = load(DataConfig(f"hf:{tmp_path / 'saved'}"))
     assert source.test[:, 0, 0, 0].tolist() == [29, 28, 27, 26, 25, 24]

@@ -189,9 +189,13 @@ def test_the_readme_loop_is_the_trainers_step():
     def make():
         torch.manual_seed(1)
         return WAE(
-            nn.Linear(4, 2), nn.Linear(2, 4), Gaussian(2), MMD(multiscale_imq(4.0)),
-            cost=SquaredL2(), weight=3.0,
-        )  # fmt: skip
+            nn.Linear(4, 2),
+            nn.Linear(2, 4),
+            Gaussian(2),
+            MMD(multiscale_imq(4.0)),
+            cost=SquaredL2(),
+            weight=3.0,
+        )
 
     x = torch.randn(16, 4)
     ours, theirs = make(), make()

@@ -115,9 +115,13 @@ def test_sliced_equals_pot_on_the_same_directions(p, weighted):
     a, b = (weights(12, 1), weights(9, 2)) if weighted else (None, None)
     theta = uniform_directions(30, 4, generator=generator(0)).double()
     theirs = ot.sliced_wasserstein_distance(
-        x.numpy(), y.numpy(), None if a is None else a.numpy(), None if b is None else b.numpy(),
-        projections=theta.T.numpy(), p=p,
-    )  # fmt: skip
+        x.numpy(),
+        y.numpy(),
+        None if a is None else a.numpy(),
+        None if b is None else b.numpy(),
+        projections=theta.T.numpy(),
+        p=p,
+    )
     ours = sliced_wasserstein(x, y, a, b, p=p, directions=theta)
     assert float(ours) == pytest.approx(float(theirs), rel=1e-6)
 

@@ -23,9 +23,17 @@ from monge.recipes import find
 from monge.training import checkpoint
 
 TABLES = (
-    "swae", "max-swae", "gswae", "max-gswae", "vae", "swg", "max-swg", "mmd-generator",
-    "sinkhorn-generator", "wgan",
-)  # fmt: skip
+    "swae",
+    "max-swae",
+    "gswae",
+    "max-gswae",
+    "vae",
+    "swg",
+    "max-swg",
+    "mmd-generator",
+    "sinkhorn-generator",
+    "wgan",
+)
 """The recipes that train on a toy law here; pointcloud-wae on clouds, the others on digits."""
 
 
@@ -63,10 +71,15 @@ def config(recipe: str, steps: int, **training) -> Config:
             filters=(4, 8), hidden=(16,), critic=(16,), cloud=(16,), points=(8, 16)
         ),
         training=dataclasses.replace(
-            own.training, batch=20, steps=steps, log_every=1, inner_first=first,
-            schedule="constant", **training,
+            own.training,
+            batch=20,
+            steps=steps,
+            log_every=1,
+            inner_first=first,
+            schedule="constant",
+            **training,
         ),
-    )  # fmt: skip
+    )
 
 
 @functools.cache

@@ -130,8 +130,12 @@ def csv(folder: Path, chosen: random.Random) -> Sample:
     data = folder / f"{NAME}.csv"
     rows = [f"{i / 7:.3f},{i * i},{'cat' if i % 3 else 'dog'}" for i in range(20)]
     header = ["height,weight,class"]
-    data.write_text("\n".join(header + rows if chosen.random() < 0.7 else
-                              [row.rsplit(",", 1)[0] for row in rows]) + "\n")  # fmt: skip
+    data.write_text(
+        "\n".join(
+            header + rows if chosen.random() < 0.7 else [row.rsplit(",", 1)[0] for row in rows]
+        )
+        + "\n"
+    )
     return Sample(data, data, as_data)
 
 
@@ -356,7 +360,9 @@ def run(work: Path, short: bool) -> Tally:
             shutil.rmtree(folder)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     tally.notes = {
-        "formats": len(FORMATS), "read all the same": read,
-        "refused": tally.faults - read, "peak MB": round(peak),
-    }  # fmt: skip
+        "formats": len(FORMATS),
+        "read all the same": read,
+        "refused": tally.faults - read,
+        "peak MB": round(peak),
+    }
     return tally

@@ -152,11 +152,28 @@ RANKS_STEPS = 200
 
 def several(out: Path, *more: str) -> list[str]:
     return [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        *more, "-m", "monge", "train", "wae-gan", "--out", str(out), "--resume",
-        "--steps", str(RANKS_STEPS), "--threads", "1",
-        "--set", "training.checkpoint_seconds=0.2", "network.filters=4,8",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        *more,
+        "-m",
+        "monge",
+        "train",
+        "wae-gan",
+        "--out",
+        str(out),
+        "--resume",
+        "--steps",
+        str(RANKS_STEPS),
+        "--threads",
+        "1",
+        "--set",
+        "training.checkpoint_seconds=0.2",
+        "network.filters=4,8",
+    ]
 
 
 def worker(out: Path, rank: int) -> int | None:
@@ -184,8 +201,9 @@ def elastic(work: Path, short: bool) -> Tally:
     with (work / "errors").open("wb") as errors:
         launcher = subprocess.Popen(
             several(out, "--max-restarts", str(len(ranks))),
-            stdout=subprocess.DEVNULL, stderr=errors,
-        )  # fmt: skip
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
     reached = 0
     for rank in ranks:
         while newest_step(out) <= reached and launcher.poll() is None:

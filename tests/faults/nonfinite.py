@@ -31,10 +31,24 @@ from .common import Tally, config, data, digest, failed, other_end, sound, train
 BAD = (float("nan"), float("inf"))
 FIRST, STEPS = 2, 6
 RECIPES = (
-    "wae-mmd", "wae-gan", "wae-wgan-gp", "swae", "max-swae", "sinkhorn-ae", "energy-ae", "vae",
-    "vae-bernoulli", "pointcloud-wae", "conditional-wae", "gan", "wgan", "wgan-gp", "swg", "swgan",
+    "wae-mmd",
+    "wae-gan",
+    "wae-wgan-gp",
+    "swae",
+    "max-swae",
+    "sinkhorn-ae",
+    "energy-ae",
+    "vae",
+    "vae-bernoulli",
+    "pointcloud-wae",
+    "conditional-wae",
+    "gan",
+    "wgan",
+    "wgan-gp",
+    "swg",
+    "swgan",
     "mmd-generator",
-)  # fmt: skip
+)
 
 
 class Broken(torch.autograd.Function):
@@ -108,8 +122,14 @@ def _states(optimiser: torch.optim.Optimizer) -> list[Tensor]:
 
 
 FAULTS: tuple[Callable[[Trainer, float, random.Random], list], ...] = (
-    loss, gradient, weights, moments, critic_gradient, critic_weights, critic_moments,
-)  # fmt: skip
+    loss,
+    gradient,
+    weights,
+    moments,
+    critic_gradient,
+    critic_weights,
+    critic_moments,
+)
 
 
 def injected(fault: Callable, at: int, bad: float, chosen: random.Random):
@@ -237,7 +257,8 @@ def run(work: Path, short: bool) -> Tally:
     in_data = tally.faults
     late = in_training(work, short, tally)
     tally.notes = {
-        "in data": in_data, "recipes": 1 if short else len(RECIPES),
+        "in data": in_data,
+        "recipes": 1 if short else len(RECIPES),
         "by a later checkpoint": late,
-    }  # fmt: skip
+    }
     return tally

@@ -59,8 +59,18 @@ def from_json(text: str) -> tuple[Config, Settled]:
 
 
 _FACTS = ("kind", "shape", "samples", "spread", "version")
-_OPTIONS = ("beta", "cost", "directions", "encoder", "kernel", "known", "noise", "scale", "sigma",
-            "weight")  # fmt: skip
+_OPTIONS = (
+    "beta",
+    "cost",
+    "directions",
+    "encoder",
+    "kernel",
+    "known",
+    "noise",
+    "scale",
+    "sigma",
+    "weight",
+)
 
 
 def _migrated(old: dict[str, Any]) -> dict[str, Any]:
