@@ -142,7 +142,10 @@ def test_an_entry_point_gives_a_name(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [
-        ("nowhere.recipes:ROW", "`recipe` 'nowhere.recipes:ROW' cannot be imported: No module"),
+        (
+            "nowhere.recipes:ROW",
+            "'nowhere.recipes:ROW' cannot be imported: ModuleNotFoundError: No",
+        ),
         ("test_recipes:ROWS", "test_recipes has no 'ROWS'"),
         ("test_recipes:tiny", "is a function: give a monge.recipes.Recipe"),
         ("test_recipes:WRONG", "`recipe` 'test_recipes:WRONG' sets 'training.speed'"),
@@ -165,11 +168,94 @@ def test_a_recipe_that_is_none_is_one_line(recipe, words, tmp_path):
     [
         ({"build": "no colon"}, "`build` of the recipe 'x' must look like module:function"),
         ({"options": int}, "`options` of the recipe 'x' must be a dataclass"),
+        (
+            {"needs": ("grids",)},
+            "`needs` of the recipe 'x' knows no 'grids': give some of",
+        ),
+        ({"family": "generators"}, "`family` of the recipe 'x' must be one of auto-encoder"),
     ],
 )
 def test_a_row_that_cannot_be_is_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         Recipe(**{"name": "x", "build": "a:b", "line": "", **changes})
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain:
+    """A frozen dataclass and nothing else."""
+
+    slices: int = 5
+    """How many."""
+
+
+def small(parts):
+    return parts.wae(monge.SlicedWasserstein(parts.option("directions")))
+
+
+PLAIN = Recipe("plain", "test_recipes:small", "", options=Plain, weight=2.0)
+LARGE = Recipe(
+    "large",
+    "test_recipes:small",
+    "",
+    options=Plain,
+    weight=2.0,
+    settings={"training.lr": 0.5},
+    presets={"large": {"digits": {"slices": 9}, "any": {"slices": 7}}, "files": {"files": {}}},
+)
+
+
+def test_a_row_may_have_options_that_check_nothing_and_none_of_those_of_a_wae():
+    config = Config.of("test_recipes:PLAIN").check()
+    assert config.options == Plain(5)
+    with pytest.raises(ValueError, match="has no 'directions'"):
+        build(config, settled(config, "image", (1, 8, 8), samples=100))
+    config = dataclasses.replace(config, recipe="wae-mmd")
+    with pytest.raises(ValueError, match="`slices` is 6, but wae-mmd has no such option"):
+        dataclasses.replace(Config.of("test_recipes:PLAIN", slices=6), recipe="wae-mmd")
+
+
+def test_presets_are_the_rows_own():
+    assert Config.of("test_recipes:LARGE", "large").options.slices == 9
+    assert Config.of("test_recipes:LARGE", "large", "rings").options.slices == 7
+    assert Config.of("test_recipes:LARGE", "large").training.lr == 0.5
+    assert Config.of("test_recipes:LARGE", "files", "a.zip").check().preset == "files"
+    with pytest.raises(ValueError, match="`preset` files is for files, got data 'digits'"):
+        Config.of("test_recipes:LARGE", "files")
+
+
+def test_a_module_that_does_not_run_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, text in {"broken": "def", "failing": "import os\nos.nothing"}.items():
+        (tmp_path / f"{name}_recipes.py").write_text(text)
+        with pytest.raises(
+            ValueError, match=f"'{name}_recipes:X' cannot be imported: "
+        ) as refused:
+            find(f"{name}_recipes:X")
+        assert "\n" not in str(refused.value)
+
+
+def test_help_tells_the_defaults_of_the_recipe(capsys):
+    for recipe, rate in (("wgan", "5e-05"), ("wae-mmd", "0.001")):
+        with pytest.raises(SystemExit):
+            cli.parse(["train", recipe, "--help"])
+        shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert f"Learning rate. Default: {rate}." in shown
+
+
+def test_the_recipe_is_found_among_flags_with_values():
+    name = cli.train.recipe_name
+    assert name(["--out", "a", "vae", "--steps", "3"]) == "vae"
+    assert name(["--set", "a=1", "b=2", "--resume"]) == ""
+    assert name(["--resume", "vae"]) == "vae"
+    assert name(["--out=x", "vae"]) == "vae"
+
+
+def test_a_file_of_the_name_of_a_part_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "top").write_text("no mask")
+    config = Config.of("conditional-wae")
+    assert config.options.known == "top"
+    build(config, settled(config, "image", (1, 8, 8), samples=100))
 
 
 def test_options_go_with_the_recipe():

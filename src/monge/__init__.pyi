@@ -39,6 +39,7 @@ from monge.draws import Draws as Draws
 from monge.kernels import IMQ as IMQ
 from monge.kernels import RBF as RBF
 from monge.kernels import Energy as Energy
+from monge.kernels import Kernel as Kernel
 from monge.kernels import Laplace as Laplace
 from monge.kernels import RationalQuadratic as RationalQuadratic
 from monge.kernels import multiscale_imq as multiscale_imq
@@ -46,12 +47,14 @@ from monge.models import VAE as VAE
 from monge.models import WAE as WAE
 from monge.models import ConditionalWAE as ConditionalWAE
 from monge.models import ImplicitGenerator as ImplicitGenerator
+from monge.models import Inner as Inner
 from monge.models import Matching as Matching
 from monge.models import Model as Model
 from monge.models import Pass as Pass
 from monge.priors import Disk as Disk
 from monge.priors import Gaussian as Gaussian
 from monge.priors import Mixture as Mixture
+from monge.priors import Prior as Prior
 from monge.priors import Ring as Ring
 from monge.priors import Sphere as Sphere
 from monge.priors import SwissRoll as SwissRoll

@@ -56,14 +56,14 @@ def first() -> bool:
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """The result of `make`, called on the first process only; its ValueError is raised on all."""
+    """The result of `make`, called on the first process only; its error is raised on all."""
     if world()[1] == 1:
         return make()
     outcome: list = [None, None]
     if first():
         try:
             outcome[0] = make()
-        except ValueError as error:
+        except Exception as error:  # raised below, on every process
             outcome[1] = error
     dist.broadcast_object_list(outcome)
     result, error = outcome

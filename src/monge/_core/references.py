@@ -31,15 +31,14 @@ def resolve(reference: str, argument: str, *, beside: str | None = None) -> Any:
         sys.path.append(beside)
     try:
         found = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except ModuleNotFoundError as error:
+    except Exception as error:  # whatever a stranger's module raises is bad input
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(
-            f"`{argument}` {reference!r} cannot be imported: {error}: install its package, or add "
-            "its folder to PYTHONPATH"
+            f"`{argument}` {reference!r} cannot be imported: {reason}: mend it, install its "
+            "package, or add its folder to PYTHONPATH"
         ) from None
-    except AttributeError:
-        raise ValueError(f"`{argument}` {reference!r}: {module} has no {name!r}") from None
-    except ImportError as error:
-        raise ValueError(f"`{argument}` {reference!r} cannot be imported: {error}") from None
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"`{argument}` {reference!r}: {module} has no {name!r}")
+        found = getattr(found, part)
     return found

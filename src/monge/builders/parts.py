@@ -15,16 +15,9 @@ from monge.models import VAE, WAE, ImplicitGenerator, Model
 from monge.networks import GaussianDecoder, Networks, NormalEncoder, PublishedNetworks, Standardise
 from monge.priors import Disk, Gaussian, Prior, Ring, Sphere, SwissRoll, Uniform
 from monge.recipes import Recipe, find
+from monge.recipes.options import MMDOptions, VAEOptions
+from monge.recipes.recipe import NEEDS
 from monge.transport import Circular
-
-NEEDS = {
-    "ordered": "samples whose elements correspond, as images and tables, and not clouds of points:"
-    " use pointcloud-wae or another WAE",
-    "bounded": "images, whose values are in [0, 1]",
-    "unordered": "clouds of points: give an array (n, N, 3), or a folder of .ply, .xyz or .off "
-    "files",
-    "grid": "images",
-}
 
 
 class Parts:
@@ -45,13 +38,21 @@ class Parts:
             mean, deviation = map(torch.tensor, settled.moments)
             self.moments = mean, deviation
         self.networks: Networks = self.kind.networks(self.shape, config.network, self.moments)
-        if config.preset == "paper":
+        if config.network.published:
             self.networks = PublishedNetworks(self.shape, config.network)
 
     @property
     def options(self) -> Any:
         """The recipe's own options, a record of the type that its row names."""
         return self.config.options
+
+    def option(self, name: str) -> Any:
+        """An option of the recipe, or its default of the built-in recipes where a recipe of your
+        own has none of that name."""
+        for record in (self.options, MMDOptions(), VAEOptions()):
+            if hasattr(record, name):
+                return getattr(record, name)
+        raise ValueError(f"`options` of {self.config.recipe} has no {name!r}")
 
     @property
     def weight(self) -> float:
@@ -83,7 +84,7 @@ class Parts:
 
     def kernel_of(self, spread: float) -> Kernel:
         """The kernel that the option `kernel` names, for samples of E‖x - x'‖² = spread."""
-        rbf = self.options.kernel == "rbf"
+        rbf = self.option("kernel") == "rbf"
         return RBF(math.sqrt(spread)) if rbf else multiscale_imq(spread)
 
     def circles(self, slices: int) -> Circular:
@@ -96,18 +97,24 @@ class Parts:
 
     def encoder(self, networks: Networks) -> nn.Module:
         """To codes, or to the means and variances of Q(Z|x), by the option `encoder`."""
-        if self.options.encoder == "random":
+        if self.option("encoder") == "random":
             return NormalEncoder(networks.encoder(2 * self.prior.dim))
         return networks.encoder(self.prior.dim)
 
     def wae(self, divergence) -> Model:
         """A Wasserstein auto-encoder with the divergence between codes and prior."""
-        options, encoder = self.options, self.encoder(self.networks)
+        sigma, encoder = self.option("sigma"), self.encoder(self.networks)
         decoder = self.networks.decoder(self.prior.dim)
-        if options.sigma is not None:
+        if sigma is not None:
             unit = torch.ones(()) if self.moments is None else self.moments[1]
-            decoder = GaussianDecoder(decoder, options.sigma * unit)
-        cost = self.kind.cost(options, self.shape, self.moments)
+            decoder = GaussianDecoder(decoder, sigma * unit)
+        cost = self.kind.cost(
+            self.shape,
+            self.moments,
+            scale=self.option("scale"),
+            name=self.option("cost"),
+            directions=self.option("cost_directions"),
+        )
         return WAE(
             encoder,
             decoder,
@@ -115,13 +122,13 @@ class Parts:
             divergence,
             cost=cost,
             weight=self.weight,
-            noise=options.noise,
+            noise=self.option("noise"),
         )
 
     def vae(self, likelihood: nn.Module) -> Model:
         """A variational auto-encoder."""
         encoder = NormalEncoder(self.networks.encoder(2 * self.latent))
-        decoder, beta = self.networks.decoder(self.latent), self.options.beta
+        decoder, beta = self.networks.decoder(self.latent), self.option("beta")
         return VAE(encoder, decoder, self.prior, likelihood=likelihood, beta=beta)
 
     def generator(self, divergence) -> Model:

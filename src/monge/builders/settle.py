@@ -2,12 +2,10 @@
 
 import math
 
-from monge.config import CUSTOM, Config, Settled
+from monge.config import CUSTOM, PLANE, Config, Settled
 from monge.data.kinds import Kind, kind_named
 from monge.data.source import Source
 from monge.recipes import find
-
-PLANAR = ("ring", "disk", "swiss-roll")
 
 
 def settle(config: Config, source: Source) -> Settled:
@@ -41,7 +39,7 @@ def settled(
     latent = config.latent
     if latent is None:
         generator = row is not None and row.family == "generator"
-        latent = 2 if config.prior in PLANAR else kind.latent(shape, generator)
+        latent = 2 if config.prior in PLANE else kind.latent(shape, generator)
     weight = getattr(config.options, "weight", None)
     if weight is None and row is not None and row.weight is not None:
         scale = getattr(config.options, "scale", 1.0)

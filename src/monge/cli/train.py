@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import itertools
 import os
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -173,20 +174,18 @@ def verb(arguments: Sequence[str]) -> type[Train]:
             f"`options` of the recipe {name} has {taken[0]!r}, which is a flag of every recipe: "
             "give it another name"
         )
-    fields: list[tuple[str, Any, Any]] = []
-    settings = Config.of(name).options
-    for option in dataclasses.fields(row.options):
-        default = getattr(settings, option.name)
-        text = documented(row.options).get(option.name, "")
-        if default is not None:
-            text = f"{text} Default: {default}."
-        kind = get_type_hints(row.options)[option.name]
-        members = [one for one in (get_args(kind) or (kind,)) if one is not type(None)]
-        names_of = {int: "INT", float: "FLOAT", str: "TEXT"}
-        metavar = names_of.get(members[0]) if len(members) == 1 else None
-        shown = arg(help=text.strip(), help_behavior_hint="", metavar=metavar)
-        flag = Annotated[kind | None, shown]
-        fields.append((option.name, flag, dataclasses.field(default=None)))
+    config = Config.of(name)
+    texts, kinds = documented(row.options), get_type_hints(row.options)
+    fields = [
+        _flag(name, kinds[name], texts.get(name, ""), getattr(config.options, name))
+        for name in row.option_names
+    ]
+    texts, kinds = documented(Train), get_type_hints(Train)
+    for flag, setting in FIELDS.items():
+        if setting.startswith("training.") and getattr(Train, flag) is None:
+            value = getattr(config.training, setting.removeprefix("training."))
+            text = re.sub(r"; [^;]* by default\.$", ".", texts[flag])
+            fields.append(_flag(flag, kinds[flag], text, value))
     made = dataclasses.make_dataclass(
         "Train",
         fields,
@@ -198,17 +197,31 @@ def verb(arguments: Sequence[str]) -> type[Train]:
     return made
 
 
-VALUELESS = ("--resume", "--turn")
+def _flag(name: str, kind: Any, text: str, default: Any) -> tuple[str, Any, Any]:
+    """A field of `Train` for a setting, whose help tells its default under the recipe."""
+    members = [one for one in (get_args(kind) or (kind,)) if one is not type(None)]
+    names = {int: "INT", float: "FLOAT", str: "TEXT"}
+    metavar = names.get(members[0]) if len(members) == 1 else None
+    if default is not None:
+        text = f"{text} Default: {default}."
+    shown = arg(help=text.strip(), help_behavior_hint="", metavar=metavar)
+    return name, Annotated[kind | None, shown], dataclasses.field(default=None)
+
+
+VALUELESS = ("--resume", "--turn", "--help", "-h")
+SEVERAL = ("--set", "--classes")
 
 
 def recipe_name(arguments: Sequence[str]) -> str:
     """The recipe's name: the first argument that is no flag and no value of one."""
-    before = ""
+    flag = ""  # of which the next argument is a value
     for argument in arguments:
-        value_of_flag = before.startswith("-") and "=" not in before and before not in VALUELESS
-        if not argument.startswith("-") and not value_of_flag:
+        if argument.startswith("-"):
+            flag = "" if "=" in argument or argument in VALUELESS else argument
+        elif not flag:
             return argument
-        before = argument
+        elif flag not in SEVERAL:
+            flag = ""
     return ""
 
 

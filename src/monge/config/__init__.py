@@ -3,7 +3,7 @@
 `Config` is what a person asked for, `Settled` what the run found; `config.json` holds both.
 """
 
-from monge.config.asked import CUSTOM, Config, override
+from monge.config.asked import CUSTOM, PLANE, Config, override
 from monge.config.settings import DATA, PUBLISHED, DataConfig, NetworkConfig, TrainingConfig
 from monge.config.settled import Settled
 from monge.config.stored import from_json, read_config, to_json
@@ -11,6 +11,7 @@ from monge.config.stored import from_json, read_config, to_json
 __all__ = [
     "CUSTOM",
     "DATA",
+    "PLANE",
     "PUBLISHED",
     "Config",
     "DataConfig",

@@ -67,8 +67,10 @@ class Config:
         demand(self.preset in presets, "preset", self.preset, f"one of {', '.join(presets)}")
         choices(self)
         at_least(self, 1, "latent", "threads")
+        choices(self.options)
         for record in (self.options, self.data, self.network, self.training):
-            record.check()
+            if hasattr(record, "check"):  # a stranger's options need not have it
+                record.check()
         return self
 
     @classmethod
@@ -81,7 +83,7 @@ class Config:
             recipe: its name, or `package.module:name`.
             preset: small, or paper for networks, rates, schedules and weights as published.
             data: a name or path; for mnist and fashion-mnist the small settings of some recipes
-                are tuned, and the paper's are those of MNIST; for anything else the paper's are
+                are tuned, and the paper's are those of MNIST; for images in files the paper's are
                 those of CelebA, at 64×64.
             settings: any others that are set by a single name, e.g. `weight=5.0` or `seed=1`.
 
@@ -107,12 +109,13 @@ def _settings(row: Recipe, preset: str, data: str) -> Mapping[str, Any]:
     if preset not in row.presets:
         known = ", ".join(["small", *row.presets])
         raise ValueError(f"`preset` must be one of {known} for {row.name}, got {preset!r}")
-    if data in DATA and data not in PUBLISHED:
-        raise ValueError(
-            f"`preset` {preset} is for {', '.join(PUBLISHED)} and folders or zips of faces, "
-            f"got data {data!r}: use the preset small"
-        )
-    return row.presets[preset]["mnist" if data in PUBLISHED else "celeba"]
+    cases = row.presets[preset]
+    for case in (data, *([] if data in DATA else ["files"]), "any"):
+        if case in cases:
+            return {**row.settings, **cases[case]}
+    raise ValueError(
+        f"`preset` {preset} is for {', '.join(cases)}, got data {data!r}: use the preset small"
+    )
 
 
 def _carried(options: Any, kind: type, recipe: str) -> Any:

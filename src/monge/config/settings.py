@@ -88,6 +88,8 @@ class NetworkConfig:
     """Layers of the perceptron that an encoder of clouds applies to each point."""
     critic: tuple[int, ...] = (256, 256, 256)
     """Hidden layers of a latent critic."""
+    published: bool = False
+    """The networks of the WAE paper, for images (1, 28, 28) and (3, 64, 64)."""
 
     def check(self) -> None:
         """A ValueError for values that cannot be."""

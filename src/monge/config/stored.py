@@ -85,6 +85,7 @@ def _migrated(old: dict[str, Any]) -> dict[str, Any]:
     asked = {field.name for field in dataclasses.fields(Config)} - {"options"}
     if unknown := old.keys() - asked - set(_FACTS) - set(_OPTIONS):
         raise ValueError(f"it does not know {sorted(unknown)}")
+    network["published"] = old.get("preset") == "paper"
     old = {**old, "summary": network.pop("summary", 32), "network": network}
     if old.get("kind") != "cloud":
         old["cost"] = None

@@ -8,7 +8,6 @@ it is handed to `Source`, or named `module:Class` in `data.kind`.
 import abc
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -113,16 +112,27 @@ class Kind(abc.ABC):
         """Mean and deviation by which networks and costs standardise samples, if they do."""
         return None
 
-    def cost(self, options: Any, shape: tuple[int, ...], moments: Moments | None) -> nn.Module:
-        """The cost of an auto-encoder with the options `cost` and `scale`, c(x, y) → (n,)."""
-        cost = getattr(options, "cost", None)
-        demand(
-            cost in (None, "elementwise"),
-            "cost",
-            cost,
-            f"left out for {self.name}s, whose elements are compared",
-        )
-        squared = SquaredL2(options.scale)
+    def cost(
+        self,
+        shape: tuple[int, ...],
+        moments: Moments | None,
+        *,
+        scale: float = 1.0,
+        name: str | None = None,
+        directions: int = 64,
+    ) -> nn.Module:
+        """The cost of an auto-encoder, c(x, y) → (n,).
+
+        Arguments:
+            shape: of one sample.
+            moments: of a table's columns, in whose deviations it is measured.
+            scale: its factor.
+            name: which cost, where the kind has several.
+            directions: random directions of a sliced cost.
+        """
+        if name not in (None, "elementwise"):
+            raise ValueError(f"`cost` {name!r} is for clouds of points, not for {self.name}s")
+        squared = SquaredL2(scale)
         return squared if moments is None else Scaled(squared, moments[1])
 
     def error(self) -> nn.Module:
@@ -309,19 +319,28 @@ class Cloud(Kind):
     def spread(self, shape: tuple[int, ...]) -> float:
         return math.prod(shape) / 6
 
-    def cost(self, options: Any, shape: tuple[int, ...], moments: Moments | None) -> nn.Module:
-        """Squared errors between points that belong together, by the option `cost`."""
-        scale = options.scale * shape[0]
+    def cost(
+        self,
+        shape: tuple[int, ...],
+        moments: Moments | None,
+        *,
+        scale: float = 1.0,
+        name: str | None = None,
+        directions: int = 64,
+    ) -> nn.Module:
+        """Squared errors between points that belong together; `elementwise` between those of one
+        place in the array."""
+        total = scale * shape[0]
         costs: dict[str, Callable[[], nn.Module]] = {
-            "chamfer": lambda: Chamfer(scale),
-            "earth-mover": lambda: EarthMover(2, scale),
+            "chamfer": lambda: Chamfer(total),
+            "earth-mover": lambda: EarthMover(2, total),
             # a hundredth of the unit sphere's squared radius
-            "sinkhorn": lambda: SinkhornSets(0.01, scale),
+            "sinkhorn": lambda: SinkhornSets(0.01, total),
             # of a set moved by v the sliced cost is |v|² / 3
-            "sliced": lambda: SlicedSets(options.cost_directions, scale=3 * scale),
-            "elementwise": lambda: SquaredL2(options.scale),
+            "sliced": lambda: SlicedSets(directions, scale=3 * total),
+            "elementwise": lambda: SquaredL2(scale),
         }
-        return costs[options.cost or "chamfer"]()
+        return costs[name or "chamfer"]()
 
     def error(self) -> nn.Module:
         return Chamfer()

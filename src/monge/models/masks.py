@@ -71,6 +71,11 @@ class RandomBox(Shown, nn.Module):
         return 1 - box.float()
 
 
+def is_mask_name(known: str) -> bool:
+    """Whether a text names a part of images, rather than a mask image."""
+    return known == "random" or known in HALVES
+
+
 def mask(known: str, shape: Sequence[int]) -> Mask | RandomBox:
     """The mask that a name stands for, for samples of a shape.
 

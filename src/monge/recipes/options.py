@@ -1,6 +1,5 @@
 """The options that recipes have of their own, as frozen dataclasses without torch."""
 
-import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,10 +80,6 @@ class ConditionalOptions:
     box), random (all but a random box), or a mask image, white where known."""
     summary: int = 32
     """Numbers that summarise the known part."""
-
-    def __post_init__(self):
-        if os.path.isfile(self.known):
-            object.__setattr__(self, "known", os.path.abspath(self.known))
 
     def check(self) -> None:
         """A ValueError for values that cannot be."""

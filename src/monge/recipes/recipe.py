@@ -8,6 +8,17 @@ from typing import Any, Literal
 from monge._core.references import is_reference
 from monge.recipes.options import NoOptions
 
+FAMILIES = ("auto-encoder", "generator")
+NEEDS = {
+    "ordered": "samples whose elements correspond, as images and tables, and not clouds of points:"
+    " use pointcloud-wae or another WAE",
+    "bounded": "images, whose values are in [0, 1]",
+    "unordered": "clouds of points: give an array (n, N, 3), or a folder of .ply, .xyz or .off "
+    "files",
+    "grid": "images",
+}
+"""What a recipe may need of a kind of data: attributes of `monge.data.Kind`, in words."""
+
 Settings = Mapping[str, Any]
 """Values by their dotted names in a configuration, e.g. `training.lr`, or an option's name."""
 
@@ -39,12 +50,23 @@ class Recipe:
     tuned: Settings = field(default_factory=dict)
     """What the preset `small` sets besides for MNIST and Fashion-MNIST, tuned on MNIST."""
     presets: Mapping[str, Mapping[str, Settings]] = field(default_factory=dict)
-    """What other presets set, by their names and those of their networks: `mnist`, `celeba`."""
+    """What other presets set over `settings`: by their names, then by the name of a data set, or
+    `files` for data named by a path, or `any`."""
     needs: tuple[str, ...] = ()
     """What the kind of data must be: some of `bounded`, `ordered`, `unordered`, `grid`."""
     aliases: tuple[str, ...] = ()
 
     def __post_init__(self):
+        if self.family not in FAMILIES:
+            raise ValueError(
+                f"`family` of the recipe {self.name!r} must be one of {', '.join(FAMILIES)}, got "
+                f"{self.family!r}"
+            )
+        if unknown := [need for need in self.needs if need not in NEEDS]:
+            raise ValueError(
+                f"`needs` of the recipe {self.name!r} knows no {unknown[0]!r}: give some of "
+                f"{', '.join(NEEDS)}"
+            )
         if not is_reference(self.build):
             raise ValueError(
                 f"`build` of the recipe {self.name!r} must look like module:function, got "

@@ -25,8 +25,9 @@ AUTO, GENERATORS = "monge.builders.autoencoders", "monge.builders.generators"
 # published cost is 0.05 Σ (x - x')² and the noise 0.01, on CelebA in [-1, 1]; here both are on
 # the scale of images in [0, 1].
 NETWORKS: dict[str, Settings] = {
-    "mnist": {"latent": 8, "network.critic": (512,) * 4},
+    "mnist": {"network.published": True, "latent": 8, "network.critic": (512,) * 4},
     "celeba": {
+        "network.published": True,
         "latent": 64,
         "network.critic": (1024,) * 4,
         "data.size": 64,
@@ -60,14 +61,17 @@ PENALISED: dict[str, Settings] = {
 def paper(
     *layers: Mapping[str, Settings], every: Settings | None = None, **images: Settings
 ) -> dict[str, dict[str, Settings]]:
-    """The preset `paper`: layers of settings by images, then what is for all, then for some."""
-    settings: dict[str, Settings] = {}
+    """The preset `paper`: layers of settings by images, then what is for all, then for some.
+
+    Images in files take the settings of CelebA.
+    """
+    merged: dict[str, dict[str, Any]] = {}
     for name in NETWORKS:
-        merged: dict[str, Any] = {}
+        merged[name] = {}
         for layer in (NETWORKS, *layers, {name: every or {}}, images):
-            merged |= layer.get(name, {})
-        settings[name] = merged
-    return {"paper": settings}
+            merged[name] |= layer.get(name, {})
+    mnist, celeba = merged["mnist"], merged["celeba"]
+    return {"paper": {"mnist": mnist, "fashion-mnist": mnist, "files": celeba}}
 
 
 def tuned(latent: int, rate: float, strength: str, value: float) -> dict[str, Any]:

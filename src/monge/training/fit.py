@@ -29,6 +29,7 @@ from monge.data import Batches, Source, load
 from monge.data.readers.arrays import from_array
 from monge.draws import stream
 from monge.models import matchings
+from monge.models.masks import is_mask_name
 from monge.training import loop
 from monge.training.sharding import shard
 from monge.training.trainer import HALVES, Trainer
@@ -264,7 +265,10 @@ def _source(data: Data, config: Config) -> Source:
 
 
 def _located(config: Config) -> Config:
-    """With the folder in which a published data set was found."""
-    if config.data.name not in PUBLISHED or config.data.dir is not None:
-        return config
-    return override(config, "data.dir", os.environ.get("MONGE_DATA"))
+    """With the folder of a published data set, and the whole path of a mask image."""
+    if config.data.name in PUBLISHED and config.data.dir is None:
+        config = override(config, "data.dir", os.environ.get("MONGE_DATA"))
+    known = getattr(config.options, "known", None)
+    if known is not None and not is_mask_name(known) and os.path.isfile(known):
+        config = override(config, "known", os.path.abspath(known))
+    return config

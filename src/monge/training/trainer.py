@@ -162,7 +162,7 @@ class Trainer:
         scale, gradients = 1.0, {}
         if self.scaler.is_enabled():
             scale = float(self.scaler.scale(torch.ones((), device=self.device)))
-        for objective, matching in zip(self.objectives, matchings(self.model)):
+        for objective, matching in zip(self.objectives, matchings(self.model), strict=True):
             name, weight = matching.name, matching.weight
             if matching.schedule is not None:
                 weight *= matching.schedule(done)
