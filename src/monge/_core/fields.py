@@ -19,15 +19,16 @@ def choices(record: Any) -> None:
         known = [typing.get_args(one) for one in members if typing.get_origin(one) is Literal]
         value = getattr(record, name)
         if known and not (value is None and type(None) in members):
-            demand(value in known[0], name, value, f"one of {', '.join(known[0])}")
+            demand(value in known[0], name, value, f"one of {', '.join(map(str, known[0]))}")
 
 
 def at_least(record: Any, least: float, *names: str) -> None:
     """Demands of some fields, where they are given, finite numbers of at least `least`."""
     for name in names:
         value = getattr(record, name)
-        good = value is None or (value >= least and math.isfinite(value))
-        demand(good, name, value, f"at least {least}{' and finite' * isinstance(value, float)}")
+        whole = isinstance(value, int) or least == 0  # counts are integers
+        good = value is None or (whole and value >= least and math.isfinite(value))
+        demand(good, name, value, f"{'' if least == 0 else 'an integer of '}at least {least}")
 
 
 def positive(record: Any, *names: str) -> None:
@@ -47,19 +48,72 @@ def leaves(record: Any, prefix: str = "") -> dict[str, Any]:
     return values
 
 
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a value, JSON's lists being tuples, has the type of a field."""
+    arguments, origin = typing.get_args(annotation), typing.get_origin(annotation)
+    if annotation is Any:
+        return True
+    if origin is Literal:
+        return value in arguments
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        return len(kinds) == len(value) and all(map(fits, value, kinds))
+    if arguments:
+        return any(fits(value, one) for one in arguments)
+    if annotation is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return (annotation in (None, type(None)) and value is None) or (
+        isinstance(annotation, type) and isinstance(value, annotation)
+    )
+
+
+def readable(annotation: Any) -> bool:
+    """Whether a field of this type can be a flag, be stored, and be read again."""
+    arguments, origin = typing.get_args(annotation), typing.get_origin(annotation)
+    if origin is Literal:
+        return len({type(one) for one in arguments}) == 1
+    if origin is tuple:
+        return all(one is Ellipsis or one in (int, float, str) for one in arguments)
+    members = [one for one in arguments if one is not type(None)]
+    if members:
+        return len(members) == 1 and readable(members[0])
+    return annotation in (bool, int, float, str)
+
+
 def from_values(cls: type, values: Any, where: str) -> Any:
     """The record of a class from parsed JSON; a ValueError for what it does not know."""
     known = {field.name for field in dataclasses.fields(cls)}
     if not isinstance(values, dict) or (unknown := set(values) - known):
         what = sorted(unknown) if isinstance(values, dict) else values
         raise ValueError(f"`{where}` does not know {what!r}")
+    required = {field.name for field in dataclasses.fields(cls) if _without_default(field)}
+    if missing := sorted(required - set(values)):
+        raise ValueError(f"`{where}` has no {missing[0]!r}")
     types = typing.get_type_hints(cls)
     arguments = {}
     for name, value in values.items():
         if dataclasses.is_dataclass(types[name]):
-            value = from_values(typing.cast(type, types[name]), value, f"{where}.{name}")
+            arguments[name] = from_values(typing.cast(type, types[name]), value, f"{where}.{name}")
+            continue
         arguments[name] = _tupled(value)
+        demand(
+            fits(arguments[name], types[name]), f"{where}.{name}", value, _described(types[name])
+        )
     return cls(**arguments)
+
+
+def _without_default(field: dataclasses.Field) -> bool:
+    missing = dataclasses.MISSING
+    return field.default is missing and field.default_factory is missing
+
+
+def _described(annotation: Any) -> str:
+    named = getattr(annotation, "__name__", "") if isinstance(annotation, type) else ""
+    return named or str(annotation).replace("typing.", "")
 
 
 def _tupled(value: Any) -> Any:
@@ -70,8 +124,9 @@ def from_text(text: str, annotation: Any, name: str) -> Any:
     """The value of a field from text, as `--set a.b=c` gives it."""
     arguments = typing.get_args(annotation)
     if typing.get_origin(annotation) is Literal:
-        demand(text in arguments, name, text, f"one of {', '.join(map(str, arguments))}")
-        return text
+        values = {str(one): one for one in arguments}
+        demand(text in values, name, text, f"one of {', '.join(values)}")
+        return values[text]
     if type(None) in arguments:
         if text.lower() == "none":
             return None
@@ -81,7 +136,10 @@ def from_text(text: str, annotation: Any, name: str) -> Any:
         return text.lower() == "true"
     try:
         if typing.get_origin(annotation) is tuple:
-            return tuple(arguments[0](one) for one in text.strip("()").split(",") if one)
+            words = [one for one in text.strip("()").split(",") if one.strip()]
+            kinds = arguments[:1] * len(words) if arguments[-1] is Ellipsis else arguments
+            demand(len(kinds) == len(words), name, text, f"{len(kinds)} values")
+            return tuple(from_text(one.strip(), kind, name) for one, kind in zip(words, kinds))
         return annotation(text)
     except ValueError:
         what = getattr(annotation, "__name__", str(annotation))

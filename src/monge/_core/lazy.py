@@ -29,5 +29,5 @@ def attach(
         imported = importlib.import_module(module)
         return imported if attribute is None else getattr(imported, attribute)
 
-    names = sorted(homes)
-    return getattribute, lambda: names, names
+    names = sorted([*homes, "__version__"])
+    return getattribute, lambda: names, sorted(homes)

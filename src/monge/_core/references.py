@@ -31,7 +31,7 @@ def resolve(reference: str, argument: str, *, beside: str | None = None) -> Any:
         sys.path.append(beside)
     try:
         found = importlib.import_module(module)
-    except Exception as error:  # whatever a stranger's module raises is bad input
+    except (Exception, SystemExit) as error:  # whatever a stranger's module raises is bad input
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(
             f"`{argument}` {reference!r} cannot be imported: {reason}: mend it, install its "

@@ -154,7 +154,10 @@ def build(config: Config, settled: Settled) -> Any:
     """
     row = find(config.recipe)
     required(row, kind_named(settled.kind))
-    model = resolve(row.build, "build")(Parts(config, settled))
+    function = resolve(row.build, "build")
+    if not callable(function):
+        raise ValueError(f"`build` {row.build!r} of the recipe {row.name} is no function")
+    model = function(Parts(config, settled))
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"`build` {row.build!r} of the recipe {row.name} must return a model, got "

@@ -147,10 +147,13 @@ class Train:
         if self.epochs is not None or self.steps is not None:
             config = override(config, "training.epochs", None)
             config = override(config, "training.steps", None)
-        for flag, path in {**FIELDS, **{name: name for name in self.options}}.items():
+        for flag, path in FIELDS.items():
             value = getattr(self, flag)
             if not (value is None or value is False or value == ()):
                 config = override(config, path, value)
+        for option in self.options:
+            if (value := getattr(self, option)) is not None:
+                config = override(config, option, value)
         for setting in self.set:
             path, equals, value = setting.partition("=")
             if not equals:
@@ -164,12 +167,13 @@ def verb(arguments: Sequence[str]) -> type[Train]:
     from monge.config import Config
     from monge.recipes import find
 
-    name = recipe_name(arguments) or _resumed(arguments)
+    typed = recipe_name(arguments)
+    name = typed or _resumed(arguments)
     if not name:
         return Train
-    row = find(name, beside=os.getcwd())
-    flags = {field.name for field in dataclasses.fields(Train)}
-    if taken := sorted(flags & set(row.option_names)):
+    # code from the current folder only for a recipe that was typed, not for one that is stored
+    row = find(name, beside=os.getcwd() if typed else None)
+    if taken := sorted(name for name in row.option_names if hasattr(Train, name)):
         raise ValueError(
             f"`options` of the recipe {name} has {taken[0]!r}, which is a flag of every recipe: "
             "give it another name"

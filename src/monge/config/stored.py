@@ -49,11 +49,14 @@ def from_json(text: str) -> tuple[Config, Settled]:
             f"its format is {values['format']!r} and this monge reads {FORMAT}: install the "
             "version of monge that wrote it"
         )
+    for key in ("config", "settled"):
+        if not isinstance(values.get(key), dict):
+            raise ValueError(f"it has no record {key!r}")
     asked = dict(values["config"])
     options = asked.pop("options", None)
     name = asked.get("recipe", Config.recipe)
     kind = NoOptions if name == CUSTOM else find(name).options
-    record = from_values(kind, options or {}, "config.options")
+    record = from_values(kind, {} if options is None else options, "config.options")
     config = dataclasses.replace(from_values(Config, asked, "config"), options=record)
     return config.check(), from_values(Settled, values["settled"], "settled")
 

@@ -413,7 +413,7 @@ def kind_named(name: "str | Kind") -> Kind:
     for kind in KINDS:
         if kind.name == name:
             return kind
-    if not is_reference(name):
+    if not isinstance(name, str) or not is_reference(name):
         known = ", ".join(kind.name for kind in KINDS)
         raise ValueError(f"`kind` must be one of {known}, or module:Class, got {name!r}")
     kind = resolve(name, "kind")

@@ -29,6 +29,11 @@ def find(name: str, beside: str | None = None) -> Recipe:
     Raises:
         ValueError: for a name that stands for none.
     """
+    if not isinstance(name, str):
+        raise ValueError(
+            f"`recipe` must be a name or package.module:name, got {name!r}: a recipe of your own "
+            "is named by where it can be imported from"
+        )
     name = _ALIASES.get(name, name)
     if name in RECIPES:
         return RECIPES[name]
@@ -49,7 +54,7 @@ def find(name: str, beside: str | None = None) -> Recipe:
 
 def canonical(name: str) -> str:
     """A name, with an alias replaced by what it stands for."""
-    return _ALIASES.get(name, name)
+    return _ALIASES.get(name, name) if isinstance(name, str) else name
 
 
 def published() -> dict[str, Any]:

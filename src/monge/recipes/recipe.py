@@ -1,10 +1,12 @@
 """What a recipe is: one row that holds every fact about a named method, without torch."""
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from monge._core.fields import readable
 from monge._core.references import is_reference
 from monge.recipes.options import NoOptions
 
@@ -75,6 +77,25 @@ class Recipe:
         if not (isinstance(self.options, type) and dataclasses.is_dataclass(self.options)):
             raise ValueError(
                 f"`options` of the recipe {self.name!r} must be a dataclass, got {self.options!r}"
+            )
+        types = typing.get_type_hints(self.options)
+        for one in dataclasses.fields(self.options):
+            if not readable(types[one.name]) or one.default is dataclasses.MISSING:
+                raise ValueError(
+                    f"`options` of the recipe {self.name!r} has {one.name!r}, which must have a "
+                    "default and be a bool, int, float, str, Literal, or a tuple of numbers or "
+                    "texts, or None"
+                )
+        if isinstance(self.needs, str) or not all(
+            isinstance(case, Mapping) for cases in self.presets.values() for case in cases.values()
+        ):
+            raise ValueError(
+                f"`presets` and `needs` of the recipe {self.name!r} must be settings by preset "
+                "and data set, and a tuple of names"
+            )
+        if not (self.weight is None or self.weight > 0):
+            raise ValueError(
+                f"`weight` of the recipe {self.name!r} must be positive, got {self.weight!r}"
             )
 
     def __repr__(self) -> str:

@@ -54,6 +54,13 @@ class Trained(NamedTuple):
 
 def asked(model_or_recipe: nn.Module | str | None, data: Data, config: Config | None) -> Config:
     """The configuration with the recipe and the data that the other arguments name."""
+    if not isinstance(model_or_recipe, (nn.Module, str, type(None))):
+        raise ValueError(
+            "`model_or_recipe` must be a recipe's name, or a model (a torch Module, not its "
+            f"class), got {model_or_recipe!r}"
+        )
+    if not isinstance(config, (Config, type(None))):
+        raise ValueError(f"`config` must be a monge.Config, got {type(config).__name__}")
     recipe = CUSTOM if isinstance(model_or_recipe, nn.Module) else model_or_recipe
     if config is None:
         config = Config.of(recipe) if recipe not in (None, CUSTOM) else Config()

@@ -1,6 +1,7 @@
 """Matchings in training: the gradient of a divergence, and the fit of one that is learned."""
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -15,7 +16,8 @@ from monge.models.base import Pair
 from monge.training.optimisers import optimiser
 from monge.training.passes import Batch
 
-RESERVED = ("inner", "loss")
+RESERVED = ("inner", "loss", "step", "epoch", "seconds", "stage", "stage_step", "validation")
+"""Columns of the log that are not the model's to name."""
 
 
 @contextlib.contextmanager
@@ -135,6 +137,23 @@ class LearnedObjective(Objective):
         self.divergence.project_()
 
 
+def weight_of(matching: Matching, done: float) -> float:
+    """The weight of a matching when a share of training is done.
+
+    Raises:
+        ValueError: for one that is negative or not finite.
+    """
+    weight = matching.weight
+    if matching.schedule is not None:
+        weight *= matching.schedule(done)
+    if isinstance(weight, Tensor) or not (weight >= 0 and math.isfinite(weight)):
+        raise ValueError(
+            f"`weight` of the matching {matching.name!r} must be a number, at least 0 and finite, "
+            f"got {weight!r}"
+        )
+    return weight
+
+
 def objectives(model: nn.Module, config: TrainingConfig) -> list[Objective]:
     """The objectives of a model's matchings.
 
@@ -149,7 +168,7 @@ def objectives(model: nn.Module, config: TrainingConfig) -> list[Objective]:
         if names.count(name) > 1 or name in RESERVED or not name or "." in name:
             raise ValueError(
                 f"`matchings` has the names {names}: give each a name of its own, without a dot "
-                f"and other than {' and '.join(RESERVED)}"
+                f"and other than {', '.join(RESERVED)}"
             )
     modules, only = set(model.modules()), len(named) == 1
     made: list[Objective] = []

@@ -64,6 +64,7 @@ class Network:
     Args:
         model: the model.
         names: the names of its matchings.
+        columns: the names that its terms may not have.
         augment: applied to samples before the model, with draws of the step.
         device: where the model is.
         dtype: the reduced precision of the networks, if any.
@@ -73,11 +74,13 @@ class Network:
         self,
         model: nn.Module,
         names: Iterable[str],
+        columns: Iterable[str],
         augment: Callable[[Tensor, Draws], Tensor] | None,
         device: torch.device,
         dtype: torch.dtype | None,
     ):
         self.model, self.names, self.augment = model, set(names), augment
+        self.columns = set(columns)
         self.device, self.dtype = device, dtype
 
     def __call__(self, x: Tensor, draws: Draws) -> Outputs:
@@ -94,6 +97,11 @@ class Network:
             raise ValueError(
                 f"`model` returns the pairs {sorted(named)}, but its matchings are "
                 f"{sorted(self.names)}: give each matching the pair of its name"
+            )
+        if clashing := sorted(self.columns & terms.keys()):
+            raise ValueError(
+                f"`model` has a term {clashing[0]!r}, which names another column of the log: give "
+                "the term another name"
             )
         if self.dtype is not None:
             terms = {name: value.float() for name, value in terms.items()}

@@ -24,7 +24,13 @@ from monge.config import TrainingConfig
 from monge.draws import Draws
 from monge.models import matchings
 from monge.models.base import Pair
-from monge.training.objective import LearnedObjective, frozen, objectives
+from monge.training.objective import (
+    RESERVED,
+    LearnedObjective,
+    frozen,
+    objectives,
+    weight_of,
+)
 from monge.training.optimisers import load_state, optimiser, state_of
 from monge.training.passes import Batch, Network, Passed, passed
 from monge.training.schedule import inner_steps
@@ -73,7 +79,9 @@ class Trainer:
             averages = get_ema_multi_avg_fn(self.config.ema)
             self.average = AveragedModel(model, multi_avg_fn=averages, use_buffers=True)
         names, half = [one.name for one in self.objectives], HALVES.get(self.config.precision)
-        self.network = Network(model, names, augment, self.device, half)
+        inner = [one.inner_name for one in self.learned]
+        columns = (*RESERVED, *names, *inner)
+        self.network = Network(model, names, columns, augment, self.device, half)
 
     @property
     def trained(self) -> nn.Module:
@@ -163,9 +171,7 @@ class Trainer:
         if self.scaler.is_enabled():
             scale = float(self.scaler.scale(torch.ones((), device=self.device)))
         for objective, matching in zip(self.objectives, matchings(self.model), strict=True):
-            name, weight = matching.name, matching.weight
-            if matching.schedule is not None:
-                weight *= matching.schedule(done)
+            name, weight = matching.name, weight_of(matching, done)
             terms[name], gradient = objective.gradient(result.pairs[name], batch, weight)
             gradients[name] = [g if g is None else scale * g for g in gradient]
             loss = loss + weight * terms[name]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from monge.config import DATA, DataConfig
+from monge.data.kinds import kind_named
 from monge.data.readers import arrays, cache, clouds, hub, idx, images, tar, toys
 from monge.data.source import Source
 
@@ -19,6 +20,10 @@ def load(config: DataConfig) -> Source:
             for settings of clouds or classes that the data do not have.
     """
     source = _read(config)
+    if config.kind is not None and source.kind != kind_named(config.kind):
+        raise ValueError(
+            f"`kind` {config.kind!r} is for arrays, and {config.name!r} holds {source.kind.name}s"
+        )
     source.kind.augmentation(config)  # refuses settings of other kinds
     return source.of_classes(config.classes) if config.classes else source
 
