@@ -49,6 +49,8 @@ class Kind(abc.ABC):
     """How many samples a picture holds."""
     view: str = "vector"
     """How the explorer draws samples: as `image` (c, h, w), `cloud` (N, 3) or `vector` (d,)."""
+    turns: bool = False
+    """Whether samples lie in space, so that the explorer adds a view that rotates them."""
     measures: str = "monge.evaluation.measures:VectorMeasures"
     """`module:Class` of the measures of `evaluate`."""
     pictures: str = "monge.show.pictures:VectorPictures"
@@ -267,6 +269,7 @@ class Cloud(Kind):
     ordered = False
     shown = 16
     view = "cloud"
+    turns = True
     measures = "monge.evaluation.measures:CloudMeasures"
     pictures = "monge.show.pictures:CloudPictures"
 
