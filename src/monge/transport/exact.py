@@ -29,9 +29,9 @@ from monge._core.typed import (
     to_numpy,
     vector_norm,
 )
-from monge.transport.entropic import rough_potentials
 from monge.transport.gibbs import GroundCost, Points
 from monge.transport.plan import Plan
+from monge.transport.potentials import rough_potentials
 
 MOST_ITERATIONS = 10**9
 LOOSE = 0.01
