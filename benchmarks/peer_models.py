@@ -48,7 +48,7 @@ from torch import Tensor
 from monge.config import Config, DataConfig
 from monge.data import as_floats, load
 from monge.draws import generator, permutation
-from monge.evaluation.measures import ImageMeasures
+from monge.evaluation.image_measures import ImageMeasures
 from monge.networks.conv import conv_decoder, conv_encoder
 from monge.networks.mlp import mlp
 from monge.runs import Run

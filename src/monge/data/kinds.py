@@ -51,7 +51,7 @@ class Kind(abc.ABC):
     """How the explorer draws samples: as `image` (c, h, w), `cloud` (N, 3) or `vector` (d,)."""
     turns: bool = False
     """Whether samples lie in space, so that the explorer adds a view that rotates them."""
-    measures: str = "monge.evaluation.measures:VectorMeasures"
+    measures: str = "monge.evaluation.vector_measures:VectorMeasures"
     """`module:Class` of the measures of `evaluate`."""
     pictures: str = "monge.show.pictures:VectorPictures"
     """`module:Class` of its pictures."""
@@ -169,7 +169,7 @@ class Image(Kind):
     bounded = True
     grid = True
     view = "image"
-    measures = "monge.evaluation.measures:ImageMeasures"
+    measures = "monge.evaluation.image_measures:ImageMeasures"
     pictures = "monge.show.pictures:ImagePictures"
 
     def accepts(self, samples: np.ndarray) -> bool:
@@ -270,7 +270,7 @@ class Cloud(Kind):
     shown = 16
     view = "cloud"
     turns = True
-    measures = "monge.evaluation.measures:CloudMeasures"
+    measures = "monge.evaluation.cloud_measures:CloudMeasures"
     pictures = "monge.show.pictures:CloudPictures"
 
     def accepts(self, samples: np.ndarray) -> bool:
