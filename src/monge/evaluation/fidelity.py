@@ -59,7 +59,7 @@ def precision_recall_density_coverage(model: Tensor, real: Tensor, k: int = 5) -
     model sample, over k; coverage: the share of real balls with a model sample inside. For a
     perfect model precision and recall are not 1: print the floor beside them.
 
-    Arguments:
+    Args:
         model: features of a model's samples, (n, d).
         real: features of real samples, (m, d).
         k: which neighbour makes the radius; less than n and m.
@@ -121,7 +121,7 @@ def memorisation(model: Tensor, train: Tensor, test: Tensor, quantile: float = 0
     """The share of model samples that lie as near to training samples as the nearest `quantile`
     of test samples do; a share far above `quantile` says that the model repeats its data.
 
-    Arguments:
+    Args:
         model: (n, d).
         train: (m, d).
         test: (k, d), which the model has not seen.

@@ -41,7 +41,7 @@ def evaluate(
     perfect model would have. The figures depend on which methods the model has: completions,
     reconstructions and codes are measured where there are any.
 
-    Arguments:
+    Args:
         model: a model that can be sampled; see `monge.models.protocols`.
         source: its data.
         n: how many samples, compared with as many held-out ones; all of those if there are fewer.

@@ -39,7 +39,7 @@ NEAR = 0.01
 class Measures(abc.ABC):
     """Measures of samples against as many held-out samples.
 
-    Arguments:
+    Args:
         source: the data.
         real: the held-out samples that are compared with.
         metrics: groups of measures; all of them by default.
@@ -95,7 +95,7 @@ class Measures(abc.ABC):
     def of_model(self, model: nn.Module, seed: int = 0) -> dict[str, Figure]:
         """The figures that need the model itself: of completions, reconstructions and codes.
 
-        Arguments:
+        Args:
             model: has them as far as it has the methods.
             seed: of the draws of codes.
         """

@@ -168,7 +168,7 @@ def solve_entropic(
 ) -> Plan:
     """Entropic transport for a cost matrix C (n, m).
 
-    Arguments:
+    Args:
         cost: C (n, m).
         a: weights (n,), at least 0 with sum 1; uniform by default.
         b: weights (m,).

@@ -90,7 +90,7 @@ class Reconstruction(NamedTuple):
 class Explorer:
     """A run, opened for questions. Samples go in and come out as the model has them.
 
-    Arguments:
+    Args:
         run: a trained run.
 
     Raises:
