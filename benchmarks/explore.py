@@ -113,7 +113,7 @@ def exported(run: Run) -> dict:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         files = export.export(run, Path(folder) / "model.onnx")
-        for file, part in zip(files, export.parts(run, 100)):
+        for file, part in zip(files, export.networks_of(run, 100)):
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = 1
             session = onnxruntime.InferenceSession(file, options, ["CPUExecutionProvider"])

@@ -48,7 +48,7 @@ from torch import Tensor
 from monge.config import Config, DataConfig
 from monge.data import as_floats, load
 from monge.draws import generator, permutation
-from monge.evaluation.measures import ImageMeasures
+from monge.evaluation.image_measures import ImageMeasures
 from monge.networks.conv import conv_decoder, conv_encoder
 from monge.networks.mlp import mlp
 from monge.runs import Run
@@ -56,7 +56,6 @@ from monge.runs import Run
 ROOT = Path(__file__).parents[1]
 RUNS, FIGURES = ROOT / "runs" / "pythae", Path(__file__).with_suffix(".json")
 SHAPE, N, EPOCHS, BATCH = (1, 28, 28), 10_000, 5, 100
-OURS = ("vae-bernoulli", "wae-mmd", "wae-gan", "swae", "sinkhorn-ae")
 
 
 class Encoder(BaseEncoder):
@@ -219,8 +218,9 @@ def main() -> None:
             made = train(name, recipe, kind, settings, as_floats(source.train))
             for sampler, samples in made["samples"].items():
                 judge(f"Pythae {name}", sampler, samples, made["seconds"])
-    for recipe in OURS:
-        run = Run(ROOT / "runs" / "samplers" / f"mnist-{recipe}-0")
+    for path in sorted((ROOT / "runs" / "samplers").glob("mnist-*-0")):
+        run = Run(path)
+        recipe = run.config.recipe
         for sampler in ("prior", "mixture"):
             if f"monge {recipe} {sampler}" not in found:
                 prior = run.mixture() if sampler == "mixture" else None

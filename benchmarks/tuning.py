@@ -27,10 +27,11 @@ from monge.data import Source, load
 from monge.draws import generator
 from monge.evaluation import frechet_distance
 from monge.evaluation.extractors import classifier
+from monge.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
 RUNS, FIGURES = ROOT / "runs" / "tuning", Path(__file__).with_suffix(".json")
-RECIPES = ("vae", "vae-bernoulli", "wae-mmd", "wae-gan", "swae", "sinkhorn-ae")
+TRIED = ("vae", "vae-bernoulli", "wae-mmd", "wae-gan", "swae", "sinkhorn-ae")
 HELD_OUT, EPOCHS, N = 10_000, 2, 10_000
 # how many points; between which latent dimensions, rates and strengths
 CUBES = (
@@ -65,17 +66,15 @@ def settings(recipe: str, point: dict[str, float]) -> dict[str, object]:
     elif recipe == "vae-bernoulli":
         regularised = {"beta": strength}
     else:
-        regularised = {"weight": round(strength * UNTUNED[recipe] * 28, 3)}
+        weight = RECIPES[recipe].weight
+        assert weight is not None, f"{recipe} has no weight to tune"
+        regularised = {"weight": round(strength * weight * 28, 3)}
     return {
         "latent": point["latent"],
         "training.lr": point["rate"],
         "training.inner_lr": point["rate"] / 2,
         **regularised,
     }
-
-
-UNTUNED = {"wae-mmd": 7.0, "wae-gan": 0.18, "swae": 3.6, "sinkhorn-ae": 0.45}
-"""λ / √d of the trials' strength 1."""
 
 
 def held_out(directory: str) -> Source:
@@ -132,7 +131,7 @@ def main() -> None:
     wanted = [
         (f"{recipe}-{i}", recipe, settings(recipe, point))
         for i, point in enumerate(points())
-        for recipe in RECIPES
+        for recipe in TRIED
         if recipe != "vae" or i < CUBES[0][0]
     ]
     with ProcessPoolExecutor(given.workers) as pool:

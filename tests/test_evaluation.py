@@ -35,7 +35,7 @@ from monge.evaluation import (
     sharpness,
     two_sample,
 )
-from monge.evaluation.measures import ImageMeasures
+from monge.evaluation.image_measures import ImageMeasures
 from monge.transport import gaussian_wasserstein
 
 

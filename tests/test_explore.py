@@ -26,7 +26,7 @@ from monge.data import as_floats
 from monge.draws import generator
 from monge.models import evaluating, spherical
 from monge.runs import Run
-from monge.show.explore.routes import Ask, Refusal, site
+from monge.show.explore.routes import Refusal, Submit, site
 from monge.show.explore.schemas import Samples
 from monge.show.explore.server import bound, identifiers, opened
 from monge.show.explore.worker import Full, Worker
@@ -392,10 +392,10 @@ def test_a_superseded_request_is_told_so(explorers):
         go_on.wait(10)
 
     async def three():
-        ask = [Ask(Request(), "decode") for _ in range(3)]
-        tasks = [asyncio.create_task(ask[0](block))]
+        submit = [Submit(Request(), "decode") for _ in range(3)]
+        tasks = [asyncio.create_task(submit[0](block))]
         await asyncio.to_thread(started.wait, 10)
-        tasks += [asyncio.create_task(one(lambda: 1)) for one in ask[1:]]
+        tasks += [asyncio.create_task(one(lambda: 1)) for one in submit[1:]]
         await asyncio.sleep(0.05)
         go_on.set()
         return await asyncio.gather(*tasks, return_exceptions=True)

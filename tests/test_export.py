@@ -53,7 +53,7 @@ def clouds(tmp_path):
 def agree(run, folder) -> None:
     """Both files of a run give to 1e-5 what PyTorch gives on 100 inputs."""
     files = export.export(run, folder / "deep" / "model.onnx")
-    checked = export.parts(run, 100)
+    checked = export.networks_of(run, 100)
     assert [file.name for file in files] == [f"model.{part.name}.onnx" for part in checked]
     for file, part in zip(files, checked):
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
@@ -80,7 +80,7 @@ def test_clouds_and_tables_are_exported_too(clouds, tmp_path):
 def test_parts_are_the_models_methods(tmp_path):
     """The exported networks are encode, decode and, of a conditional model, complete."""
     run = Built("vae", latent=5)
-    encoder, decoder = export.parts(run, 9)
+    encoder, decoder = export.networks_of(run, 9)
     with evaluating(run.model):
         law = run.model.encode(encoder.inputs["x"])
         assert torch.equal(encoder.outputs[0], law.mean)
@@ -88,7 +88,7 @@ def test_parts_are_the_models_methods(tmp_path):
         assert torch.equal(decoder.outputs[0], run.model.decode(law.mean))
     run = Built("conditional-wae", latent=5, known="random", summary=4)
     assert isinstance(run.model, ConditionalWAE)
-    encoder, decoder = export.parts(run, 9)
+    encoder, decoder = export.networks_of(run, 9)
     x, known = encoder.inputs["x"], encoder.inputs["known"]
     with evaluating(run.model):
         assert torch.equal(encoder.outputs[0], run.model.encode(x, known).mean)
@@ -108,7 +108,7 @@ def test_torch_export_gives_what_pytorch_gives(recipe, tmp_path):
     """The .pt2 files load with torch alone, for any number of samples."""
     run = Built(recipe, latent=5)
     files = export.export(run, tmp_path / "model.pt2")
-    for file, part in zip(files, export.parts(run, 100)):
+    for file, part in zip(files, export.networks_of(run, 100)):
         found = torch.export.load(file).module()(**part.inputs)
         for one, expected in zip(found, part.outputs):
             torch.testing.assert_close(one, expected, atol=1e-5, rtol=1e-5)
@@ -119,8 +119,8 @@ def test_a_file_that_differs_is_not_written(monkeypatch, tmp_path):
     real = export.torch_file
 
     def wrong(part):
-        content, again = real(part)
-        return content, lambda inputs: [y + 1e-3 for y in again(inputs)]
+        content, run_exported = real(part)
+        return content, lambda inputs: [y + 1e-3 for y in run_exported(inputs)]
 
     monkeypatch.setattr(export, "torch_file", wrong)
     with pytest.raises(FailedRun, match="encoder differs"):

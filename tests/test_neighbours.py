@@ -8,11 +8,11 @@ import torch
 from monge._core import tuning
 from monge.transport.neighbours import (
     choose_search,
-    distance_blocks,
-    distance_blocks_within,
     nearest,
     nearest_in_sets,
     nearest_squared,
+    visit_distances,
+    visit_distances_within,
 )
 
 
@@ -67,9 +67,10 @@ def test_a_row_that_is_found_again_is_at_distance_zero_or_above():
 @pytest.mark.usefixtures("blocks")
 def test_blocks_cover_the_matrix_of_squared_distances():
     x, y = torch.randn(9, 3, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64)
-    whole = torch.cat([block.clone() for _, block in distance_blocks(x, y)])
+    whole, within = torch.zeros(9, 6, dtype=x.dtype), torch.zeros(9, 9, dtype=x.dtype)
+    visit_distances(x, y, lambda rows, squared: whole[rows].copy_(squared))
     torch.testing.assert_close(whole, torch.cdist(x, y).square())
-    within = torch.cat([block.clone() for _, block in distance_blocks_within(x)])
+    visit_distances_within(x, lambda rows, squared: within[rows].copy_(squared))
     assert torch.isinf(within.diagonal()).all()
     torch.testing.assert_close(
         within.fill_diagonal_(0), torch.cdist(x, x).square().fill_diagonal_(0)

@@ -48,7 +48,9 @@ class Kind(abc.ABC):
     """How many samples a picture holds."""
     view: str = "vector"
     """How the explorer draws samples: as `image` (c, h, w), `cloud` (N, 3) or `vector` (d,)."""
-    measures: str = "monge.evaluation.measures:VectorMeasures"
+    turns: bool = False
+    """Whether samples lie in space, so that the explorer adds a view that rotates them."""
+    measures: str = "monge.evaluation.vector_measures:VectorMeasures"
     """`module:Class` of the measures of `evaluate`."""
     pictures: str = "monge.show.pictures:VectorPictures"
     """`module:Class` of its pictures."""
@@ -177,7 +179,7 @@ class Image(Kind):
     bounded = True
     grid = True
     view = "image"
-    measures = "monge.evaluation.measures:ImageMeasures"
+    measures = "monge.evaluation.image_measures:ImageMeasures"
     pictures = "monge.show.pictures:ImagePictures"
 
     def accepts(self, samples: np.ndarray) -> bool:
@@ -277,7 +279,8 @@ class Cloud(Kind):
     ordered = False
     shown = 16
     view = "cloud"
-    measures = "monge.evaluation.measures:CloudMeasures"
+    turns = True
+    measures = "monge.evaluation.cloud_measures:CloudMeasures"
     pictures = "monge.show.pictures:CloudPictures"
 
     def accepts(self, samples: np.ndarray) -> bool:

@@ -70,7 +70,7 @@ def energy_score(completions: Tensor, truth: Tensor) -> float:
 def agreement(completions: Tensor, labels: Tensor, classify: Callable[[Tensor], Tensor]) -> float:
     """The share of completions whose class is that of the truth.
 
-    Arguments:
+    Args:
         completions: (n, k, *).
         labels: classes of the truth (n,).
         classify: samples (b, *) to scores (b, classes).

@@ -34,8 +34,11 @@ def _centred(model: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
 def radii(x: Tensor, k: int) -> Tensor:
     """The squared distance of each row of x (n, d) to its k-th nearest other row, (n,)."""
     kth = x.new_empty(len(x))
-    for rows, squared in neighbours.distance_blocks_within(x):
+
+    def visit(rows: slice, squared: Tensor) -> None:
         kth[rows] = squared.topk(k, largest=False).values[:, -1]
+
+    neighbours.visit_distances_within(x, visit)
     return kth
 
 
@@ -56,7 +59,7 @@ def precision_recall_density_coverage(model: Tensor, real: Tensor, k: int = 5) -
     model sample, over k; coverage: the share of real balls with a model sample inside. For a
     perfect model precision and recall are not 1: print the floor beside them.
 
-    Arguments:
+    Args:
         model: features of a model's samples, (n, d).
         real: features of real samples, (m, d).
         k: which neighbour makes the radius; less than n and m.
@@ -73,11 +76,14 @@ def precision_recall_density_coverage(model: Tensor, real: Tensor, k: int = 5) -
     inside = torch.empty(len(model))
     recalled = torch.zeros(len(real), dtype=torch.bool)
     covered = torch.zeros(len(real), dtype=torch.bool)
-    for rows, squared in neighbours.distance_blocks(model, real):
+
+    def visit(rows: slice, squared: Tensor) -> None:
         within = squared <= around_real
         inside[rows] = within.sum(1).float()
-        covered |= within.any(0)
-        recalled |= (squared <= around_model[rows, None]).any(0)
+        covered.logical_or_(within.any(0))
+        recalled.logical_or_((squared <= around_model[rows, None]).any(0))
+
+    neighbours.visit_distances(model, real, visit)
     return PRDC(
         float((inside > 0).float().mean()),
         float(recalled.float().mean()),
@@ -95,11 +101,14 @@ def nearest_neighbour_test(model: Tensor, real: Tensor) -> Share:
     model, real = _centred(model, real)
     n = min(len(model), len(real))
     pooled = torch.cat([model[:n], real[:n]])
-    hits = 0
     of_model = torch.arange(2 * n) < n
-    for rows, squared in neighbours.distance_blocks_within(pooled):
-        hits += int((of_model[squared.argmin(1)] == of_model[rows]).sum())
-    return wilson(hits, 2 * n)
+    same = torch.empty(2 * n, dtype=torch.bool)
+
+    def visit(rows: slice, squared: Tensor) -> None:
+        same[rows] = of_model[squared.argmin(1)] == of_model[rows]
+
+    neighbours.visit_distances_within(pooled, visit)
+    return wilson(int(same.sum()), 2 * n)
 
 
 def nearest(x: Tensor, y: Tensor) -> Tensor:
@@ -112,7 +121,7 @@ def memorisation(model: Tensor, train: Tensor, test: Tensor, quantile: float = 0
     """The share of model samples that lie as near to training samples as the nearest `quantile`
     of test samples do; a share far above `quantile` says that the model repeats its data.
 
-    Arguments:
+    Args:
         model: (n, d).
         train: (m, d).
         test: (k, d), which the model has not seen.

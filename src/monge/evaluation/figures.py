@@ -15,9 +15,9 @@ from monge._core.version import __version__
 from monge.data import Source
 from monge.draws import generator, permutation
 from monge.evaluation.extractors import Extractor
-from monge.evaluation.measures import NEAR
+from monge.evaluation.measures import NEAR, Measures
 from monge.evaluation.samplers import draw
-from monge.evaluation.statistics import Measured
+from monge.evaluation.statistics import Figure, Measured
 from monge.models.protocols import generates, require
 from monge.priors import Prior
 
@@ -41,7 +41,7 @@ def evaluate(
     perfect model would have. The figures depend on which methods the model has: completions,
     reconstructions and codes are measured where there are any.
 
-    Arguments:
+    Args:
         model: a model that can be sampled; see `monge.models.protocols`.
         source: its data.
         n: how many samples, compared with as many held-out ones; all of those if there are fewer.
@@ -63,6 +63,32 @@ def evaluate(
     Raises:
         ValueError: for bad arguments, fewer than 10 held-out samples, or a model without samples.
     """
+    n = _checked_count(model, source, n, prior, seeds)
+    real = source.test[permutation(0, "evaluation test", len(source.test))[:n]]
+    measure = resolve(source.kind.measures, "measures")(source, real, metrics, extractor)
+    figures = _of_samples(measure, model, source, n, prior, seeds)
+    protocol = {
+        "run": name,
+        "recipe": recipe,
+        "data": source.name,
+        "split": "test",
+        "sampler": "prior" if prior is None else type(prior).__name__.lower(),
+        "seeds": seeds,
+        "n samples": n,
+        "n test": n,
+        "n floor": min(n, len(source.train)),
+        **measure.protocol(),
+        "monge": __version__,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+    }
+    return {"protocol": protocol, "figures": figures | measure.of_model(model, seed)}
+
+
+def _checked_count(
+    model: nn.Module, source: Source, n: int, prior: Prior | None, seeds: int
+) -> int:
+    """How many samples are compared where n are asked for; raises what `evaluate` raises."""
     if seeds < 1:
         raise ValueError(f"`seeds` must be at least 1, got {seeds}")
     n = min(n, len(source.test))
@@ -72,9 +98,13 @@ def evaluate(
         )
     if prior is None and not generates(model):
         require(model, "sample", "evaluation")
-    real = source.test[permutation(0, "evaluation test", len(source.test))[:n]]
-    measures = resolve(source.kind.measures, "measures")
-    measure = measures(source, real, metrics, extractor)
+    return n
+
+
+def _of_samples(
+    measure: Measures, model: nn.Module, source: Source, n: int, prior: Prior | None, seeds: int
+) -> dict[str, Figure]:
+    """The figures of samples, whose floor is that of as many training samples."""
     chosen = permutation(0, "evaluation floor", len(source.train))[:n]
 
     def drawn(i: int) -> Measured:
@@ -89,30 +119,16 @@ def evaluate(
     if "near training" in floor:
         # training samples are near training samples; held-out ones are so by definition
         floor["near training"] = NEAR
-    figures = {
-        key: {
-            "value": statistics.fmean(each := [one[key] for one in values]),
-            "deviation": statistics.stdev(each) if seeds > 1 else None,
-            "floor": floor.get(key),
-        }
-        for key in values[0]
+    return {key: _over_seeds([one[key] for one in values], floor.get(key)) for key in values[0]}
+
+
+def _over_seeds(values: list[float], floor: float | None) -> Figure:
+    """A figure that is measured once for each seed."""
+    return {
+        "value": statistics.fmean(values),
+        "deviation": statistics.stdev(values) if len(values) > 1 else None,
+        "floor": floor,
     }
-    protocol = {
-        "run": name,
-        "recipe": recipe,
-        "data": source.name,
-        "split": "test",
-        "sampler": "prior" if prior is None else type(prior).__name__.lower(),
-        "seeds": seeds,
-        "n samples": n,
-        "n test": n,
-        "n floor": len(chosen),
-        **measure.protocol(),
-        "monge": __version__,
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-    }
-    return {"protocol": protocol, "figures": figures | measure.of_model(model, seed)}
 
 
 def lines(result: dict[str, Any]) -> list[str]:

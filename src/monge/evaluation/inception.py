@@ -62,7 +62,7 @@ def halving_pool(x: Tensor) -> Tensor:
 class Mixed(nn.Module):
     """Parallel branches, whose outputs are concatenated in their order.
 
-    Arguments:
+    Args:
         inputs: channels of the input.
         branches: each a text of units `name outputs kernel`, where a kernel is 1, 3, 5, 1x7, 7x1,
             1x3 or 3x1, and 3/2 has stride 2 and no padding. Branches may share their first units.
@@ -210,7 +210,7 @@ def inception_network(weights: str | Path, resize: Resize = "tf1") -> Extractor:
 
     Only the published file is accepted, by its sha256, and only its tensors are read.
 
-    Arguments:
+    Args:
         weights: the file.
         resize: tf1 for the resizing of the first implementation, clean for Pillow's antialiased
             bicubic one. The two differ by several points of FID; name the one you use.

@@ -35,20 +35,24 @@ def coordinate_deviation(model: nn.Module, x: Tensor) -> float:
     return float((codes - codes.mean(0)).square().mean().sqrt())
 
 
-def principal_plane(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of a sample (n, d) and its first two principal directions (d, 2)."""
-    mean, d = x.mean(0), x.shape[1]
-    if d <= 2 or len(x) < 2:
-        return torch.zeros(d).to(x), torch.eye(d, max(2, d))[:, :2].to(x)
-    return mean, torch.linalg.svd(x - mean, full_matrices=False).Vh[:2].T
-
-
 def principal_directions(codes: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The mean of codes (n, dim), their first `count` principal directions as orthonormal rows,
     and the deviations of the codes along them."""
     mean = codes.mean(0)
     _, values, rows = torch.linalg.svd(codes - mean, full_matrices=False)
     return mean, rows[:count], values[:count] / math.sqrt(len(codes) - 1)
+
+
+def principal_plane(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of a sample (n, d) and its first two principal directions (d, 2).
+
+    In at most two dimensions, or for a single sample, they are the origin and the first axes.
+    """
+    d = x.shape[1]
+    if d <= 2 or len(x) < 2:
+        return torch.zeros(d).to(x), torch.eye(d, max(2, d))[:, :2].to(x)
+    mean, rows, _ = principal_directions(x, 2)
+    return mean, rows.T
 
 
 class Plane(NamedTuple):

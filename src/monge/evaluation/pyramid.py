@@ -74,7 +74,7 @@ def pyramid_distances(
     """10³ SW_1 between the patches of each level, in standard units of each channel, from fine to
     coarse.
 
-    Arguments:
+    Args:
         x: patches of one sample, from `pyramid_patches`.
         y: patches of another sample.
         directions: how many random directions, or the directions (L, c · 49).

@@ -16,7 +16,7 @@ def sharpness(images: Tensor) -> float:
     four neighbours less four times the pixel, at pixels that have them all. Images in [-1, 1]
     would be four times as sharp by this measure: bring them to [0, 1].
 
-    Arguments:
+    Args:
         images: (n, 1, h, w) or (n, 3, h, w) with sides of at least 3.
 
     Raises:

@@ -31,7 +31,7 @@ def summary(
     the prior; `its floor`, the noise floor, is the same between two samples of the prior. A model
     has the numbers for which it has methods and a prior.
 
-    Arguments:
+    Args:
         model: the trained model.
         source: its data.
         rows: the logged rows of its training.

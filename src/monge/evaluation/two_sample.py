@@ -41,7 +41,7 @@ def network_test(model: Tensor, real: Tensor) -> Share:
     by 300 steps of Adam with weight decay, and tried on the other halves. Its draws are fixed.
     The larger sample is cut to the size of the smaller.
 
-    Arguments:
+    Args:
         model: (n, d).
         real: (m, d); n, m at least 4.
 

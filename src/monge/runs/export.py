@@ -37,7 +37,7 @@ CLOSE = 1e-5
 class Graph(nn.Module):
     """A method of a model as a network of its own.
 
-    Arguments:
+    Args:
         model: the model.
     """
 
@@ -86,7 +86,7 @@ def _outputs(q: Any) -> tuple[Tensor, ...]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class ExportedNetwork:
     """A network to export, with inputs to trace and check it."""
 
     name: str
@@ -107,7 +107,7 @@ class Part:
         return ["code", "log_variance"][: len(self.outputs)]
 
 
-def parts(run: Run, n: int = 16) -> list[Part]:
+def networks_of(run: Run, n: int = 16) -> list[ExportedNetwork]:
     """The encoder and the decoder of a run, as far as its model has them, with inputs.
 
     The inputs are n test samples and their codes, or draws of the prior for a model without
@@ -118,7 +118,7 @@ def parts(run: Run, n: int = 16) -> list[Part]:
     """
     model: Any = run.model
     if isinstance(model, Completer):
-        return _conditional_parts(model, _test_samples(run, n))
+        return _conditional_networks(model, _test_samples(run, n))
     if not has(model, "encode"):
         require(model, "decode", "export")
         prior = prior_of(model)
@@ -126,14 +126,14 @@ def parts(run: Run, n: int = 16) -> list[Part]:
             require(model, "encode", "export of a decoder without a prior")
         assert prior is not None, "a model without `encode` and prior has been refused"
         codes = prior.sample(n, generator(0, "export"))
-        return [Part("decoder", DecoderGraph(model), {"code": codes})]
+        return [ExportedNetwork("decoder", DecoderGraph(model), {"code": codes})]
     x = _test_samples(run, n)
-    encoder = Part("encoder", EncoderGraph(model), {"x": x})
+    encoder = ExportedNetwork("encoder", EncoderGraph(model), {"x": x})
     if not has(model, "decode"):
         return [encoder]
     with evaluating(model):
         codes = mean_codes(model, x)
-    return [encoder, Part("decoder", DecoderGraph(model), {"code": codes})]
+    return [encoder, ExportedNetwork("decoder", DecoderGraph(model), {"code": codes})]
 
 
 def _test_samples(run: Run, n: int) -> Tensor:
@@ -142,8 +142,8 @@ def _test_samples(run: Run, n: int) -> Tensor:
     return as_floats(test[torch.arange(n) % len(test)])
 
 
-def _conditional_parts(model: Any, x: Tensor) -> list[Part]:
-    """The parts of a model that completes samples.
+def _conditional_networks(model: Any, x: Tensor) -> list[ExportedNetwork]:
+    """The networks of a model that completes samples.
 
     Raises:
         ValueError: for a model whose methods take no masks, which the graphs have as inputs.
@@ -160,8 +160,8 @@ def _conditional_parts(model: Any, x: Tensor) -> list[Part]:
         codes = mean_codes(model, x)
     inputs = {"code": codes, "given": x, "known": known}
     return [
-        Part("encoder", ConditionalEncoderGraph(model), {"x": x, "known": known}),
-        Part("decoder", ConditionalDecoderGraph(model), inputs),
+        ExportedNetwork("encoder", ConditionalEncoderGraph(model), {"x": x, "known": known}),
+        ExportedNetwork("decoder", ConditionalDecoderGraph(model), inputs),
     ]
 
 
@@ -180,63 +180,64 @@ def export(run: Run, out: Path) -> list[Path]:
         raise ValueError(f"`out` must end in {' or '.join(SUFFIXES)}, got {str(out)!r}")
     convert = onnx_file if out.suffix == ".onnx" else torch_file
     contents = {}
-    for part in parts(run):
+    for exported in networks_of(run):
         with silence():
-            content, again = convert(part)
-        check(part, again)
-        contents[f"{out.stem}.{part.name}{out.suffix}"] = content
+            content, run_exported = convert(exported)
+        check(exported, run_exported)
+        contents[f"{out.stem}.{exported.name}{out.suffix}"] = content
     return write_all(out.parent, contents)
 
 
-Again = Callable[[dict[str, Tensor]], list[Tensor]]
+RunExported = Callable[[dict[str, Tensor]], list[Tensor]]
+"""Runs an exported file: inputs by name to outputs."""
 
 
-def onnx_file(part: Part) -> tuple[bytes, Again]:
-    """A part as an ONNX file, and what onnxruntime makes of inputs with it."""
+def onnx_file(exported: ExportedNetwork) -> tuple[bytes, RunExported]:
+    """A network as an ONNX file, and what onnxruntime makes of inputs with it."""
     with needs("export"):
         import onnxruntime
         import onnxscript  # noqa: F401 - torch.onnx needs it
     program = torch.onnx.export(
-        part.network.eval(),
+        exported.network.eval(),
         (),
-        kwargs=part.inputs,
+        kwargs=exported.inputs,
         dynamo=True,
         verbose=False,
-        dynamic_shapes=free(part),
-        input_names=list(part.inputs),
-        output_names=part.output_names,
+        dynamic_shapes=free(exported),
+        input_names=list(exported.inputs),
+        output_names=exported.output_names,
     )
     assert program is not None
     content = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
-    def again(inputs: dict[str, Tensor]) -> list[Tensor]:
+    def run_exported(inputs: dict[str, Tensor]) -> list[Tensor]:
         outputs = session.run(None, {name: x.numpy() for name, x in inputs.items()})
         return [torch.from_numpy(y) for y in outputs]
 
-    return content, again
+    return content, run_exported
 
 
-def torch_file(part: Part) -> tuple[bytes, Again]:
-    """A part as `torch.export` saves it, and what PyTorch makes of inputs with the file."""
-    program = _traced(part.network.eval(), part)
+def torch_file(exported: ExportedNetwork) -> tuple[bytes, RunExported]:
+    """A network as `torch.export` saves it, and what PyTorch makes of inputs with the file."""
+    program = _traced(exported.network.eval(), exported)
     if unused := _unused(program):
         # the file would hold their weights too
-        program = _traced(_without(part.network, unused), part)
+        program = _traced(_without(exported.network, unused), exported)
     file = io.BytesIO()
     torch.export.save(program, file)
     content = file.getvalue()
     loaded = torch.export.load(io.BytesIO(content)).module()
 
-    def again(inputs: dict[str, Tensor]) -> list[Tensor]:
+    def run_exported(inputs: dict[str, Tensor]) -> list[Tensor]:
         with torch.no_grad():
             return list(loaded(**inputs))
 
-    return content, again
+    return content, run_exported
 
 
-def _traced(network: nn.Module, part: Part) -> torch.export.ExportedProgram:
-    return torch.export.export(network, (), part.inputs, dynamic_shapes=free(part))
+def _traced(network: nn.Module, exported: ExportedNetwork) -> torch.export.ExportedProgram:
+    return torch.export.export(network, (), exported.inputs, dynamic_shapes=free(exported))
 
 
 def _unused(program: torch.export.ExportedProgram) -> list[str]:
@@ -256,10 +257,10 @@ def _without(network: nn.Module, names: list[str]) -> nn.Module:
     return lean
 
 
-def free(part: Part) -> dict[str, Any]:
+def free(exported: ExportedNetwork) -> dict[str, Any]:
     """The first dimension of every input, free and one number."""
     n = torch.export.Dim("n", min=1, max=2**20)
-    return {name: {0: n} for name in part.inputs}
+    return {name: {0: n} for name in exported.inputs}
 
 
 @contextlib.contextmanager
@@ -276,11 +277,15 @@ def silence() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def check(part: Part, again: Again) -> None:
+def check(exported: ExportedNetwork, run_exported: RunExported) -> None:
     """Raises FailedRun if the outputs of a file differ from PyTorch's."""
-    for count in (len(next(iter(part.inputs.values()))), 1):
-        some = Part(part.name, part.network, {k: x[:count] for k, x in part.inputs.items()})
-        for expected, output in zip(some.outputs, again(some.inputs)):
+    for count in (len(next(iter(exported.inputs.values()))), 1):
+        some = ExportedNetwork(
+            exported.name, exported.network, {k: x[:count] for k, x in exported.inputs.items()}
+        )
+        for expected, output in zip(some.outputs, run_exported(some.inputs)):
             away = float((expected - output).abs().max())
             if not away <= CLOSE * max(1.0, float(expected.abs().max())):
-                raise FailedRun(f"the exported {part.name} differs from PyTorch's by {away:.2g}")
+                raise FailedRun(
+                    f"the exported {exported.name} differs from PyTorch's by {away:.2g}"
+                )

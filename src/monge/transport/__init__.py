@@ -5,13 +5,7 @@ The cost is d(x, y)^p with d Euclidean, without a factor 1/p; ε is in units of 
 """
 
 from monge.transport.discrete import jensen_shannon, kullback_leibler, total_variation
-from monge.transport.entropic import (
-    Anderson,
-    Randkhorn,
-    sinkhorn,
-    sinkhorn_divergence,
-    solve_entropic,
-)
+from monge.transport.entropic import sinkhorn, sinkhorn_divergence, solve_entropic
 from monge.transport.exact import kantorovich_potential, monge_map, solve, wasserstein
 from monge.transport.gaussian import gaussian_kl, gaussian_map, gaussian_wasserstein
 from monge.transport.gromov import (
@@ -21,6 +15,7 @@ from monge.transport.gromov import (
 )
 from monge.transport.line import quantile_map, wasserstein_1d
 from monge.transport.plan import Plan
+from monge.transport.potentials import Anderson, Randkhorn
 from monge.transport.sliced import (
     generalized_sliced_wasserstein,
     max_generalized_sliced_wasserstein,

@@ -29,9 +29,9 @@ from monge._core.typed import (
     to_numpy,
     vector_norm,
 )
-from monge.transport.entropic import rough_potentials
 from monge.transport.gibbs import GroundCost, Points
 from monge.transport.plan import Plan
+from monge.transport.potentials import rough_potentials
 
 MOST_ITERATIONS = 10**9
 LOOSE = 0.01
@@ -69,7 +69,7 @@ def _in_weights(w: Tensor | None, potential: Floats) -> tuple[Tensor | None, Ten
 def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Plan:
     """Kantorovich's problem for a cost matrix.
 
-    Arguments:
+    Args:
         cost: C (n, m), of any sign.
         a: weights (n,), at least 0 with sum 1; uniform by default.
         b: weights (m,).
@@ -133,7 +133,7 @@ def _matching(x: Tensor, y: Tensor, p: float) -> tuple[Integers, float]:
 def monge_map(x: Tensor, y: Tensor, *, p: float = 2) -> Tensor:
     """Monge's map between n and n points: y[indices] are the images of x.
 
-    Arguments:
+    Args:
         x: points (n, d).
         y: points (n, d).
         p: order, at least 1.
@@ -161,7 +161,7 @@ def wasserstein(
 
     Differentiable in points and weights, with gradient 0 where the distance is 0.
 
-    Arguments:
+    Args:
         x: points (n, d).
         y: points (m, d).
         a: weights (n,), at least 0 with sum 1; uniform by default.
@@ -200,7 +200,7 @@ def kantorovich_potential(
     It is φ(z) = min_j ‖z - y_j‖ - g_j with the dual potential g, 1-Lipschitz everywhere, and
     W_1 = Σ a_i φ(x_i) - Σ b_j φ(y_j).
 
-    Arguments:
+    Args:
         x: points (n, d).
         y: points (m, d).
         a: weights (n,), at least 0 with sum 1; uniform by default.

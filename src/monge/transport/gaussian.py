@@ -54,7 +54,7 @@ def _linear_part(cov0: Tensor, cov1: Tensor) -> Tensor:
 def gaussian_wasserstein(mean0: Tensor, cov0: Tensor, mean1: Tensor, cov1: Tensor) -> Tensor:
     """W_2 between N(mean0, cov0) and N(mean1, cov1), with the root.
 
-    Arguments:
+    Args:
         mean0: (d,).
         cov0: (d, d), symmetric positive semidefinite; singular is allowed.
         mean1: (d,).

@@ -112,7 +112,7 @@ def gromov_wasserstein(
 ) -> Plan:
     """Gromov-Wasserstein with square loss, by conditional gradient from several starts.
 
-    Arguments:
+    Args:
         cx: distances within the first space, (n, n), symmetric.
         cy: distances within the second, (m, m), symmetric.
         a: weights (n,), at least 0 with sum 1; uniform by default.
@@ -231,7 +231,7 @@ def sliced_gromov_wasserstein(
     Steidl, "On assignment problems related to Gromov-Wasserstein distances on the real line",
     2023), so the value is an upper bound of the mean over directions.
 
-    Arguments:
+    Args:
         x: points (n, d).
         y: points (m, e); the one of lower dimension is padded with zeros.
         directions: how many to draw, or a tensor (L, max(d, e)).

@@ -188,7 +188,7 @@ def wasserstein_1d(
 ) -> Tensor:
     r"""W_p between samples on the line, over the last dimension, batched over the others.
 
-    Arguments:
+    Args:
         u: values (\*, n).
         v: values (\*, m), with batch dimensions that broadcast against those of `u`.
         a: weights (n,) or (\*, n), at least 0 with sum 1; uniform by default.

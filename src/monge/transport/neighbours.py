@@ -7,15 +7,15 @@ sets of few points in space, a batch of them at a time, a tree per set is faster
 - `nearest`: the k nearest rows of one sample for each row of another; `nearest_squared`: the
   distance to the nearest one only.
 - `nearest_in_sets`: the nearest point within each pair of a batch of point sets.
-- `distance_blocks`, `distance_blocks_within`: all squared distances, block by block, for
-  statistics that need more than the nearest.
+- `visit_distances`, `visit_distances_within`: call a function with all squared distances, block by
+  block, for statistics that need more than the nearest.
 
 Source of the trees: Maneewongvatana, Mount, "Analysis of approximate nearest neighbor searching
 with clustered point sets", 1999, as in SciPy.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,13 +28,15 @@ from monge._core.checks import dimension
 from monge._core.tuning import threads, tuning
 from monge._core.typed import Tree, from_numpy, split, to_numpy, tree
 
-Found = tuple[Tensor, Tensor]
+Neighbours = tuple[Tensor, Tensor]
 """Squared distances and indices."""
+Visit = Callable[[slice, Tensor], object]
+"""What is called with each block of squared distances: some rows, and the block."""
 
 
 def nearest(
     x: Tensor, y: Tensor, k: int = 1, *, convert: Callable[[Tensor], Tensor] | None = None
-) -> Found:
+) -> Neighbours:
     r"""The k rows of y nearest to each row of x, nearest first, in Euclidean distance.
 
     Args:
@@ -65,8 +67,11 @@ def nearest_squared(x: Tensor, y: Tensor) -> Tensor:
     """
     x, y = x.detach(), y.detach()
     centre, least = y.mean(0), x.new_empty(len(x))
-    for rows, squared in distance_blocks(x - centre, y - centre):
+
+    def visit(rows: slice, squared: Tensor) -> None:
         least[rows] = squared.amin(1)
+
+    visit_distances(x - centre, y - centre, visit)
     return least.clamp_min_(0)
 
 
@@ -87,30 +92,34 @@ def choose_search(device: torch.device, batched: bool) -> Callable[..., Any]:
     return _in_sets_by_trees if device.type == "cpu" else _in_sets_by_blocks
 
 
-def distance_blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yields the squared distances of x (n, d) and y (m, d) by blocks of rows: a slice of x, and
-    the block (b, m).
+def visit_distances(x: Tensor, y: Tensor, visit: Visit) -> None:
+    """Calls visit(rows, squared) with the squared distances of x (n, d) and y (m, d) by blocks of
+    rows: a slice of x, and the block (b, m).
 
     Rounding may leave small negative numbers. The digits of small distances are lost far from the
     origin: subtract a mean from both samples first.
 
-    A block belongs to the iterator, which overwrites it with the next one: use it or copy it
-    before going on, and do not collect the blocks in a list.
+    All blocks share one piece of memory, which is lent for the duration of the call: `visit` may
+    overwrite a block, and stores what it computes from it, never the block or a view of it.
     """
     norms, rows = y.square().sum(1), max(1, tuning(x.device).neighbour_entries // len(y))
     buffer = x.new_empty(min(rows, len(x)), len(y))
     for first in range(0, len(x), rows):
         some = x[first : first + rows]
         squared = torch.addmm(norms, some, y.T, alpha=-2, out=buffer[: len(some)])
-        yield slice(first, first + len(some)), squared.add_(some.square().sum(1, keepdim=True))
+        squared.add_(some.square().sum(1, keepdim=True))
+        visit(slice(first, first + len(some)), squared)
 
 
-def distance_blocks_within(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yields the squared distances within one sample x (n, d) by blocks of rows, as
-    `distance_blocks` does; the distance of a row to itself is infinite."""
-    for rows, squared in distance_blocks(x, x):
+def visit_distances_within(x: Tensor, visit: Visit) -> None:
+    """Calls visit(rows, squared) with the squared distances within one sample x (n, d) by blocks
+    of rows, as `visit_distances` does; the distance of a row to itself is infinite."""
+
+    def visit_others(rows: slice, squared: Tensor) -> None:
         squared.diagonal(rows.start).fill_(math.inf)
-        yield rows, squared
+        visit(rows, squared)
+
+    visit_distances(x, x, visit_others)
 
 
 def point_trees(sets: NDArray[Any]) -> list[Tree]:
@@ -120,7 +129,7 @@ def point_trees(sets: NDArray[Any]) -> list[Tree]:
 
 def _nearest_by_blocks(
     x: Tensor, y: Tensor, k: int, convert: Callable[[Tensor], Tensor] | None
-) -> Found:
+) -> Neighbours:
     step = len(y)
     if convert is not None:
         step = max(k, tuning(x.device).converted_values // x.shape[1])
@@ -134,17 +143,20 @@ def _nearest_by_blocks(
     return best[0].clamp_min_(0), best[1]
 
 
-def _nearest_of_block(x: Tensor, y: Tensor, k: int) -> Found:
+def _nearest_of_block(x: Tensor, y: Tensor, k: int) -> Neighbours:
     values = x.new_empty(len(x), k)
     index = torch.empty(len(x), k, dtype=torch.int64, device=x.device)
-    for rows, squared in distance_blocks(x, y):
+
+    def visit(rows: slice, squared: Tensor) -> None:
         # a minimum is several times faster than a selection of one
         near = squared.min(1, keepdim=True) if k == 1 else squared.topk(k, largest=False)
         values[rows], index[rows] = near.values, near.indices
+
+    visit_distances(x, y, visit)
     return values, index
 
 
-def _better(one: Found | None, two: Found, k: int) -> Found:
+def _better(one: Neighbours | None, two: Neighbours, k: int) -> Neighbours:
     """The k nearest of two selections."""
     if one is None:
         return two

@@ -136,7 +136,7 @@ def sliced_wasserstein(
 ) -> Tensor:
     """The sliced distance SW_p, with the root.
 
-    Arguments:
+    Args:
         x: points (n, d).
         y: points (m, d).
         a: weights (n,), at least 0 with sum 1; uniform by default.
@@ -214,7 +214,7 @@ def max_sliced_wasserstein(
     on every few steps. W_p^p itself is a minimum over matchings and has many local maxima: a
     better one is not excluded.
 
-    Arguments:
+    Args:
         x: points (n, d).
         y: points (m, d).
         p: order, at least 1.

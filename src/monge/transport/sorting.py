@@ -9,6 +9,7 @@ Source of the sort: Bramas, "A novel hybrid quicksort algorithm vectorized using
 as in NumPy's x86-simd-sort.
 """
 
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -24,8 +25,6 @@ from monge._core.typed import from_numpy, to_numpy
 
 SPARE = 2**28 - 1
 """The mantissa bits of a float64 that a float32 leaves at 0, but for the one that would round."""
-
-_pool: ThreadPoolExecutor | None = None
 
 
 class Sort(NamedTuple):
@@ -93,20 +92,24 @@ def _packed(x: Tensor) -> tuple[Tensor, Tensor]:
     return keys.float(), bits.bitwise_and_(SPARE)
 
 
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    """The threads that share sorts, started by the first large sort."""
+    return ThreadPoolExecutor(thread_name_prefix="monge-sort")
+
+
 def _sort_rows(*arrays: NDArray[Any]) -> None:
     """Sorts the rows of arrays (k, n) in place, in as many threads as torch uses.
 
     Where there are fewer rows than threads, each is partitioned at its quantiles first, so that
     the threads share one row.
     """
-    global _pool
     workers, count = threads(), sum(map(len, arrays))
     if workers == 1 or sum(rows.size for rows in arrays) < CPU.sort_values:
         for rows in arrays:
             rows.sort(axis=-1)
         return
-    if _pool is None:
-        _pool = ThreadPoolExecutor(thread_name_prefix="monge-sort")
+    pool = _pool()
     shares: list[NDArray[Any]] = []
     for rows in arrays:
         k, n = rows.shape
@@ -117,9 +120,9 @@ def _sort_rows(*arrays: NDArray[Any]) -> None:
         else:
             edges = [n * i // workers for i in range(workers + 1)]
             inner = [edges[1:-1]] * k
-            list(_pool.map(np.ndarray.partition, rows, inner))
+            list(pool.map(np.ndarray.partition, rows, inner))
             shares += [row[i:j] for row in rows for i, j in pairwise(edges)]
-    list(_pool.map(_sort_last, shares))
+    list(pool.map(_sort_last, shares))
 
 
 def _sort_last(rows: NDArray[Any]) -> None:

@@ -11,7 +11,7 @@ def explore(
 ) -> None:
     """Serves the explorer of some runs until it is interrupted.
 
-    Arguments:
+    Args:
         runs: trained runs, which the page calls by the names of their directories.
         host: the address that serves the page; the default can only be reached from this machine.
         port: 0 for a free one.

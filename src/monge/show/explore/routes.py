@@ -65,7 +65,7 @@ class Site:
         self.explorers, self.worker = explorers, Worker()
 
 
-class Ask:
+class Submit:
     """Submits jobs for a view of a page; a newer request of a view replaces one that waits."""
 
     def __init__(
@@ -105,8 +105,8 @@ def identified(
     return explorers[run]
 
 
-Opened = Annotated[Explorer, Depends(identified)]
-Asked = Annotated[Ask, Depends()]
+ExplorerDependency = Annotated[Explorer, Depends(identified)]
+SubmitDependency = Annotated[Submit, Depends()]
 
 
 def picked(explorer: Explorer, pick: Pick, name: str) -> Tensor:
@@ -151,7 +151,7 @@ def described(identifier: str, explorer: Explorer) -> schemas.RunInfo:
 def site(explorers: dict[str, Explorer], hosts: list[str]) -> Shield:
     """The application: the page at /, the API under /api, both behind the shield.
 
-    Arguments:
+    Args:
         explorers: the open runs by identifier.
         hosts: what the Host header may say, host:port.
     """
@@ -186,13 +186,15 @@ async def list_runs(request: HttpRequest) -> list[schemas.RunInfo]:
 
 
 @api.get("/runs/{run}/progress")
-def get_progress(explorer: Opened) -> schemas.ProgressReply:
+def get_progress(explorer: ExplorerDependency) -> schemas.ProgressReply:
     """Curves, evaluation and configuration, as the run's directory has them now."""
     return history.read(explorer.run)
 
 
 @api.post("/runs/{run}/reload")
-async def reload(explorer: Opened, run: str, ask: Asked, request: HttpRequest) -> schemas.RunInfo:
+async def reload(
+    explorer: ExplorerDependency, run: str, submit: SubmitDependency, request: HttpRequest
+) -> schemas.RunInfo:
     """Loads the newest checkpoint."""
     explorers = request.app.state.site.explorers
 
@@ -200,13 +202,13 @@ async def reload(explorer: Opened, run: str, ask: Asked, request: HttpRequest) -
         explorers[run] = Explorer(explorer.run.fresh())
         return described(run, explorers[run])
 
-    return await ask(job)
+    return await submit(job)
 
 
 @api.get("/runs/{run}/test")
 async def get_test(
-    explorer: Opened,
-    ask: Asked,
+    explorer: ExplorerDependency,
+    submit: SubmitDependency,
     first: Annotated[int, Query(ge=0, le=2**31)] = 0,
     count: Annotated[int, Query(ge=1, le=100)] = 1,
 ) -> schemas.TestPart:
@@ -218,70 +220,84 @@ async def get_test(
         shown = None if labels is None else labels[index].tolist()
         return schemas.TestPart(index=index, labels=shown, samples=Samples.of(x, explorer.kind))
 
-    return await ask(job)
+    return await submit(job)
 
 
 @api.get("/runs/{run}/map/{plane}")
-async def get_map(explorer: Opened, ask: Asked, plane: PlaneName) -> schemas.PlaneMap:
+async def get_map(
+    explorer: ExplorerDependency, submit: SubmitDependency, plane: PlaneName
+) -> schemas.PlaneMap:
     """Codes of test samples over the prior, in the plane of their principal directions or in the
     plane in which they differ most from the prior."""
-    return await ask(lambda: map_of(explorer, plane))
+    return await submit(lambda: map_of(explorer, plane))
 
 
 @api.get("/runs/{run}/directions")
-async def get_directions(explorer: Opened, ask: Asked) -> schemas.Axes:
+async def get_directions(explorer: ExplorerDependency, submit: SubmitDependency) -> schemas.Axes:
     """The principal directions of the codes."""
 
     def job() -> schemas.Axes:
         mean, directions, deviations = (part.tolist() for part in explorer.directions)
         return schemas.Axes(mean=mean, directions=directions, deviations=deviations)
 
-    return await ask(job)
+    return await submit(job)
 
 
 @api.post("/runs/{run}/decode")
-async def decode(explorer: Opened, ask: Asked, wanted: schemas.DecodeRequest) -> Samples:
+async def decode(
+    explorer: ExplorerDependency, submit: SubmitDependency, wanted: schemas.DecodeRequest
+) -> Samples:
     """Codes to samples."""
 
     def job() -> Samples:
         given = None if wanted.given is None else picked(explorer, wanted.given, "given")
         return Samples.of(explorer.decode(rows(wanted.codes), given), explorer.kind)
 
-    return await ask(job)
+    return await submit(job)
 
 
 @api.post("/runs/{run}/sample")
-async def sample(explorer: Opened, ask: Asked, wanted: schemas.DrawRequest) -> Samples:
+async def sample(
+    explorer: ExplorerDependency, submit: SubmitDependency, wanted: schemas.DrawRequest
+) -> Samples:
     """Draws of the model; at temperature 1 those of `monge sample`."""
-    return await ask(lambda: Samples.of(explorer.sample(**wanted.model_dump()), explorer.kind))
+    return await submit(lambda: Samples.of(explorer.sample(**wanted.model_dump()), explorer.kind))
 
 
 @api.post("/runs/{run}/codes")
-async def draw_codes(explorer: Opened, ask: Asked, wanted: schemas.DrawRequest) -> schemas.Codes:
+async def draw_codes(
+    explorer: ExplorerDependency, submit: SubmitDependency, wanted: schemas.DrawRequest
+) -> schemas.Codes:
     """Draws of codes."""
-    return await ask(lambda: schemas.Codes(codes=explorer.draw(**wanted.model_dump()).tolist()))
+    return await submit(lambda: schemas.Codes(codes=explorer.draw(**wanted.model_dump()).tolist()))
 
 
 @api.post("/runs/{run}/image", openapi_extra=FILE)
-async def read_image(explorer: Opened, ask: Asked, request: HttpRequest) -> Samples:
+async def read_image(
+    explorer: ExplorerDependency, submit: SubmitDependency, request: HttpRequest
+) -> Samples:
     """An image file in the layout of the run's images: cropped, resized, grey or in colour."""
     content = await request.body()
-    return await ask(lambda: Samples.of(explorer.read_image(content), IMAGE))
+    return await submit(lambda: Samples.of(explorer.read_image(content), IMAGE))
 
 
 @api.post("/runs/{run}/encode")
-async def encode(explorer: Opened, ask: Asked, wanted: schemas.EncodeRequest) -> schemas.Codes:
+async def encode(
+    explorer: ExplorerDependency, submit: SubmitDependency, wanted: schemas.EncodeRequest
+) -> schemas.Codes:
     """The mean code of a sample."""
 
     def job() -> schemas.Codes:
         code = explorer.encode(picked(explorer, wanted.sample, "sample"))
         return schemas.Codes(codes=code.tolist())
 
-    return await ask(job)
+    return await submit(job)
 
 
 @api.post("/runs/{run}/interpolate")
-async def interpolate(explorer: Opened, ask: Asked, wanted: schemas.InterpolateRequest) -> Samples:
+async def interpolate(
+    explorer: ExplorerDependency, submit: SubmitDependency, wanted: schemas.InterpolateRequest
+) -> Samples:
     """Frames between two samples."""
 
     def job() -> Samples:
@@ -289,25 +305,27 @@ async def interpolate(explorer: Opened, ask: Asked, wanted: schemas.InterpolateR
         frames = explorer.interpolate(a, b, wanted.frames, wanted.path)
         return Samples.of(frames, explorer.kind)
 
-    return await ask(job)
+    return await submit(job)
 
 
 @api.post("/runs/{run}/reconstruct")
 async def reconstruct(
-    explorer: Opened, ask: Asked, wanted: schemas.EncodeRequest
+    explorer: ExplorerDependency, submit: SubmitDependency, wanted: schemas.EncodeRequest
 ) -> schemas.Reconstructed:
     """A sample and its reconstruction, with its code and the nearest training samples."""
-    return await ask(lambda: reconstruction_of(explorer, wanted.sample))
+    return await submit(lambda: reconstruction_of(explorer, wanted.sample))
 
 
 @api.get("/runs/{run}/mask")
-async def get_mask(explorer: Opened, ask: Asked) -> Samples:
+async def get_mask(explorer: ExplorerDependency, submit: SubmitDependency) -> Samples:
     """The part that a conditional run was trained to be shown, white."""
-    return await ask(lambda: Samples.of(explorer.mask(), IMAGE))
+    return await submit(lambda: Samples.of(explorer.mask(), IMAGE))
 
 
 @api.post("/runs/{run}/complete")
-async def complete(explorer: Opened, ask: Asked, wanted: schemas.CompleteRequest) -> Samples:
+async def complete(
+    explorer: ExplorerDependency, submit: SubmitDependency, wanted: schemas.CompleteRequest
+) -> Samples:
     """Completions of a sample of which a part is known."""
 
     def job() -> Samples:
@@ -318,7 +336,7 @@ async def complete(explorer: Opened, ask: Asked, wanted: schemas.CompleteRequest
         completed = explorer.complete(x, known, wanted.count, wanted.seed)
         return Samples.of(completed, explorer.kind)
 
-    return await ask(job)
+    return await submit(job)
 
 
 def rows(codes: list[list[float]]) -> Tensor:

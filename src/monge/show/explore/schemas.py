@@ -7,12 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from monge.data import Kind
+from monge.show.explore.service import SamplerName
 
 Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
 Code = Annotated[list[Finite], Field(min_length=1, max_length=4096)]
 Base64 = Annotated[str, Field(max_length=2**21)]
 View = Literal["image", "cloud", "vector"]
-SamplerName = Literal["prior", "mixture"]
 Seed = Annotated[int, Field(ge=0, le=2**53)]
 Temperature = Annotated[float, Field(allow_inf_nan=False, ge=0.05, le=4)]
 Count = Annotated[int, Field(ge=1, le=100)]

@@ -40,9 +40,6 @@ LARGEST = 100.0
 CELLS = 96
 """The prior's density in a plane has CELLS × CELLS values."""
 
-TURNED = ("cloud",)
-"""How samples are drawn that the page turns in space."""
-
 SamplerName = Literal["prior", "mixture"]
 PlaneName = Literal["principal", "worst"]
 
@@ -93,7 +90,7 @@ class Reconstruction(NamedTuple):
 class Explorer:
     """A run, opened for questions. Samples go in and come out as the model has them.
 
-    Arguments:
+    Args:
         run: a trained run.
 
     Raises:
@@ -122,7 +119,7 @@ class Explorer:
             "interpolate": encodes,
             "reconstruct": encodes,
             "complete": isinstance(self.model, Completer) and self.kind.grid,
-            "clouds": draws and self.kind.view in TURNED,
+            "clouds": draws and self.kind.turns,
             "compare": decodes,
             "run": True,
         }

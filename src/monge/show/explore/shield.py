@@ -46,7 +46,7 @@ class Gone(Exception):
 class Shield:
     """Refuses requests of other sites, and bodies that are too large, too slow or of another type.
 
-    Arguments:
+    Args:
         app: the application behind it.
         hosts: the allowed values of the Host header, host:port.
     """

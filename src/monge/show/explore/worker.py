@@ -13,7 +13,7 @@ class Full(Exception):
 class Worker:
     """Runs jobs one by one, in the order in which their views first asked.
 
-    Arguments:
+    Args:
         most: how many jobs may wait.
     """
 

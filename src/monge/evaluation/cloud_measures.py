@@ -1,0 +1,105 @@
+r"""Measures of a model's point clouds, by distances between clouds."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monge.costs import chamfer
+from monge.data import Source
+from monge.data.kinds import turned
+from monge.draws import Draws, generator
+from monge.evaluation.extractors import Extractor
+from monge.evaluation.measures import Measures
+from monge.evaluation.sets import (
+    CELLS,
+    MATCHED,
+    occupancy_divergence,
+    pairwise_chamfer,
+    pairwise_earth_mover,
+    set_scores,
+)
+from monge.evaluation.statistics import Figure, Measured, Statistics, figure
+from monge.models import evaluating
+from monge.models.protocols import reconstruct, reconstructs
+
+
+class CloudMeasures(Measures):
+    """Measures of point clouds (n, N, 3) in the unit sphere, by pairwise distances between clouds.
+
+    The noise floor of reconstruction is the distance between two samplings of one shape: that
+    between two halves of its points, halved, because squared distances between nearest points of
+    a surface are proportional to 1/N.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        real: Tensor,
+        metrics: Sequence[str] = (),
+        extractor: Extractor | None = None,
+    ):
+        self.among: dict[str, Tensor] = {}
+        super().__init__(source, real, metrics, extractor)
+
+    def groups(self) -> dict[str, Callable[[Statistics], Measured]]:
+        return {
+            "chamfer": lambda kept: self._sets("CD", pairwise_chamfer, kept),
+            "earth-mover": lambda kept: self._sets("EMD", pairwise_earth_mover, kept),
+            "occupancy": self._occupancy,
+        }
+
+    def features(self, x: Tensor) -> Tensor:
+        return x
+
+    def protocol(self) -> dict[str, Any]:
+        return {
+            "CD": "sum of both means of squared nearest distances",
+            "EMD": f"mean of unsquared matched distances of {MATCHED} points",
+            "JS": f"nats, {CELLS}³ cells of [-1, 1]³",
+        }
+
+    def of_model(self, model: nn.Module, seed: int = 0) -> dict[str, Figure]:
+        figures = super().of_model(model, seed)
+        if reconstructs(model):
+            x = self.source.test
+            floor = float(chamfer(x[:, ::2], x[:, 1::2]).mean()) / 2
+            figures["test reconstruction"]["floor"] = floor
+            figures |= {name: figure(error, floor) for name, error in _moved(model, x).items()}
+        return figures
+
+    def collect(self, statistics: Statistics, batch: Tensor) -> None:
+        statistics.keep("clouds", batch)
+
+    def _sets(self, name: str, distances: Callable[..., Tensor], kept: Statistics) -> Measured:
+        x, y = kept["clouds"], self.real["clouds"]
+        if name not in self.among:
+            self.among[name] = distances(y)
+        scores = set_scores(distances(x), distances(x, y), self.among[name])
+        return {
+            f"MMD-{name}": scores.minimum,
+            f"coverage-{name}": scores.coverage,
+            f"1-NNA-{name}": scores.accuracy,
+        }
+
+    def _occupancy(self, kept: Statistics) -> Measured:
+        return {"points JS": occupancy_divergence(kept["clouds"], self.real["clouds"])}
+
+
+def _moved(model: nn.Module, x: Tensor) -> dict[str, float]:
+    """The reconstruction errors of clouds x that are rotated about y, and of scaled ones: Chamfer
+    distances at the original scale."""
+    rotated = turned(x, Draws(0, "evaluation", len(x)), turn=True, jitter=0.0)
+    drawn = generator(0, "evaluation moves")
+    factor = 1.25 ** (2 * torch.rand(len(x), generator=drawn) - 1)
+    errors_of = {}
+    with evaluating(model):
+        for name, clouds, size in (
+            ("turned", rotated, torch.ones(len(x))),
+            ("scaled", x * factor[:, None, None], factor),
+        ):
+            batches = zip(clouds.split(500), size.split(500))
+            distances = [chamfer(z, reconstruct(model, z)) / k.square() for z, k in batches]
+            errors_of[f"test reconstruction, {name}"] = float(torch.cat(distances).mean())
+    return errors_of
