@@ -28,7 +28,7 @@ def at_least(record: Any, least: float, *names: str) -> None:
         value = getattr(record, name)
         whole = isinstance(value, int) or least == 0  # counts are integers
         good = value is None or (whole and value >= least and math.isfinite(value))
-        demand(good, name, value, f"{'' if least == 0 else 'an integer of '}at least {least}")
+        demand(good, name, value, f"{'' if whole else 'an integer of '}at least {least}")
 
 
 def positive(record: Any, *names: str) -> None:

@@ -1,5 +1,6 @@
 """From a recipe (or a model of your own) and data to trained weights in a run directory."""
 
+import copy
 import dataclasses
 import os
 import re
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core import processes
+from monge._core.errors import FailedRun
 from monge._core.fields import leaves
 from monge._core.files import write_all
 from monge.builders import build, settle
@@ -26,10 +28,13 @@ from monge.config import (
     to_json,
 )
 from monge.data import Batches, Source, load
+from monge.data.kinds import Augmentation
 from monge.data.readers.arrays import from_array
 from monge.draws import stream
 from monge.models import matchings
 from monge.models.masks import is_mask_name
+from monge.models.protocols import has
+from monge.recipes import RECIPES
 from monge.training import loop
 from monge.training.sharding import shard
 from monge.training.trainer import HALVES, Trainer
@@ -105,6 +110,8 @@ def train(
         device=config.device,
         augment=source.kind.augmentation(config.data),
     )
+    if config.recipe not in RECIPES:
+        rehearse(model, config.training, samples, source.kind.augmentation(config.data))
     seconds = loop.resume(trainer, path) if stored else 0.0
     if steps < trainer.position:
         raise ValueError(
@@ -142,6 +149,39 @@ def _model(model_or_recipe: nn.Module | str | None, config: Config, settled: Set
     if config.training.shard and processes.world()[1] > 1:
         shard(model, config.device)
     return model
+
+
+def rehearse(
+    model: nn.Module,
+    config: TrainingConfig,
+    samples: Tensor,
+    augment: Augmentation | None,
+) -> None:
+    """Trains a copy of a stranger's model for one step and samples it, before a run is written.
+
+    Raises:
+        ValueError: in one line, for a model that cannot be trained, or whose samples are not of
+            the shape of the data.
+    """
+    name, device = type(model).__name__, next(iter(model.parameters()), torch.empty(0)).device
+    few = samples[: max(2, min(8, config.batch))].to(device)
+    config = dataclasses.replace(config, micro_batch=None, compile=False, shard=False)
+    with stream("rehearsal"):
+        try:
+            copied: Any = copy.deepcopy(model)
+            Trainer(copied.train(), config, device=device, augment=augment).step([few])
+            drawn = copied.eval().sample(2, torch.Generator()) if has(copied, "sample") else None
+        except FailedRun:
+            return  # numbers that are not finite: the run itself says at which step
+        except Exception as error:  # whatever a stranger's code raises is bad input
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(f"`model` {name} cannot be trained and sampled: {reason}") from None
+    found = tuple(drawn.shape) if isinstance(drawn, Tensor) else type(drawn).__name__
+    if drawn is not None and found != (2, *samples.shape[1:]):
+        raise ValueError(
+            f"`model` {name} returns {found} for sample(2), and the data have samples of shape "
+            f"{tuple(samples.shape[1:])}"
+        )
 
 
 def _batches(count: int, config: Config) -> Batches:

@@ -36,7 +36,17 @@ def state_of(optimisers: Optimisers) -> dict[str, Tensor]:
 
 
 def load_state(optimisers: Optimisers, state: Mapping[str, Tensor]) -> None:
-    """Restores what `state_of` returned; `state` may hold other tensors too."""
+    """Restores what `state_of` returned; `state` may hold other tensors too.
+
+    Raises:
+        ValueError: for the state of an optimiser that is not among these.
+    """
+    stored = {key.split(".")[0] for key in state} - {"last", "average", "scaler"}
+    if unknown := sorted(stored - optimisers.keys()):
+        raise ValueError(
+            f"the checkpoint has the state of {unknown[0]!r}, which this model does not train: "
+            "resume with the model and the matchings that the run was started with"
+        )
     for kind, one in optimisers.items():
         parameters = one.param_groups[0]["params"]
         values: dict[int, dict[str, Tensor]] = {}

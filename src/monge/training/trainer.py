@@ -237,7 +237,13 @@ class Trainer:
         last, like = last or weights, self.model.state_dict()
         # a model may take names of an older version, which are not among its own
         whole = {k: sharded_like(last[k], like.get(k, last[k])) for k in sorted(last)}
-        self.model.load_state_dict(whole)
+        try:
+            self.model.load_state_dict(whole)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the checkpoint is of another model than this {type(self.model).__name__}: "
+                f"{' '.join(str(error).split())[:300]}"
+            ) from None
         if self.average is not None:
             self.average.module.load_state_dict(weights)
             self.average.n_averaged.copy_(state["average.n"])
