@@ -192,6 +192,21 @@ def test_the_command_line_takes_their_models(trained, tmp_path, capsys, monkeypa
         assert err.count("\n") == 1
 
 
+def test_runs_opened_with_one_instance_keep_their_own_weights(trained, tmp_path):
+    """An instance is copied: neither the run opened next nor a reload changes a loaded model."""
+    given = TensorAutoEncoder()
+    before = given.down.weight.detach().clone()
+    config = Config(training=TrainingConfig(batch=100, steps=3))
+    other = monge.fit(TensorAutoEncoder(), "digits", config, tmp_path / "run", quiet=True)
+    first, second = Run(trained["auto"].path, given), Run(other.path, given)
+    assert torch.equal(first.model.down.weight, trained["auto"].model.down.weight)
+    assert torch.equal(second.model.down.weight, other.model.down.weight)
+    assert not torch.equal(first.model.down.weight, second.model.down.weight)
+    assert second.fresh().model is not second.model
+    assert monge.load(other.path, given) is not monge.load(other.path, given)
+    assert torch.equal(given.down.weight, before)
+
+
 def test_codes_of_another_type_are_named():
     """A pair of mean and log-variance is not a distribution."""
     with pytest.raises(ValueError, match="TupleEncoder encodes samples as a tuple"):

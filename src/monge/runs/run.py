@@ -1,5 +1,6 @@
 """A run directory: what was run, what it measured, and the trained model rebuilt from it."""
 
+import copy
 import functools
 import json
 import os
@@ -30,7 +31,8 @@ from monge.training import checkpoint
 from monge.training.loop import read_metrics
 
 Given = nn.Module | Callable[[], nn.Module] | str | None
-"""A model of your own: an instance, what makes one, or `package.module:name` of either."""
+"""A model of your own: an instance, which is copied, a class or function that makes one, or
+`package.module:name` of either."""
 
 
 class Run:
@@ -39,7 +41,8 @@ class Run:
     Arguments:
         path: the directory.
         model: of a run that was fitted to a model of your own, that model, untrained or trained:
-            an instance, a class or function that makes one, or `package.module:name`.
+            an instance, a class or function that makes one, or `package.module:name`. An instance
+            is copied, so that several runs can be opened with it.
 
     Raises:
         ValueError: if `path` is no run.
@@ -207,7 +210,8 @@ def load(run_directory: str | Path, model: Given = None) -> nn.Module:
     Arguments:
         run_directory: a run, or a folder that `monge export --hub` wrote.
         model: of a run that was fitted to a model of your own, that model with any weights: an
-            instance, a class or function that makes one, or `package.module:name`.
+            instance, which is copied and not changed, a class or function that makes one, or
+            `package.module:name`.
 
     Raises:
         ValueError: if the directory is no run, holds no checkpoint that verifies, or weights that
@@ -243,7 +247,9 @@ def _given(model: Given, path: Path) -> nn.Module:
         )
     if isinstance(model, str):
         model = resolve(model, "model", beside=os.getcwd())
-    if not isinstance(model, nn.Module) and callable(model):
+    if isinstance(model, nn.Module):
+        return copy.deepcopy(model)  # otherwise two runs opened with it would share their weights
+    if callable(model):
         model = model()
     if not isinstance(model, nn.Module):
         raise ValueError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
