@@ -207,6 +207,19 @@ def test_runs_opened_with_one_instance_keep_their_own_weights(trained, tmp_path)
     assert torch.equal(given.down.weight, before)
 
 
+def test_a_run_that_was_just_fitted_can_be_opened_afresh(tmp_path):
+    """Its model stands in for `model`; the fresh one has a copy with the newest weights."""
+    config = Config(training=TrainingConfig(batch=100, steps=2))
+    run = monge.fit(TensorAutoEncoder(), "digits", config, tmp_path / "run", quiet=True)
+    weights = run.model.down.weight.detach().clone()
+    with torch.no_grad():
+        run.model.down.weight.zero_()
+    fresh = run.fresh()
+    assert torch.equal(fresh.model.down.weight, weights)
+    assert not run.model.down.weight.any()
+    assert torch.equal(fresh.fresh().model.down.weight, weights)
+
+
 def test_codes_of_another_type_are_named():
     """A pair of mean and log-variance is not a distribution."""
     with pytest.raises(ValueError, match="TupleEncoder encodes samples as a tuple"):

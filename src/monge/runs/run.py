@@ -141,7 +141,10 @@ class Run:
 
     def fresh(self) -> "Run":
         """The run as its directory is now, with the newest weights and the same data."""
-        run = Run(self.path, self._given)
+        given = self._given
+        if given is None and self.config.recipe == CUSTOM:
+            given = self.__dict__.get("model")  # which `monge.fit` has trained
+        run = Run(self.path, given)
         run.source = self.source
         return run
 
