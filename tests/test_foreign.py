@@ -85,7 +85,7 @@ def test_a_mixture_is_fitted_to_codes_of_ones_own(trained):
     auto = trained["auto"]
     drawn = auto.sample(5, generator(0, "a"), auto.mixture())
     assert drawn.shape == (5, 1, 8, 8)
-    with pytest.raises(ValueError, match="no encoder"):
+    with pytest.raises(ValueError, match="BareGenerator has no method `encode`, which the mix"):
         trained["generator"].mixture()
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from monge.data import load as load_data
 from monge.evaluation import evaluate, summary
 from monge.evaluation.extractors import Extractor
 from monge.evaluation.samplers import draw_codes, fit_mixture
-from monge.models.protocols import Completer, Encoder, samples
+from monge.models.protocols import Completer, require, samples
 from monge.priors import Mixture, Prior
 from monge.recipes import find
 from monge.training import checkpoint
@@ -120,7 +121,7 @@ class Run:
             self.model,
             self.source,
             n,
-            None if sampler == "prior" else self._shared_mixture(),
+            None if sampler == "prior" else processes.from_first(self.mixture),
             seeds,
             metrics=metrics,
             extractor=extractor,
@@ -131,13 +132,6 @@ class Run:
         if processes.first():
             write_whole(self.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
         return result
-
-    def _shared_mixture(self) -> Mixture:
-        """The mixture, which the first process fits and keeps for all."""
-        if processes.first():
-            self.mixture()
-        processes.wait()
-        return self.mixture()
 
     def fresh(self) -> "Run":
         """The run as its directory is now, with the newest weights and the same data."""
@@ -151,21 +145,17 @@ class Run:
     def mixture(self, components: int = 10) -> Mixture:
         """A Gaussian mixture fitted to the codes of the training part, kept beside the run.
 
-        It is fitted again when the run has been trained further. Of more than 20,000 training
-        samples, 20,000 spread evenly are used.
+        The file names the weights that `model` has, by their sha256, and the mixture is fitted
+        again for others. If there are more than 20,000 training samples, an evenly spaced subset
+        of 20,000 is used.
 
         Raises:
             ValueError: for a model without codes, or a damaged file.
         """
         model = self.model
-        if not isinstance(model, Encoder):
-            raise ValueError(
-                f"`sampler` mixture is fitted to codes, and {self.config.recipe} has no encoder: "
-                "use prior"
-            )
+        require(model, "encode", "the mixture sampler")
         file = self.path / "sampler-mixture.safetensors"
-        checkpoints = checkpoint.newest_first(self.path / "checkpoints")
-        made_for = {"checkpoint": checkpoints[0].name, "components": str(components)}
+        made_for = {"weights": _digest(model), "components": str(components)}
         if file.exists():
             try:
                 with safe_open(file, "pt") as stored:
@@ -239,6 +229,12 @@ def load(run_directory: str | Path, model: Given = None) -> nn.Module:
         built = build(config, settled)
     weights = checkpoint.tensors(newest[1], "model.safetensors")
     return _filled(built, weights, newest[0])
+
+
+def _digest(model: nn.Module) -> str:
+    """The sha256 of a model's weights, as safetensors hold them."""
+    weights = {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
+    return hashlib.sha256(save_tensors(weights)).hexdigest()
 
 
 def _given(model: Given, path: Path) -> nn.Module:
