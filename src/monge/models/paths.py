@@ -5,6 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+Path = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(a, b, t) to the code at t in [0, 1] of the way from a to b."""
+
 
 def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """From a to b (*, dim) at t in [0, 1]: the direction on a great circle at constant speed, the
@@ -31,7 +34,7 @@ def moved(z: Tensor, levels: Tensor) -> Tensor:
     return codes.flatten(0, 2)
 
 
-def between(a: Tensor, b: Tensor, count: int, path: Callable) -> Tensor:
+def between(a: Tensor, b: Tensor, count: int, path: Path) -> Tensor:
     """`count` codes from each of a to each of b (n, dim) along a path: (n · count, dim)."""
     t = torch.linspace(0, 1, count, device=a.device, dtype=a.dtype)[None, :, None]
     return path(a[:, None], b[:, None], t).flatten(0, 1)

@@ -20,12 +20,12 @@ from monge._core.files import write_whole
 from monge._core.references import resolve
 from monge.builders import build
 from monge.config import CUSTOM, Config, Settled, override, read_config
-from monge.data import Source, as_floats
+from monge.data import Source
 from monge.data import load as load_data
 from monge.evaluation import evaluate, summary
 from monge.evaluation.extractors import Extractor
-from monge.evaluation.samplers import draw_codes, fit_mixture
-from monge.models.protocols import Completer, require, samples
+from monge.evaluation.samplers import draw, draw_codes, fit_mixture
+from monge.models.protocols import Completer, require
 from monge.priors import Mixture, Prior
 from monge.recipes import find
 from monge.training import checkpoint
@@ -175,13 +175,10 @@ class Run:
     def samples(
         self, n: int, generator: torch.Generator | None = None, prior: Prior | None = None
     ) -> Iterator[Tensor]:
-        """n draws of the model in batches; of a conditional one, completions of the test samples,
-        one after the other."""
-        given = None
-        if isinstance(self.model, Completer):
-            test = self.source.test
-            given = as_floats(test[torch.arange(n) % len(test)])
-        return samples(self.model, n, generator, prior, given)
+        """n draws of the model in batches; a conditional model completes the test samples in
+        turn."""
+        source = self.source if isinstance(self.model, Completer) else None
+        return draw(self.model, source, n, generator, prior)
 
     def sample(
         self, n: int, generator: torch.Generator | None = None, prior: Prior | None = None
