@@ -16,14 +16,14 @@ from monge.models.generator import ImplicitGenerator
 from monge.models.masks import Mask, RandomBox, mask
 from monge.models.paths import spherical
 from monge.models.vae import VAE
-from monge.models.wae import WAE, CodesAlone
+from monge.models.wae import WAE, EncoderPretraining
 
 __all__ = [
     "VAE",
     "WAE",
     "AutoEncoder",
-    "CodesAlone",
     "ConditionalWAE",
+    "EncoderPretraining",
     "ImplicitGenerator",
     "Inner",
     "Mask",
