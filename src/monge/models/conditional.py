@@ -132,10 +132,12 @@ class ConditionalWAE(AutoEncoder):
         In evaluation mode and without gradient. Of x only what is known is used.
         """
         codes = (prior or self.prior).sample(len(x) * dimension("count", count), generator).to(x)
-        repeated = (z.repeat_interleave(count, 0).split(500) for z in (x, self.known(x, known)))
+        repeated = (
+            torch.split(z.repeat_interleave(count, 0), 500) for z in (x, self.known(x, known))
+        )
         with evaluating(self):
-            completed = [self.decode(*one) for one in zip(codes.split(500), *repeated)]
-        return torch.cat(completed).unflatten(0, (len(x), count))
+            completed = [self.decode(*one) for one in zip(torch.split(codes, 500), *repeated)]
+        return torch.unflatten(torch.cat(completed), 0, (len(x), count))
 
     def sample(
         self,

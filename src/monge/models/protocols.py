@@ -168,8 +168,8 @@ def latent_of(model: Any, x: Tensor) -> int | None:
         return mean_codes(model, x[:1]).shape[1]
 
 
-def _batches(x: Tensor) -> list[Tensor]:
-    return list(x.split(500))
+def _batches(x: Tensor) -> tuple[Tensor, ...]:
+    return torch.split(x, 500)
 
 
 def decode(model: Any, z: Tensor, given: Tensor | None = None) -> Tensor:
