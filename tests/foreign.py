@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from monge.data import Kind
 from monge.divergences import SlicedWasserstein
 from monge.draws import Draws
-from monge.models import Pass
+from monge.models import Model, Pass
 from monge.priors import Gaussian
 
 DIM = 3
@@ -53,6 +53,23 @@ class BareGenerator(nn.Module):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         return self.made(torch.randn(n, DIM, generator=generator))
+
+
+class ModelGenerator(Model):
+    """A `Model` with `sample` of its own, and neither decoder nor prior."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Linear(DIM, 64)
+        self.divergence, self.weight = SlicedWasserstein(16), 1.0
+
+    def forward(self, x: Tensor, draws: Draws) -> Pass:
+        noise = draws.rows("noise", lambda n, g: torch.randn(n, DIM, generator=g))
+        return Pass({}, (self.network(noise).sigmoid(), x.flatten(1)))
+
+    def sample(self, n, generator=None, prior=None) -> Tensor:
+        noise = torch.randn(n, DIM, generator=generator)
+        return self.network(noise).sigmoid().view(-1, 1, 8, 8)
 
 
 class TupleEncoder(TensorAutoEncoder):

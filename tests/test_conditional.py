@@ -15,7 +15,7 @@ from monge.divergences import MMD
 from monge.draws import Draws
 from monge.evaluation import agreement, best_of, diversity, energy_score
 from monge.kernels import multiscale_imq
-from monge.models import ConditionalWAE
+from monge.models import ConditionalWAE, protocols
 from monge.models.masks import HALVES, Mask, RandomBox, mask
 from monge.networks.mlp import mlp
 from monge.priors import Gaussian
@@ -169,8 +169,7 @@ def test_samples_are_completions_of_what_is_given():
         model.decode(torch.zeros(4, 3))
     with torch.no_grad():
         assert model.interpolate(x[:2], x[2:], 5).shape == (10, *SHAPE)
-        codes = model.encode(x).mean
-        assert model.traverse(codes, torch.linspace(-1, 1, 5), given=x).shape == (60, *SHAPE)
+        assert protocols.traverse(model, x, torch.linspace(-1, 1, 5)).shape == (60, *SHAPE)
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 12, 8), (4, 2, 12, 9), (12, 9), (1, 12, 9)])

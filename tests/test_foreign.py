@@ -11,6 +11,7 @@ import torch
 from explored import serving
 from foreign import (
     BareGenerator,
+    ModelGenerator,
     Series,
     SeriesAutoEncoder,
     TensorAutoEncoder,
@@ -22,8 +23,10 @@ from httpx import Client
 import monge
 from monge import cli
 from monge.config import Config, TrainingConfig
-from monge.draws import generator
-from monge.models import protocols
+from monge.divergences import SlicedWasserstein
+from monge.draws import Draws, generator
+from monge.models import ImplicitGenerator, checked, protocols
+from monge.priors import Gaussian
 from monge.runs import Run, export
 from monge.show import card, comparison
 from monge.show.explore.server import opened
@@ -85,7 +88,7 @@ def test_a_mixture_is_fitted_to_codes_of_ones_own(trained):
     auto = trained["auto"]
     drawn = auto.sample(5, generator(0, "a"), auto.mixture())
     assert drawn.shape == (5, 1, 8, 8)
-    with pytest.raises(ValueError, match="no encoder"):
+    with pytest.raises(ValueError, match="BareGenerator has no method `encode`, which the mix"):
         trained["generator"].mixture()
 
 
@@ -190,6 +193,86 @@ def test_the_command_line_takes_their_models(trained, tmp_path, capsys, monkeypa
         assert code == 2
         assert reason in err
         assert err.count("\n") == 1
+
+
+def test_runs_opened_with_one_instance_keep_their_own_weights(trained, tmp_path):
+    """An instance is copied: neither the run opened next nor a reload changes a loaded model."""
+    given = TensorAutoEncoder()
+    before = given.down.weight.detach().clone()
+    config = Config(training=TrainingConfig(batch=100, steps=3))
+    other = monge.fit(TensorAutoEncoder(), "digits", config, tmp_path / "run", quiet=True)
+    first, second = Run(trained["auto"].path, given), Run(other.path, given)
+    assert torch.equal(first.model.down.weight, trained["auto"].model.down.weight)
+    assert torch.equal(second.model.down.weight, other.model.down.weight)
+    assert not torch.equal(first.model.down.weight, second.model.down.weight)
+    assert second.fresh().model is not second.model
+    assert monge.load(other.path, given) is not monge.load(other.path, given)
+    assert torch.equal(given.down.weight, before)
+
+
+def test_a_run_that_was_just_fitted_can_be_opened_afresh(tmp_path):
+    """Its model stands in for `model`; the fresh one has a copy with the newest weights."""
+    config = Config(training=TrainingConfig(batch=100, steps=2))
+    run = monge.fit(TensorAutoEncoder(), "digits", config, tmp_path / "run", quiet=True)
+    weights = run.model.down.weight.detach().clone()
+    with torch.no_grad():
+        run.model.down.weight.zero_()
+    fresh = run.fresh()
+    assert torch.equal(fresh.model.down.weight, weights)
+    assert not run.model.down.weight.any()
+    assert torch.equal(fresh.fresh().model.down.weight, weights)
+
+
+def test_a_model_may_have_only_a_sample_of_its_own(tmp_path):
+    """A subclass of `Model` without decoder and prior is trained, sampled and measured."""
+    config = Config(training=TrainingConfig(batch=100, steps=2))
+    run = monge.fit(ModelGenerator(), "digits", config, tmp_path / "run", quiet=True)
+    assert torch.equal(run.sample(3, generator(0)), run.model.sample(3, generator(0)))
+    assert run.evaluate(50, metrics=["sliced"])["figures"]
+    assert not protocols.has(run.model, "decode")
+    (explorer,) = opened([run]).values()
+    assert explorer.views == ["sample", "run"]
+    with pytest.raises(ValueError, match="ModelGenerator has no method `decode`, which sampling"):
+        run.sample(3, prior=Gaussian(3))
+
+
+def test_a_method_that_a_model_overrides_is_the_one_that_is_called():
+    """Also where `Model` has one that combines other methods."""
+
+    class Doubled(ImplicitGenerator):
+        def sample(self, n, generator=None, prior=None):
+            return 2 * super().sample(n, generator, prior)
+
+    model = Doubled(torch.nn.Linear(2, 4), Gaussian(2), SlicedWasserstein(4))
+    drawn = torch.cat(list(protocols.samples(model, 700, generator(0))))
+    torch.testing.assert_close(drawn, model.sample(700, generator(0)))
+    torch.testing.assert_close(drawn, 2 * model.decode(model.prior.sample(700, generator(0))))
+
+
+def test_what_training_cannot_call_is_refused():
+    """In one line each: no module, no or another `forward`, a result that is no `Pass`."""
+
+    class NoDraws(torch.nn.Module):
+        def forward(self, x):
+            return x
+
+    class Absent(torch.nn.Module):
+        pass
+
+    for model, reason in (
+        ("wae", "must be a torch.nn.Module, got str"),
+        (NoDraws(), r"NoDraws has forward\(x\): training calls forward\(x, draws\)"),
+        (Absent(), "Absent has no method `forward`, which training needs"),
+    ):
+        with pytest.raises(ValueError, match=reason) as caught:
+            protocols.trainable(model)
+        assert "\n" not in str(caught.value)
+    model = TensorAutoEncoder()
+    assert protocols.trainable(model) is model
+    made = model(torch.rand(2, 1, 8, 8), Draws(0, 0, 2))
+    assert checked(model, made) is made
+    with pytest.raises(ValueError, match="TensorAutoEncoder returns a tuple from `forward`"):
+        checked(model, tuple(made))
 
 
 def test_codes_of_another_type_are_named():

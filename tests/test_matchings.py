@@ -82,6 +82,14 @@ def critic() -> JensenShannon:
     return JensenShannon(mlp([DIM, 4, 1]))
 
 
+def test_a_model_shows_its_matchings():
+    """In place of the divergence and the weight, which it does not have."""
+    text = repr(made())
+    assert text.startswith(f"TwoMatchings(prior=Gaussian({DIM}), matchings=(codes=MMD(")
+    assert "samples=KantorovichRubinstein(" in text
+    assert "\n" not in text
+
+
 def test_the_gradient_is_that_of_the_weighted_sum():
     """Terms + 3 MMD²(codes) + 0.5 · 2 · done · critic(samples), with autograd in one graph."""
     x, done = batches(1)[0], 0.25

@@ -17,7 +17,7 @@ from monge.costs import L1, GaussianLikelihood, Scaled, SquaredL2
 from monge.divergences import MMD, SlicedWasserstein
 from monge.draws import Draws, generator
 from monge.kernels import multiscale_imq
-from monge.models import VAE, WAE, spherical
+from monge.models import VAE, WAE, protocols, spherical
 from monge.networks import GaussianDecoder, Normal, NormalEncoder
 from monge.priors import Gaussian, Uniform
 
@@ -379,9 +379,9 @@ def test_spherical_paths_without_a_great_circle_go_straight():
 
 def test_traversals_move_one_coordinate_at_a_time():
     wae = plain_wae()
-    wae.decoder = nn.Identity()
+    wae.encoder = wae.decoder = nn.Identity()
     z, levels = torch.randn(2, DIM), torch.tensor([-1.0, 0.0, 1.0, 2.0])
-    moved = wae.traverse(z, levels).view(2, DIM, 4, DIM)
+    moved = protocols.traverse(wae, z, levels).view(2, DIM, 4, DIM)
     for i in range(2):
         for j in range(DIM):
             for k in range(4):

@@ -17,7 +17,7 @@ from monge.data import as_floats, load
 from monge.data.batches import Batches
 from monge.divergences import MomentMatching
 from monge.draws import Draws, seed_of, stream, truncated_normal
-from monge.models import CodesAlone
+from monge.models import EncoderPretraining
 from monge.networks.paper import Down, Up, paper_decoder, paper_encoder
 from monge.priors import Gaussian
 from monge.training.schedule import decay
@@ -232,13 +232,28 @@ def test_pretraining_matches_two_moments_with_the_encoder_alone():
     config = Config.of("wae-mmd")
     model = build(config, settled(config, "image", (1, 8, 8), samples=100)).train()
     decoder = [p.clone() for p in model.decoder.parameters()]
-    stage = CodesAlone(model, MomentMatching())
+    stage = EncoderPretraining(model, MomentMatching())
     trainer = monge.training.Trainer(stage, config.training)
     x = as_floats(load(Config().data).train[:500])
     first, *_, last = [trainer.step([x])["divergence"].item() for _ in range(100)]
     assert last < 0.2 * first
     assert all(torch.equal(a, b) for a, b in zip(decoder, model.decoder.parameters()))
     assert {id(p) for p in trainer.parameters} == {id(p) for p in model.encoder.parameters()}
+
+
+def test_pretraining_needs_an_encoder_a_prior_and_codes():
+    """A model without them is refused in one line that names what is missing."""
+
+    class Codes(torch.nn.Module):
+        def codes(self, x, draws):
+            return x, x
+
+    for model, missing in (
+        (Codes(), "Codes has no module `encoder` and no `prior`, which `pretrain` needs"),
+        (torch.nn.Identity(), "no module `encoder` and no `prior` and no method `codes`"),
+    ):
+        with pytest.raises(ValueError, match=missing):
+            EncoderPretraining(model, MomentMatching())
 
 
 def test_pretraining_stops_under_a_tenth_and_is_logged_with_its_stage(tmp_path):
@@ -316,7 +331,7 @@ def test_the_first_loss_of_twenty_recorded_steps_on_mnist(real_data):
     source = load(
         override(override(config, "data.dir", str(real_data)), "data.name", "mnist").data
     )
-    stage = CodesAlone(model.train(), MomentMatching())
+    stage = EncoderPretraining(model.train(), MomentMatching())
     seed = seed_of(0, "pretraining")
     x = as_floats(source.train[Batches(60_000, 1000, seed).outer(0)])
     draws = Draws(seed, 0, 1000)

@@ -11,6 +11,7 @@ from monge.config import Config, NetworkConfig
 from monge.draws import generator
 from monge.evaluation.samplers import draw_codes, fit_mixture
 from monge.priors import Mixture
+from monge.show import card
 
 
 def test_a_fitted_mixture_is_the_law_of_its_codes():
@@ -58,9 +59,34 @@ def test_the_sampler_of_a_run_is_kept_until_the_run_goes_on(tmp_path):
         more.mixture()
 
 
+def test_the_sampler_is_that_of_the_weights_that_are_loaded(tmp_path):
+    """A model loaded before training went on keeps its own mixture; the newest has another."""
+    out = tmp_path / "run"
+    monge.fit("wae-mmd", "digits", small("wae-mmd", 3), out, quiet=True)
+    early = monge.runs.Run(out)
+    assert early.model is not None
+    monge.fit("wae-mmd", "digits", small("wae-mmd", 6), out, resume=True, quiet=True)
+    means = early.mixture().means
+    late = monge.runs.Run(out)
+    assert not torch.equal(late.mixture().means, means)
+    assert torch.equal(early.mixture().means, means)
+
+
+def test_a_folder_of_the_hub_has_a_sampler(tmp_path):
+    """It has no checkpoints."""
+    run = monge.fit("wae-mmd", "digits", small("wae-mmd", 3), tmp_path / "run", quiet=True)
+    card.write(run, tmp_path / "hub")
+    published = monge.runs.Run(tmp_path / "hub")
+    assert torch.equal(published.mixture().means, run.mixture().means)
+    kept = tmp_path / "hub" / "sampler-mixture.safetensors"
+    made = kept.stat().st_mtime_ns
+    published.mixture()
+    assert kept.stat().st_mtime_ns == made
+
+
 def test_a_generator_has_no_codes_to_fit(tmp_path):
     run = monge.fit("swg", "digits", small("swg", 1), tmp_path / "run", quiet=True)
-    with pytest.raises(ValueError, match="`sampler` mixture is fitted to codes, and swg has no"):
+    with pytest.raises(ValueError, match="no method `encode`, which the mixture sampler needs"):
         run.mixture()
 
 

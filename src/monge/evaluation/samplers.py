@@ -19,14 +19,23 @@ from monge.priors import Mixture, Prior
 
 def draw(
     model: nn.Module,
-    source: Source,
+    source: Source | None,
     n: int,
     generator: torch.Generator | None = None,
     prior: Prior | None = None,
 ) -> Iterator[Tensor]:
-    """n samples of a model in batches; a `Completer` completes the held-out samples in turn."""
+    """n samples of a model in batches.
+
+    Arguments:
+        model: any model that can be sampled.
+        source: the data, whose held-out samples a `Completer` completes in turn; None for other
+            models.
+        n: how many.
+        generator: a CPU generator; torch's global one by default.
+        prior: draws the codes in place of the model's own prior.
+    """
     given = None
-    if isinstance(model, Completer):
+    if source is not None and isinstance(model, Completer):
         given = as_floats(source.test[torch.arange(n) % len(source.test)])
     return samples(model, n, generator, prior, given)
 

@@ -6,6 +6,7 @@ from monge.models.base import (
     Matching,
     Model,
     Pass,
+    checked,
     evaluating,
     matchings,
     pairs,
@@ -15,14 +16,14 @@ from monge.models.generator import ImplicitGenerator
 from monge.models.masks import Mask, RandomBox, mask
 from monge.models.paths import spherical
 from monge.models.vae import VAE
-from monge.models.wae import WAE, CodesAlone
+from monge.models.wae import WAE, EncoderPretraining
 
 __all__ = [
     "VAE",
     "WAE",
     "AutoEncoder",
-    "CodesAlone",
     "ConditionalWAE",
+    "EncoderPretraining",
     "ImplicitGenerator",
     "Inner",
     "Mask",
@@ -30,6 +31,7 @@ __all__ = [
     "Model",
     "Pass",
     "RandomBox",
+    "checked",
     "evaluating",
     "mask",
     "matchings",

@@ -7,21 +7,35 @@ is asked of a model that is no `Model`.
 """
 
 import abc
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import dimension
 from monge._core.shown import described
 from monge.divergences import Divergence
-from monge.draws import Draws, standard_normal
-from monge.models.paths import between, moved
-from monge.networks.codes import Dirac, GaussianDecoder, Normal
+from monge.draws import Draws
+from monge.models import protocols
+from monge.models.modes import evaluating
+from monge.models.paths import Path
+from monge.models.protocols import combines
+from monge.networks.codes import Dirac, Normal
 from monge.priors import Prior
+
+__all__ = [
+    "AutoEncoder",
+    "Inner",
+    "Matching",
+    "Model",
+    "Pair",
+    "Pass",
+    "checked",
+    "evaluating",
+    "matchings",
+    "pairs",
+]
 
 Pair = tuple[Tensor, Tensor]
 """(model sample, target sample), as a divergence compares them."""
@@ -88,24 +102,25 @@ def pairs(made: Pass) -> dict[str, Pair]:
     return dict(made.pair) if isinstance(made.pair, Mapping) else {ONLY: made.pair}
 
 
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Inside, evaluation mode without gradients; outside, each module's mode as it was."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+def checked(model: nn.Module, made: object) -> Pass:
+    """What a model's `forward` has returned, if it is a `Pass`.
+
+    Raises:
+        ValueError: naming the model's class and what it returned.
+    """
+    if not isinstance(made, Pass):
+        raise ValueError(
+            f"`model` {type(model).__name__} returns a {type(made).__name__} from `forward`: "
+            "return a monge.models.Pass(terms, pair)"
+        )
+    return made
 
 
 class Model(nn.Module, abc.ABC):
     """A decoder, a prior, and the divergence (with its weight) that fits them to data.
 
     A model with several matchings has an attribute or property `matchings` in place of
-    `divergence` and `weight`.
+    `divergence` and `weight`. A model without decoder or prior has a `sample` of its own.
     """
 
     decoder: nn.Module
@@ -116,19 +131,26 @@ class Model(nn.Module, abc.ABC):
     """The attributes that `repr` tells, besides the number of parameters."""
 
     def __repr__(self) -> str:
-        values = [f"{name}={described(getattr(self, name))}" for name in self.shown]
+        absent = object()
+        values = [(name, getattr(self, name, absent)) for name in self.shown]
+        shown = [f"{name}={described(value)}" for name, value in values if value is not absent]
+        if hasattr(self, "matchings"):
+            named = (f"{one.name}={described(one.divergence)}" for one in matchings(self))
+            shown.append(f"matchings=({', '.join(named)})")
         count = sum(parameter.numel() for parameter in self.parameters())
-        return f"{type(self).__name__}({', '.join(values)}, parameters={count:,})"
+        return f"{type(self).__name__}({', '.join([*shown, f'parameters={count:,}'])})"
 
     @abc.abstractmethod
     def forward(self, x: Tensor, draws: Draws) -> Pass:
         r"""The pass of a batch x (n, \*), this process's rows of the draws' global batch."""
 
+    @combines("decoder")
     def decode(self, z: Tensor) -> Tensor:
         r"""G(z): codes (n, dim) to samples (n, \*); of a random decoder, the mean."""
         y = self.decoder(z)
         return y.mean if isinstance(y, Normal) else y
 
+    @combines("decode", "prior")
     def sample(
         self, n: int, generator: torch.Generator | None = None, prior: Prior | None = None
     ) -> Tensor:
@@ -140,31 +162,8 @@ class Model(nn.Module, abc.ABC):
                 on the batches in which they are decoded.
             prior: draws the codes in place of the model's own prior.
         """
-        return torch.cat(list(self.samples(n, generator, prior)))
-
-    def samples(
-        self, n: int, generator: torch.Generator | None = None, prior: Prior | None = None
-    ) -> Iterator[Tensor]:
-        """n draws in batches of at most 500, for more samples than memory holds."""
-        device = next(self.parameters(), torch.empty(0)).device
-        noisy = isinstance(self.decoder, GaussianDecoder)
-        # noise follows a generator of its own, so that the first draws are the same for every n
-        seed = int(torch.randint(2**62, (), generator=generator)) if noisy else 0
-        noise = torch.Generator().manual_seed(seed)
-        codes = (prior or self.prior).sample(dimension("n", n), generator).to(device)
-        for z in codes.split(500):
-            with evaluating(self):
-                x = self.decode(z)
-                if isinstance(self.decoder, GaussianDecoder):
-                    x = x + self.decoder.sigma * standard_normal(tuple(x.shape), noise).to(x)
-            yield x
-
-    def traverse(self, z: Tensor, levels: Tensor) -> Tensor:
-        r"""Codes z (n, dim) decoded with each coordinate in turn set to each level (k,).
-
-        Returns (n · dim · k, \*): code by code, coordinate by coordinate, level by level.
-        """
-        return self.decode(moved(z, levels))
+        batches = protocols.decoded(self, self.prior if prior is None else prior, n, generator)
+        return torch.cat(list(batches))
 
 
 class AutoEncoder(Model):
@@ -172,6 +171,7 @@ class AutoEncoder(Model):
 
     encoder: nn.Module
 
+    @combines("encoder")
     def encode(self, x: Tensor) -> Dirac | Normal:
         """The distribution Q(Z|x). A network that returns a tensor is a deterministic encoder."""
         q = self.encoder(x)
@@ -179,14 +179,14 @@ class AutoEncoder(Model):
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """G at the mean of Q(Z|x)."""
-        return self.decode(self.encode(x).mean)
+        return protocols.reconstructed(self, x)
 
     def interpolate(
         self,
         x: Tensor,
         y: Tensor,
         count: int = 10,
-        path: Callable[[Tensor, Tensor, Tensor], Tensor] = torch.lerp,
+        path: Path = torch.lerp,
     ) -> Tensor:
         r"""Decoded lines between the mean codes of x and y, both (n, \*).
 
@@ -197,4 +197,4 @@ class AutoEncoder(Model):
 
         Returns (n · count, \*), line by line.
         """
-        return self.decode(between(self.encode(x).mean, self.encode(y).mean, count, path))
+        return protocols.interpolated(self, x, y, count, path)

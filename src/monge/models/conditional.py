@@ -1,6 +1,6 @@
 """Wasserstein auto-encoders that complete samples of which a part is known."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,6 @@ from monge.divergences import Divergence
 from monge.draws import Draws
 from monge.draws import generator as seeded
 from monge.models.base import AutoEncoder, Pass, evaluating
-from monge.models.paths import between, moved
 from monge.networks.codes import Dirac, Normal
 from monge.networks.norm import BatchNorm
 from monge.priors import Prior
@@ -133,26 +132,12 @@ class ConditionalWAE(AutoEncoder):
         In evaluation mode and without gradient. Of x only what is known is used.
         """
         codes = (prior or self.prior).sample(len(x) * dimension("count", count), generator).to(x)
-        repeated = (z.repeat_interleave(count, 0).split(500) for z in (x, self.known(x, known)))
+        repeated = (
+            torch.split(z.repeat_interleave(count, 0), 500) for z in (x, self.known(x, known))
+        )
         with evaluating(self):
-            completed = [self.decode(*one) for one in zip(codes.split(500), *repeated)]
-        return torch.cat(completed).unflatten(0, (len(x), count))
-
-    def samples(
-        self,
-        n: int,
-        generator: torch.Generator | None = None,
-        prior: Prior | None = None,
-        *,
-        given: Tensor | None = None,
-    ) -> Iterator[Tensor]:
-        """Completions of n samples `given`, one of each."""
-        if given is None or len(given) != n:
-            raise ValueError(
-                f"`given` must be {n} samples to complete, got "
-                f"{'none' if given is None else len(given)}"
-            )
-        yield from self.complete(given, 1, generator, prior=prior)[:, 0].split(500)
+            completed = [self.decode(*one) for one in zip(torch.split(codes, 500), *repeated)]
+        return torch.unflatten(torch.cat(completed), 0, (len(x), count))
 
     def sample(
         self,
@@ -163,24 +148,9 @@ class ConditionalWAE(AutoEncoder):
         given: Tensor | None = None,
     ) -> Tensor:
         """Completions of n samples `given`, one of each."""
-        return torch.cat(list(self.samples(n, generator, prior, given=given)))
-
-    def traverse(self, z: Tensor, levels: Tensor, *, given: Tensor | None = None) -> Tensor:
-        """As of any model, each code beside its row of the samples `given`."""
-        codes = moved(z, levels)
-        if given is not None:
-            given = given.repeat_interleave(len(codes) // len(z), 0)
-        return self.decode(codes, given)
-
-    def interpolate(
-        self,
-        x: Tensor,
-        y: Tensor,
-        count: int = 10,
-        path: Callable[[Tensor, Tensor, Tensor], Tensor] = torch.lerp,
-    ) -> Tensor:
-        """The known part of x beside the codes on a line from that of x to that of y."""
-        return self.decode(
-            between(self.encode(x).mean, self.encode(y).mean, count, path),
-            x.repeat_interleave(count, 0),
-        )
+        if given is None or len(given) != n:
+            raise ValueError(
+                f"`given` must be {n} samples to complete, got "
+                f"{'none' if given is None else len(given)}"
+            )
+        return self.complete(given, 1, generator, prior=prior)[:, 0]

@@ -33,7 +33,7 @@ class ImplicitGenerator(Model):
         super().__init__()
         self.decoder, self.prior, self.divergence, self.weight = decoder, prior, divergence, 1.0
         self.transform = transform or nn.Identity()
-        self.register_load_state_dict_pre_hook(_renamed)
+        self.register_load_state_dict_pre_hook(_renamed)  # pyright: ignore[reportUnknownMemberType]
 
     def forward(self, x: Tensor, draws: Draws) -> Pass:
         codes = draws.rows("prior", self.prior.sample)

@@ -27,7 +27,7 @@ HALVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class Mask(Shown, nn.Module):
-    """The same known part (1, h, w) or (d,) of every sample.
+    """A mask with one known part, (1, h, w) or (d,), for every sample.
 
     Raises:
         ValueError: for values other than 0 and 1, or a part that is everything or nothing.
@@ -59,7 +59,7 @@ class RandomBox(Shown, nn.Module):
         self.height, self.width = height, width
 
     def forward(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        inside = []
+        inside: list[Tensor] = []
         for side, share in zip(
             (self.height, self.width), torch.rand(2, 2, n, generator=generator)
         ):

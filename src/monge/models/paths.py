@@ -5,6 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from monge._core.typed import vector_norm
+
+Path = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(a, b, t) to the code at t in [0, 1] of the way from a to b."""
+
 
 def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """From a to b (*, dim) at t in [0, 1]: the direction on a great circle at constant speed, the
@@ -12,14 +17,19 @@ def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 
     Source: White, "Sampling generative networks", 2016.
     """
-    near, far = (torch.linalg.vector_norm(z, dim=-1, keepdim=True) for z in (a, b))
+    near, far = _length(a), _length(b)
     u, v = a / near.clamp_min(1e-30), b / far.clamp_min(1e-30)
-    gap, reach = (torch.linalg.vector_norm(w, dim=-1, keepdim=True) for w in (u - v, u + v))
-    angle = 2 * torch.atan2(gap, reach)  # exact for small and for straight angles
+    # exact for small and for straight angles
+    angle = 2 * torch.atan2(_length(u - v), _length(u + v))
     sine = angle.sin()
     turned = (((1 - t) * angle).sin() * u + (t * angle).sin() * v) / sine.clamp_min(1e-30)
     curved = torch.lerp(near, far, t) * turned
     return torch.where((sine > 1e-4) & (near * far > 0), curved, torch.lerp(a, b, t))
+
+
+def _length(z: Tensor) -> Tensor:
+    """The Euclidean norms of z (*, dim), (*, 1)."""
+    return vector_norm(z, -1)[..., None]
 
 
 def moved(z: Tensor, levels: Tensor) -> Tensor:
@@ -31,7 +41,7 @@ def moved(z: Tensor, levels: Tensor) -> Tensor:
     return codes.flatten(0, 2)
 
 
-def between(a: Tensor, b: Tensor, count: int, path: Callable) -> Tensor:
+def between(a: Tensor, b: Tensor, count: int, path: Path) -> Tensor:
     """`count` codes from each of a to each of b (n, dim) along a path: (n · count, dim)."""
     t = torch.linspace(0, 1, count, device=a.device, dtype=a.dtype)[None, :, None]
     return path(a[:, None], b[:, None], t).flatten(0, 1)

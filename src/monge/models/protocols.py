@@ -11,45 +11,22 @@ assumed: the functions below work with whatever a model has, and where a method 
 raise a ValueError that names it.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from monge._core.checks import dimension
-from monge.draws import Draws
-from monge.models.base import Model, Pass, evaluating
-from monge.models.paths import between, moved
+from monge.draws import standard_normal
+from monge.models.modes import evaluating
+from monge.models.paths import Path, between, moved
+from monge.networks.codes import GaussianDecoder
 from monge.priors import Prior
 
-
-@runtime_checkable
-class Trainable(Protocol):
-    """A model that can be trained."""
-
-    def forward(self, x: Tensor, draws: Draws) -> Pass: ...
-
-
-@runtime_checkable
-class Sampler(Protocol):
-    """A model that can be sampled and evaluated."""
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor: ...
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """A model with codes."""
-
-    def encode(self, x: Tensor) -> Any: ...
-
-
-@runtime_checkable
-class Decoder(Protocol):
-    """A model whose codes can be decoded."""
-
-    def decode(self, z: Tensor) -> Tensor: ...
+F = TypeVar("F", bound=Callable[..., Any])
+MARK = "_combines"
 
 
 @runtime_checkable
@@ -77,9 +54,54 @@ class Completer(Protocol):
         ...
 
 
+def combines(*parts: str) -> Callable[[F], F]:
+    """Marks a method that is inherited by models of which some lack the parts it combines.
+
+    A model without one of the parts does not have the method, for the functions below.
+    """
+
+    def mark(method: F) -> F:
+        setattr(method, MARK, parts)
+        return method
+
+    return mark
+
+
+def _combined(value: object) -> tuple[str, ...]:
+    """The parts that an inherited method combines; none for any other value."""
+    return getattr(value, MARK, ())
+
+
+def _present(model: object, name: str) -> bool:
+    value = getattr(model, name, None)
+    return value is not None and all(_present(model, part) for part in _combined(value))
+
+
 def has(model: object, *methods: str) -> bool:
-    """Whether a model has methods of these names."""
-    return all(callable(getattr(model, method, None)) for method in methods)
+    """Whether a model has methods of these names, and what they combine."""
+    return all(callable(getattr(model, name, None)) and _present(model, name) for name in methods)
+
+
+def trainable(model: object) -> nn.Module:
+    """A model that training can call as `model(x, draws)`.
+
+    Raises:
+        ValueError: for anything but a torch.nn.Module, and for one whose `forward` takes other
+            arguments than a batch and its draws.
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
+    name = type(model).__name__
+    if getattr(model.forward, "__func__", None) is nn.Module.forward:
+        raise ValueError(f"`model` {name} has no method `forward`, which training needs")
+    signature = inspect.signature(model.forward)
+    try:
+        signature.bind("x", "draws")
+    except TypeError:
+        raise ValueError(
+            f"`model` {name} has forward{signature}: training calls forward(x, draws)"
+        ) from None
+    return model
 
 
 def require(model: object, method: str, purpose: str) -> None:
@@ -89,9 +111,13 @@ def require(model: object, method: str, purpose: str) -> None:
         ValueError: naming the model, the method, and what it is needed for.
     """
     if not has(model, method):
-        raise ValueError(
-            f"`model` {type(model).__name__} has no method `{method}`, which {purpose} needs"
-        )
+        raise _lacks(model, method, purpose)
+
+
+def _lacks(model: object, method: str, purpose: str) -> ValueError:
+    return ValueError(
+        f"`model` {type(model).__name__} has no method `{method}`, which {purpose} needs"
+    )
 
 
 def prior_of(model: object) -> Prior | None:
@@ -142,6 +168,10 @@ def latent_of(model: Any, x: Tensor) -> int | None:
         return mean_codes(model, x[:1]).shape[1]
 
 
+def _batches(x: Tensor) -> tuple[Tensor, ...]:
+    return torch.split(x, 500)
+
+
 def decode(model: Any, z: Tensor, given: Tensor | None = None) -> Tensor:
     r"""The samples that codes z (n, dim) stand for; a `Completer` completes `given` (n, \*)."""
     require(model, "decode", "decoding")
@@ -156,39 +186,51 @@ def reconstructs(model: object) -> bool:
 def reconstruct(model: Any, x: Tensor) -> Tensor:
     r"""The reconstructions of samples x (n, \*): by the model's `reconstruct` if it has one, else
     its mean codes decoded."""
-    if has(model, "reconstruct"):
-        return model.reconstruct(x)
-    for method in ("encode", "decode"):
-        require(model, method, "reconstruction")
+    return model.reconstruct(x) if has(model, "reconstruct") else reconstructed(model, x)
+
+
+def reconstructed(model: Any, x: Tensor) -> Tensor:
+    r"""The mean codes of samples x (n, \*), decoded."""
+    _require_codes(model, "reconstruction")
     return decode(model, mean_codes(model, x), x if isinstance(model, Completer) else None)
 
 
-def interpolate(
-    model: Any,
-    x: Tensor,
-    y: Tensor,
-    count: int,
-    path: Callable[[Tensor, Tensor, Tensor], Tensor] = torch.lerp,
-) -> Tensor:
-    r"""`count` frames from each of x to each of y (n, \*), as `AutoEncoder.interpolate`."""
+def interpolate(model: Any, x: Tensor, y: Tensor, count: int, path: Path = torch.lerp) -> Tensor:
+    r"""`count` frames from each of x to each of y (n, \*), line by line: by the model's
+    `interpolate` if it has one, else by `interpolated`."""
     if has(model, "interpolate"):
         return model.interpolate(x, y, count, path)
-    for method in ("encode", "decode"):
-        require(model, method, "interpolation")
+    return interpolated(model, x, y, count, path)
+
+
+def interpolated(model: Any, x: Tensor, y: Tensor, count: int, path: Path) -> Tensor:
+    r"""Paths between the mean codes of x and y (n, \*), decoded, as (n · count, \*).
+
+    A `Completer` completes the samples x along each path.
+    """
+    _require_codes(model, "interpolation")
     codes = between(mean_codes(model, x), mean_codes(model, y), count, path)
     given = x.repeat_interleave(count, 0) if isinstance(model, Completer) else None
     return decode(model, codes, given)
 
 
 def traverse(model: Any, x: Tensor, levels: Tensor) -> Tensor:
-    r"""The codes of x (n, \*) decoded with each coordinate in turn set to each level (k,)."""
-    for method in ("encode", "decode"):
-        require(model, method, "traversal")
+    r"""The codes of x (n, \*) decoded with each coordinate in turn set to each level (k,).
+
+    Returns (n · dim · k, \*): code by code, coordinate by coordinate, level by level.
+    """
+    _require_codes(model, "traversal")
     z = mean_codes(model, x)
     codes, given = moved(z, levels), None
     if isinstance(model, Completer):
         given = x.repeat_interleave(len(codes) // len(z), 0)
     return decode(model, codes, given)
+
+
+def _require_codes(model: object, purpose: str) -> None:
+    """Refuses a model that does not both encode and decode."""
+    for method in ("encode", "decode"):
+        require(model, method, purpose)
 
 
 def generates(model: object) -> bool:
@@ -204,7 +246,10 @@ def samples(
     prior: Prior | None = None,
     given: Tensor | None = None,
 ) -> Iterator[Tensor]:
-    r"""n draws of a model in batches, in evaluation mode and without gradient.
+    r"""n draws of a model in batches of at most 500, in evaluation mode and without gradient.
+
+    A model with a `sample` of its own draws all of them at once; otherwise a batch of codes of the
+    prior is decoded at a time, so that n may exceed what memory holds.
 
     Arguments:
         model: any model with `sample`, or with `decode` and a prior.
@@ -214,19 +259,32 @@ def samples(
         given: the n samples (n, \*) that a `Completer` completes.
     """
     if given is not None:
-        yield from model.complete(given, 1, generator, prior=prior)[:, 0].split(500)
-    elif isinstance(model, Model):
-        yield from model.samples(n, generator, prior)
-    elif prior is None and has(model, "sample"):
+        yield from _batches(model.complete(given, 1, generator, prior=prior)[:, 0])
+    elif prior is None and has(model, "sample") and not _combined(model.sample):
         with evaluating(model):
             drawn = model.sample(dimension("n", n), generator)
-        yield from drawn.split(500)
+        yield from _batches(drawn)
     else:
-        prior = prior or prior_of(model)
+        prior = prior_of(model) if prior is None else prior
         if prior is None:
-            require(model, "sample", "sampling")
+            raise _lacks(model, "sample", "sampling")
         require(model, "decode", "sampling from a prior")
-        assert prior is not None, "a model without prior and `sample` has been refused"
-        for z in prior.sample(dimension("n", n), generator).split(500):
-            with evaluating(model):
-                yield model.decode(z)
+        yield from decoded(model, prior, n, generator)
+
+
+def decoded(
+    model: Any, prior: Prior, n: int, generator: torch.Generator | None = None
+) -> Iterator[Tensor]:
+    """n draws of a prior, decoded in batches of at most 500; a random decoder adds its noise."""
+    device = next(model.parameters(), torch.empty(0)).device
+    decoder = getattr(model, "decoder", None)
+    # noise follows a generator of its own, so that the first draws are the same for every n
+    noisy = isinstance(decoder, GaussianDecoder)
+    seed = int(torch.randint(2**62, (), generator=generator)) if noisy else 0
+    noise = torch.Generator().manual_seed(seed)
+    for z in _batches(prior.sample(dimension("n", n), generator).to(device)):
+        with evaluating(model):
+            x = model.decode(z)
+            if isinstance(decoder, GaussianDecoder):
+                x = x + decoder.sigma * standard_normal(tuple(x.shape), noise).to(x)
+        yield x

@@ -12,8 +12,7 @@ class VAE(AutoEncoder):
     r"""Variational auto-encoder: min E[-log p(X|Z)] + beta · E KL(Q(Z|X), P_Z), Z ~ Q(Z|X).
 
     With beta = 1 the sum of the terms is the negative evidence lower bound, in nats of the units
-    in which the likelihood sees x. There is no divergence to train on; the pair (codes, prior
-    draws) makes D(Q_Z, P_Z) a metric.
+    in which the likelihood sees x. No divergence is trained, and a pass has no pair.
 
     Arguments:
         encoder: x (n, *) to a `Normal` distribution of codes.

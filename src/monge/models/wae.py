@@ -1,5 +1,7 @@
 """Wasserstein auto-encoders."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -8,6 +10,7 @@ from monge.costs import Scaled, SquaredL2
 from monge.divergences import Divergence
 from monge.draws import Draws, truncated_normal
 from monge.models.base import AutoEncoder, Model, Pass
+from monge.models.protocols import prior_of
 from monge.networks.codes import GaussianDecoder
 from monge.priors import Prior
 
@@ -83,13 +86,36 @@ class WAE(AutoEncoder):
         return Pass(terms, (z, target))
 
 
-class CodesAlone(Model):
-    """The encoder of a WAE, fitted by min D(Q_Z, P_Z): a stage before the whole is trained."""
+class EncoderPretraining(Model):
+    """The encoder of a model, fitted by min D(Q_Z, P_Z): a stage before the whole is trained.
 
-    def __init__(self, model: WAE, divergence: Divergence):
+    Arguments:
+        model: with a module `encoder`, a `prior`, and `codes(x, draws)`, which returns the pair
+            (codes of x, prior draws), as `WAE.codes` does.
+        divergence: D.
+
+    Raises:
+        ValueError: naming what the model lacks.
+    """
+
+    def __init__(self, model: nn.Module, divergence: Divergence):
         super().__init__()
-        self.encoder, self.prior, self.divergence = model.encoder, model.prior, divergence
-        self.weight, self.codes = 1.0, model.codes
+        encoder, prior = getattr(model, "encoder", None), prior_of(model)
+        codes: Callable[[Tensor, Draws], tuple[Tensor, Tensor]] | None
+        codes = getattr(model, "codes", None)
+        if not isinstance(encoder, nn.Module) or prior is None or not callable(codes):
+            parts = {
+                "module `encoder`": isinstance(encoder, nn.Module),
+                "`prior`": prior is not None,
+                "method `codes`": callable(codes),
+            }
+            missing = [part for part, present in parts.items() if not present]
+            raise ValueError(
+                f"`model` {type(model).__name__} has no {' and no '.join(missing)}, which "
+                "`pretrain` needs"
+            )
+        self.encoder, self.prior, self.divergence = encoder, prior, divergence
+        self.weight, self.codes = 1.0, codes
 
     def forward(self, x: Tensor, draws: Draws) -> Pass:
         return Pass({}, self.codes(x, draws))

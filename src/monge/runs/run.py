@@ -1,6 +1,8 @@
 """A run directory: what was run, what it measured, and the trained model rebuilt from it."""
 
+import copy
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -18,19 +20,20 @@ from monge._core.files import write_whole
 from monge._core.references import resolve
 from monge.builders import build
 from monge.config import CUSTOM, Config, Settled, override, read_config
-from monge.data import Source, as_floats
+from monge.data import Source
 from monge.data import load as load_data
 from monge.evaluation import evaluate, summary
 from monge.evaluation.extractors import Extractor
-from monge.evaluation.samplers import draw_codes, fit_mixture
-from monge.models.protocols import Completer, Encoder, samples
+from monge.evaluation.samplers import draw, draw_codes, fit_mixture
+from monge.models.protocols import Completer, require
 from monge.priors import Mixture, Prior
 from monge.recipes import find
 from monge.training import checkpoint
 from monge.training.loop import read_metrics
 
 Given = nn.Module | Callable[[], nn.Module] | str | None
-"""A model of your own: an instance, what makes one, or `package.module:name` of either."""
+"""A model of your own: an instance, which is copied, a class or function that makes one, or
+`package.module:name` of either."""
 
 
 class Run:
@@ -39,7 +42,8 @@ class Run:
     Arguments:
         path: the directory.
         model: of a run that was fitted to a model of your own, that model, untrained or trained:
-            an instance, a class or function that makes one, or `package.module:name`.
+            an instance, a class or function that makes one, or `package.module:name`. An instance
+            is copied, so that several runs can be opened with it.
 
     Raises:
         ValueError: if `path` is no run.
@@ -117,7 +121,7 @@ class Run:
             self.model,
             self.source,
             n,
-            None if sampler == "prior" else self._shared_mixture(),
+            None if sampler == "prior" else processes.from_first(self.mixture),
             seeds,
             metrics=metrics,
             extractor=extractor,
@@ -129,37 +133,29 @@ class Run:
             write_whole(self.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
         return result
 
-    def _shared_mixture(self) -> Mixture:
-        """The mixture, which the first process fits and keeps for all."""
-        if processes.first():
-            self.mixture()
-        processes.wait()
-        return self.mixture()
-
     def fresh(self) -> "Run":
         """The run as its directory is now, with the newest weights and the same data."""
-        run = Run(self.path, self._given)
+        given = self._given
+        if given is None and self.config.recipe == CUSTOM:
+            given = self.__dict__.get("model")  # which `monge.fit` has trained
+        run = Run(self.path, given)
         run.source = self.source
         return run
 
     def mixture(self, components: int = 10) -> Mixture:
         """A Gaussian mixture fitted to the codes of the training part, kept beside the run.
 
-        It is fitted again when the run has been trained further. Of more than 20,000 training
-        samples, 20,000 spread evenly are used.
+        The file names the weights that `model` has, by their sha256, and the mixture is fitted
+        again for others. If there are more than 20,000 training samples, an evenly spaced subset
+        of 20,000 is used.
 
         Raises:
             ValueError: for a model without codes, or a damaged file.
         """
         model = self.model
-        if not isinstance(model, Encoder):
-            raise ValueError(
-                f"`sampler` mixture is fitted to codes, and {self.config.recipe} has no encoder: "
-                "use prior"
-            )
+        require(model, "encode", "the mixture sampler")
         file = self.path / "sampler-mixture.safetensors"
-        checkpoints = checkpoint.newest_first(self.path / "checkpoints")
-        made_for = {"checkpoint": checkpoints[0].name, "components": str(components)}
+        made_for = {"weights": _digest(model), "components": str(components)}
         if file.exists():
             try:
                 with safe_open(file, "pt") as stored:
@@ -179,13 +175,10 @@ class Run:
     def samples(
         self, n: int, generator: torch.Generator | None = None, prior: Prior | None = None
     ) -> Iterator[Tensor]:
-        """n draws of the model in batches; of a conditional one, completions of the test samples,
-        one after the other."""
-        given = None
-        if isinstance(self.model, Completer):
-            test = self.source.test
-            given = as_floats(test[torch.arange(n) % len(test)])
-        return samples(self.model, n, generator, prior, given)
+        """n draws of the model in batches; a conditional model completes the test samples in
+        turn."""
+        source = self.source if isinstance(self.model, Completer) else None
+        return draw(self.model, source, n, generator, prior)
 
     def sample(
         self, n: int, generator: torch.Generator | None = None, prior: Prior | None = None
@@ -207,7 +200,8 @@ def load(run_directory: str | Path, model: Given = None) -> nn.Module:
     Arguments:
         run_directory: a run, or a folder that `monge export --hub` wrote.
         model: of a run that was fitted to a model of your own, that model with any weights: an
-            instance, a class or function that makes one, or `package.module:name`.
+            instance, which is copied and not changed, a class or function that makes one, or
+            `package.module:name`.
 
     Raises:
         ValueError: if the directory is no run, holds no checkpoint that verifies, or weights that
@@ -234,6 +228,12 @@ def load(run_directory: str | Path, model: Given = None) -> nn.Module:
     return _filled(built, weights, newest[0])
 
 
+def _digest(model: nn.Module) -> str:
+    """The sha256 of a model's weights, as safetensors hold them."""
+    weights = {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
+    return hashlib.sha256(save_tensors(weights)).hexdigest()
+
+
 def _given(model: Given, path: Path) -> nn.Module:
     """The model of one's own that a person has given."""
     if model is None:
@@ -243,7 +243,9 @@ def _given(model: Given, path: Path) -> nn.Module:
         )
     if isinstance(model, str):
         model = resolve(model, "model", beside=os.getcwd())
-    if not isinstance(model, nn.Module) and callable(model):
+    if isinstance(model, nn.Module):
+        return copy.deepcopy(model)  # otherwise two runs opened with it would share their weights
+    if callable(model):
         model = model()
     if not isinstance(model, nn.Module):
         raise ValueError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")

@@ -8,7 +8,7 @@ import time
 import warnings
 from io import RawIOBase
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
 
@@ -18,8 +18,7 @@ from monge._core.processes import first, largest, means, wait, world
 from monge.data.batches import Batches
 from monge.divergences import MomentMatching
 from monge.draws import seed_of
-from monge.models import WAE, CodesAlone
-from monge.models.protocols import require
+from monge.models import EncoderPretraining
 from monge.training import checkpoint
 from monge.training.progress import Display
 from monge.training.schedule import decay, inner_batches
@@ -157,14 +156,13 @@ def pretrain(
     pretraining again.
 
     Raises:
-        ValueError: for a model without the method `codes`.
+        ValueError: for a model without what `EncoderPretraining` needs.
     """
     config, model = trainer.config, trainer.model
-    require(model, "codes", "`pretrain`")
+    alone = EncoderPretraining(model, MomentMatching())
     size = min(config.pretrain_batch, len(samples))
     batches = Batches(len(samples), size, seed_of(trainer.seed, "pretraining"))
-    codes = CodesAlone(cast(WAE, model), MomentMatching())
-    stage = Trainer(codes, config, seed=batches.seed, device=trainer.device)
+    stage = Trainer(alone, config, seed=batches.seed, device=trainer.device)
     while stage.position < config.pretrain:
         terms = stage.step([_rows(samples, batches.outer(stage.position))])
         loss = means(terms)["divergence"]
