@@ -33,7 +33,7 @@ from monge.data.readers.arrays import from_array
 from monge.draws import stream
 from monge.models import matchings
 from monge.models.masks import is_mask_name
-from monge.models.protocols import has
+from monge.models.protocols import has, trainable
 from monge.recipes import RECIPES
 from monge.training import loop
 from monge.training.sharding import shard
@@ -111,6 +111,7 @@ def train(
         augment=source.kind.augmentation(config.data),
     )
     if config.recipe not in RECIPES:
+        trainable(model)
         rehearse(model, config.training, samples, source.kind.augmentation(config.data))
     seconds = loop.resume(trainer, path) if stored else 0.0
     if steps < trainer.position:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from monge._core.processes import sum_of_all
 from monge.data.source import as_floats
 from monge.draws import Draws
-from monge.models.base import Pair, pairs
+from monge.models.base import Pair, checked, pairs
 from monge.training.moments import SharedMoments, layers
 
 Gradients = Mapping[str, Sequence[Tensor | None]]
@@ -91,7 +91,7 @@ class Network:
             draws.stream("network"),
             torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None),
         ):
-            made = self.model(x, draws)
+            made = checked(self.model, self.model(x, draws))
         terms, named = made.terms, pairs(made)
         if named.keys() != self.names:
             raise ValueError(
