@@ -79,7 +79,7 @@ def readable(annotation: Any) -> bool:
     if origin is tuple:
         return all(one is Ellipsis or one in (int, float, str) for one in arguments)
     members = [one for one in arguments if one is not type(None)]
-    if members:
+    if members and type(None) in arguments:
         return len(members) == 1 and readable(members[0])
     return annotation in (bool, int, float, str)
 
@@ -134,12 +134,12 @@ def from_text(text: str, annotation: Any, name: str) -> Any:
     if annotation is bool:
         demand(text.lower() in ("true", "false"), name, text, "true or false")
         return text.lower() == "true"
+    if typing.get_origin(annotation) is tuple:
+        words = [one.strip() for one in text.strip("()").split(",") if one.strip()]
+        kinds = arguments[:1] * len(words) if arguments[-1] is Ellipsis else arguments
+        demand(len(kinds) == len(words), name, text, f"{len(kinds)} values")
+        return tuple(from_text(one, kind, name) for one, kind in zip(words, kinds))
     try:
-        if typing.get_origin(annotation) is tuple:
-            words = [one for one in text.strip("()").split(",") if one.strip()]
-            kinds = arguments[:1] * len(words) if arguments[-1] is Ellipsis else arguments
-            demand(len(kinds) == len(words), name, text, f"{len(kinds)} values")
-            return tuple(from_text(one.strip(), kind, name) for one, kind in zip(words, kinds))
         return annotation(text)
     except ValueError:
         what = getattr(annotation, "__name__", str(annotation))
