@@ -25,6 +25,7 @@ from monge.data import load as load_data
 from monge.evaluation import evaluate, summary
 from monge.evaluation.extractors import Extractor
 from monge.evaluation.samplers import draw, draw_codes, fit_mixture
+from monge.models.masks import is_mask_name
 from monge.models.protocols import Completer, require
 from monge.priors import Mixture, Prior
 from monge.recipes import find
@@ -225,7 +226,8 @@ def load(run_directory: str | Path, model: Given = None) -> nn.Module:
     else:
         built = build(config, settled)
     weights = checkpoint.tensors(newest[1], "model.safetensors")
-    return _filled(built, weights, newest[0])
+    checkpoint.load_weights(built, weights, repr(str(newest[0])))
+    return built.eval()
 
 
 def _digest(model: nn.Module) -> str:
@@ -252,23 +254,15 @@ def _given(model: Given, path: Path) -> nn.Module:
     return model
 
 
-def _filled(model: nn.Module, weights: dict[str, Tensor], where: Path) -> nn.Module:
-    """The model with its weights, in evaluation mode."""
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{str(where)!r} holds weights of another model: {reason}") from None
-    return model.eval()
-
-
 def _load_published(file: Path, config: Config, settled: Settled) -> nn.Module:
     """The model of a folder in the hub's layout."""
     known = getattr(config.options, "known", None)
-    if known is not None and (mask := file.with_name(known)).is_file():
-        config = override(config, "known", str(mask))
+    if known is not None and not is_mask_name(known) and Path(known).name == known:
+        config = override(config, "known", str(file.absolute().with_name(known)))
     try:
         weights = load_tensors(file.read_bytes())
     except SafetensorError as error:
         raise ValueError(f"{str(file)!r} is damaged: {error}") from None
-    return _filled(build(config, settled), weights, file)
+    model = build(config, settled)
+    checkpoint.load_weights(model, weights, repr(str(file)))
+    return model.eval()

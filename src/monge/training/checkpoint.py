@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from monge._core.files import sync_folder, write_synced
 
@@ -140,6 +140,21 @@ def newest(folder: Path) -> tuple[Path, dict[str, bytes]] | None:
 def tensors(contents: dict[str, bytes], name: str) -> dict[str, Tensor]:
     """The tensors of a verified safetensors file."""
     return load_tensors(contents[name])
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
+    """Loads weights into a model.
+
+    Raises:
+        ValueError: in one line, if they are those of another model.
+    """
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"{where} is of another model than this {type(model).__name__}: {reason}"
+        ) from None
 
 
 def notes(contents: dict[str, bytes]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from monge.config import TrainingConfig
 from monge.draws import Draws
 from monge.models import matchings
 from monge.models.base import Pair
+from monge.training.checkpoint import load_weights
 from monge.training.objective import (
     RESERVED,
     LearnedObjective,
@@ -237,13 +238,7 @@ class Trainer:
         last, like = last or weights, self.model.state_dict()
         # a model may take names of an older version, which are not among its own
         whole = {k: sharded_like(last[k], like.get(k, last[k])) for k in sorted(last)}
-        try:
-            self.model.load_state_dict(whole)
-        except RuntimeError as error:
-            raise ValueError(
-                f"the checkpoint is of another model than this {type(self.model).__name__}: "
-                f"{' '.join(str(error).split())[:300]}"
-            ) from None
+        load_weights(self.model, whole, "the checkpoint")
         if self.average is not None:
             self.average.module.load_state_dict(weights)
             self.average.n_averaged.copy_(state["average.n"])
