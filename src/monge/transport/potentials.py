@@ -126,6 +126,8 @@ def _scales(cost: GroundCost, epsilon: float) -> list[float]:
 
 
 class EntropicProblem(NamedTuple):
+    """A cost matrix with the weights of its rows and columns."""
+
     cost: GroundCost
     a: Tensor
     b: Tensor
@@ -134,6 +136,8 @@ class EntropicProblem(NamedTuple):
 
 
 class SinkhornSettings(NamedTuple):
+    """How iterations are accelerated, and when they stop."""
+
     acceleration: Anderson | Randkhorn | None
     tolerance: float
     most: int
