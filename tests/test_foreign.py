@@ -187,7 +187,7 @@ def test_the_command_line_takes_their_models(trained, tmp_path, capsys, monkeypa
         (("export", bare, "--out", tmp_path / "h.onnx", *two), "has no method `decode`"),
         (("sample", auto, "--out", out), "--model package.module:name"),
         (("sample", auto, "--out", out, "--model", "foreign:Absent"), "has no 'Absent'"),
-        (("sample", auto, "--out", out, *two), "weights of another model"),
+        (("sample", auto, "--out", out, *two), "is of another model"),
     ):
         code, _, err = monge_(*argv)
         assert code == 2
