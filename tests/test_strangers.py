@@ -63,6 +63,15 @@ def test_a_model_that_cannot_be_is_refused_before_its_run_is_written(name, tmp_p
     assert run.sample(3).shape == (3, 1, 8, 8)
 
 
+def test_a_model_that_completes_is_rehearsed_without_samples_to_draw(tmp_path):
+    """Composed by hand, as docs/completion.md does."""
+    config = monge.Config.of("conditional-wae")
+    facts = monge.builders.settled(config, "image", (1, 8, 8), samples=9)
+    model = monge.builders.build(config, facts)
+    run = monge.fit(model, "digits", short(), tmp_path / "run", quiet=True)
+    assert run.sample(2).shape == (2, 1, 8, 8)
+
+
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), torch.ones(2)])
 def test_a_weight_that_cannot_be_names_its_matching(weight, tmp_path):
     def forward(model, x):

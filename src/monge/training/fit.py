@@ -33,7 +33,7 @@ from monge.data.readers.arrays import from_array
 from monge.draws import stream
 from monge.models import matchings
 from monge.models.masks import is_mask_name
-from monge.models.protocols import has, trainable
+from monge.models.protocols import Completer, has, trainable
 from monge.recipes import RECIPES
 from monge.training import loop
 from monge.training.sharding import shard
@@ -112,6 +112,7 @@ def train(
     )
     if config.recipe not in RECIPES:
         trainable(model)
+    if config.recipe not in RECIPES and not config.training.shard:
         rehearse(model, config.training, samples, source.kind.augmentation(config.data))
     seconds = loop.resume(trainer, path) if stored else 0.0
     if steps < trainer.position:
@@ -165,13 +166,13 @@ def rehearse(
             the shape of the data.
     """
     name, device = type(model).__name__, next(iter(model.parameters()), torch.empty(0)).device
-    few = samples[: max(2, min(8, config.batch))].to(device)
-    config = dataclasses.replace(config, micro_batch=None, compile=False, shard=False)
+    batch = samples[: config.batch].to(device)
+    draws = has(model, "sample") and not isinstance(model, Completer)  # which needs samples given
     with stream("rehearsal"):
         try:
             copied: Any = copy.deepcopy(model)
-            Trainer(copied.train(), config, device=device, augment=augment).step([few])
-            drawn = copied.eval().sample(2, torch.Generator()) if has(copied, "sample") else None
+            Trainer(copied.train(), config, device=device, augment=augment).step([batch])
+            drawn = copied.eval().sample(2, torch.Generator()) if draws else None
         except FailedRun:
             return  # numbers that are not finite: the run itself says at which step
         except Exception as error:  # whatever a stranger's code raises is bad input
