@@ -102,7 +102,7 @@ def test_samples_of_any_shape_are_vectors(name):
     [
         (torch.zeros(0, 3), torch.zeros(4, 3)),
         (torch.zeros(4, 3), torch.zeros(4, 2)),
-        (torch.zeros(4, 3, dtype=torch.long), torch.zeros(4, 3)),
+        (torch.zeros(4, 3, dtype=torch.complex64), torch.zeros(4, 3)),
     ],
 )
 def test_bad_samples_are_refused(name, bad):

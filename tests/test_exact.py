@@ -168,7 +168,7 @@ def test_scales_come_out_as_they_went_in(p, sizes, dtype, scale):
         ((torch.zeros(0, 2), torch.zeros(3, 2)), "`x`"),
         ((torch.zeros(3, 2), torch.full((3, 2), math.nan)), "`y`"),
         ((torch.zeros(3, 2), torch.zeros(3, 3)), "one shape"),
-        ((torch.zeros(3, 2).int(), torch.zeros(3, 2)), "`x`"),
+        ((torch.zeros(3, 2) * 1j, torch.zeros(3, 2)), "`x`"),
         ((torch.zeros(3, 2), torch.zeros(3, 2), torch.ones(3)), "`a`"),
         ((torch.zeros(3, 2), torch.zeros(3, 2), None, torch.tensor([1.5, -0.5, 0])), "`b`"),
         ((torch.zeros(3, 2), torch.zeros(3, 2), torch.ones(2) / 2), "`a`"),

@@ -152,7 +152,7 @@ def test_directions_are_uniform_on_the_sphere():
         ((torch.zeros(0), torch.zeros(3)), "`u`"),
         ((torch.tensor([1.0, math.nan]), torch.zeros(3)), "`u`"),
         ((torch.zeros(3), torch.tensor([math.inf])), "`v`"),
-        ((torch.zeros(3, dtype=torch.int64), torch.zeros(3)), "`u`"),
+        ((torch.zeros(3, dtype=torch.complex64), torch.zeros(3)), "`u`"),
         ((torch.zeros(2), torch.zeros(3), torch.tensor([0.7, 0.7])), "`a`"),
         ((torch.zeros(2), torch.zeros(3), torch.tensor([1.5, -0.5])), "`a`"),
         ((torch.zeros(2), torch.zeros(3), torch.ones(3) / 3), "`a`"),

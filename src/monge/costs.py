@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monge._core.checks import dimension, finite, floating, order, positive
+from monge._core.promotion import ANY, promoted
 from monge._core.shown import Shown
 from monge._core.tuning import threads
 from monge.transport.entropic import sinkhorn_divergence
@@ -28,6 +29,7 @@ from monge.transport.sliced import uniform_directions
 class Cost(Shown, nn.Module, abc.ABC):
     """A cost between samples, elementwise sums by default."""
 
+    @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         r"""
         Arguments:
@@ -130,6 +132,7 @@ class Scaled(Shown, nn.Module):
         self.cost = cost
         self.register_buffer("scale", scale)
 
+    @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return self.cost(x / self.scale, y / self.scale)
 
@@ -145,6 +148,7 @@ class SetCost(Shown, nn.Module, abc.ABC):
         super().__init__()
         self.scale = positive("scale", scale)
 
+    @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """
         Arguments:

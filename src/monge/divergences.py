@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core.checks import dimension, order, positive, sample_pair
+from monge._core.promotion import ANY, promoted
 from monge._core.shown import Shown
 from monge._core.tuning import tuning
 from monge.draws import Draws
@@ -60,6 +61,7 @@ class MMD(Divergence):
         super().__init__()
         self.kernel, self.unbiased = kernel, unbiased
 
+    @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = sample_pair(x, y, least=2 if self.unbiased else 1)
         cross = pair_sum(self.kernel, x, y) / (len(x) * len(y))
@@ -85,6 +87,7 @@ class SlicedWasserstein(Divergence):
         super().__init__()
         self.directions, self.p = dimension("directions", directions), order(p)
 
+    @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
         x, y = sample_pair(x, y)
         generator = None if draws is None else draws.generator("divergence")
@@ -113,6 +116,7 @@ class GeneralizedSlicedWasserstein(Divergence):
         super().__init__()
         self.slicer, self.p = slicer, order(p)
 
+    @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
         x, y = sample_pair(x, y)
         self.slicer.resample_(None if draws is None else draws.generator("divergence"))
@@ -129,6 +133,7 @@ class EnergyDistance(Divergence):
         super().__init__()
         self.mmd = MMD(Energy(), unbiased=False)
 
+    @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return self.mmd(x, y)
 
@@ -146,6 +151,7 @@ class SinkhornDivergence(Divergence):
         self.epsilon, self.p = positive("epsilon", epsilon), order(p)
         self.tolerance = positive("tolerance", tolerance)
 
+    @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = sample_pair(x, y)
         return sinkhorn_divergence(x, y, epsilon=self.epsilon, p=self.p, tolerance=self.tolerance)
@@ -161,6 +167,7 @@ class ExactWasserstein(Divergence):
         super().__init__()
         self.p = order(p)
 
+    @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = sample_pair(x, y)
         return wasserstein(x, y, p=self.p) ** self.p
@@ -175,6 +182,7 @@ class MomentMatching(Divergence):
     Source: the code released with Tolstikhin et al., "Wasserstein auto-encoders", 2018.
     """
 
+    @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = sample_pair(x, y, least=2)
         means = (x.mean(0) - y.mean(0)).square().mean()

@@ -16,8 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from monge._core.checks import finite, floating, positive
-from monge._core.numerics import Gradients, root, with_gradient
+from monge._core.numerics import (
+    RESOLVED,
+    Gradients,
+    is_resolved,
+    root,
+    squared_by_differences,
+    squared_by_product,
+    weighted_differences,
+    with_gradient,
+)
 from monge._core.numerics import distances as distances
+from monge._core.promotion import ANY, promoted
 from monge._core.shown import Shown, described
 from monge._core.tuning import tuning
 
@@ -62,6 +72,7 @@ class Kernel(Shown, nn.Module, abc.ABC):
         value.add_(k)
         slope.add_(dk)
 
+    @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The matrix k(x_i, y_j), (n, m), of samples (n, d) and (m, d)."""
         return self.of_squared(distances(x, y).square())
@@ -261,28 +272,18 @@ def multiscale_imq(base: float) -> Kernel:
     return Sum(IMQ(scale * base) for scale in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0))
 
 
-def _squared(x: Tensor, y: Tensor, same: bool) -> Tensor:
-    """‖x_i - y_j‖² of centred samples as one matrix product; exactly 0 on the diagonal if `same`.
-
-    Close points lose digits here, which a sum over all pairs does not notice.
-    """
-    squared = torch.addmm(y.square().sum(1), x, y.T, alpha=-2)
-    squared.add_(x.square().sum(1, keepdim=True)).clamp_(min=0)
-    return squared.fill_diagonal_(0) if same else squared
-
-
 def pair_sum(kernel: Kernel, x: Tensor, y: Tensor | None = None) -> Tensor:
     """Σ_ij k(x_i, y_j) of samples (n, d) and (m, d), or Σ_{i≠j} k(x_i, x_j) of one sample.
 
-    Equal to `kernel(x, y).sum()`, without the matrix: memory is O((n + m) d). The gradient is
-    computed with the value; second derivatives need the matrix.
+    Equal to `kernel(x, y).sum()`, without the matrix: memory is O((n + m) d). The value is
+    float64. The gradient is computed with it; second derivatives need the matrix.
     """
     sums = choose_pair_sum(x)
     if y is None:
 
         def within(x: Tensor) -> Tensor:
-            k = kernel.of_squared(_squared(x, x, same=True))
-            return k.sum() - k.diagonal().sum()
+            k = kernel.of_squared(_squared_graph(x, x, same=True))
+            return k.sum(dtype=torch.float64) - k.diagonal().sum(dtype=torch.float64)
 
         def fast_within(x: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Gradients]:
             value, (of_x, _) = sums(kernel, x, None, any(wanted))
@@ -291,7 +292,7 @@ def pair_sum(kernel: Kernel, x: Tensor, y: Tensor | None = None) -> Tensor:
         return with_gradient(fast_within, within, x)
 
     def across(x: Tensor, y: Tensor) -> Tensor:
-        return kernel.of_squared(_squared(x, y, same=False)).sum()
+        return kernel.of_squared(_squared_graph(x, y, same=False)).sum(dtype=torch.float64)
 
     def fast_across(x: Tensor, y: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Gradients]:
         return sums(kernel, x, y, any(wanted))
@@ -299,11 +300,23 @@ def pair_sum(kernel: Kernel, x: Tensor, y: Tensor | None = None) -> Tensor:
     return with_gradient(fast_across, across, x, y)
 
 
+def _squared_graph(x: Tensor, y: Tensor, same: bool) -> Tensor:
+    """‖x_i - y_j‖², differentiable twice: by a product where that resolves it."""
+    centre = x.detach().mean(0)
+    x, y = x - centre, y - centre
+    squared = torch.addmm(y.square().sum(1), x, y.T, alpha=-2) + x.square().sum(1, keepdim=True)
+    off = squared.detach().clone()
+    least = (off.fill_diagonal_(torch.inf) if same else off).amin()
+    if is_resolved(least, x.detach(), y.detach(), RESOLVED[x.dtype]):
+        return squared - torch.diag(squared.diagonal()) if same else squared
+    return squared_by_differences(x, y)
+
+
 PairSum = Callable[
     [Kernel, Tensor, Tensor | None, bool], tuple[Tensor, tuple[Tensor | None, Tensor | None]]
 ]
-"""(kernel, x, y or None for x with itself, whether gradients are wanted) -> the sum, and its
-gradients in x and y."""
+"""(kernel, x, y or None for x with itself, whether gradients are wanted) -> the sum in float64,
+and its gradients in x and y."""
 
 
 def choose_pair_sum(x: Tensor) -> PairSum:
@@ -330,16 +343,41 @@ def _by_blocks(
         for j in range(i if y is None else 0, len(b), size):
             rows, columns = a[i : i + size], b[j : j + size]
             times = 2 if y is None and j > i else 1
-            squared = _squared(rows, columns, same=y is None and i == j)
-            if not moving:
-                total += times * kernel.of_squared(squared).sum()
-                continue
-            k, w = kernel.with_slope(squared)
-            total += times * k.sum()
-            w.mul_(2 * times)
-            gx[i : i + size].add_(w.sum(1, keepdim=True) * rows).addmm_(w, columns, alpha=-1)
-            gy[j : j + size].add_(w.sum(0)[:, None] * columns).addmm_(w.T, rows, alpha=-1)
+            same = y is None and i == j
+            value, slopes = _block(kernel, rows, columns, same, moving, RESOLVED[x.dtype])
+            total += times * value
+            if slopes is not None:
+                gx[i : i + size].add_(slopes[0], alpha=times)
+                gy[j : j + size].add_(slopes[1], alpha=times)
     if y is None:
         total -= len(x) * kernel.of_squared(x.new_zeros(1)).double().sum()
     of_x, of_y = (gx if moving else None), (gy if moving and y is not None else None)
-    return total.to(x.dtype), (of_x, of_y)
+    return total, (of_x, of_y)
+
+
+def _block(
+    kernel: Kernel, x: Tensor, y: Tensor, same: bool, moving: bool, accuracy: float
+) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    """The sum of k over a block of pairs, and its gradients in x and y.
+
+    Where close points lie too far from the centre for a product to tell them apart, the block is
+    computed in float64, and if that does not do either, by differences.
+    """
+    squared = squared_by_product(x, y)
+    least = (squared.fill_diagonal_(torch.inf) if same else squared).amin()
+    resolved = is_resolved(least, x, y, accuracy)
+    if not resolved and x.dtype == torch.float32:
+        value, slopes = _block(kernel, x.double(), y.double(), same, moving, accuracy)
+        return value, None if slopes is None else (slopes[0].to(x), slopes[1].to(x))
+    if not resolved:
+        squared = distances(x, y).square_()
+    elif same:
+        squared.fill_diagonal_(0)
+    if not moving:
+        return kernel.of_squared(squared).sum(), None
+    k, w = kernel.with_slope(squared)
+    value, w = k.sum(), w.mul_(2)
+    if not resolved:
+        return value, weighted_differences(w, x, y)
+    of_x = torch.addmm(w.sum(1, keepdim=True) * x, w, y, alpha=-1)
+    return value, (of_x, torch.addmm(w.sum(0)[:, None] * y, w.T, x, alpha=-1))

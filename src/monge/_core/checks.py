@@ -85,22 +85,37 @@ def points(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
 
 
 def weights(name: str, w: Tensor, count: int) -> Tensor:
-    r"""`w` (\*, count), if it is at least 0 and sums to 1 over its last dimension."""
+    r"""`w` (\*, count) divided by its sum, in float64, if it is at least 0 and sums to 1 over its
+    last dimension up to rounding.
+
+    The sum takes no gradient: derivatives in weights are those along changes that keep it.
+    """
     floating(name, w)
     if w.shape[-1:] != (count,):
         raise ValueError(
             f"`{name}` must hold a weight for each of the {count} values, got {tuple(w.shape)}"
         )
-    total = w.detach().double().sum(-1)
-    if not (torch.all(w >= 0) and torch.allclose(total, torch.ones_like(total), atol=1e-5)):
-        raise ValueError(f"`{name}` must be at least 0 and sum to 1: divide it by its sum")
-    return w
+    w = w.double()
+    total = w.detach().sum(-1, keepdim=True)
+    least = float(w.detach().min()) if w.numel() else 0.0
+    if not (least >= 0 and ((total - 1).abs() <= 1e-5).all()):
+        raise ValueError(
+            f"`{name}` must be at least 0 and sum to 1, got a least weight of {least:.4g} and a sum "
+            f"of {float(total.flatten()[0]):.7g}: divide it by its sum"
+        )
+    w = w / total
+    # the mean takes the gradient's own mean away and leaves the weights as they are
+    return (
+        w + (w.detach().mean(-1, keepdim=True) - w.mean(-1, keepdim=True))
+        if w.requires_grad
+        else w
+    )
 
 
 def distribution_weights(name: str, w: Tensor | None, like: Tensor, count: int) -> Tensor:
-    """The weights w (count,), uniform if there are none."""
+    """The weights w (count,) in float64, uniform if there are none."""
     if w is None:
-        return torch.full((count,), 1 / count, dtype=like.dtype, device=like.device)
+        return torch.full((count,), 1 / count, dtype=torch.float64, device=like.device)
     if w.ndim != 1 or w.device != like.device:
         raise ValueError(f"`{name}` must have shape ({count},) on {like.device}, got {w.shape}")
     return weights(name, w, count)

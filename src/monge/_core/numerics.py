@@ -26,6 +26,10 @@ class _WithGradient(torch.autograd.Function):
     ) -> Tensor:
         value, gradients = fast(*inputs, ctx.needs_input_grad[2:])
         ctx.plain = plain
+        gradients = [
+            gradient if need else None
+            for gradient, need in zip(gradients, ctx.needs_input_grad[2:])
+        ]
         ctx.save_for_backward(*inputs, *gradients)
         return value
 
@@ -128,6 +132,16 @@ def envelope(value: Tensor, *terms: tuple[Tensor | None, Tensor], linear: bool) 
     return with_gradient(fast, plain if linear else None, *inputs) if inputs else value.clone()
 
 
+def absolute_power(x: Tensor, p: float) -> Tensor:
+    """|x|^p for p ≥ 1, with both derivatives; one that has a pole at 0 is 0 there."""
+    if p == 2:
+        return x.square()
+    if p == 1:
+        return x.abs()
+    zero = x == 0
+    return torch.where(zero, 1.0, x).abs().pow(p).masked_fill(zero, 0.0)
+
+
 def root(value: Tensor, p: float = 2) -> Tensor:
     """value^{1/p} of values ≥ 0, with gradient 0 where the value is 0."""
     if p == 1:
@@ -157,10 +171,74 @@ def rooted(power: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, p: f
     return scale * root(power(x / scale, y / scale), p)
 
 
+class _Distances(torch.autograd.Function):
+    """torch.cdist by differences, whose own gradient has no derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        value = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+        ctx.save_for_backward(x, y, value)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *outers: Tensor) -> Any:
+        (outer,), (x, y, value) = outers, ctx.saved_tensors
+        if torch.is_grad_enabled():
+            plain = root(squared_by_differences(x, y))
+            wanted = [z for z, need in zip((x, y), ctx.needs_input_grad) if need]
+            gradients = iter(torch.autograd.grad(plain, wanted, outer, create_graph=True))
+            return tuple(next(gradients) if need else None for need in ctx.needs_input_grad)
+        return (
+            _cdist_backward(outer, x, y, value) if ctx.needs_input_grad[0] else None,
+            _cdist_backward(outer.mT, y, x, value.mT) if ctx.needs_input_grad[1] else None,
+        )
+
+
+def _cdist_backward(outer: Tensor, x: Tensor, y: Tensor, value: Tensor) -> Tensor:
+    backward: Any = torch.ops.aten._cdist_backward
+    return backward(outer.contiguous(), x.contiguous(), y.contiguous(), 2.0, value.contiguous())
+
+
 def distances(x: Tensor, y: Tensor) -> Tensor:
     """‖x_i - y_j‖ as (n, m) from (n, d) and (m, d), exact at 0 and with gradient 0 there.
 
     Differences are taken before squaring. The expansion ‖x‖² + ‖y‖² - 2x·y loses half of the
     digits of small distances, which a square root then makes visible.
     """
-    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    return _Distances.apply(x, y)  # pyright: ignore
+
+
+def squared_by_differences(x: Tensor, y: Tensor) -> Tensor:
+    """‖x_i - y_j‖² (n, m), differentiable twice, with n m d numbers in memory."""
+    return (x[:, None] - y).square().sum(-1)
+
+
+def squared_by_product(x: Tensor, y: Tensor) -> Tensor:
+    """‖x_i - y_j‖² (n, m) as one matrix product, at least 0.
+
+    It has the accuracy of the squared norms of x and y, which `is_resolved` compares with it.
+    """
+    squared = torch.addmm(y.square().sum(1), x, y.T, alpha=-2)
+    return squared.add_(x.square().sum(1, keepdim=True)).clamp_(min=0)
+
+
+def weighted_differences(w: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ_j w_ij (x_i - y_j), (n, d), and Σ_i w_ij (y_j - x_i), (m, d), without graph.
+
+    Coordinate by coordinate, since Σ_j w_ij x_i - Σ_j w_ij y_j loses the digits of close points
+    that are far from the origin.
+    """
+    moves = [w * (x[:, c, None] - y[:, c]) for c in range(x.shape[1])]
+    of_x = torch.stack([move.sum(1) for move in moves], 1)
+    return of_x, torch.stack([-move.sum(0) for move in moves], 1)
+
+
+RESOLVED = {torch.float32: 1e-4, torch.float64: 1e-10}
+"""The relative error that is allowed in the least squared distance; sums over many pairs are
+accurate far beyond it."""
+
+
+def is_resolved(least: Tensor, x: Tensor, y: Tensor, accuracy: float) -> bool:
+    """Whether the least of the squared distances that a product gave is right to `accuracy`."""
+    largest = x.square().sum(1).amax() + y.square().sum(1).amax()
+    return bool(least * accuracy > torch.finfo(x.dtype).eps * largest)

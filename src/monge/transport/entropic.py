@@ -16,13 +16,23 @@ and MMD using Sinkhorn divergences", 2019; Peyré, Cuturi, "Computational optima
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from monge._core.checks import distribution_weights, finite, floating, points, positive
-from monge._core.numerics import Gradients, distances, envelope, with_gradient
+from monge._core.numerics import (
+    Gradients,
+    absolute_power,
+    distances,
+    root,
+    squared_by_differences,
+    weighted_differences,
+    with_gradient,
+)
+from monge._core.promotion import WEIGHTS, promoted
 from monge.transport.gibbs import GroundCost, Matrix, Points, exponential_, log_weights
 from monge.transport.plan import Plan
 from monge.transport.potentials import (
@@ -36,65 +46,153 @@ from monge.transport.potentials import (
     solve_potentials,
 )
 
+MOST_LOST = {torch.float32: 1e-5, torch.float64: 1e-10}
+"""The largest rounding of a point's coordinates, in units of how far points are moved."""
+
+
+class _Samples(NamedTuple):
+    """Points (n, d) and (m, d) with weights, and the part of their cost that is separable.
+
+    For p = 2 the means are taken out: with x = x̄ + x', y = ȳ + y' and δ = x̄ - ȳ the cost is
+    ‖x' - y'‖² + 2 (x' - y')·δ + ‖δ‖², of which only the first term decides on the plan. Far apart,
+    the others would drown it in rounding.
+    """
+
+    x: Tensor
+    y: Tensor
+    a: Tensor
+    b: Tensor
+    p: float
+    shift: Tensor
+    """δ, (d,); 0 for p ≠ 2."""
+
+    def problem(self, dtype: torch.dtype) -> EntropicProblem:
+        return EntropicProblem(Points(self.x, self.y, self.p, dtype), self.a, self.b)
+
+    def potentials(self, solution: Potentials) -> tuple[Tensor, Tensor]:
+        """Those of the whole cost."""
+        f = solution.f + 2 * self.x @ self.shift + self.shift.square().sum()
+        return f, solution.g - 2 * self.y @ self.shift
+
+
+def _centred(x: Tensor, y: Tensor, a: Tensor, b: Tensor, p: float) -> _Samples:
+    """The samples in float64; differentiable."""
+    x, y = x.double(), y.double()
+    if p != 2:
+        return _Samples(x, y, a, b, p, x.new_zeros(x.shape[1]))
+    # a common shift first, so that the means of far samples keep the digits of their difference
+    origin = y.detach()[0]
+    x, y = x - origin, y - origin
+    of_x, of_y = a @ x, b @ y
+    return _Samples(x - of_x, y - of_y, a, b, p, of_x - of_y)
+
 
 def _dual(
     x: Tensor, y: Tensor, a: Tensor, b: Tensor, solution: Potentials, epsilon: float, p: float
 ) -> Tensor:
-    """The dual objective at fixed potentials, float64, with its gradient in points and weights."""
+    """The dual objective at its optimum, float64, with its gradient in points and weights."""
 
     def fast(
         x: Tensor, y: Tensor, a: Tensor, b: Tensor, wanted: Sequence[bool]
     ) -> tuple[Tensor, Gradients]:
+        samples = _centred(x, y, a, b, p)
         of_x = of_y = None
         if wanted[0] or wanted[1]:
-            of_x, of_y = _in_points(x, y, a, b, solution, epsilon, p)
-        f, g = (potential - potential.mean() for potential in (solution.f, solution.g))
+            of_x, of_y = _in_points(samples, solution, epsilon, x.dtype)
+        f, g = (potential - potential.mean() for potential in samples.potentials(solution))
         slopes = zip((of_x, of_y, f, g), wanted)
-        return solution.value.clone(), [slope if need else None for slope, need in slopes]
+        value = solution.value + samples.shift.square().sum()
+        return value, [slope if need else None for slope, need in slopes]
 
-    return with_gradient(fast, None, x, y, a, b)
+    def plain(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        samples = _centred(x, y, a, b, p)
+        cost = absolute_power(root(squared_by_differences(samples.x, samples.y)), p)
+        if p == 2:
+            cost = squared_by_differences(samples.x, samples.y)
+        return _newton_dual(cost, a, b, solution.g, epsilon) + samples.shift.square().sum()
+
+    return with_gradient(fast, plain, x, y, a, b)
 
 
 def _dual_within(x: Tensor, a: Tensor, solution: Potentials, epsilon: float, p: float) -> Tensor:
     """The dual objective of a sample with itself: each point counts on both sides."""
 
     def fast(x: Tensor, a: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Gradients]:
-        of_x = 2 * _in_points(x, None, a, a, solution, epsilon, p)[0] if wanted[0] else None
+        of_x = None
+        if wanted[0]:
+            sides = _in_points(_centred(x, x, a, a, p), solution, epsilon, x.dtype)
+            of_x = sides[0] + sides[1]
         of_a = 2 * (solution.f - solution.f.mean()) if wanted[1] else None
         return solution.value.clone(), [of_x, of_a]
 
-    return with_gradient(fast, None, x, a)
+    def plain(x: Tensor, a: Tensor) -> Tensor:
+        squared = squared_by_differences(x.double(), x.double())
+        cost = squared if p == 2 else absolute_power(root(squared), p)
+        return _newton_dual(cost, a, a, solution.g, epsilon)
+
+    return with_gradient(fast, plain, x, a)
+
+
+def _newton_dual(cost: Tensor, a: Tensor, b: Tensor, g: Tensor, epsilon: float) -> Tensor:
+    r"""The optimum of the dual as a function of cost and weights, right to second order.
+
+    Eliminating f, D(g; θ) = ⟨a, S_b(g)⟩ + ⟨b, g⟩ with θ = (C, a, b). At the potentials g of a
+    present θ the optimum is D(g̃(θ); θ), g̃(θ) = g - H⁻¹ ∂_g D(g; θ), up to third order: one Newton
+    step with the Hessian H held fixed. Its second derivative is D_θθ - D_θg H⁻¹ D_gθ, that of the
+    implicit function theorem.
+    """
+    with torch.no_grad():
+        share = b * ((g - cost) / epsilon - _log_sums(cost, b, g, epsilon)[:, None]).exp()
+        columns = a @ share
+        hessian = columns.diag() - share.T @ (a[:, None] * share)
+        inverse = torch.linalg.pinv((hessian + hessian.T) / 2, hermitian=True)
+    f = -epsilon * _log_sums(cost, b, g, epsilon)
+    excess = b - b * (a @ ((f[:, None] + g - cost) / epsilon).exp())
+    g = g + epsilon * (inverse @ excess)
+    return -epsilon * (a * _log_sums(cost, b, g, epsilon)).sum() + (b * g).sum()
+
+
+def _log_sums(cost: Tensor, b: Tensor, g: Tensor, epsilon: float) -> Tensor:
+    """log Σ_j b_j exp((g_j - C_ij)/ε), (n,), differentiable in weights that are 0 as well."""
+    exponents = (g - cost) / epsilon
+    most = exponents.detach().masked_fill(b.detach() == 0, -torch.inf).amax(1, keepdim=True)
+    return most[:, 0] + (b * (exponents - most).exp()).sum(1).log()
 
 
 def _in_points(
-    x: Tensor,
-    y: Tensor | None,
-    a: Tensor,
-    b: Tensor,
-    solution: Potentials,
-    epsilon: float,
-    p: float,
-) -> tuple[Tensor, Tensor | None]:
-    """The dual's gradients in the points x (n, d) and y (m, d), or in x as one side of itself.
+    samples: _Samples, solution: Potentials, epsilon: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The dual's gradients in the points x (n, d) and y (m, d), float64.
 
     They are accumulated by blocks: with W_ij = π_ij p ‖x_i - y_j‖^{p-2} the gradient in x_i is
-    Σ_j W_ij (x_i - y_j).
+    Σ_j W_ij (x_i - y_j). The points lie about their mean and, if they are close to one another
+    there, are subtracted first.
     """
+    p, shift = samples.p, samples.shift
+    centre = samples.y.mean(0)
+    x, y = samples.x - centre, samples.y - centre
+    size = float(torch.maximum(x.abs().amax(), y.abs().amax()))
+    moved = abs(float(solution.value)) ** (1 / p)
     # for p < 2 the quotient of close points needs the digits of float64
-    start = x if p == 2 else x.double()
-    end = start if y is None else y.to(start)
-    centre = end.mean(0)
-    start, end = _with_one(start - centre), _with_one(end - centre)
-    sums_x = torch.zeros_like(start)
-    sums_y = None if y is None else torch.zeros_like(end)
-    cost = Points(x, x if y is None else y, p)
-    for rows, plan in _plans(cost, a, b, solution, epsilon):
-        w = plan.mul_(2) if p == 2 else _slopes(plan.double(), start[rows], end, p)
-        sums_x[rows] = w @ end
-        if sums_y is not None:
+    fine = p != 2 or torch.finfo(dtype).eps * size > MOST_LOST[dtype] * moved
+    close = torch.finfo(torch.float64).eps * size > MOST_LOST[torch.float64] * moved
+    work = torch.float64 if fine else dtype
+    start, end = _with_one(x.to(work)), _with_one(y.to(work))
+    sums_x, sums_y = torch.zeros_like(start), torch.zeros_like(end)
+    of_x, of_y = torch.zeros_like(x), torch.zeros_like(y)
+    for rows, plan in _plans(Points(x, y, p, work), samples.a, samples.b, solution, epsilon):
+        w = plan.mul_(2) if p == 2 else _slopes(plan, x[rows], y, p)
+        if close:
+            of_x[rows], part = weighted_differences(w, x[rows], y)
+            of_y += part
+        else:
+            sums_x[rows] = w @ end
             sums_y.addmm_(w.T, start[rows])
-    of_y = None if sums_y is None else _pulled(end, sums_y).to(x)
-    return _pulled(start, sums_x).to(x), of_y
+    if not close:
+        of_x, of_y = _pulled(start, sums_x).double(), _pulled(end, sums_y).double()
+    if p == 2:
+        of_x, of_y = of_x + 2 * samples.a[:, None] * shift, of_y - 2 * samples.b[:, None] * shift
+    return of_x, of_y
 
 
 def _with_one(x: Tensor) -> Tensor:
@@ -130,16 +228,56 @@ def _assembled(problem: EntropicProblem, solution: Potentials, epsilon: float) -
     return torch.cat([block for _, block in blocks])
 
 
+def _observed(
+    plans: Iterable[tuple[slice, Tensor]], problem: EntropicProblem, solution: Potentials
+) -> Potentials:
+    """The solution with the marginal error of the plan itself, in place of the solver's."""
+    rows_sum, columns_sum = torch.zeros_like(problem.a), torch.zeros_like(problem.b)
+    for rows, plan in plans:
+        rows_sum[rows] = plan.sum(1, dtype=torch.float64)
+        columns_sum += plan.sum(0, dtype=torch.float64)
+    errors = (rows_sum - problem.a).abs().sum(), (columns_sum - problem.b).abs().sum()
+    return solution._replace(error=float(max(errors)))
+
+
+def _is_converged(solution: Potentials, settings: SinkhornSettings, dtype: torch.dtype) -> bool:
+    return solution.error <= settings.tolerance + 10 * torch.finfo(dtype).eps
+
+
 def _warn_unless_converged(
-    solution: Potentials, epsilon: float, settings: SinkhornSettings
+    solution: Potentials, epsilon: float, settings: SinkhornSettings, dtype: torch.dtype
 ) -> None:
-    if not solution.converged:
+    if not _is_converged(solution, settings, dtype):
         warnings.warn(
             f"Sinkhorn with `epsilon` {epsilon:.4g} stopped after {solution.iterations} "
             f"iterations with a marginal error of {solution.error:.2g}, above `tolerance` "
             f"{settings.tolerance:.2g}: raise `epsilon`, `tolerance` or `max_iterations`",
-            stacklevel=3,
+            stacklevel=4,
         )
+
+
+def _kernel_dtype(mean: float, epsilon: float, dtype: torch.dtype) -> torch.dtype:
+    """The dtype of a Gibbs kernel that still holds costs of this mean.
+
+    A kernel exp(-C/ε) near 1 has lost the digits of C/ε that are below its last place.
+    """
+    if torch.finfo(torch.float64).eps * epsilon > 1e-6 * mean > 0:
+        raise ValueError(
+            f"`epsilon` {epsilon:.3g} is over 10⁹ times the mean cost {mean:.3g}, where rounding "
+            "hides the cost: take the limit, the product plan"
+        )
+    return torch.float64 if epsilon > mean else dtype
+
+
+def _representable(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """`value` in a dtype, if it is finite there."""
+    cast = value.to(dtype)
+    if not torch.isfinite(cast.detach()):
+        raise ValueError(
+            f"`x` and `y` have a cost of {float(value.detach()):.3g}, beyond {dtype}: rescale "
+            "them or use float64"
+        )
+    return cast
 
 
 def _settings(
@@ -156,6 +294,7 @@ def _settings(
     return SinkhornSettings(acceleration, tolerance, most)
 
 
+@promoted(cost=2, a=WEIGHTS, b=WEIGHTS)
 def solve_entropic(
     cost: Tensor,
     a: Tensor | None = None,
@@ -188,38 +327,40 @@ def solve_entropic(
     finite("cost", floating("cost", cost))
     if cost.ndim != 2 or 0 in cost.shape:
         raise ValueError(f"`cost` must be a matrix (n, m), got shape {tuple(cost.shape)}")
-    mu, nu = (
-        distribution_weights("a", a, cost, cost.shape[0]),
-        distribution_weights("b", b, cost, cost.shape[1]),
-    )
-    problem = EntropicProblem(Matrix(cost.detach()), mu.detach(), nu.detach())
+    mu = distribution_weights("a", a, cost, cost.shape[0])
+    nu = distribution_weights("b", b, cost, cost.shape[1])
+    # a constant is no cost, but could hide one
+    least = cost.detach().amin()
+    matrix = cost.detach() - least
+    matrix = matrix.to(_kernel_dtype(float(matrix.mean()), epsilon, cost.dtype))
+    problem = EntropicProblem(Matrix(matrix), mu.detach(), nu.detach())
     (solution,) = solve_potentials([problem], epsilon, settings)
-    _warn_unless_converged(solution, epsilon, settings)
     plan = _assembled(problem, solution, epsilon)
+    solution = _observed([(slice(None), plan)], problem, solution)
+    _warn_unless_converged(solution, epsilon, settings, cost.dtype)
+    f = solution.f + least.double()
+
+    def fast(
+        cost: Tensor, a: Tensor, b: Tensor, wanted: Sequence[bool]
+    ) -> tuple[Tensor, Gradients]:
+        slopes = zip((plan.clone(), f - f.mean(), solution.g - solution.g.mean()), wanted)
+        return solution.value + least, [slope if need else None for slope, need in slopes]
+
+    def plain(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return _newton_dual(cost.double() - least, a, b, solution.g, epsilon) + least
+
     return Plan(
-        value=envelope(
-            solution.value.to(cost.dtype),
-            (cost, plan),
-            (mu, solution.f - solution.f.mean()),
-            (nu, solution.g - solution.g.mean()),
-            linear=False,
-        ),
+        value=_representable(with_gradient(fast, plain, cost, mu, nu), cost.dtype),
         value_linear=(plan * cost.detach()).sum(),
-        potentials=(solution.f.to(cost), solution.g.to(cost)),
+        potentials=(f.to(cost), solution.g.to(cost)),
         marginal_error=solution.error,
         iterations=solution.iterations,
-        converged=solution.converged,
+        converged=_is_converged(solution, settings, cost.dtype),
         make=lambda: plan,
     )
 
 
-def _samples(
-    x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, p: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    x, y = points(x, y, p)
-    return x, y, distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
-
-
+@promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)
 def sinkhorn(
     x: Tensor,
     y: Tensor,
@@ -238,25 +379,36 @@ def sinkhorn(
     as for `solve_entropic`; `value` is differentiable in points and weights.
     """
     settings = _settings(epsilon, tolerance, max_iterations, acceleration)
-    x, y, mu, nu = _samples(x, y, a, b, p)
-    problem = EntropicProblem(Points(x.detach(), y.detach(), p), mu.detach(), nu.detach())
+    x, y = points(x, y, p)
+    mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
+    samples = _centred(x.detach(), y.detach(), mu.detach(), nu.detach(), p)
+    problem = samples.problem(x.dtype)
+    dtype = _kernel_dtype(problem.cost.mean(), epsilon, x.dtype)
+    problem = problem if dtype == x.dtype else samples.problem(dtype)
     (solution,) = solve_potentials([problem], epsilon, settings)
-    _warn_unless_converged(solution, epsilon, settings)
-    value = _dual(x, y, mu, nu, solution, epsilon, p)
     linear = torch.zeros((), dtype=torch.float64, device=x.device)
-    for rows, plan in _plans(problem.cost, problem.a, problem.b, solution, epsilon):
-        linear += (plan * distances(x[rows], y).pow(p)).sum(dtype=torch.float64)
+
+    def plans() -> Iterator[tuple[slice, Tensor]]:
+        nonlocal linear
+        for rows, plan in _plans(problem.cost, problem.a, problem.b, solution, epsilon):
+            linear += (plan * distances(x.detach()[rows], y.detach()).pow(p)).sum()
+            yield rows, plan
+
+    observed = _observed(plans(), problem, solution)
+    _warn_unless_converged(observed, epsilon, settings, x.dtype)
+    f, g = samples.potentials(solution)
     return Plan(
-        value=value.to(x.dtype),
+        value=_representable(_dual(x, y, mu, nu, solution, epsilon, p), x.dtype),
         value_linear=linear.to(x.dtype),
-        potentials=(solution.f.to(x), solution.g.to(x)),
-        marginal_error=solution.error,
+        potentials=(f.to(x), g.to(x)),
+        marginal_error=observed.error,
         iterations=solution.iterations,
-        converged=solution.converged,
+        converged=_is_converged(observed, settings, x.dtype),
         make=lambda: _assembled(problem, solution, epsilon),
     )
 
 
+@promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)
 def sinkhorn_divergence(
     x: Tensor,
     y: Tensor,
@@ -276,19 +428,18 @@ def sinkhorn_divergence(
     `solve_entropic`.
     """
     settings = _settings(epsilon, tolerance, max_iterations, acceleration)
-    x, y, mu, nu = _samples(x, y, a, b, p)
-    sides = {"x": (x.detach(), mu.detach()), "y": (y.detach(), nu.detach())}
-    problems = [
-        EntropicProblem(Points(first, second, p), a, b, symmetric=first is second)
-        for (first, a), (second, b) in (
-            (sides["x"], sides["y"]),
-            (sides["x"], sides["x"]),
-            (sides["y"], sides["y"]),
-        )
+    x, y = points(x, y, p)
+    mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
+    samples = _centred(x.detach(), y.detach(), mu.detach(), nu.detach(), p)
+    problem = samples.problem(x.dtype)
+    dtype = _kernel_dtype(problem.cost.mean(), epsilon, x.dtype)
+    problems = [problem if dtype == x.dtype else samples.problem(dtype)] + [
+        EntropicProblem(Points(z, z, p, dtype), w, w, symmetric=True)
+        for z, w in ((samples.x, samples.a), (samples.y, samples.b))
     ]
     cross, of_x, of_y = solve_potentials(problems, epsilon, settings)
     for solution in (cross, of_x, of_y):
-        _warn_unless_converged(solution, epsilon, settings)
+        _warn_unless_converged(solution, epsilon, settings, x.dtype)
 
     within = _dual_within(x, mu, of_x, epsilon, p) + _dual_within(y, nu, of_y, epsilon, p)
-    return (_dual(x, y, mu, nu, cross, epsilon, p) - within / 2).to(x.dtype)
+    return _representable(_dual(x, y, mu, nu, cross, epsilon, p) - within / 2, x.dtype)

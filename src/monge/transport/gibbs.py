@@ -20,6 +20,7 @@ problems", 2019 (absorption); Peyré, Cuturi, "Computational optimal transport",
 """
 
 import abc
+import functools
 import math
 from collections.abc import Iterator
 
@@ -27,6 +28,9 @@ import torch
 from torch import Tensor
 
 from monge._core.tuning import tuning
+
+MOST_ROUNDING = 1e-9
+"""The largest rounding of squared distances, in units of ε."""
 
 
 def smallest(dtype: torch.dtype) -> float:
@@ -105,17 +109,27 @@ class Matrix(GroundCost):
 class Points(GroundCost):
     """‖x_i - y_j‖^p of points (n, d) and (m, d).
 
-    For p = 2 the exponents are one matrix product of vectors of length d + 2.
+    For p = 2 the exponents are one matrix product of vectors of length d + 2, as long as its
+    rounding is far below ε; otherwise, or where `exact` asks for it, differences are taken.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, p: float, dtype: torch.dtype | None = None):
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        p: float,
+        dtype: torch.dtype | None = None,
+        exact: bool = False,
+    ):
         self.shape, self.device, self.p = (len(x), len(y)), x.device, p
-        self.dtype = dtype or x.dtype
+        self.dtype, self.exact = dtype or x.dtype, exact
         centre = y.double().mean(0)
         self.x, self.y = x.double() - centre, y.double() - centre
+        largest = self.x.square().sum(1).amax() + self.y.square().sum(1).amax()
+        self.rounding = torch.finfo(torch.float64).eps * float(largest)
 
     def exponents(self, f: Tensor, g: Tensor, epsilon: float) -> Iterator[tuple[slice, Tensor]]:
-        if self.p != 2:
+        if self.p != 2 or self.exact or not self.rounding <= MOST_ROUNDING * epsilon:
             for rows, block in self._blocks():
                 distance = torch.cdist(
                     self.x[rows], self.y, compute_mode="donot_use_mm_for_euclid_dist"
@@ -132,9 +146,13 @@ class Points(GroundCost):
             yield rows, torch.mm(left[rows], right, out=block)
 
     def transposed(self) -> "Points":
-        return Points(self.y, self.x, self.p, self.dtype)
+        return Points(self.y, self.x, self.p, self.dtype, self.exact)
 
     def mean(self) -> float:
+        return self._mean
+
+    @functools.cached_property
+    def _mean(self) -> float:
         most = tuning(self.device).mean_points
         x, y = (z[:: -(-len(z) // most)] for z in (self.x, self.y))
         return float(torch.cdist(x, y).pow_(self.p).mean())

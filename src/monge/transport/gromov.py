@@ -132,7 +132,8 @@ def gromov_wasserstein(
         ValueError: for a cost that is not square, symmetric and finite, or invalid weights.
     """
     cx, cy = _space("cx", cx), _space("cy", cy)
-    mu, nu = distribution_weights("a", a, cx, len(cx)), distribution_weights("b", b, cy, len(cy))
+    mu = distribution_weights("a", a, cx, len(cx)).to(cx)
+    nu = distribution_weights("b", b, cy, len(cy)).to(cy)
     fixed = cx.detach(), cy.detach(), mu.detach(), nu.detach()
     plans = _starts(*fixed, dimension("starts", starts), seed)
     results = [_descend(*fixed, plan, tolerance, max_iterations) for plan in plans]
@@ -175,8 +176,8 @@ def entropic_gromov_wasserstein(
     positive("epsilon", epsilon)
     cx, cy = _space("cx", cx).detach(), _space("cy", cy).detach()
     mu, nu = (
-        distribution_weights("a", a, cx, len(cx)).detach(),
-        distribution_weights("b", b, cy, len(cy)).detach(),
+        distribution_weights("a", a, cx, len(cx)).detach().to(cx),
+        distribution_weights("b", b, cy, len(cy)).detach().to(cy),
     )
     plan, converged = mu[:, None] * nu, False
     inner, iteration = None, 0

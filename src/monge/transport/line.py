@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from monge._core.checks import finite, floating, order, weights
-from monge._core.numerics import rooted, with_gradient
+from monge._core.numerics import absolute_power, rooted, with_gradient
+from monge._core.promotion import ANY, promoted
 from monge._core.typed import broadcast
 from monge.transport.sorting import sort, sort_, sorted_with_order
 
@@ -54,18 +55,22 @@ def merged(
     levels_u = _levels(u, a, order_u).expand(*batch, -1).contiguous()
     levels_v = _levels(v, b, order_v).expand(*batch, -1).contiguous()
     u, v = u.expand(*batch, -1), v.expand(*batch, -1)
-    levels = torch.cat([levels_u, levels_v], -1).sort(-1).values.clamp(max=1)
+    levels, place = torch.cat([levels_u, levels_v], -1).sort(dim=-1, stable=True)
     widths = levels.diff(dim=-1, prepend=torch.zeros_like(levels[..., :1]))
-    # the quantile at a level is the first value whose distribution function reaches it
-    i = torch.searchsorted(levels_u.detach(), levels.detach()).clamp(max=u.shape[-1] - 1)
-    j = torch.searchsorted(levels_v.detach(), levels.detach()).clamp(max=v.shape[-1] - 1)
+    # The quantiles up to a level are the values after all levels that come before it. Where levels
+    # of both sides are equal, u moves on before v: the pair between them has no width, but without
+    # it the derivative in the weights would miss a cell of the plan.
+    of_v = (place >= u.shape[-1]).long()
+    j = of_v.cumsum(-1) - of_v
+    i = torch.arange(levels.shape[-1], device=u.device) - j
+    i, j = i.clamp(max=u.shape[-1] - 1), j.clamp(max=v.shape[-1] - 1)
     return widths.to(u.dtype), u.gather(-1, i), v.gather(-1, j)
 
 
 def plain_power(u: Tensor, v: Tensor, a: Tensor | None, b: Tensor | None, p: float) -> Tensor:
     """W_p^p over the last dimension, as a graph."""
     widths, u, v = merged(u, v, a, b)
-    return (widths * (u - v).abs().pow(p)).sum(-1)
+    return (widths * absolute_power(u - v, p)).sum(-1)
 
 
 Slopes = list[Tensor | None]
@@ -115,11 +120,12 @@ def _merged_levels(levels_u: Tensor, levels_v: Tensor) -> tuple[Tensor, Tensor, 
     quantiles there.
 
     The last bit of a level says which side it is from, so that one sort without a permutation
-    suffices: the running count of the tags is the index.
+    suffices: the running count of the tags is the index. Levels are raised by 1, since a tag on a
+    level of 0 would be a denormal number, which a process may flush to 0.
     """
     rows = max(len(levels_u), len(levels_v))
     n, m = levels_u.shape[-1], levels_v.shape[-1]
-    levels = torch.cat([levels_u.expand(rows, n), levels_v.expand(rows, m)], 1).clamp_(max=1)
+    levels = torch.cat([levels_u.expand(rows, n), levels_v.expand(rows, m)], 1).add_(1)
     bits = levels.view(torch.int64)
     bits[:, :n] &= -2
     bits[:, n:] |= 1
@@ -129,7 +135,7 @@ def _merged_levels(levels_u: Tensor, levels_v: Tensor) -> tuple[Tensor, Tensor, 
     bits ^= tags
     j = tags.cumsum(1).sub_(tags)
     i = torch.arange(n + m, device=levels.device) - j
-    widths = levels.diff(dim=1, prepend=levels.new_zeros(rows, 1))
+    widths = levels.diff(dim=1, prepend=levels.new_ones(rows, 1))
     return widths, i.clamp_(max=n - 1), j.clamp_(max=m - 1)
 
 
@@ -183,6 +189,7 @@ def _values(name: str, values: Tensor) -> Tensor:
     return finite(name, values)
 
 
+@promoted(u=ANY, v=ANY, a=ANY, b=ANY)
 def wasserstein_1d(
     u: Tensor, v: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, p: float = 2
 ) -> Tensor:
@@ -208,6 +215,7 @@ def wasserstein_1d(
     return rooted(lambda u, v: power_1d(u, v, a, b, p=p), u, v, p)
 
 
+@promoted(u=ANY, v=ANY)
 def quantile_map(u: Tensor, v: Tensor) -> Tensor:
     r"""The monotone map F_ν^{-1} ∘ F_μ of samples u (\*, n) and v (\*, m), at each u: (\*, n).
 

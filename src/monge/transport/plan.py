@@ -1,9 +1,10 @@
 """What a solver returns: the plan between two samples, and an account of the solver."""
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from monge._core.shown import described
@@ -11,7 +12,10 @@ from monge._core.shown import described
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """A coupling π of weights a (n,) and b (m,) for a cost C (n, m)."""
+    """A coupling π of weights a (n,) and b (m,) for a cost C (n, m).
+
+    Of a batch of problems all tensors have a leading dimension, and `marginal_error`,
+    `iterations` and `converged` are those of the worst of them."""
 
     value: Tensor
     """The objective, a p-th power: ⟨C, π⟩, entropic ⟨C, π⟩ + ε KL(π | a⊗b). It equals
@@ -30,7 +34,9 @@ class Plan:
 
     def __repr__(self) -> str:
         names = ("value", "marginal_error", "iterations", "converged")
-        values = (float(self.value.detach()), self.marginal_error, self.iterations, self.converged)
+        value = self.value.detach()
+        of = float(value) if value.ndim == 0 else f"of {len(value)} problems"
+        values = (of, self.marginal_error, self.iterations, self.converged)
         shown = (f"{name}={described(value)}" for name, value in zip(names, values))
         return f"Plan({', '.join(shown)})"
 
@@ -38,3 +44,34 @@ class Plan:
     def plan(self) -> Tensor:
         """π (n, m), made when first asked for."""
         return self.make()
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors, the plan among them."""
+        return [self.value, self.value_linear, *self.potentials, self.plan]
+
+    def replaced(self, function: Callable[[Tensor], Tensor]) -> "Plan":
+        """The same account with `function` applied to each tensor; to the plan when it is made."""
+        f, g = self.potentials
+        return replace(
+            self,
+            value=function(self.value),
+            value_linear=function(self.value_linear),
+            potentials=(function(f), function(g)),
+            make=lambda: function(self.plan),
+        )
+
+    def stacked(self, accounts: Sequence["Plan"]) -> "Plan":
+        """The plans of a batch of problems, and the worst of their accounts."""
+        counts = [plan.iterations for plan in accounts if plan.iterations is not None]
+        return Plan(
+            value=torch.stack([plan.value for plan in accounts]),
+            value_linear=torch.stack([plan.value_linear for plan in accounts]),
+            potentials=(
+                torch.stack([plan.potentials[0] for plan in accounts]),
+                torch.stack([plan.potentials[1] for plan in accounts]),
+            ),
+            marginal_error=max(plan.marginal_error for plan in accounts),
+            iterations=max(counts) if counts else None,
+            converged=all(plan.converged for plan in accounts),
+            make=lambda: torch.stack([plan.plan for plan in accounts]),
+        )

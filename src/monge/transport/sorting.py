@@ -26,6 +26,9 @@ from monge._core.typed import from_numpy, to_numpy
 SPARE = 2**28 - 1
 """The mantissa bits of a float64 that a float32 leaves at 0, but for the one that would round."""
 
+ABOVE_ZERO = 2.0**-1000
+"""Stands for 0 among keys: below every float32, a normal number of float64, and a power of 2."""
+
 
 class Sort(NamedTuple):
     """One implementation of both sorts; neither records a graph."""
@@ -84,7 +87,8 @@ def _argsorted(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _packed(x: Tensor) -> tuple[Tensor, Tensor]:
-    keys = x.double().contiguous()
+    # an index in the bits of 0 would be a denormal number, which a process may flush to 0
+    keys = x.double().contiguous().add_(ABOVE_ZERO)
     bits = keys.view(torch.int64)
     bits |= torch.arange(x.shape[-1])
     _sort_rows(to_numpy(keys.view(-1, x.shape[-1])))

@@ -1,0 +1,315 @@
+r"""What every public function of samples does with its inputs: one policy, written once.
+
+`@promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)` names the arguments that hold numbers. Before the
+function sees them,
+
+- NumPy arrays, lists and integers become tensors. Integers that float64 cannot tell apart, complex
+  numbers and everything else are refused by name;
+- all are promoted to one floating dtype, of at least float32. A list takes the dtype and the
+  device of the others;
+- autocast is left: its products lose the digits in which close points differ.
+
+The result comes back in the promoted dtype of the inputs, which may be half precision.
+
+The 2 in `x=2` is the number of dimensions of one problem. An input with one more is a batch: the
+function is called for each item and its results are stacked. `x=ANY` leaves shapes to it.
+
+Solvers outside torch can read neither the tensors of `torch.func` nor those of a graph that
+`torch.compile` traces. Under `torch.func` the function becomes a single differentiable operation;
+`torch.compile` runs it eagerly, between the graphs of what surrounds it.
+"""
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ANY = -1
+"""The shape is checked by the function itself."""
+WEIGHTS = 1
+"""A weight for each sample, (n,)."""
+MOST = 2**53
+"""Every integer up to this one is a float64."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Tensors = dict[str, Tensor]
+
+
+@runtime_checkable
+class Account(Protocol):
+    """A result that holds tensors among other things, such as a `Plan`."""
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors, also those that are made on request."""
+        ...
+
+    def replaced(self, function: Callable[[Tensor], Tensor]) -> Any:
+        """The account with `function` applied to each tensor, in the order of `tensors`."""
+        ...
+
+    def stacked(self, accounts: Sequence[Any]) -> Any:
+        """One account of several, this one the first of them."""
+        ...
+
+
+def promoted(**dimensions: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorates a function whose arguments of these names hold numbers."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            if torch.compiler.is_compiling():
+                return cast(R, torch.compiler.disable(call)(*args, **kwargs))
+            bound = signature.bind(*args, **kwargs)
+            arguments = bound.arguments
+            given = {n: arguments[n] for n in dimensions if arguments.get(n) is not None}
+            tensors, dtype = _tensors(given, dimensions)
+
+            def problem(tensors: Tensors) -> Any:
+                arguments.update(tensors)
+                return function(*bound.args, **bound.kwargs)
+
+            def problems(tensors: Tensors) -> Any:
+                return _by_items(problem, tensors, dimensions)
+
+            with _outside_autocast(tensors):
+                if any(map(_is_transformed, tensors.values())):
+                    result = _as_one_operation(problems, tensors, arguments.get("generator"))
+                else:
+                    result = problems(tensors)
+            return cast(
+                R, _replaced(result, lambda z: z.to(dtype) if z.is_floating_point() else z)
+            )
+
+        return call
+
+    return decorate
+
+
+# Conversion
+
+
+def _tensors(given: Mapping[str, Any], dimensions: dict[str, int]) -> tuple[Tensors, torch.dtype]:
+    """The arguments as tensors of one dtype of at least float32, and the dtype of the result."""
+    values = {name: _tensor(name, z) for name, z in given.items()}
+    lists = {name for name, z in given.items() if isinstance(z, (list, tuple))}
+    dtypes = [z.dtype for name, z in values.items() if name not in lists]
+    dtype = functools.reduce(torch.promote_types, dtypes) if dtypes else torch.float64
+    working = torch.promote_types(dtype, torch.float32)
+    devices = [z.device for z in given.values() if isinstance(z, Tensor)]
+    for name, z in values.items():
+        device = z.device if isinstance(given[name], Tensor) or not devices else devices[0]
+        wide = z.to(device=device, dtype=working)
+        if name in ("a", "b") and z.dtype.itemsize < 4:
+            wide = _normalised_half(wide, z.dtype)
+        values[name] = wide
+    return values, dtype
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    """A floating point tensor; integers as float64."""
+    if name in ("a", "b") and isinstance(value, (int, float)):
+        raise ValueError(
+            f"`{name}` must hold a weight for each sample, got {value}: an order is passed by "
+            f"name, p={value}"
+        )
+    if not isinstance(value, Tensor):
+        value = _of_array(name, value)
+    if value.is_floating_point() and value.layout is torch.strided:
+        return value
+    kinds = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    if value.dtype not in kinds or value.layout is not torch.strided:
+        what = value.dtype if value.layout is torch.strided else value.layout
+        raise ValueError(f"`{name}` must hold real numbers in a dense tensor, got {what}")
+    if value.dtype is torch.int64 and value.numel():
+        low, high = (int(z) for z in value.aminmax())
+        if max(-low, high) > MOST:
+            raise ValueError(
+                f"`{name}` holds integers up to {max(-low, high)}, beyond 2⁵³, which floating "
+                "point does not tell apart: subtract a common offset from all samples first"
+            )
+    return value.double()
+
+
+def _of_array(name: str, value: Any) -> Tensor:
+    if isinstance(value, (str, bytes, dict, set)) or not (
+        isinstance(value, (list, tuple)) or hasattr(value, "__array__")
+    ):
+        raise ValueError(
+            f"`{name}` must be a tensor, a NumPy array or a list of numbers, got "
+            f"{type(value).__name__}"
+        )
+    try:
+        array = np.asarray(value)
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=True))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must hold numbers in rows of one length: {error}") from None
+
+
+def _normalised_half(w: Tensor, dtype: torch.dtype) -> Tensor:
+    """Weights whose sum is as near to 1 as their half precision could write it, divided by it."""
+    total = w.detach().double().sum(-1, keepdim=True)
+    near = ((total - 1).abs() <= 4 * torch.finfo(dtype).eps).all()
+    return w / total.to(w.dtype) if near else w
+
+
+def _outside_autocast(tensors: Tensors) -> contextlib.AbstractContextManager[Any]:
+    kinds = {z.device.type for z in tensors.values()}
+    active = [
+        kind
+        for kind in kinds
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    ]
+    if not active:
+        return contextlib.nullcontext()
+    stack = contextlib.ExitStack()
+    for kind in active:
+        stack.enter_context(torch.autocast(kind, enabled=False))
+    return stack
+
+
+# Batches and results
+
+
+def _by_items(
+    problem: Callable[[Tensors], Any], tensors: Tensors, dimensions: dict[str, int]
+) -> Any:
+    """The results of a batch of problems, or that of one problem."""
+    counts: dict[str, int] = {}
+    for name, z in tensors.items():
+        if dimensions[name] == ANY or z.ndim <= dimensions[name]:
+            continue
+        if z.ndim > dimensions[name] + 1 or len(z) == 0:
+            raise ValueError(
+                f"`{name}` must have {dimensions[name]} dimensions, or one more for a batch of "
+                f"problems, got shape {tuple(z.shape)}: flatten a sample's own by .flatten(1)"
+            )
+        counts[name] = len(z)
+    if not counts:
+        return problem(tensors)
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"batches must hold equally many problems, got {counts}")
+    count = next(iter(counts.values()))
+    items = [{n: z[i] if n in counts else z for n, z in tensors.items()} for i in range(count)]
+    return _stacked([problem(item) for item in items])
+
+
+def _stacked(results: Sequence[Any]) -> Any:
+    first = results[0]
+    if isinstance(first, Tensor):
+        return torch.stack(tuple(results))
+    if isinstance(first, tuple):
+        return _like(first, [_stacked(field) for field in zip(*results)])
+    return first.stacked(results)
+
+
+def _like(example: tuple[Any, ...], fields: Sequence[Any]) -> Any:
+    """A tuple, or a named tuple, of the example's type."""
+    make = getattr(type(example), "_make", tuple)
+    return make(fields)
+
+
+def _replaced(result: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(result, Tensor):
+        return function(result)
+    if isinstance(result, tuple):
+        fields = cast(tuple[Any, ...], result)
+        return _like(fields, [_replaced(field, function) for field in fields])
+    return result.replaced(function) if isinstance(result, Account) else result
+
+
+def _leaves(result: Any) -> list[Tensor]:
+    if isinstance(result, Tensor):
+        return [result]
+    if isinstance(result, tuple):
+        return [z for field in cast(tuple[Any, ...], result) for z in _leaves(field)]
+    return result.tensors() if isinstance(result, Account) else []
+
+
+# Function transforms
+
+
+def _is_transformed(x: Tensor) -> bool:
+    """Whether a transform of `torch.func` wraps x; torch has no public name for it."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))  # pyright: ignore
+
+
+def _as_one_operation(
+    function: Callable[[Tensors], Any], tensors: Tensors, generator: torch.Generator | None
+) -> Any:
+    """`function` of tensors that `torch.func` transforms, as one operation on plain ones."""
+    names, source, results = list(tensors), generator or torch.default_generator, []
+    start = source.get_state()
+
+    def plain(*inputs: Tensor) -> list[Tensor]:
+        # evaluated again for a derivative it must see the same draws, and leave none behind
+        now = source.get_state()
+        source.set_state(start)
+        results.append(function(dict(zip(names, inputs))))
+        if len(results) > 1:
+            source.set_state(now)
+        return _leaves(results[-1])
+
+    outputs = iter(_Operation.apply(plain, *tensors.values()))  # pyright: ignore
+    return _replaced(results[-1], lambda _: next(outputs))
+
+
+class _Operation(torch.autograd.Function):
+    """A function of plain tensors, opaque to transforms. Its derivative is one again, so that
+    transforms nest; a batch is worked off item by item."""
+
+    @staticmethod
+    def forward(function: Callable[..., Sequence[Tensor]], *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(z.detach() for z in function(*(x.detach() for x in inputs)))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.function, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *outers: Tensor) -> Any:
+        function, count = ctx.function, len(outers)
+
+        def pulled(*tensors: Tensor) -> list[Tensor]:
+            outers, inputs = tensors[:count], tensors[count:]
+            with torch.enable_grad():
+                moved = [x if x.requires_grad else x.detach().requires_grad_() for x in inputs]
+                pairs = [(v, o) for v, o in zip(function(*moved), outers) if v.requires_grad]
+                if not pairs:
+                    return [torch.zeros_like(x) for x in inputs]
+                gradients = torch.autograd.grad(
+                    [value for value, _ in pairs],
+                    moved,
+                    [outer for _, outer in pairs],
+                    create_graph=any(z.requires_grad for z in tensors),
+                    allow_unused=True,
+                )
+            return [torch.zeros_like(x) if g is None else g for g, x in zip(gradients, inputs)]
+
+        return None, *_Operation.apply(pulled, *outers, *ctx.saved_tensors)  # pyright: ignore
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, function: Any, *inputs: Tensor) -> Any:
+        items = [
+            [x if d is None else x.select(d, i) for x, d in zip(inputs, in_dims[1:])]
+            for i in range(info.batch_size)
+        ]
+        results = zip(*(_Operation.apply(function, *item) for item in items))  # pyright: ignore
+        outputs = tuple(torch.stack(result) for result in results)
+        return outputs, (0,) * len(outputs)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise RuntimeError(
+            "transport distances have reverse-mode derivatives only: use torch.func.grad or "
+            "jacrev, and jacrev(jacrev(f)) for a Hessian"
+        )
