@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monge._core.checks import order, positive, sample_pair
+from monge._core.promotion import ANY, promoted, promoted_critic
 from monge._core.shown import Shown
 from monge.divergences import Divergence, SlicedWasserstein
 from monge.draws import Draws
@@ -36,13 +37,19 @@ def critic_values(critic: nn.Module, x: Tensor) -> Tensor:
     A critic may return (n,) or (n, 1). Anything else is refused, so that no (n,) meets an
     (n, 1) and broadcasts to (n, n).
     """
-    values = critic(x)
+    values = critic(_in_dtype_of(critic, x)).to(x.dtype)
     if values.shape not in ((len(x),), (len(x), 1)):
         raise ValueError(
             f"a critic must return shape ({len(x)},) or ({len(x)}, 1) for {len(x)} samples, "
             f"got {tuple(values.shape)}"
         )
     return values.reshape(len(x))
+
+
+def _in_dtype_of(network: nn.Module, x: Tensor) -> Tensor:
+    """x in the dtype in which a network computes."""
+    parameter = next(network.parameters(), x)
+    return x.to(parameter.dtype) if parameter.is_floating_point() else x
 
 
 class LogPriorCritic(nn.Module):
@@ -87,9 +94,11 @@ class JensenShannon(Learned):
         super().__init__()
         self.critic, self.saturating = critic, saturating
 
+    @promoted_critic(x=ANY, y=ANY)
     def inner_loss(self, x: Tensor, y: Tensor) -> Tensor:
         return cross_entropy(self.critic, x, y)
 
+    @promoted_critic(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         if self.saturating:
             return -self.inner_loss(x, y)
@@ -203,9 +212,11 @@ class KantorovichRubinstein(Learned):
         constraint.prepare(critic)
         self.critic, self.constraint, self.random = critic, constraint, constraint.random
 
+    @promoted_critic(x=ANY, y=ANY)
     def inner_loss(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
         return self.constraint.penalty(self.critic, x, y, draws=draws) - self(x, y)
 
+    @promoted_critic(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
         return critic_values(self.critic, y).mean() - critic_values(self.critic, x).mean()
 
@@ -224,9 +235,11 @@ class MaxGeneralizedSliced(Learned):
         super().__init__()
         self.slicer, self.p = slicer, order(p)
 
+    @promoted(x=ANY, y=ANY)
     def inner_loss(self, x: Tensor, y: Tensor) -> Tensor:
         return -self._powers(x, y).sum()
 
+    @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return self._powers(x, y).max()
 
@@ -269,11 +282,18 @@ class FeatureSliced(Learned):
 
     def _features(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         sample_pair(x, y)
-        one, two = (F.normalize(self.features(z).flatten(1), dim=1) for z in (x, y))
+        one, two = (
+            F.normalize(
+                self.features(_in_dtype_of(self.features, z)).to(z.dtype).flatten(1), dim=1
+            )
+            for z in (x, y)
+        )
         return one, two
 
+    @promoted_critic(x=ANY, y=ANY)
     def inner_loss(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
         return cross_entropy(self.head, *self._features(x, y))
 
+    @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
         return self.sliced(*self._features(x, y), draws=draws)

@@ -100,8 +100,8 @@ def weights(name: str, w: Tensor, count: int) -> Tensor:
     least = float(w.detach().min()) if w.numel() else 0.0
     if not (least >= 0 and ((total - 1).abs() <= 1e-5).all()):
         raise ValueError(
-            f"`{name}` must be at least 0 and sum to 1, got a least weight of {least:.4g} and a sum "
-            f"of {float(total.flatten()[0]):.7g}: divide it by its sum"
+            f"`{name}` must be at least 0 and sum to 1, got a least weight of {least:.4g} and "
+            f"a sum of {float(total.flatten()[0]):.7g}: divide it by its sum"
         )
     w = w / total
     # the mean takes the gradient's own mean away and leaves the weights as they are

@@ -60,14 +60,43 @@ class Account(Protocol):
 
 def promoted(**dimensions: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorates a function whose arguments of these names hold numbers."""
+    return _decorator(dimensions, _opaque)
 
+
+def promoted_critic(**dimensions: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorates a function that consists of operations of torch, through which the transforms of
+    `torch.func` reach the parameters of a network."""
+    return _decorator(dimensions, _transparent)
+
+
+def _opaque(problems: Callable[[Tensors], Any], tensors: Tensors, arguments: Any) -> Any:
+    if not any(map(_is_transformed, tensors.values())):
+        return problems(tensors)
+    for argument in arguments.values():
+        if isinstance(argument, torch.nn.Module) and any(
+            map(_is_transformed, argument.parameters())
+        ):
+            raise RuntimeError(
+                f"torch.func reaches the samples of {type(argument).__name__} or its parameters, "
+                "not both: use torch.autograd"
+            )
+    return _as_one_operation(problems, tensors, arguments.get("generator"))
+
+
+def _transparent(problems: Callable[[Tensors], Any], tensors: Tensors, arguments: Any) -> Any:
+    return problems(tensors)
+
+
+def _decorator(
+    dimensions: dict[str, int], run: Callable[[Callable[[Tensors], Any], Tensors, Any], Any]
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if torch.compiler.is_compiling():
-                return cast(R, torch.compiler.disable(call)(*args, **kwargs))
+                return cast(R, torch.compiler.disable(call)(*args, **kwargs))  # pyright: ignore
             bound = signature.bind(*args, **kwargs)
             arguments = bound.arguments
             given = {n: arguments[n] for n in dimensions if arguments.get(n) is not None}
@@ -81,10 +110,7 @@ def promoted(**dimensions: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 return _by_items(problem, tensors, dimensions)
 
             with _outside_autocast(tensors):
-                if any(map(_is_transformed, tensors.values())):
-                    result = _as_one_operation(problems, tensors, arguments.get("generator"))
-                else:
-                    result = problems(tensors)
+                result = run(problems, tensors, arguments)
             return cast(
                 R, _replaced(result, lambda z: z.to(dtype) if z.is_floating_point() else z)
             )

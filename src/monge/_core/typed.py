@@ -51,6 +51,11 @@ def linear_solve(matrix: Tensor, target: Tensor) -> Tensor:
     return torch.linalg.solve(matrix, target)
 
 
+def symmetric_pseudo_inverse(matrix: Tensor) -> Tensor:
+    """The Moore-Penrose inverse of a symmetric matrix."""
+    return torch.linalg.pinv(matrix, hermitian=True)
+
+
 def vector_norm(x: Tensor, dim: int | None = None) -> Tensor:
     """Euclidean norms over one dimension, or of all entries."""
     return torch.linalg.vector_norm(x, dim=dim)

@@ -33,6 +33,7 @@ from monge._core.numerics import (
     with_gradient,
 )
 from monge._core.promotion import WEIGHTS, promoted
+from monge._core.typed import symmetric_pseudo_inverse
 from monge.transport.gibbs import GroundCost, Matrix, Points, exponential_, log_weights
 from monge.transport.plan import Plan
 from monge.transport.potentials import (
@@ -49,13 +50,16 @@ from monge.transport.potentials import (
 MOST_LOST = {torch.float32: 1e-5, torch.float64: 1e-10}
 """The largest rounding of a point's coordinates, in units of how far points are moved."""
 
+FAR_APART = 10.0
+"""How far means must be apart, in units of the largest distance from them, to be taken out."""
+
 
 class _Samples(NamedTuple):
     """Points (n, d) and (m, d) with weights, and the part of their cost that is separable.
 
-    For p = 2 the means are taken out: with x = x̄ + x', y = ȳ + y' and δ = x̄ - ȳ the cost is
-    ‖x' - y'‖² + 2 (x' - y')·δ + ‖δ‖², of which only the first term decides on the plan. Far apart,
-    the others would drown it in rounding.
+    For p = 2 and samples far apart the means are taken out: with x = x̄ + x', y = ȳ + y' and
+    δ = x̄ - ȳ the cost is ‖x' - y'‖² + 2 (x' - y')·δ + ‖δ‖², of which only the first term decides
+    on the plan. The others would drown it in rounding.
     """
 
     x: Tensor
@@ -64,7 +68,7 @@ class _Samples(NamedTuple):
     b: Tensor
     p: float
     shift: Tensor
-    """δ, (d,); 0 for p ≠ 2."""
+    """δ, (d,); 0 where the means are left in."""
 
     def problem(self, dtype: torch.dtype) -> EntropicProblem:
         return EntropicProblem(Points(self.x, self.y, self.p, dtype), self.a, self.b)
@@ -75,16 +79,15 @@ class _Samples(NamedTuple):
         return f, solution.g - 2 * self.y @ self.shift
 
 
-def _centred(x: Tensor, y: Tensor, a: Tensor, b: Tensor, p: float) -> _Samples:
-    """The samples in float64; differentiable."""
+def _separated(x: Tensor, y: Tensor, a: Tensor, b: Tensor, p: float) -> _Samples:
+    """The samples in float64, their means taken out where they are far apart; differentiable."""
     x, y = x.double(), y.double()
-    if p != 2:
-        return _Samples(x, y, a, b, p, x.new_zeros(x.shape[1]))
-    # a common shift first, so that the means of far samples keep the digits of their difference
-    origin = y.detach()[0]
-    x, y = x - origin, y - origin
-    of_x, of_y = a @ x, b @ y
-    return _Samples(x - of_x, y - of_y, a, b, p, of_x - of_y)
+    if p == 2:
+        of_x, of_y = a @ x, b @ y
+        spread = max(float((z - c).detach().abs().amax()) for z, c in ((x, of_x), (y, of_y)))
+        if float((of_x - of_y).detach().abs().amax()) > FAR_APART * spread:
+            return _Samples(x - of_x, y - of_y, a, b, p, of_x - of_y)
+    return _Samples(x, y, a, b, p, x.new_zeros(x.shape[1]))
 
 
 def _dual(
@@ -95,7 +98,7 @@ def _dual(
     def fast(
         x: Tensor, y: Tensor, a: Tensor, b: Tensor, wanted: Sequence[bool]
     ) -> tuple[Tensor, Gradients]:
-        samples = _centred(x, y, a, b, p)
+        samples = _separated(x, y, a, b, p)
         of_x = of_y = None
         if wanted[0] or wanted[1]:
             of_x, of_y = _in_points(samples, solution, epsilon, x.dtype)
@@ -105,7 +108,7 @@ def _dual(
         return value, [slope if need else None for slope, need in slopes]
 
     def plain(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        samples = _centred(x, y, a, b, p)
+        samples = _separated(x, y, a, b, p)
         cost = absolute_power(root(squared_by_differences(samples.x, samples.y)), p)
         if p == 2:
             cost = squared_by_differences(samples.x, samples.y)
@@ -120,7 +123,7 @@ def _dual_within(x: Tensor, a: Tensor, solution: Potentials, epsilon: float, p: 
     def fast(x: Tensor, a: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Gradients]:
         of_x = None
         if wanted[0]:
-            sides = _in_points(_centred(x, x, a, a, p), solution, epsilon, x.dtype)
+            sides = _in_points(_separated(x, x, a, a, p), solution, epsilon, x.dtype)
             of_x = sides[0] + sides[1]
         of_a = 2 * (solution.f - solution.f.mean()) if wanted[1] else None
         return solution.value.clone(), [of_x, of_a]
@@ -145,7 +148,7 @@ def _newton_dual(cost: Tensor, a: Tensor, b: Tensor, g: Tensor, epsilon: float) 
         share = b * ((g - cost) / epsilon - _log_sums(cost, b, g, epsilon)[:, None]).exp()
         columns = a @ share
         hessian = columns.diag() - share.T @ (a[:, None] * share)
-        inverse = torch.linalg.pinv((hessian + hessian.T) / 2, hermitian=True)
+        inverse = symmetric_pseudo_inverse((hessian + hessian.T) / 2)
     f = -epsilon * _log_sums(cost, b, g, epsilon)
     excess = b - b * (a @ ((f[:, None] + g - cost) / epsilon).exp())
     g = g + epsilon * (inverse @ excess)
@@ -165,8 +168,8 @@ def _in_points(
     """The dual's gradients in the points x (n, d) and y (m, d), float64.
 
     They are accumulated by blocks: with W_ij = π_ij p ‖x_i - y_j‖^{p-2} the gradient in x_i is
-    Σ_j W_ij (x_i - y_j). The points lie about their mean and, if they are close to one another
-    there, are subtracted first.
+    Σ_j W_ij (x_i - y_j), two products; or sums of differences, where products of points about
+    their mean would hide how little these are moved.
     """
     p, shift = samples.p, samples.shift
     centre = samples.y.mean(0)
@@ -180,10 +183,12 @@ def _in_points(
     start, end = _with_one(x.to(work)), _with_one(y.to(work))
     sums_x, sums_y = torch.zeros_like(start), torch.zeros_like(end)
     of_x, of_y = torch.zeros_like(x), torch.zeros_like(y)
-    for rows, plan in _plans(Points(x, y, p, work), samples.a, samples.b, solution, epsilon):
+    for rows, plan in _plans(
+        Points(samples.x, samples.y, p, work), samples.a, samples.b, solution, epsilon
+    ):
         w = plan.mul_(2) if p == 2 else _slopes(plan, x[rows], y, p)
         if close:
-            of_x[rows], part = weighted_differences(w, x[rows], y)
+            of_x[rows], part = weighted_differences(w, samples.x[rows], samples.y)
             of_y += part
         else:
             sums_x[rows] = w @ end
@@ -381,7 +386,7 @@ def sinkhorn(
     settings = _settings(epsilon, tolerance, max_iterations, acceleration)
     x, y = points(x, y, p)
     mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
-    samples = _centred(x.detach(), y.detach(), mu.detach(), nu.detach(), p)
+    samples = _separated(x.detach(), y.detach(), mu.detach(), nu.detach(), p)
     problem = samples.problem(x.dtype)
     dtype = _kernel_dtype(problem.cost.mean(), epsilon, x.dtype)
     problem = problem if dtype == x.dtype else samples.problem(dtype)
@@ -430,7 +435,7 @@ def sinkhorn_divergence(
     settings = _settings(epsilon, tolerance, max_iterations, acceleration)
     x, y = points(x, y, p)
     mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
-    samples = _centred(x.detach(), y.detach(), mu.detach(), nu.detach(), p)
+    samples = _separated(x.detach(), y.detach(), mu.detach(), nu.detach(), p)
     problem = samples.problem(x.dtype)
     dtype = _kernel_dtype(problem.cost.mean(), epsilon, x.dtype)
     problems = [problem if dtype == x.dtype else samples.problem(dtype)] + [

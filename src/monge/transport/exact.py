@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from monge._core.checks import distribution_weights, finite, floating, points
-from monge._core.numerics import envelope, root
+from monge._core.numerics import absolute_power, envelope, root
 from monge._core.promotion import WEIGHTS, promoted
 from monge._core.tuning import tuning
 from monge._core.typed import (
@@ -94,8 +94,10 @@ def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Pla
     )
     pi, f, g = _simplex(_array(cost), _array(mu), _array(nu))
     plan = from_numpy(pi).to(cost)
+    # linear in the cost and in the weights, but not in both
+    linear = not (cost.requires_grad and _moves(a, b))
     value = envelope(
-        (plan * cost).sum(), (cost, plan), _in_weights(a, f), _in_weights(b, g), linear=True
+        (plan * cost).sum(), (cost, plan), _in_weights(a, f), _in_weights(b, g), linear=linear
     )
     errors = (plan.sum(1) - mu).abs().sum(), (plan.sum(0) - nu).abs().sum()
     return Plan(
@@ -187,7 +189,7 @@ def wasserstein(
             invalid weights.
     """
     x, y = points(x, y, p)
-    in_weights: Tensor | float = 0.0
+    in_weights: list[tuple[Tensor | None, Tensor]] = []
     if a is None and b is None and len(x) == len(y):
         columns, scale = _matching(x, y, p)
         rows, mass = np.arange(len(x)), np.full(len(x), 1 / len(x))
@@ -198,12 +200,27 @@ def wasserstein(
         plan, f, g = _simplex((distances / scale) ** p, _array(mu), _array(nu))
         rows, columns = plan.nonzero()
         mass = plan[rows, columns]
-        in_weights = envelope(x.new_zeros(()), _in_weights(a, f), _in_weights(b, g), linear=True)
+        in_weights = [_in_weights(a, f), _in_weights(b, g)]
     i, j = from_numpy(rows).to(x.device), from_numpy(columns).to(x.device)
-    # in units of the largest distance, whose p-th power neither overflows nor vanishes
-    lengths = vector_norm((x[i] - y[j]) / scale, dim=1)
-    power = (from_numpy(mass).to(x) * lengths.pow(p)).sum() + in_weights
+
+    def at_this_plan(x: Tensor, y: Tensor) -> Tensor:
+        # in units of the largest distance, whose p-th power neither overflows nor vanishes
+        squared = ((x[i] - y[j]) / scale).square().sum(1)
+        powers = squared if p == 2 else absolute_power(root(squared), p)
+        return (from_numpy(mass).to(x) * powers).sum()
+
+    power = at_this_plan(x, y)
+    if _moves(a, b):
+        # the plan of other weights is another one, so that only first derivatives are known
+        moved = x.detach().requires_grad_(), y.detach().requires_grad_()
+        with torch.enable_grad():
+            slopes = torch.autograd.grad(at_this_plan(*moved), moved)
+        power = envelope(power, *zip((x, y), slopes), *in_weights, linear=False)
     return scale * root(power, p)
+
+
+def _moves(a: Tensor | None, b: Tensor | None) -> bool:
+    return any(w is not None and w.requires_grad for w in (a, b))
 
 
 @promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)

@@ -123,9 +123,10 @@ class Points(GroundCost):
     ):
         self.shape, self.device, self.p = (len(x), len(y)), x.device, p
         self.dtype, self.exact = dtype or x.dtype, exact
-        centre = y.double().mean(0)
-        self.x, self.y = x.double() - centre, y.double() - centre
-        largest = self.x.square().sum(1).amax() + self.y.square().sum(1).amax()
+        self.x, self.y = x.double(), y.double()
+        centre = self.y.mean(0)
+        self.near_x, self.near_y = self.x - centre, self.y - centre
+        largest = self.near_x.square().sum(1).amax() + self.near_y.square().sum(1).amax()
         self.rounding = torch.finfo(torch.float64).eps * float(largest)
 
     def exponents(self, f: Tensor, g: Tensor, epsilon: float) -> Iterator[tuple[slice, Tensor]]:
@@ -138,10 +139,10 @@ class Points(GroundCost):
                 yield rows, block.sub_(distance.pow_(self.p)).div_(epsilon)
             return
         ones = f.new_ones(max(self.shape), 1)
-        of_x = ((f - self.x.square().sum(1)) / epsilon)[:, None]
-        of_y = ((g - self.y.square().sum(1)) / epsilon)[:, None]
-        left = torch.cat([self.x * (2 / epsilon), of_x, ones[: len(f)]], 1)
-        right = torch.cat([self.y, ones[: len(g)], of_y], 1).T
+        of_x = ((f - self.near_x.square().sum(1)) / epsilon)[:, None]
+        of_y = ((g - self.near_y.square().sum(1)) / epsilon)[:, None]
+        left = torch.cat([self.near_x * (2 / epsilon), of_x, ones[: len(f)]], 1)
+        right = torch.cat([self.near_y, ones[: len(g)], of_y], 1).T
         for rows, block in self._blocks():
             yield rows, torch.mm(left[rows], right, out=block)
 

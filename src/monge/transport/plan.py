@@ -34,11 +34,11 @@ class Plan:
 
     def __repr__(self) -> str:
         names = ("value", "marginal_error", "iterations", "converged")
-        value = self.value.detach()
-        of = float(value) if value.ndim == 0 else f"of {len(value)} problems"
-        values = (of, self.marginal_error, self.iterations, self.converged)
-        shown = (f"{name}={described(value)}" for name, value in zip(names, values))
-        return f"Plan({', '.join(shown)})"
+        value = [float(value) for value in self.value.detach().reshape(-1)]
+        shown = value[0] if self.value.ndim == 0 else value
+        values = (shown, self.marginal_error, self.iterations, self.converged)
+        fields = (f"{name}={described(value)}" for name, value in zip(names, values))
+        return f"Plan({', '.join(fields)})"
 
     @functools.cached_property
     def plan(self) -> Tensor:
