@@ -1,116 +1,11 @@
 """Laws that every distance between samples obeys, whatever its estimator: one table, many laws."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from zoo import DISTANCES, seeded
 
-from monge.divergences import MMD
-from monge.kernels import Energy
-from monge.transport import (
-    Linear,
-    generalized_sliced_wasserstein,
-    gromov_wasserstein,
-    max_sliced_wasserstein,
-    sinkhorn,
-    sinkhorn_divergence,
-    sliced_gromov_wasserstein,
-    sliced_wasserstein,
-    uniform_directions,
-    wasserstein,
-    wasserstein_1d,
-)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def law(n):
-    w = torch.rand(n, generator=seeded(n), dtype=torch.float64) + 0.1
-    return w / w.sum()
-
-
-def slices(x):
-    return uniform_directions(7, x.shape[1], generator=seeded()).to(x)
-
-
-def first_coordinates(x, y, *weights, p):
-    return wasserstein_1d(x[:, 0], y[:, 0], *weights, p=p)
-
-
-def linear_slices(x, y, size):
-    slicer = Linear(x.shape[1], 5)
-    with torch.no_grad():
-        slicer.theta.copy_(uniform_directions(5, x.shape[1], generator=seeded()))
-    return generalized_sliced_wasserstein(x, y, slicer.to(x), p=2)
-
-
-def weighted(function, **options):
-    def value(x, y, size):
-        return function(x, y, law(len(x)).to(x), law(len(y)).to(y), **options)
-
-    return value
-
-
-class Law(NamedTuple):
-    value: Callable
-    """(x, y, unit of length) -> the value; regularisations are in that unit."""
-    degree: float = 1
-    """value(cx, cy) = c^degree value(x, y)."""
-    zero: bool = True
-    """value(x, x) = 0, up to rounding of a p-th power."""
-    symmetric: bool = True
-    exchangeable: bool = True
-    """The order of the points does not matter."""
-
-
-DISTANCES = {
-    "line": Law(lambda x, y, size: first_coordinates(x, y, p=2)),
-    "line-3": Law(lambda x, y, size: first_coordinates(x, y, p=3)),
-    "line-weighted": Law(weighted(first_coordinates, p=2), exchangeable=False),
-    "exact-1": Law(lambda x, y, size: wasserstein(x, y, p=1)),
-    "exact-2": Law(lambda x, y, size: wasserstein(x, y)),
-    "exact-weighted": Law(weighted(wasserstein), exchangeable=False),
-    "sliced-1": Law(lambda x, y, size: sliced_wasserstein(x, y, p=1, directions=slices(x))),
-    "sliced-2": Law(lambda x, y, size: sliced_wasserstein(x, y, directions=slices(x))),
-    "sliced-3": Law(lambda x, y, size: sliced_wasserstein(x, y, p=3, directions=slices(x))),
-    "sliced-weighted": Law(
-        lambda x, y, size: weighted(sliced_wasserstein, directions=slices(x))(x, y, size),
-        exchangeable=False,
-    ),
-    "max-sliced": Law(lambda x, y, size: max_sliced_wasserstein(x, y, generator=seeded())[0]),
-    "generalized": Law(linear_slices),
-    "sinkhorn": Law(
-        lambda x, y, size: sinkhorn(x, y, epsilon=0.5 * size**2).value, degree=2, zero=False
-    ),
-    "sinkhorn-divergence": Law(
-        lambda x, y, size: sinkhorn_divergence(x, y, epsilon=0.5 * size**2), degree=2
-    ),
-    "sinkhorn-divergence-1": Law(
-        lambda x, y, size: sinkhorn_divergence(x, y, epsilon=0.5 * size, p=1)
-    ),
-    "sinkhorn-divergence-weighted": Law(
-        lambda x, y, size: weighted(sinkhorn_divergence, epsilon=0.5 * size**2)(x, y, size),
-        degree=2,
-        exchangeable=False,
-    ),
-    "energy": Law(lambda x, y, size: MMD(Energy(), unbiased=False)(x, y)),
-    "gromov": Law(
-        # a stationary point, not always the global one
-        lambda x, y, size: gromov_wasserstein(torch.cdist(x, x), torch.cdist(y, y)).value,
-        degree=2,
-        zero=False,
-        symmetric=False,
-        exchangeable=False,
-    ),
-    "sliced-gromov": Law(
-        lambda x, y, size: sliced_gromov_wasserstein(x, y, directions=slices(x)), degree=4
-    ),
-}
 ALL = pytest.mark.parametrize("name", DISTANCES)
 
 

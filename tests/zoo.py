@@ -1,6 +1,7 @@
-"""The table of divergences and recipes that the property tests run over.
+"""The tables of distances, divergences and recipes that the property tests run over.
 
-A new divergence is one row here; `test_divergences.py` then holds it to every law it claims.
+A new divergence is one row here, and so is a new distance; `test_divergences.py`, `test_laws.py`
+and `test_edges.py` then hold it to every law it claims.
 """
 
 import dataclasses
@@ -34,9 +35,23 @@ from monge.divergences import (
     SlicedWasserstein,
 )
 from monge.kernels import IMQ, RBF, Energy, Laplace, RationalQuadratic, multiscale_imq
+from monge.kernels import distances as kernel_distances
 from monge.models import ConditionalWAE, Model
 from monge.recipes import RECIPES as ROWS
-from monge.transport import Circular
+from monge.transport import (
+    Circular,
+    Linear,
+    generalized_sliced_wasserstein,
+    gromov_wasserstein,
+    max_sliced_wasserstein,
+    sinkhorn,
+    sinkhorn_divergence,
+    sliced_gromov_wasserstein,
+    sliced_wasserstein,
+    uniform_directions,
+    wasserstein,
+    wasserstein_1d,
+)
 
 DIM = 3
 
@@ -163,3 +178,109 @@ def pair(n: int = 7, m: int = 7, shift: float = 0.7) -> tuple[torch.Tensor, torc
     x = torch.randn(n, DIM, dtype=torch.float64, generator=generator)
     y = torch.randn(m, DIM, dtype=torch.float64, generator=generator)
     return x, 1.2 * y + shift
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def law(n):
+    w = torch.rand(n, generator=seeded(n), dtype=torch.float64) + 0.1
+    return w / w.sum()
+
+
+def slices(x):
+    return uniform_directions(7, x.shape[1], generator=seeded()).to(x)
+
+
+def tight(x):
+    """A tolerance that the dtype of the samples can reach."""
+    return 1e-6 if isinstance(x, torch.Tensor) and x.dtype != torch.float64 else 1e-11
+
+
+def first_coordinates(x, y, *weights, p):
+    return wasserstein_1d(x[:, 0], y[:, 0], *weights, p=p)
+
+
+def linear_slices(x, y, size):
+    slicer = Linear(x.shape[1], 5)
+    with torch.no_grad():
+        slicer.theta.copy_(uniform_directions(5, x.shape[1], generator=seeded()))
+    return generalized_sliced_wasserstein(x, y, slicer.to(x), p=2)
+
+
+def weighted(function, **options):
+    def value(x, y, size):
+        return function(x, y, law(len(x)).to(x), law(len(y)).to(y), **options)
+
+    return value
+
+
+class Law(NamedTuple):
+    value: Callable
+    """(x, y, unit of length) -> the value; regularisations are in that unit."""
+    degree: float = 1
+    """value(cx, cy) = c^degree value(x, y)."""
+    zero: bool = True
+    """value(x, x) = 0, up to rounding of a p-th power."""
+    symmetric: bool = True
+    exchangeable: bool = True
+    """The order of the points does not matter."""
+    points: bool = True
+    """Of arrays and of batches of points; otherwise of what the row makes of them."""
+    second: bool = True
+    """Second derivatives are right; otherwise they raise."""
+
+
+DISTANCES = {
+    "line": Law(lambda x, y, size: first_coordinates(x, y, p=2), points=False),
+    "line-3": Law(lambda x, y, size: first_coordinates(x, y, p=3), points=False),
+    "line-weighted": Law(weighted(first_coordinates, p=2), exchangeable=False, points=False),
+    "exact-1": Law(lambda x, y, size: wasserstein(x, y, p=1)),
+    "exact-2": Law(lambda x, y, size: wasserstein(x, y)),
+    "exact-weighted": Law(weighted(wasserstein), exchangeable=False),
+    "sliced-1": Law(lambda x, y, size: sliced_wasserstein(x, y, p=1, directions=slices(x))),
+    "sliced-2": Law(lambda x, y, size: sliced_wasserstein(x, y, directions=slices(x))),
+    "sliced-3": Law(lambda x, y, size: sliced_wasserstein(x, y, p=3, directions=slices(x))),
+    "sliced-weighted": Law(
+        lambda x, y, size: weighted(sliced_wasserstein, directions=slices(x))(x, y, size),
+        exchangeable=False,
+    ),
+    "max-sliced": Law(lambda x, y, size: max_sliced_wasserstein(x, y, generator=seeded())[0]),
+    "generalized": Law(linear_slices),
+    "sinkhorn": Law(
+        lambda x, y, size: sinkhorn(x, y, epsilon=0.5 * size**2, tolerance=tight(x)).value,
+        degree=2,
+        zero=False,
+    ),
+    "sinkhorn-divergence": Law(
+        lambda x, y, size: sinkhorn_divergence(x, y, epsilon=0.5 * size**2, tolerance=tight(x)),
+        degree=2,
+    ),
+    "sinkhorn-divergence-1": Law(
+        lambda x, y, size: sinkhorn_divergence(x, y, epsilon=0.5 * size, p=1, tolerance=tight(x))
+    ),
+    "sinkhorn-divergence-weighted": Law(
+        lambda x, y, size: weighted(
+            sinkhorn_divergence, epsilon=0.5 * size**2, tolerance=tight(x)
+        )(x, y, size),
+        degree=2,
+        exchangeable=False,
+    ),
+    "energy": Law(lambda x, y, size: MMD(Energy(), unbiased=False)(x, y)),
+    "gromov": Law(
+        # a stationary point, not always the global one
+        lambda x, y, size: (
+            gromov_wasserstein(kernel_distances(x, x), kernel_distances(y, y)).value
+        ),
+        degree=2,
+        zero=False,
+        symmetric=False,
+        exchangeable=False,
+        points=False,
+        second=False,
+    ),
+    "sliced-gromov": Law(
+        lambda x, y, size: sliced_gromov_wasserstein(x, y, directions=slices(x)), degree=4
+    ),
+}

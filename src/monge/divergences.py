@@ -185,5 +185,7 @@ class MomentMatching(Divergence):
     @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = sample_pair(x, y, least=2)
+        # differences of moments keep few digits of either
+        x, y = x.double(), y.double()
         means = (x.mean(0) - y.mean(0)).square().mean()
         return means + (torch.cov(x.T) - torch.cov(y.T)).square().mean()

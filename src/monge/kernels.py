@@ -19,7 +19,9 @@ from monge._core.checks import finite, floating, positive
 from monge._core.numerics import (
     RESOLVED,
     Gradients,
+    Norms,
     is_resolved,
+    norms,
     root,
     squared_by_differences,
     squared_by_product,
@@ -304,10 +306,11 @@ def _squared_graph(x: Tensor, y: Tensor, same: bool) -> Tensor:
     """‖x_i - y_j‖², differentiable twice: by a product where that resolves it."""
     centre = x.detach().mean(0)
     x, y = x - centre, y - centre
-    squared = torch.addmm(y.square().sum(1), x, y.T, alpha=-2) + x.square().sum(1, keepdim=True)
+    of_x, of_y = norms(x), norms(y)
+    squared = torch.addmm(of_y.squared, x, y.T, alpha=-2) + of_x.squared[:, None]
     off = squared.detach().clone()
     least = (off.fill_diagonal_(torch.inf) if same else off).amin()
-    if is_resolved(least, x.detach(), y.detach(), RESOLVED[x.dtype]):
+    if is_resolved(least, of_x, of_y, RESOLVED[x.dtype]):
         return squared - torch.diag(squared.diagonal()) if same else squared
     return squared_by_differences(x, y)
 
@@ -334,21 +337,22 @@ def _by_blocks(
     """A `PairSum`: with w = dk/d(squared distance) the gradient is 2 Σ_j w_ij (x_i - y_j)."""
     # far from the origin x_i Σ w - Σ w y would lose its digits
     centre, size = x.mean(0), tuning(x.device).kernel_rows
-    a, b = x - centre, x - centre if y is None else y - centre
-    gx = torch.zeros_like(a)
+    a = norms(x - centre)
+    b = a if y is None else norms(y - centre)
+    gx = torch.zeros_like(a.rows)
     # of one sample, what its points contribute as rows and as columns adds up in one gradient
-    gy = gx if y is None else torch.zeros_like(b)
+    gy = gx if y is None else torch.zeros_like(b.rows)
     total = torch.zeros((), dtype=torch.float64, device=x.device)
-    for i in range(0, len(a), size):
-        for j in range(i if y is None else 0, len(b), size):
-            rows, columns = a[i : i + size], b[j : j + size]
+    for i in range(0, len(a.rows), size):
+        for j in range(i if y is None else 0, len(b.rows), size):
+            rows, columns = slice(i, i + size), slice(j, j + size)
             times = 2 if y is None and j > i else 1
-            same = y is None and i == j
-            value, slopes = _block(kernel, rows, columns, same, moving, RESOLVED[x.dtype])
+            pair, same = (a.part(rows), b.part(columns)), y is None and i == j
+            value, slopes = _block(kernel, *pair, same, moving, RESOLVED[x.dtype])
             total += times * value
             if slopes is not None:
-                gx[i : i + size].add_(slopes[0], alpha=times)
-                gy[j : j + size].add_(slopes[1], alpha=times)
+                gx[rows].add_(slopes[0], alpha=times)
+                gy[columns].add_(slopes[1], alpha=times)
     if y is None:
         total -= len(x) * kernel.of_squared(x.new_zeros(1)).double().sum()
     of_x, of_y = (gx if moving else None), (gy if moving and y is not None else None)
@@ -356,18 +360,19 @@ def _by_blocks(
 
 
 def _block(
-    kernel: Kernel, x: Tensor, y: Tensor, same: bool, moving: bool, accuracy: float
+    kernel: Kernel, one: Norms, two: Norms, same: bool, moving: bool, accuracy: float
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
     """The sum of k over a block of pairs, and its gradients in x and y.
 
     Where close points lie too far from the centre for a product to tell them apart, the block is
     computed in float64, and if that does not do either, by differences.
     """
-    squared = squared_by_product(x, y)
+    x, y = one.rows, two.rows
+    squared = squared_by_product(one, two)
     least = (squared.fill_diagonal_(torch.inf) if same else squared).amin()
-    resolved = is_resolved(least, x, y, accuracy)
+    resolved = is_resolved(least, one, two, accuracy)
     if not resolved and x.dtype == torch.float32:
-        value, slopes = _block(kernel, x.double(), y.double(), same, moving, accuracy)
+        value, slopes = _block(kernel, one.double(), two.double(), same, moving, accuracy)
         return value, None if slopes is None else (slopes[0].to(x), slopes[1].to(x))
     if not resolved:
         squared = distances(x, y).square_()

@@ -8,7 +8,7 @@ gradient are computed together in the forward pass, and nothing of the solver is
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -213,15 +213,6 @@ def squared_by_differences(x: Tensor, y: Tensor) -> Tensor:
     return (x[:, None] - y).square().sum(-1)
 
 
-def squared_by_product(x: Tensor, y: Tensor) -> Tensor:
-    """‖x_i - y_j‖² (n, m) as one matrix product, at least 0.
-
-    It has the accuracy of the squared norms of x and y, which `is_resolved` compares with it.
-    """
-    squared = torch.addmm(y.square().sum(1), x, y.T, alpha=-2)
-    return squared.add_(x.square().sum(1, keepdim=True)).clamp_(min=0)
-
-
 def weighted_differences(w: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Σ_j w_ij (x_i - y_j), (n, d), and Σ_i w_ij (y_j - x_i), (m, d), without graph.
 
@@ -238,7 +229,33 @@ RESOLVED = {torch.float32: 1e-4, torch.float64: 1e-10}
 accurate far beyond it."""
 
 
-def is_resolved(least: Tensor, x: Tensor, y: Tensor, accuracy: float) -> bool:
+class Norms(NamedTuple):
+    """A sample (n, d) with the squared norms of its rows, from which a product makes distances."""
+
+    rows: Tensor
+    squared: Tensor
+
+    def part(self, rows: slice) -> "Norms":
+        return Norms(self.rows[rows], self.squared[rows])
+
+    def double(self) -> "Norms":
+        return norms(self.rows.double())
+
+
+def norms(x: Tensor) -> Norms:
+    return Norms(x, x.square().sum(1))
+
+
+def squared_by_product(x: Norms, y: Norms) -> Tensor:
+    """‖x_i - y_j‖² (n, m) as one matrix product, at least 0.
+
+    It has the accuracy of the largest squared norms, with which `is_resolved` compares it.
+    """
+    squared = torch.addmm(y.squared, x.rows, y.rows.T, alpha=-2)
+    return squared.add_(x.squared[:, None]).clamp_(min=0)
+
+
+def is_resolved(least: Tensor, x: Norms, y: Norms, accuracy: float) -> bool:
     """Whether the least of the squared distances that a product gave is right to `accuracy`."""
-    largest = x.square().sum(1).amax() + y.square().sum(1).amax()
-    return bool(least * accuracy > torch.finfo(x.dtype).eps * largest)
+    rounding = torch.finfo(least.dtype).eps * (x.squared.amax() + y.squared.amax())
+    return bool(least * accuracy > rounding)

@@ -81,6 +81,9 @@ class _Samples(NamedTuple):
 
 def _separated(x: Tensor, y: Tensor, a: Tensor, b: Tensor, p: float) -> _Samples:
     """The samples in float64, their means taken out where they are far apart; differentiable."""
+    if y is x:
+        x = x.double()
+        return _Samples(x, x, a, b, p, x.new_zeros(x.shape[1]))
     x, y = x.double(), y.double()
     if p == 2:
         of_x, of_y = a @ x, b @ y
@@ -123,8 +126,7 @@ def _dual_within(x: Tensor, a: Tensor, solution: Potentials, epsilon: float, p: 
     def fast(x: Tensor, a: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Gradients]:
         of_x = None
         if wanted[0]:
-            sides = _in_points(_separated(x, x, a, a, p), solution, epsilon, x.dtype)
-            of_x = sides[0] + sides[1]
+            of_x = 2 * _in_points(_separated(x, x, a, a, p), solution, epsilon, x.dtype)[0]
         of_a = 2 * (solution.f - solution.f.mean()) if wanted[1] else None
         return solution.value.clone(), [of_x, of_a]
 
@@ -165,7 +167,8 @@ def _log_sums(cost: Tensor, b: Tensor, g: Tensor, epsilon: float) -> Tensor:
 def _in_points(
     samples: _Samples, solution: Potentials, epsilon: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """The dual's gradients in the points x (n, d) and y (m, d), float64.
+    """The dual's gradients in the points x (n, d) and y (m, d), float64; of a sample with itself
+    only the first is computed.
 
     They are accumulated by blocks: with W_ij = π_ij p ‖x_i - y_j‖^{p-2} the gradient in x_i is
     Σ_j W_ij (x_i - y_j), two products; or sums of differences, where products of points about
@@ -192,7 +195,8 @@ def _in_points(
             of_y += part
         else:
             sums_x[rows] = w @ end
-            sums_y.addmm_(w.T, start[rows])
+            if samples.y is not samples.x:
+                sums_y.addmm_(w.T, start[rows])
     if not close:
         of_x, of_y = _pulled(start, sums_x).double(), _pulled(end, sums_y).double()
     if p == 2:

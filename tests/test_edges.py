@@ -1,0 +1,231 @@
+"""What holds for every distance and divergence at the edges: one column each, over both tables."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from zoo import DIM, DISTANCES, DIVERGENCES, seeded
+
+from monge import transport
+from monge.divergences import SinkhornDivergence
+
+
+def of_distance(name):
+    law = DISTANCES[name]
+
+    def value(x, y):
+        torch.manual_seed(1)
+        return law.value(x, y, 1.0)
+
+    return value
+
+
+def of_divergence(name, dtype):
+    torch.manual_seed(1)
+    divergence = DIVERGENCES[name].make().to(dtype)
+    if isinstance(divergence, SinkhornDivergence) and dtype != torch.float64:
+        divergence.tolerance = 1e-6  # what float32 can reach
+
+    def value(x, y):
+        torch.manual_seed(1)
+        return divergence(x, y)
+
+    return value
+
+
+NAMES = [f"distance {name}" for name in DISTANCES] + [f"divergence {name}" for name in DIVERGENCES]
+EVERY = pytest.mark.parametrize("name", NAMES)
+
+
+def subject(name, dtype=torch.float32):
+    kind, which = name.split()
+    return of_distance(which) if kind == "distance" else of_divergence(which, dtype)
+
+
+def row(name):
+    kind, which = name.split()
+    return (DISTANCES if kind == "distance" else DIVERGENCES)[which]
+
+
+def pair(n=6, m=5, dtype=torch.float32, seed=0):
+    random = seeded(seed)
+    x = torch.randn(n, DIM, generator=random, dtype=torch.float64)
+    y = 1.3 * torch.randn(m, DIM, generator=random, dtype=torch.float64) + 0.4
+    return x.to(dtype), y.to(dtype)
+
+
+def with_gradient(value, x, y):
+    x = x.clone().requires_grad_()
+    out = value(x, y)
+    (gradient,) = torch.autograd.grad(out, x, allow_unused=True)
+    return out.detach(), torch.zeros_like(x) if gradient is None else gradient
+
+
+SATURATED = ("js", "wasserstein", "feature", "mmd-rbf", "mmd-algebra")
+"""Networks and kernels that are constant where the points are far."""
+
+
+@EVERY
+def test_far(name):
+    """float32 sees two clusters of width 1 at ±10⁴ as float64 does."""
+    if any(word in name for word in SATURATED):
+        pytest.skip("constant out there")
+    x, y = pair(24, 24)
+    side = torch.where(torch.arange(24) % 2 == 0, 1e4, -1e4)[:, None]
+    x, y = x + side, y + side
+    value, gradient = with_gradient(subject(name), x, y)
+    expected, slope = with_gradient(subject(name, torch.float64), x.double(), y.double())
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
+    size = float(slope.abs().max())
+    torch.testing.assert_close(gradient.double(), slope, rtol=0, atol=1e-5 * size)
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half(name, dtype):
+    """Half precision is float32 inside, and comes back as it came."""
+    x, y = pair(dtype=dtype)
+    if "weighted" in name:
+        pytest.skip("its weights are made in the dtype of the points: tested on its own")
+    value, gradient = with_gradient(subject(name), x, y)
+    expected, slope = with_gradient(subject(name), x.float(), y.float())
+    rounding = torch.finfo(dtype).eps
+    assert value.dtype == gradient.dtype == dtype
+    torch.testing.assert_close(value.float(), expected, rtol=rounding, atol=rounding)
+    torch.testing.assert_close(gradient.float(), slope, rtol=2 * rounding, atol=rounding)
+
+
+@EVERY
+def test_autocast(name):
+    """A caller's autocast changes no bit."""
+    x, y = pair()
+    expected, slope = with_gradient(subject(name), x, y)
+    moved = x.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        value = subject(name)(moved, y)
+    (gradient,) = torch.autograd.grad(value, moved, allow_unused=True)
+    gradient = torch.zeros_like(x) if gradient is None else gradient
+    assert value.dtype == torch.float32
+    assert torch.equal(value, expected)
+    assert torch.equal(gradient, slope)
+
+
+@EVERY
+def test_flushed(name):
+    """Nothing rests on denormal numbers, which another library may have told the process to
+    flush; samples with many zeros, as after a ReLU."""
+    x, y = (z.relu() for z in pair(40, 30, seed=3))
+    expected, slope = with_gradient(subject(name), x, y)
+    torch.set_flush_denormal(True)
+    try:
+        value, gradient = with_gradient(subject(name), x, y)
+    finally:
+        torch.set_flush_denormal(False)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient, slope)
+
+
+@EVERY
+@pytest.mark.parametrize("sizes", [(4, 4), (4, 3)])
+def test_second(name, sizes):
+    """Second derivatives are right, or refused in words; in x alone and in both samples."""
+    x, y = pair(*sizes, dtype=torch.float64)
+    value = subject(name, torch.float64)
+    if not getattr(row(name), "second", True):
+        x.requires_grad_()
+        (first,) = torch.autograd.grad(value(x, y), x, create_graph=True)
+        with pytest.raises(RuntimeError, match="first derivatives only"):
+            torch.autograd.grad(first.sum(), x)
+        return
+    x.requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: value(x, y), x, atol=1e-4)
+    assert torch.autograd.gradgradcheck(value, (x, y.clone().requires_grad_()), atol=1e-4)
+
+
+OF_POINTS = pytest.mark.parametrize("name", [n for n, r in DISTANCES.items() if r.points])
+
+
+@OF_POINTS
+def test_batched(name):
+    """A batch has a value for each of its items, or is refused; it is never flattened."""
+    value = of_distance(name)
+    pairs = [pair(seed=seed) for seed in range(3)]
+    x, y = (torch.stack(z) for z in zip(*pairs))
+    if "weighted" in name:
+        pytest.skip("its weights are made for one problem")
+    if name == "energy":
+        pytest.skip("divergences take a sample of any shape, (n, *)")
+    together = value(x, y)
+    assert together.shape == (3,)
+    torch.testing.assert_close(together[0], value(*pairs[0]))
+    if name not in RANDOM:
+        torch.testing.assert_close(together, torch.stack([value(*z) for z in pairs]))
+
+
+RANDOM = ("max-sliced",)
+"""Draws go on from item to item."""
+
+
+@EVERY
+def test_numpy(name):
+    """Arrays and lists are tensors; mixed dtypes are promoted."""
+    if not getattr(row(name), "points", True):
+        pytest.skip("not of points")
+    if "weighted" in name or "sliced-" in name or name == "distance generalized":
+        pytest.skip("its row makes tensors of the samples: tested on its own")
+    x, y = pair(dtype=torch.float64)
+    value = subject(name, torch.float64)
+    expected = value(x, y)
+    for one, two in ((x.numpy(), y.numpy()), (x.tolist(), y.numpy()), (x, y.tolist())):
+        assert torch.equal(value(one, two), expected)
+    mixed = value(x, y.float().numpy())
+    assert mixed.dtype == torch.float64
+    torch.testing.assert_close(mixed, expected, rtol=1e-5, atol=1e-5)
+
+
+@EVERY
+def test_function_transforms(name):
+    """torch.func.grad and jacrev are autograd's gradient, vmap is a loop."""
+    x, y = pair(dtype=torch.float64)
+    value = subject(name, torch.float64)
+    expected = with_gradient(value, x, y)[1]
+    torch.testing.assert_close(torch.func.grad(value)(x, y), expected)
+    torch.testing.assert_close(torch.func.jacrev(value)(x, y), expected)
+    batch = torch.stack([x, x + 0.1])
+    mapped = torch.vmap(value, in_dims=(0, None), randomness="same")(batch, y)
+    torch.testing.assert_close(mapped, torch.stack([value(z, y) for z in batch]))
+
+
+@EVERY
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+def test_compiled(name):
+    """torch.compile runs it between its graphs."""
+    x, y = pair(dtype=torch.float64)
+    value = subject(name, torch.float64)
+
+    def loss(x, y):
+        return 2 * value(x + 1, y) + 1
+
+    expected = with_gradient(loss, x, y)
+    torch.compiler.reset()
+    for ours, plain in zip(with_gradient(torch.compile(loss, backend="eager"), x, y), expected):
+        torch.testing.assert_close(ours, plain)
+
+
+def test_every_distance_is_in_the_table():
+    functions = {
+        name
+        for name in dir(transport)
+        if name.islower() and callable(getattr(transport, name)) and not name.startswith("_")
+    }
+    others = {
+        *("uniform_directions", "orthogonal_directions", "sobol_directions"),
+        *("monge_map", "quantile_map", "gaussian_map", "kantorovich_potential"),
+        *("sliced_wasserstein_estimate",),
+    }
+    assert functions - others == COVERED
+    assert math.isfinite(np.pi)
+
+
+COVERED = set()
