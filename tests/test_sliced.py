@@ -278,8 +278,9 @@ def test_slices_are_normalised_and_drawn_afresh(name):
             p *= 100
     slicer.project_()
     if isinstance(slicer, Neural):
-        for weight in (slicer.inner.weight, slicer.outer.weight):
-            assert torch.linalg.matrix_norm(weight, 2).item() == pytest.approx(1, rel=1e-5)
+        norm = torch.linalg.matrix_norm(slicer.inner.weight, 2).item()
+        assert norm == pytest.approx(1, rel=1e-5)
+        torch.testing.assert_close(slicer.outer.weight.norm(dim=1), torch.ones(16))
     else:
         torch.testing.assert_close(slicer.theta.norm(dim=1), torch.ones(16))
 
@@ -328,7 +329,7 @@ def test_bad_slicers_are_refused():
     ("arguments", "word"),
     [
         ({"directions": torch.zeros(3, 5)}, "`directions`"),
-        ({"directions": 0}, "`count`"),
+        ({"directions": 0}, "`directions`"),
         ({"p": 0.5}, "`p`"),
         ({"a": torch.ones(4)}, "`a`"),
     ],
@@ -336,3 +337,71 @@ def test_bad_slicers_are_refused():
 def test_bad_input_is_named(arguments, word):
     with pytest.raises(ValueError, match=word):
         sliced_wasserstein(torch.zeros(4, 2), torch.zeros(3, 2), **arguments)
+
+
+# Magnitudes, weights, numbers of slices
+
+
+def test_estimate_of_a_high_order_does_not_overflow():
+    """W_540 of four values of which one is 50 off: 50 (1/4)^{1/540}."""
+    x, y = (torch.tensor([[1.0], [2.0], [3.0], [z]], dtype=torch.float64) for z in (54.0, 4.0))
+    value, error = sliced_wasserstein_estimate(x, y, p=540)
+    assert float(value) == pytest.approx(50 * 0.25 ** (1 / 540), rel=1e-9)
+    assert float(error) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e10, 1e30])
+def test_sliced_family_keeps_its_value_at_every_magnitude_in_float32(scale):
+    random = generator(0)
+    x, y = torch.randn(30, 3, generator=random), torch.randn(20, 3, generator=random) + 1
+    theta, slicer = uniform_directions(40, 3, generator=random), Linear(3, 16)
+
+    def values(x, y):
+        slicer.resample_(generator(1))
+        return torch.stack(
+            [
+                *sliced_wasserstein_estimate(x, y, p=4, directions=theta),
+                generalized_sliced_wasserstein(x, y, slicer, p=4),
+                max_generalized_sliced_wasserstein(x, y, slicer, p=4),
+                max_sliced_wasserstein(x, y, p=4, generator=generator(2))[0],
+            ]
+        ).detach()
+
+    torch.testing.assert_close(
+        values(scale * x, scale * y) / scale, values(x, y), rtol=1e-3, atol=0
+    )
+
+
+def test_weights_are_repeated_points():
+    random = generator(0)
+    x = torch.randn(4, 3, dtype=torch.float64, generator=random)
+    y = torch.randn(5, 3, dtype=torch.float64, generator=random) + 1
+    times = torch.tensor([1, 3, 2, 4])
+    a, repeated = times.double() / 10, x.repeat_interleave(times, 0)
+    slicer = Linear(3, 16)
+    for distance in (generalized_sliced_wasserstein, max_generalized_sliced_wasserstein):
+        slicer.resample_(generator(1))
+        weighted = distance(x, y, slicer, a)
+        slicer.resample_(generator(1))
+        torch.testing.assert_close(weighted, distance(repeated, y, slicer), rtol=1e-5, atol=0)
+    weighted, _ = max_sliced_wasserstein(x, y, a, generator=generator(2))
+    expected, _ = max_sliced_wasserstein(repeated, y, generator=generator(2))
+    torch.testing.assert_close(weighted, expected, rtol=1e-5, atol=0)
+
+
+def test_neural_slices_do_not_vanish_with_their_number():
+    """The expectation of GSW_2² is that of one slice."""
+    random = generator(0)
+    x, y = torch.randn(200, 4, generator=random), torch.randn(200, 4, generator=random) + 1
+
+    def mean(slices, draws):
+        slicer, powers = Neural(4, slices), []
+        for i in range(draws):
+            slicer.resample_(generator(i))
+            powers.append(generalized_sliced_wasserstein(x, y, slicer).detach() ** 2)
+        powers = torch.stack(powers)
+        return powers.mean(), powers.std() / draws**0.5
+
+    (one, error), (many, other) = mean(1, 600), mean(64, 200)
+    assert abs(one - many) < 4 * (error**2 + other**2).sqrt()
+    assert other < 0.1 * many

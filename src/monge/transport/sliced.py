@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from monge._core.checks import dimension, points, weights
-from monge._core.numerics import Gradients, root, rooted, with_gradient
+from monge._core.numerics import Gradients, rooted, with_gradient
 from monge._core.tuning import threads, tuning
 from monge._core.typed import checkpointed, ndtri, qr, split
 from monge.transport.line import plain_power, power_1d, power_with_slopes
@@ -150,8 +150,7 @@ def sliced_wasserstein(
             invalid weights.
     """
     x, y, theta = _ready(x, y, p, directions, generator)
-    a = None if a is None else weights("a", a, len(x))
-    b = None if b is None else weights("b", b, len(y))
+    a, b = _valid_weights(x, y, a, b)
     return rooted(lambda x, y: sliced_power(x, y, theta, a, b, p=p), x, y, p)
 
 
@@ -174,13 +173,29 @@ def sliced_wasserstein_estimate(
     x, y, theta = _ready(x, y, p, directions, generator)
     if len(theta) < 2:
         raise ValueError(f"`directions` must be at least 2 for a standard error, got {len(theta)}")
+    a, b = _valid_weights(x, y, a, b)
+    chunks = split(theta, _rows(x, y))
+    slices = torch.cat([_slice_distances(chunk @ x.T, chunk @ y.T, a, b, p) for chunk in chunks])
+    largest = slices.max()
+    if largest == 0:
+        return Estimate(largest, torch.zeros_like(largest))
+    # powers in units of the largest: they neither overflow nor all vanish
+    powers = (slices / largest) ** p
+    value = largest * powers.mean() ** (1 / p)
+    return Estimate(value, value * powers.std() / (p * len(theta) ** 0.5 * powers.mean()))
+
+
+def _slice_distances(u: Tensor, v: Tensor, a: Tensor | None, b: Tensor | None, p: float) -> Tensor:
+    """W_p of the rows u (l, n) and v (l, m), with the root, at every magnitude."""
+    return rooted(lambda u, v: power_1d(u, v, a, b, p=p), u, v, p)
+
+
+def _valid_weights(
+    x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
     a = None if a is None else weights("a", a, len(x))
     b = None if b is None else weights("b", b, len(y))
-    chunks = split(theta, _rows(x, y))
-    powers = torch.cat([power_1d(chunk @ x.T, chunk @ y.T, a, b, p=p) for chunk in chunks])
-    value = root(powers.mean(), p)
-    error = powers.std() / len(theta) ** 0.5
-    return Estimate(value, error / (p * value ** (p - 1)) if value > 0 else error)
+    return a, b
 
 
 def _ready(
@@ -188,6 +203,7 @@ def _ready(
 ) -> tuple[Tensor, Tensor, Tensor]:
     x, y = points(x, y, p)
     if not isinstance(directions, Tensor):
+        directions = dimension("directions", directions)
         directions = uniform_directions(directions, x.shape[1], generator=generator)
     elif directions.ndim != 2 or directions.shape[1] != x.shape[1] or len(directions) < 1:
         raise ValueError(
@@ -199,6 +215,8 @@ def _ready(
 def max_sliced_wasserstein(
     x: Tensor,
     y: Tensor,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
     *,
     p: float = 2,
     starts: int = 64,
@@ -217,6 +235,8 @@ def max_sliced_wasserstein(
     Args:
         x: points (n, d).
         y: points (m, d).
+        a: weights (n,), at least 0 with sum 1; uniform by default.
+        b: weights (m,).
         p: order, at least 1.
         starts: random directions to begin with.
         kept: how many of the best are followed at first.
@@ -228,17 +248,20 @@ def max_sliced_wasserstein(
         direction, which is its gradient where the maximum is unique; the ascent leaves none.
     """
     x, y, theta = _ready(x, y, p, dimension("starts", starts), generator)
-    with torch.no_grad():
-        away = x.mean(0) - y.mean(0)
-        theta = torch.cat([theta, _units(away[None])])
-        powers = power_1d(theta @ x.T, theta @ y.T, p=p)
-        theta = theta[powers.topk(min(dimension("kept", kept), len(theta))).indices]
-    fixed_x, fixed_y = x.detach(), y.detach()
-    powers, slope = _ascent(theta, fixed_x, fixed_y, p)
+    a, b = _valid_weights(x, y, a, b)
+    fixed_a, fixed_b = (None if w is None else w.detach() for w in (a, b))
+    # the ascent compares p-th powers, which overflow or vanish in other units
+    scale = max(float(z.detach().abs().max()) for z in (x, y)) or 1.0
+    fixed_x, fixed_y = x.detach() / scale, y.detach() / scale
+    away = _mean(fixed_x, fixed_a) - _mean(fixed_y, fixed_b)
+    theta = torch.cat([theta, _units(away[None])])
+    powers = power_1d(theta @ fixed_x.T, theta @ fixed_y.T, fixed_a, fixed_b, p=p)
+    theta = theta[powers.topk(min(dimension("kept", kept), len(theta))).indices]
+    powers, slope = _ascent(theta, fixed_x, fixed_y, fixed_a, fixed_b, p)
     length = torch.ones_like(powers, dtype=theta.dtype)
     for iteration in range(1, dimension("iterations", iterations) + 1):
         moved = _units(torch.lerp(theta, slope, length[:, None]))
-        gained, turned = _ascent(moved, fixed_x, fixed_y, p)
+        gained, turned = _ascent(moved, fixed_x, fixed_y, fixed_a, fixed_b, p)
         better = gained > powers
         enough = 1e-6 * powers.max()
         settled = bool(((gained - powers).abs() <= enough).all()) or length.max() < 1e-6
@@ -252,13 +275,18 @@ def max_sliced_wasserstein(
             leading = powers.topk(len(theta) // 2).indices
             theta, slope, powers, length = (z[leading] for z in (theta, slope, powers, length))
     direction = theta[powers.argmax()].detach()
-    value = rooted(lambda u, v: power_1d(u, v, p=p), x @ direction, y @ direction, p)
-    return value, direction
+    return _slice_distances(x @ direction, y @ direction, a, b, p), direction
 
 
-def _ascent(theta: Tensor, x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
+def _mean(x: Tensor, w: Tensor | None) -> Tensor:
+    return x.mean(0) if w is None else w.to(x) @ x
+
+
+def _ascent(
+    theta: Tensor, x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, p: float
+) -> tuple[Tensor, Tensor]:
     """W_p^p on each direction, and its gradient there as a unit vector."""
-    powers, (of_x, of_y) = power_with_slopes(theta @ x.T, theta @ y.T, None, None, p, (True, True))
+    powers, (of_x, of_y) = power_with_slopes(theta @ x.T, theta @ y.T, a, b, p, (True, True))
     assert of_x is not None
     assert of_y is not None
     return powers, _units(of_x @ x + of_y @ y)
@@ -272,11 +300,29 @@ def _units(rows: Tensor) -> Tensor:
 
 
 def generalized_sliced_wasserstein(
-    x: Tensor, y: Tensor, slicer: Slicer, *, p: float = 2
+    x: Tensor,
+    y: Tensor,
+    slicer: Slicer,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    *,
+    p: float = 2,
 ) -> Tensor:
     """GSW_p = (mean_l W_p^p(g(x, θ_l), g(y, θ_l)))^{1/p} for the slicer's present slices, with the
-    root. With `Linear` this is SW_p. Differentiable in the points and in the slices."""
-    return root(generalized_power(*points(x, y, p), slicer, p), p)
+    root. With `Linear` this is SW_p. Differentiable in the points, the weights and the slices.
+
+    Args:
+        x: points (n, d).
+        y: points (m, d).
+        slicer: maps points to their slices.
+        a: weights (n,), at least 0 with sum 1; uniform by default.
+        b: weights (m,).
+        p: order, at least 1.
+    """
+    x, y = points(x, y, p)
+    a, b = _valid_weights(x, y, a, b)
+    u, v = slicer(x).T, slicer(y).T
+    return rooted(lambda u, v: power_1d(u, v, a, b, p=p).mean(), u, v, p)
 
 
 def generalized_power(x: Tensor, y: Tensor, slicer: Slicer, p: float) -> Tensor:
@@ -285,15 +331,28 @@ def generalized_power(x: Tensor, y: Tensor, slicer: Slicer, p: float) -> Tensor:
 
 
 def max_generalized_sliced_wasserstein(
-    x: Tensor, y: Tensor, slicer: Slicer, *, p: float = 2, iterations: int = 200, lr: float = 0.05
+    x: Tensor,
+    y: Tensor,
+    slicer: Slicer,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    *,
+    p: float = 2,
+    iterations: int = 200,
+    lr: float = 0.05,
 ) -> Tensor:
     """The largest W_p over the slicer's slices, each ascended by Adam from where it is; with the
     root. The slicer keeps the slices at which its worst one was largest.
 
-    With `Linear` this approaches `max_sliced_wasserstein` from below. The ascent leaves no
+    With `Linear` both this and `max_sliced_wasserstein` are lower bounds of max_θ W_p, and either
+    may be the larger: the ascents find local maxima. The ascent leaves no
     gradient in the points; the distance has the one at the frozen slice.
     """
     x, y = points(x, y, p)
+    a, b = _valid_weights(x, y, a, b)
+    fixed_a, fixed_b = (None if w is None else w.detach() for w in (a, b))
+    with torch.no_grad():
+        scale = max(float(slicer(z).abs().max()) for z in (x, y)) or 1.0
     optimiser = torch.optim.Adam(slicer.parameters(), lr)
     fade = torch.optim.lr_scheduler.LinearLR(
         optimiser, 1.0, 0.01, dimension("iterations", iterations)
@@ -301,7 +360,8 @@ def max_generalized_sliced_wasserstein(
     best, kept = -1.0, slicer.state_dict()
     for _ in range(iterations):
         with torch.enable_grad():
-            powers = power_1d(slicer(x.detach()).T, slicer(y.detach()).T, p=p)
+            u, v = (slicer(z.detach()).T / scale for z in (x, y))
+            powers = power_1d(u, v, fixed_a, fixed_b, p=p)
         if powers.max() > best:
             best = float(powers.max().detach())
             kept = {name: value.clone() for name, value in slicer.state_dict().items()}
@@ -313,4 +373,4 @@ def max_generalized_sliced_wasserstein(
         slicer.project_()
     optimiser.zero_grad()
     slicer.load_state_dict(kept)
-    return root(power_1d(slicer(x).T, slicer(y).T, p=p).max(), p)
+    return _slice_distances(slicer(x).T, slicer(y).T, a, b, p).max()

@@ -121,7 +121,10 @@ class Polynomial(_Normalised):
 
 
 class Neural(Slicer):
-    """g(x, θ): the outputs of a network with one hidden layer, each layer of spectral norm ≤ 1."""
+    """g(x, θ_l) = w_l·φ(Ax + c): a shared hidden layer of spectral norm ≤ 1, unit vectors w_l.
+
+    Each slice is 1-Lipschitz on its own, so that its distribution does not depend on `slices`.
+    """
 
     def __init__(self, dim: int, slices: int = 128, hidden: int = 64):
         super().__init__()
@@ -141,5 +144,6 @@ class Neural(Slicer):
 
     @torch.no_grad()
     def project_(self) -> None:
-        for weight in (self.inner.weight, self.outer.weight):
-            weight.div_(spectral_norm(weight).clamp_min(1.0))
+        self.inner.weight.div_(spectral_norm(self.inner.weight).clamp_min(1.0))
+        norms = vector_norm(self.outer.weight, dim=1)[:, None]
+        self.outer.weight.div_(norms.clamp_min(1e-30))
