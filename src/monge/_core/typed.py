@@ -35,6 +35,12 @@ def eigvalsh(matrix: Tensor) -> Tensor:
     return torch.linalg.eigvalsh(matrix)
 
 
+def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U, s and V with matrix = U diag(s) Vᵀ."""
+    u, s, vh = torch.linalg.svd(matrix)
+    return u, s, vh.mT
+
+
 def qr(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """The factors Q and R of matrices."""
     q, r = torch.linalg.qr(matrix)

@@ -22,15 +22,40 @@ def total_variation(p: Tensor, q: Tensor) -> Tensor:
     return 0.5 * (p - q).abs().sum(-1)
 
 
+def _on_support(p: Tensor) -> Tensor:
+    """p with gradient 0 in empty bins, and the mean over the others taken from theirs.
+
+    Mass that enters an empty bin changes p log p at an infinite rate, so no derivative along
+    changes of the sum exists there; along those that keep the bin empty it does.
+    """
+    full = p > 0
+    inside = torch.where(full, p, 0.0)
+    mean = inside.sum(-1, keepdim=True) / full.sum(-1, keepdim=True)
+    return torch.where(full, inside + (mean.detach() - mean), 0.0)
+
+
+def _xlog_ratio(x: Tensor, y: Tensor) -> Tensor:
+    """x log (x / y), 0 where x is 0 and infinite where y alone is; with finite derivatives."""
+    empty, infinite = x == 0, (x > 0) & (y == 0)
+    x, y = (z.masked_fill(empty | infinite, 1.0) for z in (x, y))
+    return (x * (x.log() - y.log())).masked_fill(infinite, torch.inf)
+
+
 def kullback_leibler(p: Tensor, q: Tensor) -> Tensor:
-    """KL(p ‖ q) = Σ p log(p / q) in nats, infinite where p has mass that q has not."""
+    """KL(p ‖ q) = Σ p log(p / q) in nats, infinite where p has mass that q has not.
+
+    The gradient in p is 0 in its empty bins, where the derivative is infinite.
+    """
     p, q = _checked(p, q)
-    return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(-1)
+    return _xlog_ratio(_on_support(p), q).sum(-1)
 
 
 def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
-    """½ KL(p ‖ m) + ½ KL(q ‖ m) with m = ½ (p + q), in nats, between 0 and log 2."""
-    p, q = _checked(p, q)
+    """½ KL(p ‖ m) + ½ KL(q ‖ m) with m = ½ (p + q), in nats, between 0 and log 2.
+
+    The gradient in p is 0 in its empty bins, and that in q in those of q, where the derivative
+    is infinite or, for a bin that is empty in both, does not exist.
+    """
+    p, q = (_on_support(w) for w in _checked(p, q))
     middle = 0.5 * (p + q)
-    both = torch.xlogy(p, p) + torch.xlogy(q, q) - torch.xlogy(2 * middle, middle)
-    return 0.5 * both.sum(-1)
+    return 0.5 * (_xlog_ratio(p, middle) + _xlog_ratio(q, middle)).sum(-1)

@@ -37,13 +37,25 @@ class Anderson:
 
 @dataclass(frozen=True)
 class Randkhorn:
-    """Randomised, gradient-extrapolated Sinkhorn.
+    """Sinkhorn with Nesterov's momentum and a randomised choice of the block.
 
-    Offered because the literature names it. It takes about as many iterations as the plain
-    algorithm, at about three passes over the cost each, so it is the slower one.
+    Both potentials are extrapolated along their last move. By the toss of a coin one of them is
+    kept, and the other is maximised exactly, then the kept one: two passes over the cost. Where
+    the last move went down the dual, the momentum starts again from 0.
 
-    Source: Lin, Ho, Jordan, "On the acceleration of the Sinkhorn and Greenkhorn algorithms for
-    optimal transport", 2019.
+    For small ε and tight tolerances it takes a fraction of the plain algorithm's passes, though
+    seldom fewer than `Anderson`, and it needs no memory of earlier iterates. A sample against
+    itself is solved by the plain, averaged update.
+
+    The scheme as published (Lin, Ho, Jordan) takes the better of its extrapolation and of the
+    plain iterate, which in practice is always the latter, at three times the passes. This one is
+    of the same family and always takes its extrapolation. The seed decides on the iterates, not
+    on their limit.
+
+    Source: Lin, Ho, Jordan, "On the efficiency of entropic regularized algorithms for optimal
+    transport", 2022; Guminov, Dvurechensky, Tupitsa, Gasnikov, "On a combination of alternating
+    minimization and Nesterov's momentum", 2021; O'Donoghue, Candès, "Adaptive restart for
+    accelerated gradient schemes", 2015.
     """
 
     seed: int = 0
@@ -170,11 +182,11 @@ def _solve(
         f, used = minima.rows(g), used + count
     minima.begin(f, g, epsilon)
     if isinstance(acceleration, Randkhorn) and not symmetric:
-        f, g, error, count = _randkhorn(minima, g, acceleration, tolerance, most)
+        g, error, count = _randkhorn(minima, g, acceleration.seed, tolerance, most)
     else:
         plain = None if isinstance(acceleration, Randkhorn) else acceleration
         g, error, count = _iterate(step, g, plain, tolerance, most)
-        f = g if symmetric else minima.rows(g)
+    f = g if symmetric else minima.rows(g)
     mass = (minima.a * ((f - minima.rows(g)) / epsilon).exp()).sum()
     value = (minima.a * f).sum() + (minima.b * g).sum() - epsilon * (mass - 1)
     return Potentials(f, g, value, error, used + count, error <= tolerance)
@@ -202,50 +214,35 @@ def rough_potentials(cost: GroundCost, epsilon: float, iterations: int) -> tuple
     return solution.f, solution.g
 
 
-def _randkhorn(minima: Streamed, start: Tensor, choice: Randkhorn, tolerance: float, most: int):
-    """The published scheme, line by line, in u = f/ε, v = g/ε, from the plain iterate `start`."""
-    coins = torch.Generator().manual_seed(choice.seed)
-    a, b, epsilon = minima.a, minima.b, minima.epsilon
-
-    def best_u(v: Tensor) -> Tensor:
-        return minima.rows(epsilon * v) / epsilon
-
-    def best_v(u: Tensor) -> Tensor:
-        return minima.columns(epsilon * u) / epsilon
-
-    def marginals(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        u_new, v_new = best_u(v), best_v(u)
-        return a * (u - u_new).exp(), b * (v - v_new).exp(), u_new, v_new
-
-    def excess(target: Tensor, got: Tensor) -> Tensor:
-        return (got - target + torch.xlogy(target, target / got)).sum()
-
-    def dual(pair: tuple[Tensor, Tensor], mass: Tensor) -> float:
-        return float((a * pair[0]).sum() + (b * pair[1]).sum() - mass)
-
-    def improved(
-        pair: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor, Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        (u, v), (r, c, u_new, v_new) = pair, after
-        return (u_new, v) if excess(a, r) >= excess(b, c) else (u, v_new)
-
-    v = start / epsilon
-    u = best_u(v)
-    y, theta, extra = (u, v), 2.0, (torch.zeros_like(u), torch.zeros_like(v))
-    error, iteration = math.inf, 0
-    while error > tolerance and iteration < most:
-        iteration += 1
-        theta = theta / 2 * (math.sqrt(theta**2 + 4) - theta)
-        first, second = ((1 - theta) * s + theta * e for s, e in zip(y, extra))
-        after = marginals(first, second)
-        hat, (r, c, _, _) = improved((first, second), after), after
+def _randkhorn(
+    minima: Streamed, start: Tensor, seed: int, tolerance: float, most: int
+) -> tuple[Tensor, float, int]:
+    """Finds g = S_a(S_b(g)) with momentum; returns g, its error and the number of iterations."""
+    coins, epsilon = torch.Generator().manual_seed(seed), minima.epsilon
+    f, g = minima.rows(start), start
+    ahead_f, ahead_g, theta = f, g, 1.0
+    for iteration in range(1, most + 1):
         if torch.rand((), generator=coins) < 0.5:
-            extra = (extra[0] - (r - a) / (8 * theta), extra[1])
+            f_new = minima.rows(ahead_g)
+            g_new = minima.columns(f_new)
+            found, excess = ahead_g, minima.b * ((ahead_g - g_new) / epsilon).expm1()
+            turn = (excess * (g_new - g)).sum()
         else:
-            extra = (extra[0], extra[1] - (c - b) / (8 * theta))
-        candidates = [(pair, marginals(*pair)) for pair in (y, hat)]
-        (u, v), after = max(candidates, key=lambda item: dual(item[0], item[1][0].sum()))
-        r, c, _, _ = after
-        error = float(max((r - a).abs().sum(), (c - b).abs().sum()))
-        y = improved((u, v), after)
-    return epsilon * u, epsilon * v, error, iteration
+            g_new = minima.columns(ahead_f)
+            f_new = minima.rows(g_new)
+            # with f = S_b(g) instead of the extrapolated one the error is not larger
+            found, excess = g_new, minima.a * ((ahead_f - f_new) / epsilon).expm1()
+            turn = (excess * (f_new - f)).sum()
+        error = float(excess.abs().sum())
+        if error <= tolerance or iteration == most:
+            return found, error, iteration
+        momentum = 0.0
+        if turn <= 0:
+            theta, before = (1 + math.sqrt(1 + 4 * theta**2)) / 2, theta
+            momentum = (before - 1) / theta
+        else:
+            # the last move went down the dual: the momentum has overshot
+            theta = 1.0
+        ahead_f, ahead_g = f_new + momentum * (f_new - f), g_new + momentum * (g_new - g)
+        f, g = f_new, g_new
+    raise AssertionError("unreachable: the last iteration returns")
