@@ -156,3 +156,18 @@ def test_a_run_that_was_started_in_float32_keeps_it():
     source = Source("x", "vector", x, x).single()
     assert source.train.dtype == source.test.dtype == torch.float32
     assert source.single() is source
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.7e9])
+def test_a_model_of_a_table_is_exported_to_torch(offset, tmp_path, monkeypatch, capsys):
+    """Its encoder and decoder have moments of their own, which torch.export tells apart."""
+    table = offset + np.random.default_rng(0).normal(size=(60, 2))
+    path = written(table, tmp_path, ".npy")
+    config = override(Config.of("wae-mmd"), "training.steps", 3)
+    run = monge.fit("wae-mmd", path, config, out=tmp_path / "run", quiet=True)
+    out = tmp_path / "model.pt2"
+    code, _, err = command(monkeypatch, capsys, "export", tmp_path / "run", "--out", out)
+    assert (code, err) == (0, "")
+    decoder = torch.export.load(tmp_path / "model.decoder.pt2").module()
+    code = torch.zeros(5, run.settled.latent)
+    assert torch.equal(decoder(code=code)[0], run.model.eval().decode(code))

@@ -27,8 +27,9 @@ class Standardise(nn.Module):
 
     def __init__(self, mean: Tensor, deviation: Tensor):
         super().__init__()
-        self.register_buffer("mean", torch.as_tensor(mean))
-        self.register_buffer("deviation", torch.as_tensor(deviation))
+        # clones, since torch.export cannot tell buffers that share memory apart
+        self.register_buffer("mean", torch.as_tensor(mean).clone())
+        self.register_buffer("deviation", torch.as_tensor(deviation).clone())
         self.narrow = self.mean.dtype == torch.float64
 
     def forward(self, x: Tensor) -> Tensor:
