@@ -161,7 +161,7 @@ def test_a_run_that_was_started_in_float32_keeps_it():
 @pytest.mark.parametrize("offset", [0.0, 1.7e9])
 def test_a_model_of_a_table_is_exported_to_torch(offset, tmp_path, monkeypatch, capsys):
     """Its encoder and decoder have moments of their own, which torch.export tells apart."""
-    table = offset + np.random.default_rng(0).normal(size=(60, 2))
+    table = offset + np.random.default_rng(0).normal(size=(200, 2))
     path = written(table, tmp_path, ".npy")
     config = override(Config.of("wae-mmd"), "training.steps", 3)
     run = monge.fit("wae-mmd", path, config, out=tmp_path / "run", quiet=True)

@@ -136,7 +136,7 @@ class Mixture(Prior):
             raise ValueError("`covariances` must be symmetric positive definite: add to diagonals")
         self.register_buffer("means", m.float())
         self.register_buffer("factors", factors.float().contiguous())
-        self.register_buffer("weights", checked("weights", w.float(), k))
+        self.register_buffer("weights", checked("weights", w.float(), k).float())
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         # one row of numbers a draw, the first of which chooses the component
