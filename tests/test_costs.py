@@ -195,3 +195,12 @@ def test_what_are_no_sets_is_refused(x, y, message):
 def test_an_assignment_needs_equally_many_points():
     with pytest.raises(ValueError, match="must have 9 points a set for an assignment, got 8"):
         EarthMover()(sets(), sets(count=8))
+
+
+def test_sinkhorn_sets_can_exceed_the_assignment():
+    """By 4 % here: the debiased divergence is no lower bound of W_2²."""
+    generator = torch.Generator().manual_seed(30)
+    x, y = torch.randn(2, 1, 3, 2, generator=generator, dtype=torch.float64)
+    y = 3 * y
+    exact = float(EarthMover(p=2)(x, y))
+    assert float(SinkhornSets(5.0)(x, y)) > 1.03 * exact

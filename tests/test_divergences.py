@@ -1,6 +1,7 @@
 """Laws that every divergence of the zoo claims, and the estimators against independent sums."""
 
 import dataclasses
+import inspect
 import math
 
 import pytest
@@ -11,7 +12,13 @@ from zoo import DIM, DIVERGENCES, pair
 
 from monge import divergences
 from monge._core import tuning
-from monge.divergences import MMD, SinkhornDivergence, SlicedWasserstein
+from monge.divergences import (
+    MMD,
+    Divergence,
+    EnergyDistance,
+    SinkhornDivergence,
+    SlicedWasserstein,
+)
 from monge.draws import Draws, stream
 from monge.kernels import IMQ, RBF, multiscale_imq
 from monge.priors import Gaussian
@@ -161,6 +168,33 @@ def test_unbiased_mmd_of_gaussians_has_the_closed_form_as_mean():
     values = torch.stack([mmd(a, b) for a, b in zip(x, y)])
     expected = 2 * (s**2 / (s**2 + 2)) ** (d / 2) * (1 - math.exp(-(v**2) / (2 * (s**2 + 2))))
     assert abs(values.mean() - expected) < 3 * values.std() / math.sqrt(300)
+
+
+def test_every_divergence_is_in_the_table():
+    def below(kind):
+        return {kind}.union(*map(below, kind.__subclasses__()))
+
+    made = {type(row.make()) for row in DIVERGENCES.values()}
+    concrete = {kind for kind in below(Divergence) if not inspect.isabstract(kind)}
+    assert {kind for kind in concrete if kind.__module__.startswith("monge.")} == made
+
+
+def test_the_energy_distance_of_batches_is_least_for_codes_that_are_too_narrow():
+    """With X = sN, Y = N' and both samples of n, E f(s) has its minimum where
+    √2 s / √(1 + s²) = 1 - 1/n: s = 0.9803 for n = 100."""
+    n, generator, energy = 100, torch.Generator().manual_seed(0), EnergyDistance()
+    best = (1 - 1 / n) / math.sqrt(2 - (1 - 1 / n) ** 2)
+    assert best == pytest.approx(0.9803, abs=1e-4)
+    slopes = []
+    for _ in range(1500):
+        x, y = torch.randn(2, n, 1, generator=generator, dtype=torch.float64)
+        s = torch.tensor([best, 1.0], dtype=torch.float64, requires_grad=True)
+        (slope,) = torch.autograd.grad(energy(s[0] * x, y) + energy(s[1] * x, y), s)
+        slopes.append(slope)
+    mean = torch.stack(slopes).mean(0)
+    error = torch.stack(slopes).std(0) / len(slopes) ** 0.5
+    assert mean[0].abs() < 4 * error[0]
+    assert mean[1] > 4 * error[1]
 
 
 def test_unbiased_mmd_does_not_depend_on_the_batch_size_in_expectation():

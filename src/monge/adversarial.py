@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monge._core.checks import order, positive, sample_pair
+from monge._core.checks import instance, order, positive, sample_pair
 from monge._core.promotion import ANY, promoted, promoted_critic
 from monge._core.shown import Shown
 from monge.divergences import Divergence, SlicedWasserstein
@@ -61,7 +61,10 @@ class LogPriorCritic(nn.Module):
 
     def __init__(self, network: nn.Module, prior: Gaussian | Mixture):
         super().__init__()
-        self.network, self.prior = network, prior
+        self.network = instance("network", network, nn.Module, "mlp([dim, 64, 1])")
+        if not isinstance(prior, (Gaussian, Mixture)):
+            raise ValueError(f"`prior` must be a Gaussian or a Mixture, got {prior!r}")
+        self.prior = prior
 
     def forward(self, z: Tensor) -> Tensor:
         return critic_values(self.network, z) + self.prior.log_prob(z)
@@ -92,7 +95,8 @@ class JensenShannon(Learned):
 
     def __init__(self, critic: nn.Module, saturating: bool = False):
         super().__init__()
-        self.critic, self.saturating = critic, saturating
+        self.critic = instance("critic", critic, nn.Module, "mlp([dim, 64, 1])")
+        self.saturating = saturating
 
     @promoted_critic(x=ANY, y=ANY)
     def inner_loss(self, x: Tensor, y: Tensor) -> Tensor:
@@ -209,6 +213,8 @@ class KantorovichRubinstein(Learned):
 
     def __init__(self, critic: nn.Module, constraint: Constraint):
         super().__init__()
+        instance("critic", critic, nn.Module, "mlp([dim, 64, 1])")
+        instance("constraint", constraint, Constraint, "GradientPenalty()")
         constraint.prepare(critic)
         self.critic, self.constraint, self.random = critic, constraint, constraint.random
 
@@ -233,7 +239,7 @@ class MaxGeneralizedSliced(Learned):
 
     def __init__(self, slicer: Slicer, p: float = 2):
         super().__init__()
-        self.slicer, self.p = slicer, order(p)
+        self.slicer, self.p = instance("slicer", slicer, Slicer, "Circular(dim)"), order(p)
 
     @promoted(x=ANY, y=ANY)
     def inner_loss(self, x: Tensor, y: Tensor) -> Tensor:
@@ -276,7 +282,8 @@ class FeatureSliced(Learned):
 
     def __init__(self, features: nn.Module, head: nn.Module, directions: int = 128, p: float = 2):
         super().__init__()
-        self.features, self.head = features, head
+        self.features = instance("features", features, nn.Module, "mlp([dim, 64])")
+        self.head = instance("head", head, nn.Module, "mlp([64, 1])")
         self.sliced = SlicedWasserstein(directions, p)
         self.directions, self.p = directions, p
 

@@ -226,8 +226,8 @@ class EarthMover(SetCost):
 class SinkhornSets(SetCost):
     r"""c(x, y) = scale · S_ε(x, y), the debiased Sinkhorn divergence of W_2² between the sets.
 
-    ε is in units of squared distances. Between 0 and W_2², nearer to it the smaller ε is; for
-    sets of different sizes too.
+    ε is in units of squared distances. At least 0, and W_2² as ε → 0, which it can exceed for
+    ε > 0; for sets of different sizes too.
 
     Source: Feydy et al., "Interpolating between optimal transport and MMD using Sinkhorn
     divergences", 2019.

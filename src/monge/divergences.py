@@ -11,7 +11,7 @@ import abc
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import dimension, order, positive, sample_pair
+from monge._core.checks import dimension, instance, order, positive, sample_pair
 from monge._core.promotion import ANY, promoted
 from monge._core.shown import Shown
 from monge._core.tuning import tuning
@@ -59,7 +59,8 @@ class MMD(Divergence):
 
     def __init__(self, kernel: Kernel, unbiased: bool = True):
         super().__init__()
-        self.kernel, self.unbiased = kernel, unbiased
+        self.kernel = instance("kernel", kernel, Kernel, "RBF(1.0)")
+        self.unbiased = unbiased
 
     @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -114,7 +115,7 @@ class GeneralizedSlicedWasserstein(Divergence):
 
     def __init__(self, slicer: Slicer, p: float = 2):
         super().__init__()
-        self.slicer, self.p = slicer, order(p)
+        self.slicer, self.p = instance("slicer", slicer, Slicer, "Circular(dim)"), order(p)
 
     @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:

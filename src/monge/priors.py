@@ -7,7 +7,10 @@ at once are the same rows as n rows in several calls.
 
 import abc
 import math
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -84,6 +87,17 @@ class Sphere(Prior):
         return 2.0
 
 
+Numbers = Tensor | np.ndarray | Sequence[Any]
+
+
+def _tensor(name: str, values: Numbers) -> Tensor:
+    """Numbers as a tensor."""
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"`{name}` must be numbers, e.g. a tensor, got {values!r}") from None
+
+
 class Mixture(Prior):
     """A mixture of Gaussians Σ_k w_k N(m_k, C_k); spread twice the trace of its covariance.
 
@@ -91,26 +105,38 @@ class Mixture(Prior):
         means: (k, dim).
         covariances: (k, dim, dim), symmetric positive definite.
         weights: (k,), at least 0 with sum 1.
+
+    Each is a tensor, an array, or lists of numbers.
     """
 
     means: Tensor
     factors: Tensor
     weights: Tensor
 
-    def __init__(self, means: Tensor, covariances: Tensor, weights: Tensor):
+    def __init__(self, means: Numbers, covariances: Numbers, weights: Numbers):
         super().__init__()
-        k, self.dim = means.shape
-        if covariances.shape != (k, self.dim, self.dim):
+        m, c, w = (
+            _tensor(name, values)
+            for name, values in (
+                ("means", means),
+                ("covariances", covariances),
+                ("weights", weights),
+            )
+        )
+        if m.ndim != 2 or m.numel() == 0:
+            raise ValueError(f"`means` must have shape (k, dim), got {tuple(m.shape)}")
+        k, self.dim = m.shape
+        if c.shape != (k, self.dim, self.dim):
             raise ValueError(
                 f"`covariances` must have shape {(k, self.dim, self.dim)} for means of shape "
-                f"{(k, self.dim)}, got {tuple(covariances.shape)}"
+                f"{(k, self.dim)}, got {tuple(c.shape)}"
             )
-        factors, failed = torch.linalg.cholesky_ex(covariances.double())
+        factors, failed = torch.linalg.cholesky_ex(c.double())
         if failed.any():
             raise ValueError("`covariances` must be symmetric positive definite: add to diagonals")
-        self.register_buffer("means", means.float())
+        self.register_buffer("means", m.float())
         self.register_buffer("factors", factors.float().contiguous())
-        self.register_buffer("weights", checked("weights", weights.float(), k))
+        self.register_buffer("weights", checked("weights", w.float(), k).float())
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         # one row of numbers a draw, the first of which chooses the component

@@ -2,18 +2,44 @@
 
 import math
 import operator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from monge._core.errors import NotFinite
 
+T = TypeVar("T")
+
+
+def instance(name: str, value: T, kind: type, example: str) -> T:
+    """`value`, if it is an object of a class; `example` makes one."""
+    if not isinstance(value, kind):
+        got = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+        raise ValueError(f"`{name}` must be a {kind.__name__}, e.g. {example}, got {got}")
+    return value
+
+
+def _number(value: object) -> float:
+    """`value` as a float; NaN, which no range holds, for what is no number."""
+    try:
+        return math.nan if isinstance(value, str) else float(value)  # pyright: ignore
+    except (TypeError, ValueError, RuntimeError):
+        return math.nan
+
 
 def positive(name: str, value: float) -> float:
     """`value` as a float, if it is positive and finite."""
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"`{name}` must be positive and finite, got {value}")
+    if not (_number(value) > 0 and math.isfinite(value)):
+        raise ValueError(f"`{name}` must be positive and finite, got {value!r}")
     return float(value)
+
+
+def nonnegative(name: str, value: float) -> float:
+    """`value`, if it is at least 0 and finite."""
+    if not (_number(value) >= 0 and math.isfinite(value)):
+        raise ValueError(f"`{name}` must be at least 0 and finite, got {value!r}")
+    return value
 
 
 def dimension(name: str, value: int) -> int:
@@ -29,8 +55,8 @@ def dimension(name: str, value: int) -> int:
 
 def order(p: float) -> float:
     """`p`, if W_p is a distance for it."""
-    if not (p >= 1 and math.isfinite(p)):
-        raise ValueError(f"`p` must be a finite number of at least 1, got {p}")
+    if not (_number(p) >= 1 and math.isfinite(p)):
+        raise ValueError(f"`p` must be a finite number of at least 1, got {p!r}")
     return p
 
 

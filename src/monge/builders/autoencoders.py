@@ -8,7 +8,7 @@ from monge.adversarial import (
     MaxSliced,
 )
 from monge.builders.parts import Parts
-from monge.costs import Bernoulli, GaussianLikelihood, SquaredL2
+from monge.costs import Bernoulli, GaussianLikelihood
 from monge.divergences import (
     MMD,
     EnergyDistance,
@@ -47,14 +47,14 @@ def max_swae(parts: Parts) -> Model:
 
 
 def gswae(parts: Parts) -> Model:
-    """Codes by sliced W_2² along circles."""
-    return parts.wae(GeneralizedSlicedWasserstein(parts.circles(parts.options.directions)))
+    """Codes by generalized sliced W_2², along circles by default."""
+    return parts.wae(GeneralizedSlicedWasserstein(parts.slicer(parts.options.directions)))
 
 
 def max_gswae(parts: Parts) -> Model:
-    """Codes by max-GSW over eight learned circular slices; a single slice lags behind the
-    encoder."""
-    return parts.wae(MaxGeneralizedSliced(parts.circles(8)))
+    """Codes by max-GSW over a few learned slices, circular by default; a single slice lags behind
+    the encoder."""
+    return parts.wae(MaxGeneralizedSliced(parts.slicer(parts.options.slices)))
 
 
 def sinkhorn_ae(parts: Parts) -> Model:
@@ -97,6 +97,6 @@ def conditional_wae(parts: Parts) -> Model:
         mask=mask(options.known, parts.shape),
         summary=masked.encoder(options.summary),
         size=options.summary,
-        cost=SquaredL2(options.scale),
+        cost=parts.kind.cost(parts.shape, None, scale=options.scale, name=options.cost),
         weight=parts.weight,
     )

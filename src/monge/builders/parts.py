@@ -1,6 +1,7 @@
 """The parts that a recipe is composed of, for the configuration and the facts of a run."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,11 +14,11 @@ from monge.data.kinds import Kind, Moments, kind_named
 from monge.kernels import RBF, Kernel, multiscale_imq
 from monge.models import VAE, WAE, ImplicitGenerator, Model
 from monge.networks import GaussianDecoder, Networks, NormalEncoder, PublishedNetworks, Standardise
-from monge.priors import Disk, Gaussian, Prior, Ring, Sphere, SwissRoll, Uniform
+from monge.priors import Disk, Gaussian, Mixture, Prior, Ring, Sphere, SwissRoll, Uniform
 from monge.recipes import Recipe, find
 from monge.recipes.options import MMDOptions, VAEOptions
 from monge.recipes.recipe import NEEDS
-from monge.transport import Circular
+from monge.transport import Circular, Neural, Polynomial, Slicer
 
 
 class Parts:
@@ -35,8 +36,9 @@ class Parts:
         # runs of monge 0.1 have the moments in their weights alone
         self.moments: Moments | None = self.kind.moments(torch.zeros(1, *self.shape))
         if settled.moments is not None:
-            mean, deviation = map(torch.tensor, settled.moments)
-            self.moments = mean, deviation
+            dtype = torch.float64 if settled.float64 else torch.float32
+            mean, deviation = settled.moments
+            self.moments = torch.tensor(mean, dtype=dtype), torch.tensor(deviation, dtype=dtype)
         self.networks: Networks = self.kind.networks(self.shape, config.network, self.moments)
         if config.network.published:
             self.networks = PublishedNetworks(self.shape, config.network)
@@ -66,11 +68,23 @@ class Parts:
     @property
     def prior(self) -> Prior:
         """P_Z."""
-        planar = {"ring": Ring, "disk": Disk, "swiss-roll": SwissRoll}
-        if self.config.prior in planar:
-            return planar[self.config.prior]()
-        priors = {"gaussian": Gaussian, "uniform": Uniform, "sphere": Sphere}
-        return priors[self.config.prior](self.latent)
+        asked = self.config
+        scale, radius = asked.prior_scale, asked.prior_radius
+        made: dict[str, Callable[[], Prior]] = {
+            "gaussian": lambda: Gaussian(self.latent, 1.0 if scale is None else scale),
+            "uniform": lambda: Uniform(self.latent, 1.0 if radius is None else radius),
+            "sphere": lambda: Sphere(self.latent),
+            "mixture": lambda: circle_of_gaussians(
+                self.latent,
+                asked.prior_components or 10,
+                1.0 if radius is None else radius,
+                0.1 if scale is None else scale,
+            ),
+            "ring": lambda: Ring(0.8 if asked.prior_inner is None else asked.prior_inner),
+            "disk": lambda: Disk(),
+            "swiss-roll": lambda: SwissRoll(0.02 if scale is None else scale),
+        }
+        return made[asked.prior]()
 
     @property
     def spread(self) -> float:
@@ -87,9 +101,16 @@ class Parts:
         rbf = self.option("kernel") == "rbf"
         return RBF(math.sqrt(spread)) if rbf else multiscale_imq(spread)
 
-    def circles(self, slices: int) -> Circular:
-        """Distances to points of a sphere of the prior's size around the origin."""
-        return Circular(self.prior.dim, slices, radius=math.sqrt(self.prior.spread))
+    def slicer(self, slices: int) -> Slicer:
+        """The slices of codes that the option `slicer` names; circles have centres on a sphere of
+        the prior's size around the origin."""
+        return slicer(
+            self.options.slicer,
+            self.prior.dim,
+            slices,
+            radius=math.sqrt(self.prior.spread),
+            degree=self.options.degree,
+        )
 
     def scaled(self, cost: Cost) -> nn.Module:
         """An elementwise cost in standard units of the columns, for tables."""
@@ -136,6 +157,29 @@ class Parts:
         decoder = self.networks.decoder(self.prior.dim)
         transform = None if self.moments is None else Standardise(*self.moments)
         return ImplicitGenerator(decoder, self.prior, divergence, transform=transform)
+
+
+def circle_of_gaussians(dim: int, components: int, radius: float, scale: float) -> Mixture:
+    """An even mixture of N(m_k, scale² I) with the m_k evenly on a circle of the first two axes.
+
+    Source: Makhzani, Shlens, Jaitly, Goodfellow, Frey, "Adversarial autoencoders", 2015, section
+    2.3, whose priors are such mixtures in the plane.
+    """
+    angle = 2 * math.pi * torch.arange(components) / components
+    means = torch.zeros(components, dim)
+    means[:, :2] = radius * torch.stack([angle.cos(), angle.sin()], 1)
+    covariances = (scale**2 * torch.eye(dim)).expand(components, dim, dim)
+    return Mixture(means, covariances, torch.full((components,), 1 / components))
+
+
+def slicer(name: str, dim: int, slices: int, *, radius: float = 2.0, degree: int = 3) -> Slicer:
+    """The slices with a name: circular (of a radius), polynomial (of a degree) or neural."""
+    made: dict[str, Callable[[], Slicer]] = {
+        "circular": lambda: Circular(dim, slices, radius),
+        "polynomial": lambda: Polynomial(dim, degree, slices),
+        "neural": lambda: Neural(dim, slices),
+    }
+    return made[name]()
 
 
 def required(row: Recipe, kind: Kind) -> None:

@@ -2,6 +2,8 @@
 
 import math
 
+import torch
+
 from monge.config import CUSTOM, PLANE, Config, Settled
 from monge.data.kinds import Kind, kind_named
 from monge.data.source import Source
@@ -17,6 +19,7 @@ def settle(config: Config, source: Source) -> Settled:
         source.shape,
         samples=len(source.train),
         spread=source.spread(),
+        float64=source.train.dtype == torch.float64,
         moments=None
         if moments is None
         else (tuple(moments[0].tolist()), tuple(moments[1].tolist())),
@@ -30,10 +33,11 @@ def settled(
     *,
     samples: int,
     spread: float | None = None,
+    float64: bool = False,
     moments: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
 ) -> Settled:
     """The facts of a run on data of which only these are known: `samples` of `shape` to train on,
-    with E‖x - x'‖² = `spread`."""
+    with E‖x - x'‖² = `spread`, kept in float64 or in float32."""
     kind = kind_named(kind)
     row = None if config.recipe == CUSTOM else find(config.recipe)
     latent = config.latent
@@ -45,5 +49,12 @@ def settled(
         scale = getattr(config.options, "scale", 1.0)
         weight = round(scale * row.weight * math.sqrt(math.prod(shape)), 3)
     return Settled(
-        kind.reference, shape, samples, latent, weight=weight, spread=spread, moments=moments
+        kind.reference,
+        shape,
+        samples,
+        latent,
+        weight=weight,
+        spread=spread,
+        moments=moments,
+        float64=float64,
     )

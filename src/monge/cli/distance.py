@@ -8,7 +8,13 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from monge.cli.common import Float
+from monge.cli.common import Float, Int, Place
+
+WEIGHTED = ("exact", "w1", "sliced", "max-sliced", "gsliced", "max-gsliced", "sinkhorn")
+SLICED = ("gsliced", "max-gsliced")
+"""Methods that slice along curves, which see where the origin is."""
+DRAWN = {"sliced": 1000, "gsliced": 1000, "max-gsliced": 32}
+"""How many directions or slices each method draws by default."""
 
 
 @dataclass(frozen=True)
@@ -20,92 +26,196 @@ class Distance:
     b: Positional[Path]
     """The second sample, (m, …)."""
     method: Literal[
-        "exact", "w1", "sliced", "max-sliced", "gsliced", "sinkhorn", "mmd", "energy", "gromov"
+        "exact",
+        "w1",
+        "sliced",
+        "max-sliced",
+        "gsliced",
+        "max-gsliced",
+        "sinkhorn",
+        "mmd",
+        "energy",
+        "gromov",
     ] = "sliced"
     """exact: W_p; w1: W_1; sliced: SW_p with its standard error; max-sliced: the worst direction;
-    gsliced: circular slices; sinkhorn: the Sinkhorn divergence, on the scale of the cost; mmd:
-    unbiased MMD² with the seven-scale inverse multiquadratic kernel whose base is E‖y - y'‖²;
-    energy: the energy distance; gromov: Gromov-Wasserstein between Euclidean distances."""
+    gsliced: SW_p along the slices of --slicer; max-gsliced: the worst of them, each ascended;
+    sinkhorn: the Sinkhorn divergence, on the scale of the cost; mmd: unbiased MMD² with the
+    seven-scale inverse multiquadratic kernel whose base is E‖y - y'‖²; energy: the energy
+    distance; gromov: Gromov-Wasserstein between Euclidean distances."""
     p: float = 2.0
     """Order, where the method has one."""
-    directions: int = 1000
-    """Directions or slices drawn, where the method draws any."""
+    weights_a: Place = None
+    """Weights of the samples of a, (n,), at least 0, which are divided by their sum; uniform by
+    default. For exact, w1, sinkhorn and the sliced methods."""
+    weights_b: Place = None
+    """Weights of the samples of b, (m,)."""
+    directions: Int = None
+    """Directions or slices drawn: 1,000 by default, 32 for max-gsliced."""
+    slicer: Literal["circular", "polynomial", "neural"] | None = None
+    """Slices of gsliced and max-gsliced: distances to points of a sphere of radius 2 (default),
+    homogeneous polynomials of degree 3, or outputs of a network with one hidden layer."""
     epsilon: Float = None
     """Regularisation of sinkhorn, in units of the cost; 5 % of its mean by default."""
+    map: Place = None
+    """A .npy file for the images of the samples of a under the optimal map of exact or w1, (n, d):
+    the quantile map for samples of one column, otherwise a permutation of as many samples of b."""
     seed: int = 0
     """Draws the directions."""
     json: bool = False
     """One JSON object in place of a line."""
 
     def run(self) -> None:
-        x, y = _sample(self.a), _sample(self.b)
+        self._check()
+        x, y = _pair(self)
         if x.shape[1] != y.shape[1] and self.method != "gromov":
             raise ValueError(
                 f"`b` {str(self.b)!r} has samples of {y.shape[1]} numbers, `a` of {x.shape[1]}"
             )
+        weights = (
+            _weights("weights_a", self.weights_a, x),
+            _weights("weights_b", self.weights_b, y),
+        )
         began = time.perf_counter()
-        values = METHODS[self.method](self, x, y)
+        values = METHODS[self.method](self, x, y, *weights)
         seconds = round(time.perf_counter() - began, 4)
         sizes = {"n": len(x), "m": len(y), "d": x.shape[1]}
         result = {"method": self.method, **values, **sizes, "seconds": seconds}
         text = "  ".join(f"{name} {content}" for name, content in result.items())
         print(json.dumps(result) if self.json else text)
 
+    def _check(self) -> None:
+        """Refuses flags that the method does not heed, before anything is read."""
+        only = {
+            "weights_a": WEIGHTED,
+            "weights_b": WEIGHTED,
+            "directions": tuple(DRAWN),
+            "slicer": SLICED,
+            "epsilon": ("sinkhorn",),
+            "map": ("exact", "w1"),
+        }
+        for name, methods in only.items():
+            if getattr(self, name) is not None and self.method not in methods:
+                raise ValueError(
+                    f"`--{name.replace('_', '-')}` is for {', '.join(methods)}, not for "
+                    f"--method {self.method}: leave it out"
+                )
+        least = 2 if self.method == "sliced" else 1
+        if self.directions is not None and self.directions < least:
+            why = ", which a standard error needs" if least == 2 else ""
+            raise ValueError(
+                f"`--directions` must be at least {least}{why}, got {self.directions}"
+            )
+        if self.map is not None and self.map.suffix != ".npy":
+            raise ValueError(f"`--map` must end in .npy, got {str(self.map)!r}")
+        if self.map is not None and (self.weights_a or self.weights_b):
+            raise ValueError("`--map` is between samples without weights, which may split mass")
 
-def _exact(given: Distance, x, y) -> dict:
+    @property
+    def drawn(self) -> int:
+        """How many directions or slices are drawn."""
+        return self.directions or DRAWN[self.method]
+
+
+def _exact(given: Distance, x, y, a, b) -> dict:
     from monge.transport import wasserstein
 
     p = 1.0 if given.method == "w1" else given.p
-    return {"value": float(wasserstein(x, y, p=p)), "p": p}
+    if given.map is not None:
+        _save_map(given, x, y, p)
+    return {"value": float(wasserstein(x, y, a, b, p=p)), "p": p}
 
 
-def _sliced(given: Distance, x, y) -> dict:
+def _save_map(given: Distance, x, y, p: float) -> None:
+    """Writes the images of x, in the units of the files."""
+    import io
+
+    import numpy as np
+    import torch
+
+    from monge._core.files import write_all
+    from monge.transport import monge_map, quantile_map
+
+    assert given.map is not None
+    rows = _read(given.b)
+    if x.shape[1] == 1:
+        # of the positions, which are exact whatever the values are
+        images = quantile_map(x[:, 0], y[:, 0])
+        order = y[:, 0].argsort(stable=True)
+        index = order[torch.searchsorted(y[:, 0][order], images.contiguous())]
+    else:
+        index = monge_map(x, y, p=p)
+    content = io.BytesIO()
+    np.save(content, rows[index.numpy()])
+    write_all(given.map.parent, {given.map.name: content.getvalue()})
+
+
+def _sliced(given: Distance, x, y, a, b) -> dict:
     from monge.draws import generator
     from monge.transport import sliced_wasserstein_estimate
 
     seeded = generator(given.seed, "distance")
     value, error = sliced_wasserstein_estimate(
-        x, y, p=given.p, directions=given.directions, generator=seeded
+        x, y, a, b, p=given.p, directions=given.drawn, generator=seeded
     )
-    drawn = {"p": given.p, "directions": given.directions, "seed": given.seed}
+    drawn = {"p": given.p, "directions": given.drawn, "seed": given.seed}
     return {"value": float(value), "standard_error": float(error), **drawn}
 
 
-def _max_sliced(given: Distance, x, y) -> dict:
+def _max_sliced(given: Distance, x, y, a, b) -> dict:
     from monge.draws import generator
     from monge.transport import max_sliced_wasserstein
 
-    value, _ = max_sliced_wasserstein(x, y, p=given.p, generator=generator(given.seed, "distance"))
+    seeded = generator(given.seed, "distance")
+    value, _ = max_sliced_wasserstein(x, y, a, b, p=given.p, generator=seeded)
     return {"value": float(value), "p": given.p, "seed": given.seed}
 
 
-def _gsliced(given: Distance, x, y) -> dict:
+def _gsliced(given: Distance, x, y, a, b) -> dict:
+    from monge import transport
+    from monge.builders.parts import slicer
     from monge.draws import generator
-    from monge.transport import Circular, generalized_sliced_wasserstein
 
-    slicer = Circular(x.shape[1], given.directions)
-    slicer.resample_(generator(given.seed, "distance"))
-    value = generalized_sliced_wasserstein(x, y, slicer, p=given.p).item()
-    drawn = {"p": given.p, "slices": given.directions, "seed": given.seed}
-    return {"value": value, "radius": slicer.radius, **drawn}
+    name = given.slicer or "circular"
+    slices = slicer(name, x.shape[1], given.drawn)
+    slices.resample_(generator(given.seed, "distance"))
+    distance = transport.generalized_sliced_wasserstein
+    if given.method == "max-gsliced":
+        distance = transport.max_generalized_sliced_wasserstein
+    value = distance(x, y, slices, a, b, p=given.p).item()
+    drawn = {"p": given.p, "slicer": name, "slices": given.drawn, "seed": given.seed}
+    radius = getattr(slices, "radius", None)
+    return {"value": value, **drawn, **({} if radius is None else {"radius": radius})}
 
 
-def _sinkhorn(given: Distance, x, y) -> dict:
+def _sinkhorn(given: Distance, x, y, a, b) -> dict:
     from monge.transport import sinkhorn, sinkhorn_divergence
-    from monge.transport.gibbs import Points
 
     epsilon = given.epsilon
     if epsilon is None:
-        epsilon = 0.05 * Points(x, y, given.p).mean()
+        epsilon = 0.05 * _mean_cost(x, y, a, b, given.p)
         if not epsilon > 0:
             raise ValueError("`epsilon` has no default for a sample of one point: give --epsilon")
-    plan = sinkhorn(x, y, epsilon=epsilon, p=given.p)
-    value = float(sinkhorn_divergence(x, y, epsilon=epsilon, p=given.p))
+    plan = sinkhorn(x, y, a, b, epsilon=epsilon, p=given.p)
+    value = float(sinkhorn_divergence(x, y, a, b, epsilon=epsilon, p=given.p))
     account = {"marginal_error": plan.marginal_error, "iterations": plan.iterations}
     return {"value": value, "epsilon": epsilon, "p": given.p, **account}
 
 
-def _mmd(given: Distance, x, y) -> dict:
+def _mean_cost(x, y, a, b, p: float) -> float:
+    """E ‖x - y‖^p of independent x and y."""
+    import torch
+
+    from monge.transport.gibbs import Points
+
+    if a is None and b is None:
+        return Points(x, y, p).mean()
+    a = torch.full((len(x),), 1 / len(x)).to(x) if a is None else a
+    b = torch.full((len(y),), 1 / len(y)).to(y) if b is None else b
+    rows = zip(x.split(1000), a.split(1000))
+    return float(sum(w @ (torch.cdist(some, y) ** p) @ b for some, w in rows))
+
+
+def _mmd(given: Distance, x, y, a, b) -> dict:
     from monge.divergences import MMD
     from monge.kernels import multiscale_imq
 
@@ -115,14 +225,14 @@ def _mmd(given: Distance, x, y) -> dict:
     return {"value": float(MMD(multiscale_imq(base))(x, y)), "base": base}
 
 
-def _energy(given: Distance, x, y) -> dict:
+def _energy(given: Distance, x, y, a, b) -> dict:
     from monge.divergences import MMD
     from monge.kernels import Energy
 
     return {"value": float(MMD(Energy(), unbiased=False)(x, y))}
 
 
-def _gromov(given: Distance, x, y) -> dict:
+def _gromov(given: Distance, x, y, a, b) -> dict:
     from monge.kernels import distances
     from monge.transport import gromov_wasserstein
 
@@ -136,6 +246,7 @@ METHODS = {
     "sliced": _sliced,
     "max-sliced": _max_sliced,
     "gsliced": _gsliced,
+    "max-gsliced": _gsliced,
     "sinkhorn": _sinkhorn,
     "mmd": _mmd,
     "energy": _energy,
@@ -143,10 +254,8 @@ METHODS = {
 }
 
 
-def _sample(path: Path):
-    """The samples of a file as rows (n, d) in float64; uint8 images in [0, 1]."""
-    import torch
-
+def _read(path: Path):
+    """The samples of a file as rows (n, d), in the dtype of the file."""
     from monge.data.kinds import kind_of
     from monge.data.readers.arrays import read, real
 
@@ -157,6 +266,55 @@ def _sample(path: Path):
             f"{str(path)!r} holds clouds of points, whose order a distance of rows would see: "
             "give one cloud as rows (n, 3)"
         )
-    scale = 255.0 if kind.bounded and samples.dtype == "uint8" else 1.0
-    rows = kind.layout(samples, str(path)).astype("float64")
-    return torch.from_numpy(rows).flatten(1) / scale
+    rows = kind.layout(samples, str(path)).reshape(len(samples), -1)
+    # bytes of images are in [0, 1]
+    return rows / 255.0 if kind.bounded and samples.dtype == "uint8" else rows
+
+
+def _pair(given: Distance):
+    """Both samples in float64; integers that float64 would round are first shifted by one offset,
+    which no distance but those along curves sees."""
+    import numpy as np
+    import torch
+
+    from monge.data.kinds import EXACT_INTEGERS
+
+    rows = _read(given.a), _read(given.b)
+    wide = [z.dtype.kind in "iu" and abs(z.astype(float)).max() > EXACT_INTEGERS for z in rows]
+    if not any(wide):
+        return [torch.from_numpy(z.astype(np.float64)) for z in rows]
+    if given.method == "gromov":
+        columns = [z.min(0) for z in rows]  # each space has an offset of its own
+    elif all(z.dtype.kind in "iu" for z in rows) and given.method not in SLICED:
+        least = [min(map(int, pair)) for pair in zip(*(z.min(0) for z in rows))]
+        columns = [np.array(least, dtype=object)] * 2
+    else:
+        name = "a" if wide[0] else "b"
+        raise ValueError(
+            f"`{name}` {str(getattr(given, name))!r} holds integers beyond 2^53, which float64 "
+            "rounds: subtract one offset from both samples"
+        )
+    # exact, as Python's integers
+    return [
+        torch.from_numpy((z.astype(object) - least).astype(np.float64))
+        for z, least in zip(rows, columns)
+    ]
+
+
+def _weights(name: str, path: Path | None, samples):
+    """The weights in a file, divided by their sum; None without a file."""
+    import torch
+
+    from monge.data.readers.arrays import read, real
+
+    if path is None:
+        return None
+    w = real(read(path).samples, str(path)).astype("float64")
+    flag = f"`--{name.replace('_', '-')}` {str(path)!r}"
+    if w.size != w.shape[0] or len(w) != len(samples):
+        raise ValueError(
+            f"{flag} must hold {len(samples)} weights, one for each sample, got shape {w.shape}"
+        )
+    if not (w.min() >= 0 and 0 < w.sum() < float("inf")):
+        raise ValueError(f"{flag} must be at least 0 with a positive, finite sum")
+    return torch.from_numpy((w / w.sum()).ravel())

@@ -34,6 +34,11 @@ FIELDS = {
     "seed": "seed",
     "preset": "preset",
     "latent": "latent",
+    "prior": "prior",
+    "prior_scale": "prior_scale",
+    "prior_radius": "prior_radius",
+    "prior_inner": "prior_inner",
+    "prior_components": "prior_components",
     "epochs": "training.epochs",
     "steps": "training.steps",
     "batch": "training.batch",
@@ -99,6 +104,20 @@ class Train:
     """Samples that pass at once, for batches that memory does not hold: the same gradient."""
     latent: Int = None
     """Dimension of the codes; 8 for small images, 64 for large ones by default."""
+    prior: (
+        Literal["gaussian", "uniform", "sphere", "mixture", "ring", "disk", "swiss-roll"] | None
+    ) = None
+    """Distribution of the codes, gaussian by default; mixture: Gaussians whose means lie evenly on
+    a circle of the first two codes; ring, disk and swiss-roll: in the plane, for 2 codes."""
+    prior_scale: Float = None
+    """σ of the prior gaussian (1 by default), of the components of mixture (0.1), or of the noise
+    of swiss-roll (0.02)."""
+    prior_radius: Float = None
+    """Half the side of the cube uniform, or radius of the circle of mixture; 1 by default."""
+    prior_inner: Float = None
+    """Inner radius of the prior ring, whose outer one is 1; 0.8 by default."""
+    prior_components: Int = None
+    """Components of the prior mixture; 10 by default."""
     lr: Float = None
     """Learning rate; 0.001 by default."""
     inner_steps: Int = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from monge._core.fields import at_least, choices, demand, from_text
+from monge._core.fields import at_least, choices, demand, from_text, positive
 from monge.config.settings import DATA, PUBLISHED, DataConfig, NetworkConfig, TrainingConfig
 from monge.recipes import Recipe, canonical, find
 from monge.recipes.options import NoOptions
@@ -15,6 +15,13 @@ CUSTOM = "custom"
 """Stands in the place of a recipe for a model of your own."""
 PLANE = ("ring", "disk", "swiss-roll")
 """Priors in the plane."""
+PARAMETERS = {
+    "prior_scale": ("gaussian", "mixture", "swiss-roll"),
+    "prior_radius": ("uniform", "mixture"),
+    "prior_inner": ("ring",),
+    "prior_components": ("mixture",),
+}
+"""Which priors each parameter of priors is for."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +34,21 @@ class Config:
     seed: int = 0
     latent: int | None = None
     """Dimension of the codes; by default 8 for small images, 64 for large ones."""
-    prior: Literal["gaussian", "uniform", "sphere", "ring", "disk", "swiss-roll"] = "gaussian"
-    """The last three are distributions in the plane, for 2 codes."""
+    prior: Literal["gaussian", "uniform", "sphere", "mixture", "ring", "disk", "swiss-roll"] = (
+        "gaussian"
+    )
+    """The last three are distributions in the plane, for 2 codes; a mixture is of Gaussians whose
+    means lie evenly on a circle of the first two codes."""
+    prior_scale: float | None = None
+    """σ of the prior gaussian (1 by default), of a mixture's components (0.1), or of the noise of
+    swiss-roll (0.02)."""
+    prior_radius: float | None = None
+    """Half the side of the cube uniform, or radius of the circle of a mixture's means; 1 by
+    default."""
+    prior_inner: float | None = None
+    """Inner radius of the ring, whose outer one is 1; 0.8 by default."""
+    prior_components: int | None = None
+    """Components of a mixture; 10 by default."""
     options: Any = None
     """Options that only this recipe has, a record of the type `find(recipe).options`."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -58,6 +78,20 @@ class Config:
             f"2 for the prior {self.prior}",
         )
         demand(
+            self.prior != "mixture" or self.latent != 1,
+            "latent",
+            self.latent,
+            "at least 2 for the prior mixture",
+        )
+        for name, priors in PARAMETERS.items():
+            value = getattr(self, name)
+            if value is not None and self.prior not in priors:
+                wanted = f"left out for the prior {self.prior}: it is for {', '.join(priors)}"
+                demand(False, name, value, wanted)
+        positive(self, "prior_scale", "prior_radius")
+        inner = self.prior_inner
+        demand(inner is None or 0 <= inner < 1, "prior_inner", inner, "in [0, 1)")
+        demand(
             self.device.split(":")[0] in ("cpu", "cuda", "mps"),
             "device",
             self.device,
@@ -66,7 +100,7 @@ class Config:
         presets = ["small", *({} if self.recipe == CUSTOM else find(self.recipe).presets)]
         demand(self.preset in presets, "preset", self.preset, f"one of {', '.join(presets)}")
         choices(self)
-        at_least(self, 1, "latent", "threads")
+        at_least(self, 1, "latent", "threads", "prior_components")
         choices(self.options)
         for record in (self.options, self.data, self.network, self.training):
             if hasattr(record, "check"):  # a stranger's options need not have it

@@ -23,5 +23,7 @@ class Settled:
     """E‖x - x'‖² of two training samples, a table's in standard units."""
     moments: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Mean and standard deviation of the columns of a table."""
+    float64: bool = False
+    """Whether a table is in float64, because float32 does not resolve one of its columns."""
     version: str = __version__
     """Of monge, when the run was started."""

@@ -8,6 +8,7 @@ it is handed to `Source`, or named `module:Class` in `data.kind`.
 import abc
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,18 @@ from torch import Tensor, nn
 from monge._core.fields import demand
 from monge._core.references import is_reference, resolve
 from monge.config import DataConfig, NetworkConfig
-from monge.costs import Chamfer, EarthMover, Scaled, SinkhornSets, SlicedSets, SquaredL2
+from monge.costs import (
+    L1,
+    L2,
+    Bernoulli,
+    Chamfer,
+    Cost,
+    EarthMover,
+    Scaled,
+    SinkhornSets,
+    SlicedSets,
+    SquaredL2,
+)
 from monge.draws import Draws, seed_of
 from monge.networks import CloudNetworks, ImageNetworks, Networks, VectorNetworks
 
@@ -24,6 +36,10 @@ Moments = tuple[Tensor, Tensor]
 """Mean and standard deviation of the columns of a table."""
 Augmentation = Callable[[Tensor, Draws], Tensor]
 LARGEST = float(np.finfo(np.float32).max)
+EXACT_INTEGERS = 2.0**53
+"""Integers up to here are exact in float64."""
+RESOLVED = 1e-5
+"""A dtype resolves a column if its values are at most this many standard deviations apart."""
 
 
 def as_floats(x: Tensor) -> Tensor:
@@ -129,13 +145,32 @@ class Kind(abc.ABC):
             shape: of one sample.
             moments: of a table's columns, in whose deviations it is measured.
             scale: its factor.
-            name: which cost, where the kind has several.
+            name: which cost: squared-l2 (or elementwise), l2, l1, bernoulli.
             directions: random directions of a sliced cost.
+
+        Raises:
+            ValueError: for the cost of another kind, or a scale that the cost does not have.
         """
-        if name not in (None, "elementwise"):
+        costs: dict[str, Callable[[], Cost]] = {
+            "squared-l2": lambda: SquaredL2(scale),
+            "elementwise": lambda: SquaredL2(scale),
+            "l2": L2,
+            "l1": L1,
+            "bernoulli": Bernoulli,
+        }
+        name = name or "squared-l2"
+        if name not in costs:
             raise ValueError(f"`cost` {name!r} is for clouds of points, not for {self.name}s")
-        squared = SquaredL2(scale)
-        return squared if moments is None else Scaled(squared, moments[1])
+        if name == "bernoulli" and not self.bounded:
+            raise ValueError(f"`cost` bernoulli is for values in [0, 1], not for {self.name}s")
+        demand(
+            scale == 1.0 or name in ("squared-l2", "elementwise"),
+            "scale",
+            scale,
+            f"left out for the cost {name}: set `weight` instead",
+        )
+        cost = costs[name]()
+        return cost if moments is None else Scaled(cost, moments[1])
 
     def error(self) -> nn.Module:
         """What a reconstruction is judged by, c(x, y) → (n,)."""
@@ -247,15 +282,22 @@ class Vector(Kind):
         return samples.reshape(len(samples), -1)
 
     def read(self, samples: np.ndarray, name: str, config: DataConfig) -> np.ndarray:
+        """In float32, or in float64 where float32 does not resolve a column, as with timestamps
+        and map coordinates.
+
+        Raises:
+            ValueError: also for a column that float64 does not resolve.
+        """
         samples = self.layout(samples, name)
         single = in_float32(samples, name)
-        lost = (np.ptp(samples, 0) > 0) & (np.ptp(single, 0) == 0)
-        if lost.any():
+        if samples.dtype == np.float32 or not unresolved(samples, np.float32).any():
+            return single
+        if (lost := unresolved(samples, np.float64)).any():
             raise ValueError(
-                f"{name!r}: column {int(lost.argmax())} varies by less than float32 can resolve: "
-                "subtract its mean"
+                f"{name!r}: column {int(lost.argmax())} varies by less than float64 can resolve: "
+                "subtract its first value"
             )
-        return single
+        return np.ascontiguousarray(samples, dtype=np.float64)
 
     def networks(
         self, shape: tuple[int, ...], sizes: NetworkConfig, moments: Moments | None
@@ -343,7 +385,9 @@ class Cloud(Kind):
             "sliced": lambda: SlicedSets(directions, scale=3 * total),
             "elementwise": lambda: SquaredL2(scale),
         }
-        return costs[name or "chamfer"]()
+        name = name or "chamfer"
+        demand(name in costs, "cost", name, f"one of {', '.join(costs)} for {self.name}s")
+        return costs[name]()
 
     def error(self) -> nn.Module:
         return Chamfer()
@@ -363,10 +407,26 @@ def in_float32(samples: np.ndarray, name: str) -> np.ndarray:
     return single
 
 
+def unresolved(table: np.ndarray, dtype: type[np.floating[Any]]) -> np.ndarray:
+    """Which columns of a table (n, d) a dtype rounds by more than `RESOLVED` of their standard
+    deviation, (d,)."""
+    wide = table.astype(np.float64)
+    if table.dtype.kind in "iu" and dtype is np.float64:
+        inexact = (abs(wide) > EXACT_INTEGERS).any(0)
+    else:
+        inexact = (wide.astype(dtype) != wide).any(0)
+    magnitude = abs(wide).max(0)
+    deviation = np.std(wide - wide[0], 0)
+    return inexact & (np.spacing(magnitude.astype(dtype)) > RESOLVED * deviation)
+
+
 def finite_points(points: np.ndarray) -> np.ndarray:
     """Coordinates in float64, of which squares are finite as well."""
+    whole = points.dtype.kind in "iu"
     with np.errstate(invalid="ignore"):  # casting some NaNs warns
         points = points.astype(np.float64)
+    if whole and points.size and abs(points).max() > EXACT_INTEGERS:
+        raise ValueError("integers beyond 2^53, which float64 rounds: subtract an offset")
     if not np.isfinite(points).all():
         bad = int((~np.isfinite(points)).sum())
         raise ValueError(f"{bad} NaN or infinite coordinates")

@@ -1,5 +1,6 @@
 """What a data set is once it is read."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,8 @@ class Source:
     """Samples in memory: a training part and a test part that training never sees.
 
     Images are uint8 (n, c, h, w), or float32 in [0, 1]; vectors are float32 (n, d); clouds of
-    points are float32 (n, N, 3), centred and in the unit sphere. The kind may be given by its
+    points are float32 (n, N, 3), centred and in the unit sphere. Vectors are float64 where float32
+    does not resolve a column. The kind may be given by its
     name.
     """
 
@@ -34,6 +36,12 @@ class Source:
 
     def __post_init__(self):
         object.__setattr__(self, "kind", kind_named(self.kind))
+
+    def single(self) -> "Source":
+        """The same samples, cast to float32 if they are in float64: as older runs saw them."""
+        if self.train.dtype != torch.float64:
+            return self
+        return dataclasses.replace(self, train=self.train.float(), test=self.test.float())
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import dimension, positive
+from monge._core.checks import dimension, instance, positive
 from monge.divergences import Divergence
 from monge.draws import Draws
 from monge.draws import generator as seeded
@@ -62,6 +62,12 @@ class ConditionalWAE(AutoEncoder):
         weight: float,
     ):
         super().__init__()
+        instance("encoder", encoder, nn.Module, "mlp([d, 64, dim])")
+        instance("decoder", decoder, nn.Module, "mlp([dim, 64, d])")
+        instance("prior", prior, Prior, "Gaussian(dim)")
+        instance("divergence", divergence, Divergence, "EnergyDistance()")
+        instance("summary", summary, nn.Module, "mlp([d, 32])")
+        instance("cost", cost, nn.Module, "SquaredL2()")
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
         self.summary = nn.Sequential(summary, BatchNorm(size, affine=False))
         self.divergence, self.cost, self.mask = divergence, cost, mask

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from monge._core.checks import instance
 from monge.divergences import Divergence
 from monge.draws import Draws
 from monge.models.base import Model, Pass
@@ -31,13 +32,18 @@ class ImplicitGenerator(Model):
         transform: nn.Module | None = None,
     ):
         super().__init__()
+        instance("decoder", decoder, nn.Module, "mlp([dim, 64, d])")
+        instance("prior", prior, Prior, "Gaussian(dim)")
+        instance("divergence", divergence, Divergence, "EnergyDistance()")
         self.decoder, self.prior, self.divergence, self.weight = decoder, prior, divergence, 1.0
         self.transform = transform or nn.Identity()
         self.register_load_state_dict_pre_hook(_renamed)  # pyright: ignore[reportUnknownMemberType]
 
     def forward(self, x: Tensor, draws: Draws) -> Pass:
         codes = draws.rows("prior", self.prior.sample)
-        y = self.decode(codes.to(x.dtype))
+        # of the decoder's dtype, not of x: tables of timestamps are in float64
+        like = next(self.decoder.parameters(), x)
+        y = self.decode(codes.to(like.device, like.dtype))
         return Pass({}, (self.transform(y), self.transform(x)))
 
 

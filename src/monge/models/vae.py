@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from monge._core.checks import instance, positive
 from monge.draws import Draws
 from monge.models.base import AutoEncoder, Pass
 from monge.networks.codes import Normal
@@ -37,6 +38,10 @@ class VAE(AutoEncoder):
         beta: float = 1.0,
     ):
         super().__init__()
+        instance("encoder", encoder, nn.Module, "mlp([d, 64, dim])")
+        instance("decoder", decoder, nn.Module, "mlp([dim, 64, d])")
+        instance("likelihood", likelihood, nn.Module, "GaussianLikelihood()")
+        positive("beta", beta)
         if not isinstance(prior, Gaussian):
             raise ValueError(
                 f"`prior` must be a Gaussian for the closed-form KL, got {type(prior).__name__}: "

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import positive
+from monge._core.checks import instance, nonnegative, positive
 from monge.costs import Scaled, SquaredL2
 from monge.divergences import Divergence
 from monge.draws import Draws, truncated_normal
@@ -52,6 +52,11 @@ class WAE(AutoEncoder):
         noise: float = 0.0,
     ):
         super().__init__()
+        instance("encoder", encoder, nn.Module, "mlp([d, 64, dim])")
+        instance("decoder", decoder, nn.Module, "mlp([dim, 64, d])")
+        instance("prior", prior, Prior, "Gaussian(dim)")
+        instance("divergence", divergence, Divergence, "EnergyDistance()")
+        instance("cost", cost, nn.Module, "SquaredL2()")
         squared = cost.cost if isinstance(cost, Scaled) else cost
         if isinstance(decoder, GaussianDecoder) and not isinstance(squared, SquaredL2):
             raise ValueError(
@@ -60,7 +65,7 @@ class WAE(AutoEncoder):
             )
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
         self.divergence, self.cost = divergence, cost
-        self.weight, self.noise = positive("weight", weight), noise
+        self.weight, self.noise = positive("weight", weight), nonnegative("noise", noise)
 
     def codes(self, x: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """The pair (codes of x, prior draws), both (n, dim)."""

@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from monge._core.checks import instance
 from monge.draws import Draws
 
 
@@ -54,7 +55,7 @@ class NormalEncoder(nn.Module):
 
     def __init__(self, network: nn.Module):
         super().__init__()
-        self.network = network
+        self.network = instance("network", network, nn.Module, "mlp([d, 64, 2 * dim])")
 
     def forward(self, x: Tensor) -> Normal:
         mean, log_variance = self.network(x).chunk(2, dim=1)
@@ -81,7 +82,7 @@ class GaussianDecoder(nn.Module):
         sigma = torch.as_tensor(sigma, dtype=torch.float32)
         if not ((sigma >= 0) & torch.isfinite(sigma)).all():
             raise ValueError(f"`sigma` must be at least 0 and finite, got {sigma.tolist()}")
-        self.network = network
+        self.network = instance("network", network, nn.Module, "mlp([dim, 64, d])")
         self.register_buffer("sigma", sigma)
 
     def forward(self, z: Tensor) -> Normal:

@@ -16,18 +16,25 @@ def mlp(sizes: Sequence[int]) -> nn.Sequential:
 
 
 class Standardise(nn.Module):
-    """x ↦ (x - mean) / deviation, column by column, on the way into a network for tables."""
+    """x ↦ (x - mean) / deviation, column by column, on the way into a network for tables.
+
+    With moments in float64 the units of the table are in float64, as timestamps need, and standard
+    units in float32, as the network is.
+    """
 
     mean: Tensor
     deviation: Tensor
 
     def __init__(self, mean: Tensor, deviation: Tensor):
         super().__init__()
-        self.register_buffer("mean", torch.as_tensor(mean))
-        self.register_buffer("deviation", torch.as_tensor(deviation))
+        # clones, since torch.export cannot tell buffers that share memory apart
+        self.register_buffer("mean", torch.as_tensor(mean).clone())
+        self.register_buffer("deviation", torch.as_tensor(deviation).clone())
+        self.narrow = self.mean.dtype == torch.float64
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.deviation
+        standard = (x - self.mean) / self.deviation
+        return standard.float() if self.narrow else standard
 
 
 class Unstandardise(Standardise):

@@ -23,9 +23,24 @@ class WAEOptions:
     of the data's dimension."""
     scale: float = 1.0
     """s in the cost s Σ (x - x')², or s N times a mean over the N points of a cloud."""
-    cost: Literal["chamfer", "earth-mover", "sinkhorn", "sliced", "elementwise"] | None = None
-    """Cost between point clouds, chamfer by default; `elementwise` depends on the order of the
-    points and produces blobs."""
+    cost: (
+        Literal[
+            "squared-l2",
+            "l2",
+            "l1",
+            "bernoulli",
+            "chamfer",
+            "earth-mover",
+            "sinkhorn",
+            "sliced",
+            "elementwise",
+        ]
+        | None
+    ) = None
+    """Cost c. Of images and tables: squared-l2 by default, l2, l1, or bernoulli (cross-entropy,
+    images only); the default λ is for squared-l2. Of point clouds: chamfer by default,
+    earth-mover, sinkhorn, sliced, or elementwise, which depends on the order of the points and
+    produces blobs."""
     cost_directions: int = 64
     """Random directions a batch of the cost `sliced`."""
     encoder: Literal["deterministic", "random"] = "deterministic"
@@ -65,6 +80,52 @@ class SlicedOptions(WAEOptions):
 
 
 @dataclass(frozen=True)
+class GeneralizedSlicedOptions(SlicedOptions):
+    """Of an auto-encoder with a divergence sliced along curves."""
+
+    slicer: Literal["circular", "polynomial", "neural"] = "circular"
+    """Distances to points of a sphere, homogeneous polynomials, or outputs of a network with one
+    hidden layer; the default λ is for circular."""
+    degree: int = 3
+    """Degree of polynomial slices, odd."""
+
+    def check(self) -> None:
+        super().check()
+        odd_degree(self)
+
+
+@dataclass(frozen=True)
+class MaxGeneralizedSlicedOptions(WAEOptions):
+    """Of an auto-encoder with learned worst slices along curves."""
+
+    slicer: Literal["circular", "polynomial", "neural"] = "circular"
+    """Distances to points of a sphere, homogeneous polynomials, or outputs of a network with one
+    hidden layer; the default λ is for circular."""
+    degree: int = 3
+    """Degree of polynomial slices, odd."""
+    slices: int = 8
+    """Learned slices, of which the worst counts."""
+
+    def check(self) -> None:
+        super().check()
+        at_least(self, 1, "slices")
+        odd_degree(self)
+
+
+def odd_degree(options: GeneralizedSlicedOptions | MaxGeneralizedSlicedOptions) -> None:
+    """Demands an odd degree, and the default one beside slices that have none."""
+    degree = options.degree
+    odd = degree >= 1 and degree % 2 == 1
+    demand(odd, "degree", degree, "odd and at least 1, for the transform to be injective")
+    demand(
+        options.slicer == "polynomial" or degree == 3,
+        "degree",
+        degree,
+        f"left out for {options.slicer} slices: it is for --slicer polynomial",
+    )
+
+
+@dataclass(frozen=True)
 class ConditionalOptions:
     """Of an auto-encoder that completes images."""
 
@@ -73,6 +134,9 @@ class ConditionalOptions:
     of the data's dimension."""
     scale: float = 1.0
     """s in the cost s Σ (x - x')²."""
+    cost: Literal["squared-l2", "l2", "l1", "bernoulli"] | None = None
+    """Cost of the unknown part: squared-l2 by default, l2, l1, or bernoulli (cross-entropy); the
+    default λ is for squared-l2."""
     encoder: Literal["deterministic", "random"] = "deterministic"
     """Whether Q(Z|x) is a point or a Gaussian."""
     known: str = "top"

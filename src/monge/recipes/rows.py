@@ -10,6 +10,8 @@ from typing import Any
 from monge.recipes.options import (
     ConditionalOptions,
     GaussianVAEOptions,
+    GeneralizedSlicedOptions,
+    MaxGeneralizedSlicedOptions,
     MMDGeneratorOptions,
     MMDOptions,
     SlicedGeneratorOptions,
@@ -177,7 +179,7 @@ ROWS = (
         line="WAE, sliced W_2² of codes along circles (Kolouri et al. 2019, generalized)",
         paper="Kolouri, Nadjahi, Simsekli, Badeau, Rohde, Generalized sliced Wasserstein "
         "distances, 2019",
-        options=SlicedOptions,
+        options=GeneralizedSlicedOptions,
         weight=3.6,
         presets=WAE_PAPER,
     ),
@@ -187,7 +189,7 @@ ROWS = (
         line="WAE, W_2² of codes on learned worst circles (Kolouri et al. 2019, generalized)",
         paper="Kolouri, Nadjahi, Simsekli, Badeau, Rohde, Generalized sliced Wasserstein "
         "distances, 2019",
-        options=WAEOptions,
+        options=MaxGeneralizedSlicedOptions,
         settings={"training.inner_lr": 0.1},
         weight=1.0,
         presets=paper(TRAINING, PENALISED, every={"training.inner_lr": 0.1}),

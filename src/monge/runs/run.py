@@ -192,7 +192,8 @@ class Run:
         """The data of the run; a ValueError if it was fitted to an array in memory."""
         if self.config.data.name == "array":
             raise ValueError(f"`run` {str(self.path)!r} was fitted to an array: give its data")
-        return load_data(self.config.data)
+        source = load_data(self.config.data)
+        return source if self.settled.float64 else source.single()
 
 
 def load(run_directory: str | Path, model: Given = None) -> nn.Module:

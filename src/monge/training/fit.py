@@ -93,6 +93,8 @@ def train(
         _unchanged(stored[0], config, path)
     _usable(config.check())
     source = _source(data, config)
+    if stored and not stored[1].float64:
+        source = source.single()
     config, settled = _located(config), settle(config, source)
     if stored:
         _same_data(stored[1], settled, path)

@@ -10,7 +10,14 @@ import numpy as np
 
 from monge._core.files import DAMAGED
 from monge.config import DataConfig
-from monge.data.kinds import CLOUD, IMAGE, kind_named, kind_of
+from monge.data.kinds import (
+    CLOUD,
+    EXACT_INTEGERS,
+    IMAGE,
+    kind_named,
+    kind_of,
+    unresolved,
+)
 from monge.data.source import Source, split
 
 AS_IT_IS = DataConfig()
@@ -136,13 +143,42 @@ def _csv(path: Path) -> Content:
     first = np.loadtxt(lines[:1], dtype=str, **options)[0] if lines else np.empty(0, str)
     names = [cell.strip().lower() for cell in first]
     if any(map(_is_number, names)) or not any(names):
-        return Content(np.loadtxt(lines, **options))
+        return Content(_numbers(lines, options))
     labelled = [i for i, name in enumerate(names) if name in ("label", "class")]
     rest = [i for i in range(len(names)) if i not in labelled]
-    table = np.loadtxt(lines[1:], usecols=rest, **options)
+    table = _numbers(lines[1:], {"usecols": rest, **options})
     if not labelled:
         return Content(table)
     return Content(table, np.loadtxt(lines[1:], usecols=labelled[:1], dtype=str, **options)[:, 0])
+
+
+def _numbers(lines: list[str], options: dict[str, Any]) -> np.ndarray:
+    """A table in float64, or in int64 where float64 would round an integer.
+
+    Raises:
+        ValueError: for a column of integers that float64 does not resolve beside other columns.
+    """
+    table = np.loadtxt(lines, **options)
+    if table.size == 0 or np.abs(table).max() <= EXACT_INTEGERS:
+        return table
+    large = np.abs(table).max(0) > EXACT_INTEGERS
+    cells = np.loadtxt(lines, dtype=str, **options)
+    whole = [k for k in range(table.shape[1]) if all(map(_is_integer, cells[:, k]))]
+    columns = {k: np.array([int(cell) for cell in cells[:, k]]) for k in whole}
+    if len(whole) == table.shape[1] and all(c.dtype.kind in "iu" for c in columns.values()):
+        return np.stack([columns[k] for k in whole], 1)
+    for k in whole:
+        column = columns[k][:, None]
+        if large[k] and column.dtype.kind in "iu" and unresolved(column, np.float64).any():
+            raise ValueError(
+                f"column {k} holds integers beyond 2^53 that vary by less than float64 can "
+                "resolve: subtract its first value"
+            )
+    return table
+
+
+def _is_integer(cell: str) -> bool:
+    return cell.strip().lstrip("+-").isdecimal()
 
 
 def _is_number(cell: str) -> bool:
