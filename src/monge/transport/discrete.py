@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from monge._core.checks import weights
+from monge._core.promotion import ANY, promoted
 
 
 def _checked(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
@@ -16,6 +17,7 @@ def _checked(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
     return weights("p", p, count), weights("q", q, count)
 
 
+@promoted(p=ANY, q=ANY)
 def total_variation(p: Tensor, q: Tensor) -> Tensor:
     """½ Σ |p - q|, between 0 and 1."""
     p, q = _checked(p, q)
@@ -41,6 +43,7 @@ def _xlog_ratio(x: Tensor, y: Tensor) -> Tensor:
     return (x * (x.log() - y.log())).masked_fill(infinite, torch.inf)
 
 
+@promoted(p=ANY, q=ANY)
 def kullback_leibler(p: Tensor, q: Tensor) -> Tensor:
     """KL(p ‖ q) = Σ p log(p / q) in nats, infinite where p has mass that q has not.
 
@@ -50,6 +53,7 @@ def kullback_leibler(p: Tensor, q: Tensor) -> Tensor:
     return _xlog_ratio(_on_support(p), q).sum(-1)
 
 
+@promoted(p=ANY, q=ANY)
 def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
     """½ KL(p ‖ m) + ½ KL(q ‖ m) with m = ½ (p + q), in nats, between 0 and log 2.
 

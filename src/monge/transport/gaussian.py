@@ -16,6 +16,7 @@ from torch import Tensor
 
 from monge._core.checks import finite, floating
 from monge._core.numerics import Gradients, root, with_gradient
+from monge._core.promotion import promoted
 from monge._core.typed import eigh, eigvalsh, is_positive_definite, linear_solve, svd
 
 
@@ -100,6 +101,7 @@ def _newton(linear: Tensor, cov0: Tensor, cov1: Tensor, steps: int) -> Tensor:
     return linear
 
 
+@promoted(mean0=1, cov0=2, mean1=1, cov1=2)
 def gaussian_wasserstein(mean0: Tensor, cov0: Tensor, mean1: Tensor, cov1: Tensor) -> Tensor:
     """W_2 between N(mean0, cov0) and N(mean1, cov1), with the root.
 
@@ -140,6 +142,7 @@ def gaussian_wasserstein(mean0: Tensor, cov0: Tensor, mean1: Tensor, cov1: Tenso
     return (unit * root((move / unit).square().sum() + bures.clamp(min=0))).to(dtype)
 
 
+@promoted(mean0=1, cov0=2, mean1=1, cov1=2)
 def gaussian_map(
     mean0: Tensor, cov0: Tensor, mean1: Tensor, cov1: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -177,6 +180,7 @@ def gaussian_map(
     return linear.to(dtype), (mean1 - linear @ mean0).to(dtype)
 
 
+@promoted(mean0=1, cov0=2, mean1=1, cov1=2)
 def gaussian_kl(mean0: Tensor, cov0: Tensor, mean1: Tensor, cov1: Tensor) -> Tensor:
     """KL(N(mean0, cov0) ‖ N(mean1, cov1)) in nats; covariances must be positive definite."""
     normals: list[torch.distributions.Distribution] = []

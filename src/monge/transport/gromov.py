@@ -25,6 +25,7 @@ from monge._core.checks import (
     sample_pair,
 )
 from monge._core.numerics import distances, envelope
+from monge._core.promotion import WEIGHTS, promoted
 from monge._core.typed import from_numpy
 from monge.transport.entropic import solve_entropic
 from monge.transport.exact import assignment, solve
@@ -201,6 +202,7 @@ def _warn(what: str, iterations: int) -> None:
     )
 
 
+@promoted(cx=2, cy=2, a=WEIGHTS, b=WEIGHTS)
 def gromov_wasserstein(
     cx: Tensor,
     cy: Tensor,
@@ -262,6 +264,7 @@ def gromov_wasserstein(
     )
 
 
+@promoted(cx=2, cy=2, a=WEIGHTS, b=WEIGHTS)
 def entropic_gromov_wasserstein(
     cx: Tensor,
     cy: Tensor,
@@ -331,6 +334,7 @@ def _monotone(u: Tensor, v: Tensor) -> Tensor:
     return squares - 2 * (2 * mean((u * v).square()) + 2 * uu * vv + 4 * mean(u * v).square())
 
 
+@promoted(x=2, y=2)
 def sliced_gromov_wasserstein(
     x: Tensor,
     y: Tensor,

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from monge._core.checks import dimension, points, weights
 from monge._core.numerics import Gradients, rooted, with_gradient
+from monge._core.promotion import WEIGHTS, promoted
 from monge._core.tuning import threads, tuning
 from monge._core.typed import checkpointed, ndtri, qr, split
 from monge.transport.line import plain_power, power_1d, power_with_slopes
@@ -124,6 +125,7 @@ class Estimate(NamedTuple):
     error: Tensor
 
 
+@promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)
 def sliced_wasserstein(
     x: Tensor,
     y: Tensor,
@@ -154,6 +156,7 @@ def sliced_wasserstein(
     return rooted(lambda x, y: sliced_power(x, y, theta, a, b, p=p), x, y, p)
 
 
+@promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)
 @torch.no_grad()
 def sliced_wasserstein_estimate(
     x: Tensor,
@@ -212,6 +215,7 @@ def _ready(
     return x, y, directions.detach().to(x)
 
 
+@promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)
 def max_sliced_wasserstein(
     x: Tensor,
     y: Tensor,
@@ -299,6 +303,7 @@ def _units(rows: Tensor) -> Tensor:
     return torch.nn.functional.normalize(rows, dim=1)
 
 
+@promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)
 def generalized_sliced_wasserstein(
     x: Tensor,
     y: Tensor,
@@ -330,6 +335,7 @@ def generalized_power(x: Tensor, y: Tensor, slicer: Slicer, p: float) -> Tensor:
     return power_1d(slicer(x).T, slicer(y).T, p=p).mean()
 
 
+@promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)
 def max_generalized_sliced_wasserstein(
     x: Tensor,
     y: Tensor,
