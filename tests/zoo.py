@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -35,7 +36,6 @@ from monge.divergences import (
     SlicedWasserstein,
 )
 from monge.kernels import IMQ, RBF, Energy, Laplace, RationalQuadratic, multiscale_imq
-from monge.kernels import distances as kernel_distances
 from monge.models import ConditionalWAE, Model
 from monge.recipes import RECIPES as ROWS
 from monge.transport import (
@@ -190,7 +190,7 @@ def law(n):
 
 
 def slices(x):
-    return uniform_directions(7, x.shape[1], generator=seeded()).to(x)
+    return uniform_directions(7, np.shape(x)[-1], generator=seeded()).to(x)
 
 
 def tight(x):
@@ -203,9 +203,9 @@ def first_coordinates(x, y, *weights, p):
 
 
 def linear_slices(x, y, size):
-    slicer = Linear(x.shape[1], 5)
+    slicer = Linear(np.shape(x)[-1], 5)
     with torch.no_grad():
-        slicer.theta.copy_(uniform_directions(5, x.shape[1], generator=seeded()))
+        slicer.theta.copy_(uniform_directions(5, np.shape(x)[-1], generator=seeded()))
     return generalized_sliced_wasserstein(x, y, slicer.to(x), p=2)
 
 
@@ -270,9 +270,7 @@ DISTANCES = {
     "energy": Law(lambda x, y, size: MMD(Energy(), unbiased=False)(x, y)),
     "gromov": Law(
         # a stationary point, not always the global one
-        lambda x, y, size: (
-            gromov_wasserstein(kernel_distances(x, x), kernel_distances(y, y)).value
-        ),
+        lambda x, y, size: gromov_wasserstein(-Energy()(x, x), -Energy()(y, y)).value,
         degree=2,
         zero=False,
         symmetric=False,

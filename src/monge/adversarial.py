@@ -16,7 +16,7 @@ from monge._core.shown import Shown
 from monge.divergences import Divergence, SlicedWasserstein
 from monge.draws import Draws
 from monge.priors import Gaussian, Mixture
-from monge.transport.line import power_1d
+from monge.transport.sliced import slice_powers
 from monge.transport.slicers import Linear, Slicer
 
 
@@ -251,7 +251,7 @@ class MaxGeneralizedSliced(Learned):
 
     def _powers(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = sample_pair(x, y)
-        return power_1d(self.slicer(x).T, self.slicer(y).T, p=self.p)
+        return slice_powers(x, y, self.slicer, self.p)
 
     def project_(self) -> None:
         self.slicer.project_()

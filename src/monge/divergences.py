@@ -19,7 +19,7 @@ from monge.draws import Draws
 from monge.kernels import Energy, Kernel, pair_sum
 from monge.transport.entropic import sinkhorn_divergence
 from monge.transport.exact import wasserstein
-from monge.transport.sliced import generalized_power, sliced_power, uniform_directions
+from monge.transport.sliced import slice_powers, sliced_power, uniform_directions
 from monge.transport.slicers import Slicer
 
 
@@ -121,7 +121,7 @@ class GeneralizedSlicedWasserstein(Divergence):
     def forward(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
         x, y = sample_pair(x, y)
         self.slicer.resample_(None if draws is None else draws.generator("divergence"))
-        return generalized_power(x, y, self.slicer, self.p)
+        return slice_powers(x, y, self.slicer, self.p).mean()
 
 
 class EnergyDistance(Divergence):

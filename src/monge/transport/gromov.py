@@ -364,6 +364,7 @@ def sliced_gromov_wasserstein(
     x, y = (torch.nn.functional.pad(z, (0, dim - z.shape[1])) for z in (x, y))
     if not isinstance(directions, Tensor):
         directions = uniform_directions(directions, dim, generator=generator)
-    theta = directions.to(x)
-    u, v = theta @ x.T, theta @ y.T
+    # fourth powers cancel
+    theta = directions.double()
+    u, v = theta @ x.double().T, theta @ y.double().T
     return torch.minimum(_monotone(u, v), _monotone(u, -v)).mean()

@@ -97,6 +97,14 @@ def sliced_power(
         return plain(x, y, a, b)
 
     def fast(x: Tensor, y: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Gradients]:
+        value, gradients = summed(x, y, theta, wanted)
+        if not is_resolved(value.pow(1 / p), x, y):
+            value, gradients = summed(x.double(), y.double(), theta.double(), wanted)
+        return value.to(x.dtype), gradients
+
+    def summed(
+        x: Tensor, y: Tensor, theta: Tensor, wanted: Sequence[bool]
+    ) -> tuple[Tensor, Gradients]:
         gradients = [torch.zeros_like(z) if need else None for z, need in zip((x, y), wanted)]
         total = torch.zeros((), dtype=torch.float64, device=x.device)
         for chunk in split(theta, _rows(x, y)):
@@ -105,12 +113,26 @@ def sliced_power(
             for gradient, slope in zip(gradients, slopes):
                 if gradient is not None and slope is not None:
                     gradient.addmm_(slope.T, chunk, alpha=1 / len(theta))
-        return (total / len(theta)).to(x.dtype), gradients
+        return total / len(theta), gradients
 
     def unweighted(x: Tensor, y: Tensor) -> Tensor:
         return plain(x, y, a, b)
 
     return with_gradient(fast, unweighted, x, y)
+
+
+LOST = 1e-4
+"""The rounding of projections that is allowed, in units of how far they are moved."""
+
+
+def is_resolved(distance: Tensor, *values: Tensor) -> bool:
+    """Whether values or their projections, of the size that they have, show a distance this small;
+    otherwise they are projected in float64."""
+    if values[0].dtype == torch.float64:
+        return True
+    largest = torch.stack([z.detach().abs().amax() for z in values]).amax()
+    least = distance.detach().amin()
+    return bool(torch.finfo(values[0].dtype).eps * largest <= LOST * least) or not least > 0
 
 
 def _rows(x: Tensor, y: Tensor) -> int:
@@ -326,13 +348,25 @@ def generalized_sliced_wasserstein(
     """
     x, y = points(x, y, p)
     a, b = _valid_weights(x, y, a, b)
+    dtype = x.dtype
+
+    def distance(u: Tensor, v: Tensor) -> Tensor:
+        return rooted(lambda u, v: power_1d(u, v, a, b, p=p).mean(), u, v, p)
+
     u, v = slicer(x).T, slicer(y).T
-    return rooted(lambda u, v: power_1d(u, v, a, b, p=p).mean(), u, v, p)
+    value = distance(u, v)
+    if not is_resolved(value, u, v):
+        value = distance(slicer(x.double()).T, slicer(y.double()).T)
+    return value.to(dtype)
 
 
-def generalized_power(x: Tensor, y: Tensor, slicer: Slicer, p: float) -> Tensor:
-    """GSW_p^p, unchecked."""
-    return power_1d(slicer(x).T, slicer(y).T, p=p).mean()
+def slice_powers(x: Tensor, y: Tensor, slicer: Slicer, p: float) -> Tensor:
+    """W_p^p on each of a slicer's slices, (L,), unchecked."""
+    u, v = slicer(x).T, slicer(y).T
+    powers = power_1d(u, v, p=p)
+    if not is_resolved(powers.mean().pow(1 / p), u, v):
+        powers = power_1d(slicer(x.double()).T, slicer(y.double()).T, p=p).to(x.dtype)
+    return powers
 
 
 @promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)
