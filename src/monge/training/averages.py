@@ -47,7 +47,7 @@ class Average:
         averages: list[Tensor] = list(self.module.parameters())
         weights: list[Tensor] = list(model.parameters())
         decay = min(self.decay, (1 + self.count) / (10 + self.count)) if self.count else 0.0
-        torch._foreach_lerp_(averages, weights, 1 - decay)
+        torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore
         self.copy_buffers(model)
         self.count += 1
 
