@@ -207,7 +207,7 @@ def test_both_modes_of_a_known_conditional_law_have_their_masses():
             mlp([4, 64, 64, 1]),
             mlp([2, 64, 64, 2]),
             Gaussian(1),
-            MMD(multiscale_imq(4.0)),
+            MMD(multiscale_imq(4.0), paired=True),
             mask=mask("0", (2,)),
             summary=mlp([4, 1]),
             size=1,
@@ -223,6 +223,22 @@ def test_both_modes_of_a_known_conditional_law_have_their_masses():
     torch.testing.assert_close((drawn > 0).float().mean(1), (1 + at) / 2, atol=0.06, rtol=0)
     near = ((drawn.abs() - 1).abs() < 0.4).float().mean(1)
     assert (near > 0.75).all()
+
+
+def test_an_mmd_of_independent_samples_is_refused_for_joint_ones():
+    made = small()
+    with pytest.raises(ValueError, match=r"joint samples share φ: give MMD\(kernel, paired=True"):
+        ConditionalWAE(
+            made.encoder,
+            made.decoder,
+            made.prior,
+            MMD(multiscale_imq(4.0)),
+            mask=made.mask,
+            summary=made.summary,
+            size=SUMMARY,
+            cost=made.cost,
+            weight=1.0,
+        )
 
 
 def test_the_joint_divergence_may_be_a_critic():

@@ -46,8 +46,8 @@ def problem():
 
 
 def trained(rank: int, world: int):
-    """Every weight and buffer after three steps with an additive divergence, with a gathered one,
-    and with both in one model."""
+    """Every weight and buffer after three steps with an additive divergence and with a gathered
+    one, and those of their averages, and after three with both in one model."""
     x = torch.randn(TOTAL, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     tensors = []
     for divergence in (JensenShannon(mlp([2, 8, 1])), MMD(multiscale_imq(4.0))):
@@ -60,10 +60,11 @@ def trained(rank: int, world: int):
         with torch.no_grad():
             for i, p in enumerate(wae.parameters()):
                 p.copy_(torch.sin(torch.arange(p.numel()) + i).view_as(p))
-        trainer = Trainer(wae.double())
+        trainer = Trainer(wae.double(), TrainingConfig(ema=0.5))
         for _ in range(3):
             trainer.step([x[rank::world]])
-        tensors += list(wae.state_dict().values())
+        trainer.finish_average([x[rank::world], 2 * x[rank::world]])
+        tensors += [*wae.state_dict().values(), *trainer.trained.state_dict().values()]
     torch.manual_seed(0)
     model = TwoMatchings().double()
     trainer, batches = Trainer(model), torch.randn(9, TOTAL, SIZE).double()
@@ -151,8 +152,9 @@ def spawned(world: int, tmp_path):
 @pytest.mark.parametrize("world", [2, 3])
 def test_several_processes_have_the_gradients_and_the_training_of_one(world, tmp_path):
     """Of seven rows, so that the processes have different numbers of them: divergence, moments of
-    batch normalisation, three steps of training, and the gradients of every recipe; of two also
-    where each holds a shard of the networks, of three where rows pass in micro-batches of two."""
+    batch normalisation, three steps of training, averages, and the gradients of every recipe; of
+    two also where each holds a shard of the networks, of three where rows pass in micro-batches of
+    two."""
     expected, half = named(gradients(0, 1) + trained(0, 1)), halves(0, 1)
     recipes = recipe_gradients(0, 1)
     for ours in spawned(world, tmp_path):

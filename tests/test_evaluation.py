@@ -215,6 +215,59 @@ def test_a_network_tells_laws_apart_that_differ_in_shape_alone():
         network_test(x[:3], y)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("n", "d", "shift", "scale"),
+    [(100, 2, 0, 1), (300, 1, 0, 1), (300, 16, 0, 1), (200, 2, 1, 1), (200, 4, 0, 1.7)],
+)
+def test_the_interval_of_the_nearest_neighbour_test_covers(n, d, shift, scale):
+    """The expected share, which is estimated by the mean, 95 times in 100 (± 3.3 standard errors
+    of 400 draws); intervals for independent hits cover it 85 to 89 times."""
+    g = torch.Generator().manual_seed(n + d)
+    found = [
+        nearest_neighbour_test(
+            scale * torch.randn(n, d, generator=g) + shift / d**0.5, torch.randn(n, d, generator=g)
+        )
+        for _ in range(400)
+    ]
+    mean = sum(one.value for one in found) / len(found)
+    covered = sum(one.low < mean < one.high for one in found) / len(found)
+    assert 0.914 <= covered <= 0.986
+    assert sum(one.high - one.low for one in found) / len(found) < 4 * (1 / (2 * n)) ** 0.5
+
+
+def test_hits_that_share_neighbours_count_as_fewer():
+    """The inflation by the double loop over pairs of edges with a common end."""
+    g = torch.Generator().manual_seed(0)
+    near = torch.cdist(*[torch.randn(40, 2, generator=g)] * 2).fill_diagonal_(torch.inf).argmin(1)
+    labels = torch.rand(40, generator=g) < 0.5
+    same = labels == labels[near]
+    d = same.double() - same.double().mean()
+    ends = [{i, int(j)} for i, j in enumerate(near)]
+    total = sum(float(d[i] * d[j]) for i in range(40) for j in range(40) if ends[i] & ends[j])
+    expected = max(1.0, total / float(d.square().sum()))
+    assert fidelity._inflation(same, near) == pytest.approx(expected)
+    assert expected > 1
+    assert fidelity._inflation(torch.ones(40, dtype=torch.bool), near) == 2
+
+
+@pytest.mark.slow
+def test_the_interval_of_the_network_test_covers_the_accuracy_of_its_network():
+    """The accuracy of one trained network on 200,000 new samples, at least 92 and at most 98 times
+    in 100 of 1,000 samples of 100 of each kind."""
+    g = torch.Generator().manual_seed(0)
+    for shift in (0.0, 0.7):
+        x, y = torch.randn(2, 1_100, 100, 2, generator=g)
+        rows = torch.cat([x + shift, y], 1)
+        label = (torch.arange(200) < 100).float()
+        classify = two_sample._classifier(rows[0], label, g)
+        right = (classify(rows[100:].flatten(0, 1)) > 0).view(-1, 200) == (label > 0)
+        accuracy = float(right.float().mean())
+        shares = [two_sample.wilson(int(hits), 200) for hits in right.sum(1)]
+        covered = sum(one.low < accuracy < one.high for one in shares) / len(shares)
+        assert 0.92 <= covered <= 0.985, shift
+
+
 def test_wilson_interval():
     """For 5 of 20: 0.112 to 0.469 (Wilson 1927; statsmodels 0.14 gives the same)."""
     assert two_sample.wilson(5, 20) == pytest.approx((0.25, 0.1119, 0.4687), abs=1e-4)
@@ -419,6 +472,21 @@ def test_the_classifier_is_trained_once_and_kept_by_data_and_recipe(run, tmp_pat
     other = dataclasses.replace(run.source, train=run.source.train.flip(0))
     extractors.classifier(other, tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_classifier_does_not_see_the_images_of_the_floor(run, tmp_path, monkeypatch):
+    """Other images in their places change no weight; others elsewhere do."""
+    monkeypatch.setattr(extractors, "STEPS", 5)
+    rows = extractors.floor_rows(run.source)
+    assert len(rows.unique()) == len(run.source.test) <= len(run.source.train) // 2
+    hashes = []
+    for changed in (None, rows, (rows + 1) % len(run.source.train)):
+        train = run.source.train.clone()
+        if changed is not None:
+            train[changed] = train[changed].flip(0)
+        source = dataclasses.replace(run.source, train=train)
+        hashes.append(extractors.classifier(source, tmp_path)[0].sha256)
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_images_without_labels_are_compared_by_a_fixed_random_network(run):

@@ -7,11 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from zoo import model
 
 from monge import fit
 from monge.config import Config, TrainingConfig, override
+from monge.draws import Draws
+from monge.evaluation import summary
 from monge.models import evaluating
+from monge.networks import BatchNorm
 from monge.runs import load
 from monge.training import Trainer
 from monge.training.validation import figure, held_apart, since_best
@@ -21,18 +25,70 @@ def images(n=16):
     return torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(n))
 
 
-def test_the_average_of_weights_and_running_moments_is_that_of_its_formula():
-    """The first step's, then decay · average + (1 - decay) · weights."""
-    trainer = Trainer(model("wae-mmd"), TrainingConfig(ema=0.9))
+def test_the_average_of_weights_is_that_of_its_formula():
+    """The first step's, then d · average + (1 - d) · weights, d = min(ema, (1 + t) / (10 + t))."""
+    trainer = Trainer(model("wae-mmd"), TrainingConfig(ema=0.3))
+    names = dict(trainer.model.named_parameters())
     expected: dict[str, torch.Tensor] = {}
-    for _ in range(4):
+    for t in range(5):
         trainer.step([images()])
+        d = (0, 2 / 11, 3 / 12, 0.3, 0.3)[t]
         for name, value in trainer.model.state_dict().items():
             before = expected.get(name, value)
-            expected[name] = 0.9 * before + 0.1 * value
+            expected[name] = d * before + (1 - d) * value if name in names else value.clone()
     for name, value in trainer.trained.state_dict().items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6, msg=name)
     assert not torch.equal(expected["decoder.0.weight"], trainer.model.decoder[0].weight)
+
+
+@pytest.mark.parametrize("micro_batch", [None, 5])
+def test_the_moments_of_an_average_are_the_means_over_passes_of_it(micro_batch):
+    """By hand: the mean and the variance of what each layer of the averaged networks sees, where
+    the networks are passed with the draws of the average; and the modes stay as they were."""
+    trainer = Trainer(model("wae-mmd"), TrainingConfig(ema=0.9, micro_batch=micro_batch))
+    for _ in range(3):
+        trainer.step([images()])
+    given = [images(16), images(12), images(8)]
+    before = copy.deepcopy(trainer.average.module).train()
+    seen: dict[str, list[torch.Tensor]] = {}
+    for name, layer in before.named_modules():
+        if isinstance(layer, BatchNorm):
+            layer.register_forward_hook(
+                lambda _, x, y, name=name: seen.setdefault(name, []).append(x[0].detach())
+            )
+    for i, x in enumerate(given):
+        before(x, Draws(0, f"average {i}", len(x)))
+    modes = [module.training for module in trainer.trained.modules()]
+    trainer.finish_average(iter(given))
+    assert modes == [module.training for module in trainer.trained.modules()]
+    buffers = dict(trainer.trained.named_buffers())
+    assert len(seen) == 3
+    for name, inputs in seen.items():
+        flat = [x.transpose(0, 1).flatten(1) for x in inputs]
+        mean = torch.stack([x.mean(1) for x in flat]).mean(0)
+        variance = torch.stack([x.var(1) for x in flat]).mean(0)
+        for moment, value in (("mean", mean), ("var", variance)):
+            found = buffers[f"{name}.running_{moment}"]
+            torch.testing.assert_close(found, value, rtol=1e-4, atol=1e-5, msg=name)
+    again = {name: value.clone() for name, value in trainer.trained.state_dict().items()}
+    trainer.finish_average(iter(given))
+    assert all(torch.equal(z, again[name]) for name, z in trainer.trained.state_dict().items())
+
+
+@pytest.mark.parametrize("steps", [40, 300])
+def test_an_average_reconstructs_no_worse_than_the_last_weights(steps, tmp_path):
+    """With a decay whose memory of 1,000 steps is longer than the training."""
+    config = override(Config.of("wae-mmd"), "training.ema", 0.999)
+    config = override(config, "training.steps", steps)
+    run = fit("wae-mmd", "digits", config, tmp_path / "run", quiet=True)
+    (newest,) = (run.path / "checkpoints").iterdir()
+    state = load_file(newest / "training.safetensors")
+    last = copy.deepcopy(run.model)
+    last.load_state_dict(
+        {name.removeprefix("last."): z for name, z in state.items() if name.startswith("last.")}
+    )
+    errors = [summary(one, run.source)["test reconstruction"] for one in (run.model, last)]
+    assert errors[0] <= errors[1]
 
 
 def gradient(**changes):
@@ -87,6 +143,7 @@ def table(n=200):
     "options",
     [
         {"ema": 0.9, "warmup": 5, "clip": 1.0},
+        {"ema": 0.9, "patience": 50, "micro_batch": 6},
         {"precision": "fp16"},
         {"micro_batch": 6},
         {"schedule": "step", "drop_every": 1, "patience": 50},

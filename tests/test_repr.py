@@ -34,7 +34,7 @@ SHOWN = {
     "Circular(3, slices=5, radius=2.0)": Circular(3, 5),
     "Polynomial(3, degree=3, slices=5)": Polynomial(3, slices=5),
     "Neural(3, slices=5, hidden=4)": Neural(3, 5, 4),
-    "MMD(IMQ(0.4) + IMQ(2.0), unbiased=True)": divergences.MMD(IMQ(0.4) + IMQ(2.0)),
+    "MMD(IMQ(0.4) + IMQ(2.0), unbiased=True, paired=False)": divergences.MMD(IMQ(0.4) + IMQ(2.0)),
     "SlicedWasserstein(directions=128, p=2)": divergences.SlicedWasserstein(),
     "GeneralizedSlicedWasserstein(Linear(3, slices=5), p=2)": (
         divergences.GeneralizedSlicedWasserstein(Linear(3, 5))

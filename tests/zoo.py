@@ -75,10 +75,15 @@ class Row(NamedTuple):
     """D(x + v, y + v) = D(x, y)."""
     vectors: bool = False
     """Reads samples of the shape its network was built for; others flatten."""
+    paired: bool = False
+    """Compares samples of one size, whose rows belong together."""
 
 
 DIVERGENCES = {
     "mmd-imq-unbiased": Row(lambda: MMD(multiscale_imq(2.0 * DIM))),
+    "mmd-imq-paired": Row(
+        lambda: MMD(multiscale_imq(2.0 * DIM), paired=True), zero=True, paired=True
+    ),
     "mmd-imq-biased": Row(
         lambda: MMD(multiscale_imq(2.0 * DIM), unbiased=False), zero=True, nonnegative=True
     ),

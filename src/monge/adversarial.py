@@ -5,19 +5,26 @@ rates and the number of inner steps belong to the trainer.
 """
 
 import abc
+import math
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
 from monge._core.checks import instance, order, positive, sample_pair
 from monge._core.promotion import ANY, promoted, promoted_critic
 from monge._core.shown import Shown
 from monge.divergences import Divergence, SlicedWasserstein
-from monge.draws import Draws
+from monge.draws import Draws, generator, standard_normal
 from monge.priors import Gaussian, Mixture
 from monge.transport.sliced import slice_powers
 from monge.transport.slicers import Linear, Slicer
+
+SINGULAR_VECTORS, MOST_STEPS = 2, 100
+"""Of spectral normalisation: how many vectors follow a layer, and the most steps at a time."""
 
 
 class Learned(Divergence):
@@ -188,16 +195,117 @@ class GradientPenalty(Constraint):
 
 
 class SpectralNorm(Constraint):
-    """Linear and convolutional layers are divided by estimates of their largest singular value.
+    r"""Each linear or convolutional layer is divided by its norm sup ‖A v‖ / ‖v‖ as an operator.
+
+    A is the layer without its bias: a matrix, or the (transposed) convolution itself with its
+    stride and padding, at the size of its input. Where activations and other layers are
+    1-Lipschitz, the critic is. The norm is found by subspace iteration, in the first pass of an
+    input size and again after each inner step, each time until it grows by less than 1e-4.
 
     Source: Miyato, Kataoka, Koyama, Yoshida, "Spectral normalization for generative adversarial
-    networks", 2018.
+    networks", 2018; of convolutions as operators Tsuzuku, Sato, Sugiyama, "Lipschitz-margin
+    training", 2018, and Gouk, Frank, Pfahringer, Cree, "Regularisation of neural networks by
+    enforcing Lipschitz continuity", 2021.
     """
 
     def prepare(self, critic: nn.Module) -> None:
-        for module in list(critic.modules()):
-            if isinstance(module, (nn.Linear, nn.Conv2d)):
-                nn.utils.parametrizations.spectral_norm(module)
+        for layer in list(critic.modules()):
+            if isinstance(layer, (nn.Linear, _ConvNd)) and not is_parametrized(layer, "weight"):
+                register_parametrization(layer, "weight", OperatorNorm(layer))
+                layer.register_forward_pre_hook(_at_size_of_input)
+
+    def project_(self, critic: nn.Module) -> None:
+        for module in critic.modules():
+            if isinstance(module, OperatorNorm):
+                module.iterate_()
+
+
+class OperatorNorm(nn.Module):
+    r"""The parametrization W / ‖A_W‖ of a layer's weight W, by `SpectralNorm`.
+
+    Passes do not change the singular vectors: they move in `iterate_` only. There are a few of
+    them, because one would follow too slowly where two singular values change their order.
+    """
+
+    vectors: Tensor
+    """Orthonormal estimates of the first right singular vectors, the first one first, shaped as a
+    batch of inputs; empty before the first pass."""
+
+    def __init__(self, layer: nn.Linear | _ConvNd):
+        super().__init__()
+        self._layer = (layer,)  # as a submodule it would contain itself
+        self.register_buffer("vectors", layer.weight.new_empty(0))
+
+    @property
+    def layer(self) -> nn.Linear | _ConvNd:
+        """The layer."""
+        return self._layer[0]
+
+    def forward(self, weight: Tensor) -> Tensor:
+        if not len(self.vectors):
+            return weight
+        norm = self._applied(weight, self.vectors[:1]).norm()
+        return weight / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+
+    def start_(self, shape: torch.Size) -> None:
+        """Iterates from fixed random vectors, unless there are vectors of inputs of this shape
+        already."""
+        if self.vectors.shape[1:] == shape:
+            return
+        count = min(SINGULAR_VECTORS, shape.numel())
+        start = standard_normal((count, *shape), generator("spectral normalisation"))
+        self.vectors.resize_(start.shape).copy_(start)
+        self.iterate_()
+
+    @torch.no_grad()
+    def iterate_(self) -> None:
+        """Moves the vectors until ‖A v‖ of the first grows by less than 1e-4 of it in a step.
+
+        A step takes the best vectors in the span of v and AᵀA v. Training flattens the spectrum of
+        a normalised layer, and steps in the span of AᵀA v alone are slow there.
+        """
+        if not len(self.vectors):
+            return
+        weight = cast(Any, self.layer).parametrizations["weight"].original.detach()
+        before = 0.0
+        for _ in range(MOST_STEPS):
+            v = self.vectors.clone().requires_grad_()
+            with torch.enable_grad():
+                (moved,) = torch.autograd.grad(self._applied(weight, v).square().sum(), v)
+            span = torch.cat([moved, self.vectors]).flatten(1)
+            basis = torch.linalg.qr(span.T).Q.T
+            image = self._applied(weight, basis.view(-1, *v.shape[1:])).flatten(1).double()
+            squares, rotation = torch.linalg.eigh(image @ image.T)  # the smallest first
+            best = rotation.T.flip(0)[: len(v)].to(basis.dtype)
+            self.vectors.copy_((best @ basis).view_as(v))
+            norm = math.sqrt(max(float(squares[-1]), 0.0))
+            if norm <= before * (1 + 1e-4):
+                break
+            before = norm
+
+    def _applied(self, weight: Tensor, x: Tensor) -> Tensor:
+        """The layer with a weight, without its bias."""
+        layer = self.layer
+        if isinstance(layer, nn.Linear):
+            return F.linear(x, weight)
+        if not isinstance(layer, _ConvTransposeNd):
+            return layer._conv_forward(x, weight, None)  # pyright: ignore
+        transposed = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[x.ndim - 3]
+        sizes = layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation
+        return transposed(x, weight, None, *cast(Any, sizes))
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **options) -> None:
+        self.vectors.resize_(state_dict.get(f"{prefix}vectors", self.vectors).shape)
+        super()._load_from_state_dict(state_dict, prefix, *args, **options)
+
+
+@torch.no_grad()
+def _at_size_of_input(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Before a pass: the norm is that at the size of the input."""
+    norm, weight = cast(Any, layer).parametrizations["weight"][0], cast(Tensor, layer.weight)
+    # of a linear layer 1, of a convolution with its channels
+    ndim = weight.ndim - 1
+    norm.start_(inputs[0].shape[-ndim:])
 
 
 class KantorovichRubinstein(Learned):

@@ -54,19 +54,47 @@ class MMD(Divergence):
 
     biased (V-statistic, at least 0): the same with all i, j and n², m².
 
-    Source: Gretton, Borgwardt, Rasch, Schölkopf, Smola, "A kernel two-sample test", 2012.
+    Both take x and y to be independent samples. Joint samples (φ_i, z_i) and (φ_i, z'_i) that
+    share φ_i are not: their terms k(x_i, y_i) are larger than those of independent pairs, and the
+    estimate is too low by a term of order 1/n. `paired=True` leaves them out, which is unbiased
+    for independent pairs (x_i, y_i), whether x_i and y_i are independent or not:
+
+        Σ_{i≠j} [k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i)] / n(n-1).
+
+    Args:
+        kernel: k.
+        unbiased: whether terms of a sample with itself are left out.
+        paired: whether rows i of both samples may depend on each other, for n = m.
+
+    Raises:
+        ValueError: for `paired` without `unbiased`; when called, for fewer samples than needed,
+            or a pair of other than equal sizes.
+
+    Source: Gretton, Borgwardt, Rasch, Schölkopf, Smola, "A kernel two-sample test", 2012, lemma 6
+    and equation 4.
     """
 
-    def __init__(self, kernel: Kernel, unbiased: bool = True):
+    def __init__(self, kernel: Kernel, unbiased: bool = True, paired: bool = False):
         super().__init__()
+        if paired and not unbiased:
+            raise ValueError("`paired` is for the unbiased estimate: leave `unbiased` True")
         self.kernel = instance("kernel", kernel, Kernel, "RBF(1.0)")
-        self.unbiased = unbiased
+        self.unbiased, self.paired = unbiased, paired
 
     @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = sample_pair(x, y, least=2 if self.unbiased else 1)
-        cross = pair_sum(self.kernel, x, y) / (len(x) * len(y))
-        return self.within(x) + self.within(y) - 2 * cross
+        return self.within(x) + self.within(y) - 2 * self._across(x, y)
+
+    def _across(self, x: Tensor, y: Tensor) -> Tensor:
+        """The mean of k over the pairs of a row of x and a row of y."""
+        n, m, total = len(x), len(y), pair_sum(self.kernel, x, y)
+        if not self.paired:
+            return total / (n * m)
+        if n != m:
+            raise ValueError(f"`x` and `y` must be paired, got {n} and {m} samples")
+        own = self.kernel.of_squared((x - y).square().sum(1)).sum()
+        return (total - own) / (n * (n - 1))
 
     def within(self, x: Tensor) -> Tensor:
         """The mean of k over the pairs of one sample (n, d)."""

@@ -111,5 +111,5 @@ def _joint(model: Any, x: Tensor) -> dict[str, Figure]:
         phi, codes = model.summarise(x, known), model.encode(x, known).mean
     drawn, other = (prior.sample(len(x), generator(0, "joint", i)) for i in (0, 1))
     joint = [torch.cat([phi, z], 1) for z in (codes, drawn, other)]
-    mmd = MMD(multiscale_imq(prior.spread + 2 * phi.shape[1]))
+    mmd = MMD(multiscale_imq(prior.spread + 2 * phi.shape[1]), paired=True)
     return {"joint MMD²": figure(float(mmd(joint[0], joint[1])), float(mmd(joint[2], joint[1])))}

@@ -1,8 +1,11 @@
 """Feature spaces in which images are compared, each with a name and a hash.
 
-`classifier` is a small network that is trained on the labelled data and cached under the sha256 of
-the data and of its recipe. `random_network` has fixed random weights, for data without labels.
-Distances in either must not be called FID, which is defined by the weights of one Inception file.
+`classifier` is a small network that is trained on labelled training samples and cached under the
+sha256 of the data and of its recipe. It is not trained on `floor_rows`: the features of images
+that a network was trained on differ from those of other images, so a noise floor must come from
+images that are new to it, as the test images are. `random_network` has fixed random weights, for
+data without labels. Distances in either must not be called FID, which is defined by the weights
+of one Inception file.
 """
 
 import hashlib
@@ -22,11 +25,11 @@ from torch import Tensor, nn
 from monge._core.checks import unit_range
 from monge._core.files import write_whole
 from monge.data import Batches, Source, as_floats
-from monge.draws import stream
+from monge.draws import permutation, stream
 from monge.models import evaluating
 
 STEPS, BATCH, RATE, WIDTH = 1500, 128, 1e-3, 64
-RECIPE = f"conv5 16, conv5 32, linear {WIDTH}; Adam {RATE}, {STEPS} steps of batch {BATCH}; 1"
+RECIPE = f"conv5 16, conv5 32, linear {WIDTH}; Adam {RATE}, {STEPS} steps of batch {BATCH}; 2"
 
 
 class Extractor(NamedTuple):
@@ -90,10 +93,22 @@ def lenet(shape: Sequence[int]) -> nn.Sequential:
     )
 
 
+def floor_rows(source: Source) -> Tensor:
+    """The indices of the training samples of which noise floors are made.
+
+    They are random, and as many as there are test samples; of labelled images, on which a
+    classifier is trained, at most half of the training part.
+    """
+    labelled = source.kind.grid and source.train_labels is not None
+    most = len(source.train) // 2 if labelled else len(source.train)
+    order = permutation(0, "evaluation floor", len(source.train))
+    return order[: min(len(source.test), most)]
+
+
 def classifier(source: Source, cache: Path | None = None) -> tuple[Extractor, nn.Module]:
     """The features of a classifier of the source's training part, and its last layer.
 
-    It is trained once, with fixed draws, and cached.
+    It is trained once, with fixed draws, and cached. `floor_rows` are left out of its training.
 
     Raises:
         ValueError: for a source without labels, or of other samples than images.
@@ -104,7 +119,7 @@ def classifier(source: Source, cache: Path | None = None) -> tuple[Extractor, nn
     labels = source.train_labels
     if not source.kind.grid or labels is None or source.test_labels is None:
         raise ValueError(f"`data` {source.name!r} must be labelled images for a classifier")
-    made_from = sha256_of([source.train, labels]) + RECIPE
+    made_from = sha256_of([source.train, labels, floor_rows(source)]) + RECIPE
     key = hashlib.sha256(made_from.encode()).hexdigest()[:16]
     file = (cache or cache_folder()) / f"lenet-{key}.safetensors"
     with stream("classifier weights"):
@@ -118,9 +133,12 @@ def classifier(source: Source, cache: Path | None = None) -> tuple[Extractor, nn
         except SafetensorError as error:
             warnings.warn(f"{str(file)!r} is damaged and is trained again: {error}", stacklevel=2)
     optimiser = torch.optim.Adam(whole.parameters(), RATE, fused=True)
-    batches = Batches(len(labels), min(BATCH, len(labels)), 0)
+    seen = torch.ones(len(labels), dtype=torch.bool)
+    seen[floor_rows(source)] = False
+    rows = seen.nonzero()[:, 0]
+    batches = Batches(len(rows), min(BATCH, len(rows)), 0)
     for step in range(STEPS):
-        index = batches.outer(step)
+        index = rows[batches.outer(step)]
         loss = F.cross_entropy(whole(as_floats(source.train[index])), labels[index])
         optimiser.zero_grad()
         loss.backward()

@@ -97,18 +97,39 @@ def nearest_neighbour_test(model: Tensor, real: Tensor) -> Share:
 
     ½ if the distributions agree, 1 if they are apart, less than ½ if the model repeats the
     real samples. The larger sample is cut to the size of the smaller.
+
+    The interval is for the expected share at this n. Hits of samples that share a neighbour are
+    dependent (mutual neighbours hit together), so their covariances are part of its variance:
+    Wilson's interval has the number of independent hits that would have this variance.
     """
     model, real = _centred(model, real)
     n = min(len(model), len(real))
     pooled = torch.cat([model[:n], real[:n]])
     of_model = torch.arange(2 * n) < n
-    same = torch.empty(2 * n, dtype=torch.bool)
+    near = torch.empty(2 * n, dtype=torch.long)
 
     def visit(rows: slice, squared: Tensor) -> None:
-        same[rows] = of_model[squared.argmin(1)] == of_model[rows]
+        near[rows] = squared.argmin(1)
 
     neighbours.visit_distances_within(pooled, visit)
-    return wilson(int(same.sum()), 2 * n)
+    same = of_model[near] == of_model
+    return wilson(float(same.sum()), 2 * n, _inflation(same, near))
+
+
+def _inflation(same: Tensor, near: Tensor) -> float:
+    """The variance of the sum of hits (n,) over that of independent ones, at least 1.
+
+    It adds the products of the centred hits d of all pairs i, j for which the edges (i, near[i])
+    and (j, near[j]) share a sample; other hits are nearly independent. The sum over samples of
+    (Σ d of edges there)² has such pairs once, and twice those that share both ends.
+    """
+    d = same.double() - same.double().mean()
+    at = d.index_add(0, near, d)
+    mutual = near[near] == torch.arange(len(near))
+    total = at.square().sum() - d.square().sum() - (d * d[near])[mutual].sum()
+    alone = float(d.square().sum())
+    # all alike: mutual neighbours hit together, so that two count as one at most
+    return max(float(total) / alone, 1.0) if alone else 2.0
 
 
 def nearest(x: Tensor, y: Tensor) -> Tensor:

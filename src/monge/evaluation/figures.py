@@ -14,7 +14,7 @@ from monge._core.references import resolve
 from monge._core.version import __version__
 from monge.data import Source
 from monge.draws import generator, permutation
-from monge.evaluation.extractors import Extractor
+from monge.evaluation.extractors import Extractor, floor_rows
 from monge.evaluation.measures import NEAR, Measures
 from monge.evaluation.samplers import draw
 from monge.evaluation.statistics import Figure, Measured
@@ -37,9 +37,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measures a model against the held-out samples of its data.
 
-    Every figure comes with its noise floor: the same figure of as many training samples, which a
-    perfect model would have. The figures depend on which methods the model has: completions,
-    reconstructions and codes are measured where there are any.
+    Figures of samples come with a noise floor: the same figure of as many training samples, which
+    a perfect model would have. The classifier whose features compare labelled images was not
+    trained on them; they are therefore at most half of the training part. Figures of
+    reconstructions and completions have no floor. The figures depend on which methods the
+    model has: completions, reconstructions and codes are measured where there are any.
 
     Args:
         model: a model that can be sampled; see `monge.models.protocols`.
@@ -76,7 +78,7 @@ def evaluate(
         "seeds": seeds,
         "n samples": n,
         "n test": n,
-        "n floor": min(n, len(source.train)),
+        "n floor": min(n, len(floor_rows(source))),
         **measure.protocol(),
         "monge": __version__,
         "torch": torch.__version__,
@@ -105,7 +107,7 @@ def _of_samples(
     measure: Measures, model: nn.Module, source: Source, n: int, prior: Prior | None, seeds: int
 ) -> dict[str, Figure]:
     """The figures of samples, whose floor is that of as many training samples."""
-    chosen = permutation(0, "evaluation floor", len(source.train))[:n]
+    chosen = floor_rows(source)[:n]
 
     def drawn(i: int) -> Measured:
         return measure(draw(model, source, n, generator(i, "evaluate"), prior), n)

@@ -4,6 +4,7 @@ Source: Lopez-Paz, Oquab, "Revisiting classifier two-sample tests", 2017.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -25,9 +26,16 @@ class Share(NamedTuple):
     high: float
 
 
-def wilson(hits: int, n: int) -> Share:
-    """The share hits / n and its interval: Wilson, "Probable inference", 1927."""
+def wilson(hits: float, n: float, inflation: float = 1.0) -> Share:
+    """The share hits / n and its interval: Wilson, "Probable inference", 1927.
+
+    Args:
+        hits: how many.
+        n: of how many.
+        inflation: the variance of the share over that of n independent trials.
+    """
     z, share = 1.959964, hits / n
+    n = n / inflation
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return Share(share, middle - half, middle + half)
@@ -39,7 +47,8 @@ def network_test(model: Tensor, real: Tensor) -> Share:
 
     A perceptron with one hidden layer of 64 is trained on half of each sample, in standard units,
     by 300 steps of Adam with weight decay, and tried on the other halves. Its draws are fixed.
-    The larger sample is cut to the size of the smaller.
+    The interval is for the accuracy of this trained network on new samples; it does not cover
+    that of networks trained on other halves. The larger sample is cut to the size of the smaller.
 
     Args:
         model: (n, d).
@@ -60,10 +69,18 @@ def network_test(model: Tensor, real: Tensor) -> Share:
     halves = [z[torch.randperm(len(z), generator=drawn)[:n]].float() for z in (model, real)]
     seen, kept = (torch.cat([z[start::2] for z in halves]) for start in (0, 1))
     label = (torch.arange(n) < n // 2).float()  # 1 for the model
+    right = (_classifier(seen, label, drawn)(kept) > 0) == (label > 0)
+    return wilson(int(right.sum()), n)
+
+
+def _classifier(seen: Tensor, label: Tensor, drawn: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """Logits (m,) of rows (m, d), by a network that is trained on rows (n, d) and labels (n,)."""
+    n = len(seen)
     deviation, mean = torch.std_mean(seen, 0, correction=0)
-    seen, kept = ((z - mean) / deviation.clamp_min(1e-12) for z in (seen, kept))
+    deviation = deviation.clamp_min(1e-12)
+    seen = (seen - mean) / deviation
     with stream("two-sample network"):
-        network = mlp([model.shape[1], HIDDEN, 1])
+        network = mlp([seen.shape[1], HIDDEN, 1])
     optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.1)
     with torch.enable_grad():
         for _ in range(STEPS):
@@ -72,6 +89,5 @@ def network_test(model: Tensor, real: Tensor) -> Share:
             optimiser.zero_grad()
             F.binary_cross_entropy_with_logits(score, label[index]).backward()
             optimiser.step()
-    with torch.no_grad():
-        right = (network(kept)[:, 0] > 0) == (label > 0)
-    return wilson(int(right.sum()), n)
+    network.requires_grad_(False)
+    return lambda x: network((x - mean) / deviation)[:, 0]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core.checks import dimension, instance, positive
-from monge.divergences import Divergence
+from monge.divergences import MMD, Divergence
 from monge.draws import Draws
 from monge.draws import generator as seeded
 from monge.models.base import AutoEncoder, Pass, evaluating
@@ -35,12 +35,17 @@ class ConditionalWAE(AutoEncoder):
             of codes.
         decoder: (n, size + dim) to samples (n, \*).
         prior: P_Z.
-        divergence: D, of joint samples (n, size + dim).
+        divergence: D, of joint samples (n, size + dim), whose rows i share φ_i. Of an MMD,
+            `MMD(kernel, paired=True)` is unbiased for them.
         mask: (n, generator) to n masks, 1 where a sample is known.
         summary: masked samples with their masks to φ (n, size), before it is standardised.
         size: numbers of φ.
         cost: c(x, y) → (n,).
         weight: λ > 0, in the units of the cost.
+
+    Raises:
+        ValueError: for a weight that is not positive, or an unbiased MMD of independent samples,
+            which would be too low.
 
     Source: Tolstikhin, Bousquet, Gelly, Schölkopf, "Wasserstein auto-encoders", 2018; of joint
     matching Makhzani et al., "Adversarial autoencoders", 2015.
@@ -68,6 +73,11 @@ class ConditionalWAE(AutoEncoder):
         instance("divergence", divergence, Divergence, "EnergyDistance()")
         instance("summary", summary, nn.Module, "mlp([d, 32])")
         instance("cost", cost, nn.Module, "SquaredL2()")
+        if isinstance(divergence, MMD) and divergence.unbiased and not divergence.paired:
+            raise ValueError(
+                "`divergence` is an unbiased MMD of independent samples, but joint samples share "
+                "φ: give MMD(kernel, paired=True)"
+            )
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
         self.summary = nn.Sequential(summary, BatchNorm(size, affine=False))
         self.divergence, self.cost, self.mask = divergence, cost, mask

@@ -20,6 +20,7 @@ from monge.divergences import MomentMatching
 from monge.draws import seed_of
 from monge.models import EncoderPretraining
 from monge.training import checkpoint
+from monge.training.averages import BATCHES
 from monge.training.progress import Display
 from monge.training.schedule import decay, inner_batches
 from monge.training.sharding import full_tensors
@@ -101,6 +102,8 @@ def run(
             )
             step, now = trainer.position, time.monotonic()
             validating = held is not None and step % batches.per_epoch == 0
+            if validating:
+                finish_average(trainer, samples, batches)
             if step % config.log_every == 0 or step == steps or validating:
                 values = means(terms)
                 if held is not None and validating and first():
@@ -119,12 +122,19 @@ def run(
             due = now - saved > config.checkpoint_seconds
             received, due = divmod(largest(2 * (signals.received or 0) + due), 2)
             if received or due or stopped or step == steps:
+                finish_average(trainer, samples, batches)
                 save(trainer, folder, seconds + now - began)
                 saved = time.monotonic()
         received = received or largest(signals.received or 0)  # during the last save
         if received:
             raise Interrupted(received, f"saved step {trainer.position} of {steps} in {folder}")
     wait()
+
+
+def finish_average(trainer: Trainer, samples: Tensor, batches: Batches) -> None:
+    """Makes a moving average fit for use by the first batches of the first epoch."""
+    count = min(BATCHES, batches.per_epoch)
+    trainer.finish_average(_rows(samples, batches.outer(i)) for i in range(count))
 
 
 def validate(trainer: Trainer, held: Tensor, figures: list[float], folder: Path) -> float:

@@ -10,13 +10,12 @@ neither changes the parameters or the buffers of the other.
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from monge._core.errors import FailedRun, NotFinite
 from monge._core.processes import average_gradients, global_size, world
@@ -24,6 +23,7 @@ from monge.config import TrainingConfig
 from monge.draws import Draws
 from monge.models import matchings
 from monge.models.base import Pair
+from monge.training.averages import Average, recompute_moments
 from monge.training.checkpoint import load_weights
 from monge.training.objective import (
     RESERVED,
@@ -75,18 +75,19 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.config.precision == "fp16"
         )
-        self.average = None
-        if self.config.ema:
-            averages = get_ema_multi_avg_fn(self.config.ema)
-            self.average = AveragedModel(model, multi_avg_fn=averages, use_buffers=True)
         names, half = [one.name for one in self.objectives], HALVES.get(self.config.precision)
         inner = [one.inner_name for one in self.learned]
         columns = (*RESERVED, *names, *inner)
-        self.network = Network(model, names, columns, augment, self.device, half)
+        self.average = Average(model, self.config.ema) if self.config.ema else None
+        self.network, self.averaged = (
+            Network(one, names, columns, augment, self.device, half)
+            for one in (model, self.trained)
+        )
 
     @property
     def trained(self) -> nn.Module:
-        """The result of training so far: the model, or the moving average of its weights."""
+        """The result of training so far: the model, or the moving average of its weights, whose
+        batch normalisation has the moments of the last `finish_average`."""
         return self.model if self.average is None else self.average.module
 
     @property
@@ -137,8 +138,23 @@ class Trainer:
             logged |= self._outer_step(result, batch, done)
         self.position += 1
         if self.average is not None:
-            self.average.update_parameters(self.model)
+            self.average.update(self.model)
         return logged
+
+    def finish_average(self, batches: Iterable[Tensor]) -> None:
+        """Makes the moving average, if there is one, fit for use: recomputes the moments of its
+        batch normalisation from passes of training batches.
+
+        It depends on the weights, the seed and the batches only. Every process must call it.
+
+        Args:
+            batches: of several processes, the rows of this one; evaluated lazily.
+        """
+        if self.average is None:
+            return
+        self.average.copy_buffers(self.model)
+        named = (self._batch(x, f"average {i}") for i, x in enumerate(batches))
+        recompute_moments(self.averaged, named)
 
     def _batch(self, x: Tensor, step: int | str) -> Batch:
         rank, count = world()
@@ -227,7 +243,7 @@ class Trainer:
         state = state_of(self.optimisers)
         if self.average is not None:
             state |= {f"last.{name}": value for name, value in self.model.state_dict().items()}
-            state["average.n"] = self.average.n_averaged
+            state["average.n"] = torch.tensor(self.average.count)
         for name, value in self.scaler.state_dict().items():
             state[f"scaler.{name}"] = torch.tensor(value)
         return state
@@ -240,8 +256,8 @@ class Trainer:
         whole = {k: sharded_like(last[k], like.get(k, last[k])) for k in sorted(last)}
         load_weights(self.model, whole, "the checkpoint")
         if self.average is not None:
-            self.average.module.load_state_dict(weights)
-            self.average.n_averaged.copy_(state["average.n"])
+            load_weights(self.average.module, weights, "the checkpoint")
+            self.average.count = int(state["average.n"])
         scaler = {k: v.item() for k, v in state.items() if k.startswith("scaler.")}
         self.scaler.load_state_dict({k.removeprefix("scaler."): v for k, v in scaler.items()})
         load_state(self.optimisers, state)
