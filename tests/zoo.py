@@ -207,11 +207,17 @@ def first_coordinates(x, y, *weights, p):
     return wasserstein_1d(x[:, 0], y[:, 0], *weights, p=p)
 
 
+def linear_slicer(dim):
+    slicer = Linear(dim, 5)
+    slicer.resample_(seeded())
+    return slicer
+
+
+SLICERS = {dim: linear_slicer(dim) for dim in range(1, 8)}
+
+
 def linear_slices(x, y, size):
-    slicer = Linear(np.shape(x)[-1], 5)
-    with torch.no_grad():
-        slicer.theta.copy_(uniform_directions(5, np.shape(x)[-1], generator=seeded()))
-    return generalized_sliced_wasserstein(x, y, slicer.to(x), p=2)
+    return generalized_sliced_wasserstein(x, y, SLICERS[np.shape(x)[-1]], p=2)
 
 
 def weighted(function, **options):

@@ -70,7 +70,7 @@ def promoted_critic(**dimensions: int) -> Callable[[Callable[P, R]], Callable[P,
 
 
 def _opaque(problems: Callable[[Tensors], Any], tensors: Tensors, arguments: Any) -> Any:
-    if not any(map(_is_transformed, tensors.values())):
+    if not _transforms_are_active():
         return problems(tensors)
     for argument in arguments.values():
         if isinstance(argument, torch.nn.Module) and any(
@@ -263,8 +263,13 @@ def _leaves(result: Any) -> list[Tensor]:
 # Function transforms
 
 
+def _transforms_are_active() -> bool:
+    """Whether a transform of `torch.func` is under way; torch has no public name for it."""
+    return bool(torch._C._are_functorch_transforms_active())  # pyright: ignore
+
+
 def _is_transformed(x: Tensor) -> bool:
-    """Whether a transform of `torch.func` wraps x; torch has no public name for it."""
+    """Whether a transform of `torch.func` wraps x."""
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))  # pyright: ignore
 
 
@@ -303,23 +308,29 @@ class _Operation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outers: Tensor) -> Any:
-        function, count = ctx.function, len(outers)
+        function, count, needs = ctx.function, len(outers), ctx.needs_input_grad[1:]
 
         def pulled(*tensors: Tensor) -> list[Tensor]:
             outers, inputs = tensors[:count], tensors[count:]
             with torch.enable_grad():
-                moved = [x if x.requires_grad else x.detach().requires_grad_() for x in inputs]
+                moved = [
+                    x if x.requires_grad or not need else x.detach().requires_grad_()
+                    for x, need in zip(inputs, needs)
+                ]
+                wanted = [x for x in moved if x.requires_grad]
                 pairs = [(v, o) for v, o in zip(function(*moved), outers) if v.requires_grad]
                 if not pairs:
                     return [torch.zeros_like(x) for x in inputs]
                 gradients = torch.autograd.grad(
                     [value for value, _ in pairs],
-                    moved,
+                    wanted,
                     [outer for _, outer in pairs],
                     create_graph=any(z.requires_grad for z in tensors),
                     allow_unused=True,
                 )
-            return [torch.zeros_like(x) if g is None else g for g, x in zip(gradients, inputs)]
+            found = dict(zip(map(id, wanted), gradients))
+            of_inputs = [found.get(id(x)) for x in moved]
+            return [torch.zeros_like(x) if g is None else g for g, x in zip(of_inputs, inputs)]
 
         return None, *_Operation.apply(pulled, *outers, *ctx.saved_tensors)  # pyright: ignore
 

@@ -88,7 +88,10 @@ def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def checkpointed(function: Callable[..., Tensor], *arguments: Tensor | None) -> Tensor:
-    """function(*arguments), computed again in the backward pass instead of being stored."""
+    """function(*arguments), computed again in the backward pass instead of being stored; except
+    under `torch.func`, which does not support that."""
+    if not torch._C._autograd._saved_tensors_hooks_is_enabled():  # pyright: ignore
+        return function(*arguments)
     return checkpoint(function, *arguments, use_reentrant=False)  # pyright: ignore
 
 
