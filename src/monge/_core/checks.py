@@ -71,7 +71,7 @@ def floating(name: str, x: Tensor) -> Tensor:
 def finite(name: str, x: Tensor) -> Tensor:
     """`x`, if it holds neither NaN nor infinity."""
     # a finite sum suffices; it may overflow though all values are finite
-    if not torch.isfinite(x.detach().sum()) and not torch.isfinite(x).all():
+    if not math.isfinite(float(x.detach().sum())) and not torch.isfinite(x).all():
         bad = int((~torch.isfinite(x)).sum())
         raise NotFinite(f"`{name}` must be finite, got {bad} NaN or infinite of {x.numel()}")
     return x

@@ -7,6 +7,7 @@ gradient are computed together in the forward pass, and nothing of the solver is
 `envelope` is its short form for gradients that are already known.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -164,8 +165,8 @@ def rooted(power: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, p: f
     Where the p-th power overflows or vanishes, the samples are divided by their largest value.
     """
     value = power(x, y)
-    size, least = value.detach(), torch.finfo(value.dtype).tiny / torch.finfo(value.dtype).eps
-    if torch.isfinite(size).all() and (size > least).all():
+    low, high = (float(z) for z in value.detach().aminmax())
+    if low > torch.finfo(value.dtype).tiny / torch.finfo(value.dtype).eps and math.isfinite(high):
         return root(value, p)
     scale = max(float(z.detach().abs().max()) for z in (x, y)) or 1.0
     return scale * root(power(x / scale, y / scale), p)

@@ -91,29 +91,29 @@ def _decorator(
     dimensions: dict[str, int], run: Callable[[Callable[[Tensors], Any], Tensors, Any], Any]
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        signature = inspect.signature(function)
+        parameters = list(inspect.signature(function).parameters)
+        known = set(parameters)
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if torch.compiler.is_compiling():
                 return cast(R, torch.compiler.disable(call)(*args, **kwargs))  # pyright: ignore
-            bound = signature.bind(*args, **kwargs)
-            arguments = bound.arguments
+            arguments: dict[str, Any] = dict(zip(parameters, args), **kwargs)
+            if len(arguments) < len(args) + len(kwargs) or not arguments.keys() <= known:
+                return function(*args, **kwargs)  # which raises Python's own TypeError
             given = {n: arguments[n] for n in dimensions if arguments.get(n) is not None}
             tensors, dtype = _tensors(given, dimensions)
 
             def problem(tensors: Tensors) -> Any:
                 arguments.update(tensors)
-                return function(*bound.args, **bound.kwargs)
+                return function(**arguments)  # pyright: ignore
 
             def problems(tensors: Tensors) -> Any:
                 return _by_items(problem, tensors, dimensions)
 
             with _outside_autocast(tensors):
                 result = run(problems, tensors, arguments)
-            return cast(
-                R, _replaced(result, lambda z: z.to(dtype) if z.is_floating_point() else z)
-            )
+                return cast(R, _replaced(result, functools.partial(_in_dtype, dtype=dtype)))
 
         return call
 
@@ -125,10 +125,13 @@ def _decorator(
 
 def _tensors(given: Mapping[str, Any], dimensions: dict[str, int]) -> tuple[Tensors, torch.dtype]:
     """The arguments as tensors of one dtype of at least float32, and the dtype of the result."""
+    dtypes = {z.dtype if _is_ready(z) else None for z in given.values()}
+    if len(dtypes) == 1 and None not in dtypes:
+        return dict(given), next(iter(given.values())).dtype
     values = {name: _tensor(name, z) for name, z in given.items()}
     lists = {name for name, z in given.items() if isinstance(z, (list, tuple))}
-    dtypes = [z.dtype for name, z in values.items() if name not in lists]
-    dtype = functools.reduce(torch.promote_types, dtypes) if dtypes else torch.float64
+    strong = [z.dtype for name, z in values.items() if name not in lists]
+    dtype = functools.reduce(torch.promote_types, strong) if strong else torch.float64
     working = torch.promote_types(dtype, torch.float32)
     devices = [z.device for z in given.values() if isinstance(z, Tensor)]
     for name, z in values.items():
@@ -138,6 +141,15 @@ def _tensors(given: Mapping[str, Any], dimensions: dict[str, int]) -> tuple[Tens
             wide = _normalised_half(wide, z.dtype)
         values[name] = wide
     return values, dtype
+
+
+def _is_ready(value: Any) -> bool:
+    """Whether nothing is to be done with an argument, as with most."""
+    return (
+        isinstance(value, Tensor)
+        and value.dtype in (torch.float32, torch.float64)
+        and value.layout is torch.strided
+    )
 
 
 def _tensor(name: str, value: Any) -> Tensor:
@@ -188,17 +200,12 @@ def _normalised_half(w: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _outside_autocast(tensors: Tensors) -> contextlib.AbstractContextManager[Any]:
-    kinds = {z.device.type for z in tensors.values()}
-    active = [
-        kind
-        for kind in kinds
-        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    ]
-    if not active:
+    if not torch._C._is_any_autocast_enabled():  # pyright: ignore
         return contextlib.nullcontext()
     stack = contextlib.ExitStack()
-    for kind in active:
-        stack.enter_context(torch.autocast(kind, enabled=False))
+    for kind in {z.device.type for z in tensors.values()}:
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            stack.enter_context(torch.autocast(kind, enabled=False))
     return stack
 
 
@@ -250,6 +257,10 @@ def _replaced(result: Any, function: Callable[[Tensor], Tensor]) -> Any:
         fields = cast(tuple[Any, ...], result)
         return _like(fields, [_replaced(field, function) for field in fields])
     return result.replaced(function) if isinstance(result, Account) else result
+
+
+def _in_dtype(z: Tensor, dtype: torch.dtype) -> Tensor:
+    return z.to(dtype) if z.is_floating_point() and z.dtype is not dtype else z
 
 
 def _leaves(result: Any) -> list[Tensor]:

@@ -98,7 +98,7 @@ def sliced_power(
 
     def fast(x: Tensor, y: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Gradients]:
         value, gradients = summed(x, y, theta, wanted)
-        if not is_resolved(value.pow(1 / p), x, y):
+        if not is_resolved(value, p, x, y):
             value, gradients = summed(x.double(), y.double(), theta.double(), wanted)
         return value.to(x.dtype), gradients
 
@@ -125,14 +125,16 @@ LOST = 1e-4
 """The rounding of projections that is allowed, in units of how far they are moved."""
 
 
-def is_resolved(distance: Tensor, *values: Tensor) -> bool:
-    """Whether values or their projections, of the size that they have, show a distance this small;
+def is_resolved(power: Tensor, p: float, *values: Tensor) -> bool:
+    """Whether values or their projections, of the size that they have, show a W_p^p this small;
     otherwise they are projected in float64."""
     if values[0].dtype == torch.float64:
         return True
-    largest = torch.stack([z.detach().abs().amax() for z in values]).amax()
-    least = distance.detach().amin()
-    return bool(torch.finfo(values[0].dtype).eps * largest <= LOST * least) or not least > 0
+    rounding = torch.finfo(values[0].dtype).eps * max(
+        float(z.detach().abs().amax()) for z in values
+    )
+    distance = float(power.detach()) ** (1 / p)
+    return rounding <= LOST * distance or not distance > 0
 
 
 def _rows(x: Tensor, y: Tensor) -> int:
@@ -355,7 +357,7 @@ def generalized_sliced_wasserstein(
 
     u, v = slicer(x).T, slicer(y).T
     value = distance(u, v)
-    if not is_resolved(value, u, v):
+    if not is_resolved(value, 1, u, v):
         value = distance(slicer(x.double()).T, slicer(y.double()).T)
     return value.to(dtype)
 
@@ -364,7 +366,7 @@ def slice_powers(x: Tensor, y: Tensor, slicer: Slicer, p: float) -> Tensor:
     """W_p^p on each of a slicer's slices, (L,), unchecked."""
     u, v = slicer(x).T, slicer(y).T
     powers = power_1d(u, v, p=p)
-    if not is_resolved(powers.mean().pow(1 / p), u, v):
+    if not is_resolved(powers.mean(), p, u, v):
         powers = power_1d(slicer(x.double()).T, slicer(y.double()).T, p=p).to(x.dtype)
     return powers
 
