@@ -7,7 +7,7 @@ import pytest
 import torch
 from zoo import DIM, DISTANCES, DIVERGENCES, seeded
 
-from monge import transport
+from monge import costs, transport
 from monge.divergences import SinkhornDivergence
 from monge.transport import Linear
 
@@ -317,3 +317,58 @@ def test_every_distance_is_in_a_table():
     assert {
         name for name in functions if f"{name}(" not in source and f"({name}" not in source
     } == set()
+
+
+# Costs, of samples and of sets
+
+COSTS = {
+    "squared-l2": (costs.SquaredL2(), (6, 3)),
+    "l2": (costs.L2(), (6, 3)),
+    "l1": (costs.L1(), (6, 3)),
+    "bernoulli": (costs.Bernoulli(), (6, 3)),
+    "gaussian": (costs.GaussianLikelihood(0.5), (6, 3)),
+    "scaled": (costs.Scaled(costs.SquaredL2(), torch.ones(3)), (6, 3)),
+    "chamfer": (costs.Chamfer(), (2, 9, 3)),
+    "earth-mover": (costs.EarthMover(), (2, 9, 3)),
+    "earth-mover-2": (costs.EarthMover(p=2), (2, 9, 3)),
+    "sinkhorn": (costs.SinkhornSets(0.5), (2, 9, 3)),
+    "sliced": (costs.SlicedSets(8), (2, 9, 3)),
+}
+COST = pytest.mark.parametrize("name", COSTS)
+
+
+def cost_and_samples(name, dtype=torch.float32):
+    cost, shape = COSTS[name]
+    x, y = (torch.rand(*shape, generator=seeded(seed)).to(dtype) for seed in (1, 2))
+
+    def value(x, y):
+        torch.manual_seed(1)
+        return cost(x, y).sum()
+
+    return value, x, y
+
+
+@COST
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_costs_in_half(name, dtype):
+    value, x, y = cost_and_samples(name, dtype)
+    ours, expected = with_gradient(value, x, y), with_gradient(value, x.float(), y.float())
+    for half, single in zip(ours, expected):
+        assert half.dtype == dtype
+        rounding = 8 * torch.finfo(dtype).eps
+        torch.testing.assert_close(half.float(), single, rtol=rounding, atol=rounding)
+
+
+@COST
+def test_costs_inside_autocast(name):
+    value, x, y = cost_and_samples(name)
+    expected = value(x, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = value(x, y)
+    torch.testing.assert_close(ours, expected)
+
+
+@COST
+def test_costs_under_torch_func(name):
+    value, x, y = cost_and_samples(name, torch.float64)
+    torch.testing.assert_close(torch.func.grad(value)(x, y), with_gradient(value, x, y)[1])

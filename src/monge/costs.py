@@ -19,8 +19,7 @@ from monge._core.promotion import ANY, promoted
 from monge._core.shown import Shown
 from monge._core.tuning import threads
 from monge.transport.entropic import sinkhorn_divergence
-from monge.transport.exact import assignment
-from monge.transport.gibbs import Points
+from monge.transport.exact import matching
 from monge.transport.line import power_1d
 from monge.transport.neighbours import nearest_in_sets
 from monge.transport.sliced import uniform_directions
@@ -214,9 +213,9 @@ class EarthMover(SetCost):
             raise ValueError(
                 f"`y` must have {x.shape[1]} points a set for an assignment, got {y.shape[1]}"
             )
-        pairs = zip(x.detach().double(), y.detach().double())
+        pairs = zip(x.detach(), y.detach())
         with ThreadPoolExecutor(threads()) as pool:
-            matchings = list(pool.map(lambda ab: assignment(Points(ab[0], ab[1], self.p)), pairs))
+            matchings = list(pool.map(lambda ab: matching(*ab, self.p)[0], pairs))
         matched = _taken(y, torch.from_numpy(np.stack(matchings)).to(y.device))
         if self.p == 2:
             return _squared(x, matched).mean(1)

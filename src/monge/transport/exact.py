@@ -128,7 +128,7 @@ def assignment(cost: GroundCost) -> Integers:
     return linear_assignment(reduced)
 
 
-def _matching(x: Tensor, y: Tensor, p: float) -> tuple[Integers, float]:
+def matching(x: Tensor, y: Tensor, p: float) -> tuple[Integers, float]:
     """The optimal permutation of equally many, equally weighted points, and a scale of length."""
     dtype = x.dtype
     x, y = x.detach().double(), y.detach().double()
@@ -166,7 +166,7 @@ def monge_map(x: Tensor, y: Tensor, *, p: float = 2) -> Tensor:
             f"`x` and `y` must hold equally many points, got {len(x)} and {len(y)}: "
             "use `solve` for a plan that splits mass"
         )
-    return from_numpy(_matching(x, y, p)[0]).to(x.device)
+    return from_numpy(matching(x, y, p)[0]).to(x.device)
 
 
 @promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)
@@ -191,7 +191,7 @@ def wasserstein(
     x, y = points(x, y, p)
     in_weights: list[tuple[Tensor | None, Tensor]] = []
     if a is None and b is None and len(x) == len(y):
-        columns, scale = _matching(x, y, p)
+        columns, scale = matching(x, y, p)
         rows, mass = np.arange(len(x)), np.full(len(x), 1 / len(x))
     else:
         mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
