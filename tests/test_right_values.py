@@ -259,6 +259,24 @@ def test_the_loop_of_the_readme_inside_autocast():
         loss.backward()
 
 
+def test_arguments_by_name_are_not_taken_by_position():
+    x = torch.randn(4, 2)
+    with pytest.raises(TypeError, match="positional"):
+        wasserstein(x, x, None, None, 2)
+    with pytest.raises(TypeError, match="multiple values"):
+        wasserstein(x, x=x, y=x)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e8])
+@pytest.mark.parametrize("m", [6, 5])
+def test_a_common_offset_and_the_largest_numbers_change_no_digit(offset, m):
+    x, y = (torch.randn(k, 2, dtype=double).mul(2**20).round() / 2**20 for k in (6, m))
+    expected = float(wasserstein(x, y))
+    assert float(wasserstein(x + offset, y + offset)) == pytest.approx(expected, rel=1e-12)
+    huge = 2.0**1000
+    assert float(wasserstein(huge * x, huge * y)) / huge == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.parametrize("size", [1e19, 1e-25])
 def test_exact_distances_at_every_magnitude_of_float32(size):
     x, y = torch.randn(6, 2), torch.randn(6, 2)
@@ -281,6 +299,9 @@ def test_arrays_lists_and_integers_are_samples():
     assert float(wasserstein_1d([0, 1, 3], [5, 6, 8], p=1)) == 5
     assert wasserstein(torch.zeros(2, 2), x).dtype == torch.float32  # a list follows
     assert wasserstein(torch.zeros(2, 2), y).dtype == torch.float64
+    wide = np.ones((2, 2), np.longdouble), np.ones((2, 2), np.uint16), np.ones((2, 2), ">f4")
+    assert all(float(wasserstein(z, y)) == 0 for z in wide)
+    assert wasserstein_1d(torch.zeros(0, 5), torch.zeros(0, 4)).shape == (0,)
     assert wasserstein(torch.zeros(2, 2).half(), torch.zeros(2, 2)).dtype == torch.float32
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -302,6 +323,12 @@ def test_arrays_lists_and_integers_are_samples():
         (lambda x: wasserstein(x.expand(3, 4, 2), x.expand(2, 4, 2)), "equally many problems"),
         (lambda x: wasserstein(x, x, [0.5, 0.5, 0.5, 0.5]), "a sum of 2: divide it by its sum"),
         (lambda x: wasserstein_1d(torch.tensor([2**53 + 2, 0]), x[:, 0]), "beyond 2⁵³"),
+        (lambda x: wasserstein_1d(np.array([2**63], np.uint64), x[:, 0]), "beyond 2⁵³"),
+        (lambda x: wasserstein(x, None), "`y` must be a tensor of floating point numbers"),
+        (lambda x: wasserstein(x, np.array([["a", "b"]])), "`y` must hold real numbers"),
+        (lambda x: sinkhorn(x * 1e20, x * 2e20, epsilon=1e40), "beyond torch.float32"),
+        (lambda x: sinkhorn(x.double() * 1e200, x * 2, epsilon=1), "costs beyond float64"),
+        (lambda x: sinkhorn(x, x, epsilon=1.0, max_iterations=2.5), "`max_iterations`"),
     ],
 )
 def test_what_cannot_be_samples_or_weights_is_named(call, words):

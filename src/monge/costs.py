@@ -215,7 +215,7 @@ class EarthMover(SetCost):
             )
         pairs = zip(x.detach(), y.detach())
         with ThreadPoolExecutor(threads()) as pool:
-            matchings = list(pool.map(lambda ab: matching(*ab, self.p)[0], pairs))
+            matchings = list(pool.map(lambda ab: matching(ab[0], ab[1], self.p)[0], pairs))
         matched = _taken(y, torch.from_numpy(np.stack(matchings)).to(y.device))
         if self.p == 2:
             return _squared(x, matched).mean(1)

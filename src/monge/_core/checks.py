@@ -64,7 +64,7 @@ def floating(name: str, x: Tensor) -> Tensor:
     """`x`, if it is a tensor of real floating point numbers."""
     if not isinstance(x, Tensor) or not torch.is_floating_point(x):
         what = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"`{name}` must be a floating point tensor, got {what}: use .float()")
+        raise ValueError(f"`{name}` must be a tensor of floating point numbers, got {what}")
     return x
 
 

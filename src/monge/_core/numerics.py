@@ -165,6 +165,8 @@ def rooted(power: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, p: f
     Where the p-th power overflows or vanishes, the samples are divided by their largest value.
     """
     value = power(x, y)
+    if value.numel() == 0:
+        return value
     low, high = (float(z) for z in value.detach().aminmax())
     if low > torch.finfo(value.dtype).tiny / torch.finfo(value.dtype).eps and math.isfinite(high):
         return root(value, p)

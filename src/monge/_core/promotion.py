@@ -22,7 +22,7 @@ Solvers outside torch can read neither the tensors of `torch.func` nor those of 
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
@@ -34,7 +34,7 @@ ANY = -1
 WEIGHTS = 1
 """A weight for each sample, (n,)."""
 MOST = 2**53
-"""Every integer up to this one is a float64."""
+"""Every integer below this one is a float64, and no other becomes the same."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -91,15 +91,16 @@ def _decorator(
     dimensions: dict[str, int], run: Callable[[Callable[[Tensors], Any], Tensors, Any], Any]
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        parameters = list(inspect.signature(function).parameters)
-        known = set(parameters)
+        parameters = inspect.signature(function).parameters
+        positional = [n for n, it in parameters.items() if it.kind is not it.KEYWORD_ONLY]
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if torch.compiler.is_compiling():
                 return cast(R, torch.compiler.disable(call)(*args, **kwargs))  # pyright: ignore
-            arguments: dict[str, Any] = dict(zip(parameters, args), **kwargs)
-            if len(arguments) < len(args) + len(kwargs) or not arguments.keys() <= known:
+            arguments: dict[str, Any] = dict(zip(positional, args)) | kwargs
+            known = arguments.keys() <= parameters.keys()
+            if len(arguments) < len(args) + len(kwargs) or not known:
                 return function(*args, **kwargs)  # which raises Python's own TypeError
             given = {n: arguments[n] for n in dimensions if arguments.get(n) is not None}
             tensors, dtype = _tensors(given, dimensions)
@@ -123,12 +124,12 @@ def _decorator(
 # Conversion
 
 
-def _tensors(given: Mapping[str, Any], dimensions: dict[str, int]) -> tuple[Tensors, torch.dtype]:
+def _tensors(given: dict[str, Any], dimensions: dict[str, int]) -> tuple[Tensors, torch.dtype]:
     """The arguments as tensors of one dtype of at least float32, and the dtype of the result."""
     dtypes = {z.dtype if _is_ready(z) else None for z in given.values()}
     if len(dtypes) == 1 and None not in dtypes:
-        return dict(given), next(iter(given.values())).dtype
-    values = {name: _tensor(name, z) for name, z in given.items()}
+        return given, next(iter(given.values())).dtype
+    values = {name: as_tensor(name, z) for name, z in given.items()}
     lists = {name for name, z in given.items() if isinstance(z, (list, tuple))}
     strong = [z.dtype for name, z in values.items() if name not in lists]
     dtype = functools.reduce(torch.promote_types, strong) if strong else torch.float64
@@ -152,7 +153,7 @@ def _is_ready(value: Any) -> bool:
     )
 
 
-def _tensor(name: str, value: Any) -> Tensor:
+def as_tensor(name: str, value: Any) -> Tensor:
     """A floating point tensor; integers as float64."""
     if name in ("a", "b") and isinstance(value, (int, float)):
         raise ValueError(
@@ -163,18 +164,16 @@ def _tensor(name: str, value: Any) -> Tensor:
         value = _of_array(name, value)
     if value.is_floating_point() and value.layout is torch.strided:
         return value
-    kinds = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-    if value.dtype not in kinds or value.layout is not torch.strided:
+    if value.is_complex() or value.dtype is torch.bool or value.layout is not torch.strided:
         what = value.dtype if value.layout is torch.strided else value.layout
         raise ValueError(f"`{name}` must hold real numbers in a dense tensor, got {what}")
-    if value.dtype is torch.int64 and value.numel():
-        low, high = (int(z) for z in value.aminmax())
-        if max(-low, high) > MOST:
-            raise ValueError(
-                f"`{name}` holds integers up to {max(-low, high)}, beyond 2⁵³, which floating "
-                "point does not tell apart: subtract a common offset from all samples first"
-            )
-    return value.double()
+    doubles = value.double()
+    if value.numel() and float(doubles.abs().amax()) >= MOST:
+        raise ValueError(
+            f"`{name}` holds integers beyond 2⁵³, which floating point does not tell apart: "
+            "subtract a common offset from all samples first"
+        )
+    return doubles
 
 
 def _of_array(name: str, value: Any) -> Tensor:
@@ -187,9 +186,16 @@ def _of_array(name: str, value: Any) -> Tensor:
         )
     try:
         array = np.asarray(value)
-        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=True))
     except (TypeError, ValueError) as error:
         raise ValueError(f"`{name}` must hold numbers in rows of one length: {error}") from None
+    if array.dtype.kind == "f":
+        known = array.dtype.itemsize in (2, 4, 8)
+        native = array.dtype.newbyteorder("=") if known else np.dtype(np.float64)
+        return torch.from_numpy(array.astype(native, copy=True))
+    if array.dtype.kind in "iu":
+        wide = np.uint64 if array.dtype.kind == "u" else np.int64
+        return torch.from_numpy(array.astype(wide, copy=True))
+    raise ValueError(f"`{name}` must hold real numbers, got an array of {array.dtype}")
 
 
 def _normalised_half(w: Tensor, dtype: torch.dtype) -> Tensor:
@@ -260,7 +266,16 @@ def _replaced(result: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 
 def _in_dtype(z: Tensor, dtype: torch.dtype) -> Tensor:
-    return z.to(dtype) if z.is_floating_point() and z.dtype is not dtype else z
+    if z.dtype is dtype or not z.is_floating_point():
+        return z
+    cast = z.to(dtype)
+    if not torch.isfinite(cast.detach()).all() and torch.isfinite(z.detach()).all():
+        largest = float(z.detach().abs().amax())
+        raise ValueError(
+            f"`x` and `y` give a result of {largest:.3g}, beyond {dtype}: rescale them or use "
+            "a wider dtype"
+        )
+    return cast
 
 
 def _leaves(result: Any) -> list[Tensor]:

@@ -15,6 +15,7 @@ Source: Cuturi, "Sinkhorn distances", 2013; Feydy et al., "Interpolating between
 and MMD using Sinkhorn divergences", 2019; Peyré, Cuturi, "Computational optimal transport", 2019.
 """
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -22,7 +23,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from monge._core.checks import distribution_weights, finite, floating, points, positive
+from monge._core.checks import (
+    dimension,
+    distribution_weights,
+    finite,
+    floating,
+    points,
+    positive,
+)
 from monge._core.numerics import (
     Gradients,
     absolute_power,
@@ -270,6 +278,8 @@ def _kernel_dtype(mean: float, epsilon: float, dtype: torch.dtype) -> torch.dtyp
 
     A kernel exp(-C/ε) near 1 has lost the digits of C/ε that are below its last place.
     """
+    if not math.isfinite(mean):
+        raise ValueError("`x` and `y` have costs beyond float64: rescale them")
     if torch.finfo(torch.float64).eps * epsilon > 1e-6 * mean > 0:
         raise ValueError(
             f"`epsilon` {epsilon:.3g} is over 10⁹ times the mean cost {mean:.3g}, where rounding "
@@ -278,24 +288,12 @@ def _kernel_dtype(mean: float, epsilon: float, dtype: torch.dtype) -> torch.dtyp
     return torch.float64 if epsilon > mean else dtype
 
 
-def _representable(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """`value` in a dtype, if it is finite there."""
-    cast = value.to(dtype)
-    if not torch.isfinite(cast.detach()):
-        raise ValueError(
-            f"`x` and `y` have a cost of {float(value.detach()):.3g}, beyond {dtype}: rescale "
-            "them or use float64"
-        )
-    return cast
-
-
 def _settings(
     epsilon: float, tolerance: float, most: int, acceleration: object
 ) -> SinkhornSettings:
     positive("epsilon", epsilon)
     positive("tolerance", tolerance)
-    if most < 1:
-        raise ValueError(f"`max_iterations` must be at least 1, got {most}")
+    dimension("max_iterations", most)
     if not isinstance(acceleration, (Anderson, Randkhorn, type(None))):
         raise ValueError(
             f"`acceleration` must be Anderson(memory), Randkhorn() or None, got {acceleration!r}"
@@ -359,7 +357,7 @@ def solve_entropic(
         return _newton_dual(cost.double() - least, a, b, solution.g, epsilon) + least
 
     return Plan(
-        value=_representable(with_gradient(fast, plain, cost, mu, nu), cost.dtype),
+        value=with_gradient(fast, plain, cost, mu, nu),
         value_linear=(plan * cost.detach()).sum(),
         potentials=(f.to(cost), solution.g.to(cost)),
         marginal_error=solution.error,
@@ -407,7 +405,7 @@ def sinkhorn(
     _warn_unless_converged(observed, epsilon, settings, x.dtype)
     f, g = samples.potentials(solution)
     return Plan(
-        value=_representable(_dual(x, y, mu, nu, solution, epsilon, p), x.dtype),
+        value=_dual(x, y, mu, nu, solution, epsilon, p),
         value_linear=linear.to(x.dtype),
         potentials=(f.to(x), g.to(x)),
         marginal_error=observed.error,
@@ -451,4 +449,4 @@ def sinkhorn_divergence(
         _warn_unless_converged(solution, epsilon, settings, x.dtype)
 
     within = _dual_within(x, mu, of_x, epsilon, p) + _dual_within(y, nu, of_y, epsilon, p)
-    return _representable(_dual(x, y, mu, nu, cross, epsilon, p) - within / 2, x.dtype)
+    return _dual(x, y, mu, nu, cross, epsilon, p) - within / 2

@@ -12,6 +12,8 @@ Gradients are those of the dual at its optimum (the envelope theorem): the plan 
 potentials for the weights. Potentials are fixed up to a constant; as gradients they are centred.
 """
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -28,7 +30,6 @@ from monge._core.typed import (
     network_simplex,
     pairwise_distances,
     to_numpy,
-    vector_norm,
 )
 from monge.transport.gibbs import GroundCost, Points
 from monge.transport.plan import Plan
@@ -128,16 +129,23 @@ def assignment(cost: GroundCost) -> Integers:
     return linear_assignment(reduced)
 
 
+def _scale(points: Tensor) -> float:
+    """A unit of length in which differences of points neither overflow nor vanish: a power of 2,
+    by which they are divided without rounding."""
+    extent = (points.amax(0) - points.amin(0)).amax() if points.shape[1] else points.new_ones(())
+    return math.ldexp(1.0, math.frexp(float(extent) or 1.0)[1] - 1)
+
+
 def matching(x: Tensor, y: Tensor, p: float) -> tuple[Integers, float]:
     """The optimal permutation of equally many, equally weighted points, and a scale of length."""
     dtype = x.dtype
     x, y = x.detach().double(), y.detach().double()
     both = torch.cat([x, y])
-    scale = float(vector_norm(both.amax(0) - both.amin(0))) or 1.0
+    scale = _scale(both)
     x, y = x / scale, y / scale
     columns = assignment(Points(x, y, p, torch.float32))
     if p == 2:
-        # the costs, of at most 1, have absolute errors that may outweigh an optimum this small
+        # the costs, of about 1, have absolute errors that may outweigh an optimum this small
         optimum = float((x - y[from_numpy(columns).to(y.device)]).square().sum(1).mean())
         if optimum * MOST_ERROR[dtype] < torch.finfo(torch.float64).eps:
             columns = assignment(Points(x, y, p, torch.float32, exact=True))
@@ -195,9 +203,12 @@ def wasserstein(
         rows, mass = np.arange(len(x)), np.full(len(x), 1 / len(x))
     else:
         mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
-        distances = _distances(x, y)
-        scale = float(distances.max()) or 1.0
-        plan, f, g = _simplex((distances / scale) ** p, _array(mu), _array(nu))
+        wide = x.detach().double(), y.detach().double()
+        scale = _scale(torch.cat(wide))
+        lengths = _distances(wide[0] / scale, wide[1] / scale)
+        longest = lengths.max() or 1.0
+        scale, lengths = scale * longest, lengths / longest
+        plan, f, g = _simplex(lengths**p, _array(mu), _array(nu))
         rows, columns = plan.nonzero()
         mass = plan[rows, columns]
         in_weights = [_in_weights(a, f), _in_weights(b, g)]
@@ -205,9 +216,9 @@ def wasserstein(
 
     def at_this_plan(x: Tensor, y: Tensor) -> Tensor:
         # in units of the largest distance, whose p-th power neither overflows nor vanishes
-        squared = ((x[i] - y[j]) / scale).square().sum(1)
+        squared = ((x[i].double() - y[j].double()) / scale).square().sum(1)
         powers = squared if p == 2 else absolute_power(root(squared), p)
-        return (from_numpy(mass).to(x) * powers).sum()
+        return (from_numpy(mass).to(x.device) * powers).sum()
 
     power = at_this_plan(x, y)
     if _moves(a, b):
