@@ -88,3 +88,24 @@ def test_sets_are_searched_alike_by_trees_and_by_blocks():
 def test_at_least_one_neighbour_is_asked_for():
     with pytest.raises(ValueError, match="`k` must be an integer of at least 1"):
         nearest(torch.zeros(2, 1), torch.zeros(2, 1), 0)
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_far_clusters_have_the_neighbours_of_their_members(within):
+    """Two clusters of width 1 at ±10⁴ in float32, against differences in float64."""
+    side = torch.where(torch.arange(80) % 2 == 0, 1e4, -1e4)[:, None]
+    x, y = torch.randn(80, 5) + side, torch.randn(80, 5) + side
+    y = x if within else y
+    apart = (x.double()[:, None] - y.double()).square().sum(-1)
+    least = torch.empty(80)
+
+    def visit(rows, squared):
+        least[rows] = squared.amin(1)
+
+    if within:
+        apart.fill_diagonal_(torch.inf)
+        visit_distances_within(x, visit)
+    else:
+        visit_distances(x, y, visit)
+        torch.testing.assert_close(nearest(x, y)[1][:, 0], apart.argmin(1))
+    torch.testing.assert_close(least.double(), apart.amin(1), rtol=1e-5, atol=0)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monge._core.checks import dimension
+from monge._core.numerics import RESOLVED, Norms, is_resolved, norms, squared_by_product
 from monge._core.tuning import threads, tuning
 from monge._core.typed import Tree, from_numpy, split, to_numpy, tree
 
@@ -48,8 +49,8 @@ def nearest(
 
     Returns:
         (squared distances, indices into y), both (n, min(k, m)), without gradient. Squared
-        distances are at least 0, and accurate to the last digits of the largest norm of a row,
-        measured from the mean of (the first block of) y.
+        distances are at least 0; those of rows that are far from the mean of y and close to one
+        another are computed in float64.
 
     Example:
         >>> squared, index = nearest(codes, draws, k=10)
@@ -96,30 +97,41 @@ def visit_distances(x: Tensor, y: Tensor, visit: Visit) -> None:
     """Calls visit(rows, squared) with the squared distances of x (n, d) and y (m, d) by blocks of
     rows: a slice of x, and the block (b, m).
 
-    Rounding may leave small negative numbers. The digits of small distances are lost far from the
-    origin: subtract a mean from both samples first.
+    Rounding may leave small negative numbers. Blocks of float32 in which it could hide the least
+    distance are computed in float64. Far from the origin that is all of them: subtract a mean from
+    both samples first.
 
     All blocks share one piece of memory, which is lent for the duration of the call: `visit` may
     overwrite a block, and stores what it computes from it, never the block or a view of it.
     """
-    norms, rows = y.square().sum(1), max(1, tuning(x.device).neighbour_entries // len(y))
-    buffer = x.new_empty(min(rows, len(x)), len(y))
-    for first in range(0, len(x), rows):
-        some = x[first : first + rows]
-        squared = torch.addmm(norms, some, y.T, alpha=-2, out=buffer[: len(some)])
-        squared.add_(some.square().sum(1, keepdim=True))
-        visit(slice(first, first + len(some)), squared)
+    _visit(norms(x), norms(y), visit, within=False)
 
 
 def visit_distances_within(x: Tensor, visit: Visit) -> None:
     """Calls visit(rows, squared) with the squared distances within one sample x (n, d) by blocks
     of rows, as `visit_distances` does; the distance of a row to itself is infinite."""
+    of_x = norms(x)
+    _visit(of_x, of_x, visit, within=True)
 
-    def visit_others(rows: slice, squared: Tensor) -> None:
-        squared.diagonal(rows.start).fill_(math.inf)
+
+def _visit(x: Norms, y: Norms, visit: Visit, within: bool) -> None:
+    n, m = len(x.rows), len(y.rows)
+    size = max(1, tuning(x.rows.device).neighbour_entries // m)
+    buffer = x.rows.new_empty(min(size, n), m)
+    for first in range(0, n, size):
+        rows = slice(first, min(first + size, n))
+        some = x.part(rows)
+        squared = torch.addmm(
+            y.squared, some.rows, y.rows.T, alpha=-2, out=buffer[: len(some.rows)]
+        ).add_(some.squared[:, None])
+        if within:
+            squared.diagonal(first).fill_(math.inf)
+        accuracy = RESOLVED[squared.dtype]
+        if squared.dtype == torch.float32 and not is_resolved(squared.amin(), some, y, accuracy):
+            squared.copy_(squared_by_product(some.double(), y.double()))
+            if within:
+                squared.diagonal(first).fill_(math.inf)
         visit(rows, squared)
-
-    visit_distances(x, x, visit_others)
 
 
 def point_trees(sets: NDArray[Any]) -> list[Tree]:
