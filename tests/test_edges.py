@@ -7,7 +7,7 @@ import pytest
 import torch
 from zoo import DIM, DISTANCES, DIVERGENCES, seeded
 
-from monge import costs, transport
+from monge import costs, evaluation, transport
 from monge.divergences import SinkhornDivergence
 from monge.transport import Linear
 
@@ -372,3 +372,24 @@ def test_costs_inside_autocast(name):
 def test_costs_under_torch_func(name):
     value, x, y = cost_and_samples(name, torch.float64)
     torch.testing.assert_close(torch.func.grad(value)(x, y), with_gradient(value, x, y)[1])
+
+
+# Measures of samples of features
+
+MEASURES = {
+    "frechet": evaluation.frechet_distance,
+    "fidelity": evaluation.precision_recall_density_coverage,
+    "neighbours": evaluation.nearest_neighbour_test,
+    "network": evaluation.network_test,
+}
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_measures_of_features(name):
+    x, y = pair(40, 50)
+    expected = MEASURES[name](x, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert MEASURES[name](x, y) == expected
+    assert MEASURES[name](x.numpy(), y.tolist()) == expected
+    halves = x.half(), y.half()
+    assert MEASURES[name](*halves) == MEASURES[name](*(z.float() for z in halves))

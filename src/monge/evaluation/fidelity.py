@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from monge._core.promotion import ANY, promoted
 from monge.evaluation.frechet import features
 from monge.evaluation.two_sample import Share, wilson
 from monge.transport import neighbours
@@ -51,6 +52,7 @@ class PRDC(NamedTuple):
     coverage: float
 
 
+@promoted(model=ANY, real=ANY)
 def precision_recall_density_coverage(model: Tensor, real: Tensor, k: int = 5) -> PRDC:
     """How well balls around samples, as wide as to their k-th neighbour, cover the others.
 
@@ -92,6 +94,7 @@ def precision_recall_density_coverage(model: Tensor, real: Tensor, k: int = 5) -
     )
 
 
+@promoted(model=ANY, real=ANY)
 def nearest_neighbour_test(model: Tensor, real: Tensor) -> Share:
     """How often the nearest other sample is of the same kind, of n model and n real samples.
 
@@ -138,6 +141,7 @@ def nearest(x: Tensor, y: Tensor) -> Tensor:
     return neighbours.nearest_squared(x, y).sqrt()
 
 
+@promoted(model=ANY, train=ANY, test=ANY)
 def memorisation(model: Tensor, train: Tensor, test: Tensor, quantile: float = 0.01) -> float:
     """The share of model samples that lie as near to training samples as the nearest `quantile`
     of test samples do; a share far above `quantile` says that the model repeats its data.

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from monge._core.checks import finite, floating
+from monge._core.promotion import ANY, promoted
 
 
 class Moments:
@@ -101,6 +102,7 @@ def frechet_of_moments(one: Moments, two: Moments) -> float:
     return max(float(distance), 0.0)
 
 
+@promoted(x=ANY, y=ANY)
 def frechet_distance(x: Tensor, y: Tensor) -> float:
     """FD between features x (n, d) and y (m, d), without root.
 
@@ -112,6 +114,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     return frechet_of_moments(moments(x), moments(y))
 
 
+@promoted(x=ANY, y=ANY)
 def frechet_extrapolated(x: Tensor, y: Tensor) -> float:
     """FD at n → ∞: the intercept of a line in 1/n through the FDs of the first one to five fifths
     of both samples, whose bias is linear in 1/n."""
@@ -142,6 +145,7 @@ class Spread(NamedTuple):
     deviation: float
 
 
+@promoted(x=ANY, y=ANY)
 def kernel_distance(
     x: Tensor,
     y: Tensor,

@@ -5,10 +5,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from monge._core.checks import floating, unit_range
+from monge._core.promotion import ANY, promoted
 
 LUMA = (0.299, 0.587, 0.114)
 
 
+@promoted(images=ANY)
 def sharpness(images: Tensor) -> float:
     """The variance of an image's Laplacian, averaged over images in [0, 1].
 

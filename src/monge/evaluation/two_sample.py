@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from monge._core.promotion import ANY, promoted
 from monge.draws import generator, stream
 from monge.evaluation.frechet import features
 from monge.networks.mlp import mlp
@@ -41,6 +42,7 @@ def wilson(hits: float, n: float, inflation: float = 1.0) -> Share:
     return Share(share, middle - half, middle + half)
 
 
+@promoted(model=ANY, real=ANY)
 def network_test(model: Tensor, real: Tensor) -> Share:
     """The held-out accuracy of a small network that classifies samples: ½ if the distributions
     agree.
