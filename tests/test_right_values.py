@@ -9,7 +9,9 @@ import torch
 from scipy.optimize import linprog
 from scipy.spatial.distance import cdist
 
+from monge.costs import L2, Chamfer, EarthMover
 from monge.divergences import MMD, EnergyDistance, SlicedWasserstein
+from monge.inference import game_value
 from monge.kernels import IMQ, Energy, Laplace, pair_sum
 from monge.transport import (
     kantorovich_potential,
@@ -353,3 +355,31 @@ def test_a_batch_has_a_value_for_each_problem():
     assert monge_map(x, x.flip(1)).shape == (3, 20)
     assert kantorovich_potential(x, y)[1].shape == (3, 15)
     assert "value=[" in repr(plans)
+
+
+def test_gradients_of_the_game_where_bins_are_empty():
+    f = torch.tensor([0.5, 0.5, 0.0, 0.0], dtype=double, requires_grad=True)
+    f_g = torch.tensor([0.25, 0.25, 0.5, 0.0], dtype=double, requires_grad=True)
+    of_f, of_g = torch.autograd.grad(game_value(f, f_g), [f, f_g])
+    assert torch.isfinite(of_f).all()
+    assert torch.isfinite(of_g).all()
+    real = torch.tensor([2 / 3, 2 / 3], dtype=double)
+    torch.testing.assert_close(of_f[:2], real.log())  # the discriminator is at its optimum
+    torch.testing.assert_close(of_g[:2], (1 - real).log())
+
+
+@pytest.mark.parametrize("cost", [L2(), EarthMover(), EarthMover(p=2), Chamfer()], ids=repr)
+def test_second_derivatives_of_costs_where_points_coincide(cost):
+    y = torch.rand(2, 5, 3, dtype=double)
+    x = y.clone()
+    x[0] += 0.1
+    x.requires_grad_()
+    (slope,) = torch.autograd.grad(cost(x, y).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(slope.square().sum(), x)
+    assert torch.isfinite(second).all()
+
+
+def test_warnings_point_at_the_line_of_the_caller():
+    with pytest.warns(UserWarning, match="stopped after") as caught:
+        sinkhorn(torch.randn(30, 2), torch.randn(30, 2) + 3, epsilon=0.01, max_iterations=1)
+    assert caught[0].filename == __file__

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monge._core.checks import dimension, finite, floating, order, positive
+from monge._core.numerics import absolute_power, root
 from monge._core.promotion import ANY, promoted
 from monge._core.shown import Shown
 from monge._core.tuning import threads
@@ -65,7 +66,7 @@ class L2(Cost):
     r"""c(x, y) = (Σ_j (x_j - y_j)²)^½, with gradient 0 where x = y."""
 
     def between(self, x: Tensor, y: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(x - y, dim=1)
+        return root((x - y).square().sum(1))
 
 
 class L1(Cost):
@@ -219,7 +220,7 @@ class EarthMover(SetCost):
         matched = _taken(y, torch.from_numpy(np.stack(matchings)).to(y.device))
         if self.p == 2:
             return _squared(x, matched).mean(1)
-        return torch.linalg.vector_norm(x - matched, dim=2).pow(self.p).mean(1)
+        return absolute_power(root(_squared(x, matched)), self.p).mean(1)
 
 
 class SinkhornSets(SetCost):

@@ -2,6 +2,8 @@
 
 import contextlib
 import signal
+import sys
+import warnings
 from collections.abc import Iterator
 
 
@@ -19,6 +21,14 @@ class Interrupted(Exception):
     def __init__(self, number: int, message: str):
         super().__init__(f"{signal.Signals(number).name}: {message}")
         self.number = number
+
+
+def warn(message: str) -> None:
+    """Warns at the line outside the package that led here, through however many decorators."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("monge."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 @contextlib.contextmanager

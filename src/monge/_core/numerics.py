@@ -143,6 +143,13 @@ def absolute_power(x: Tensor, p: float) -> Tensor:
     return torch.where(zero, 1.0, x).abs().pow(p).masked_fill(zero, 0.0)
 
 
+def xlog_ratio(x: Tensor, y: Tensor) -> Tensor:
+    """x log (x / y), 0 where x is 0 and infinite where y alone is; with finite derivatives."""
+    empty, infinite = x == 0, (x > 0) & (y == 0)
+    x, y = (z.masked_fill(empty | infinite, 1.0) for z in (x, y))
+    return (x * (x.log() - y.log())).masked_fill(infinite, torch.inf)
+
+
 def root(value: Tensor, p: float = 2) -> Tensor:
     """value^{1/p} of values ≥ 0, with gradient 0 where the value is 0."""
     if p == 1:

@@ -132,4 +132,9 @@ def _pointwise(f: Tensor, f_g: Tensor, discriminator: Tensor | None) -> Tensor:
         return torch.xlogy(f, discriminator) + torch.xlogy(f_g, 1 - discriminator)
     # 1 - D* by its own ratio: the difference is 0 where D* rounds to 1
     real, fake = optimal_discriminator(f, f_g), optimal_discriminator(f_g, f)
-    return torch.xlogy(f, real) + torch.xlogy(f_g, fake)
+    return _xlog(f, real) + _xlog(f_g, fake)
+
+
+def _xlog(x: Tensor, y: Tensor) -> Tensor:
+    """x log y, 0 with gradient 0 where x is 0."""
+    return torch.where(x == 0, 0.0, x) * y.masked_fill(x == 0, 1.0).log()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from monge._core.checks import weights
+from monge._core.numerics import xlog_ratio
 from monge._core.promotion import ANY, promoted
 
 
@@ -36,13 +37,6 @@ def _on_support(p: Tensor) -> Tensor:
     return torch.where(full, inside + (mean.detach() - mean), 0.0)
 
 
-def _xlog_ratio(x: Tensor, y: Tensor) -> Tensor:
-    """x log (x / y), 0 where x is 0 and infinite where y alone is; with finite derivatives."""
-    empty, infinite = x == 0, (x > 0) & (y == 0)
-    x, y = (z.masked_fill(empty | infinite, 1.0) for z in (x, y))
-    return (x * (x.log() - y.log())).masked_fill(infinite, torch.inf)
-
-
 @promoted(p=ANY, q=ANY)
 def kullback_leibler(p: Tensor, q: Tensor) -> Tensor:
     """KL(p ‖ q) = Σ p log(p / q) in nats, infinite where p has mass that q has not.
@@ -50,7 +44,7 @@ def kullback_leibler(p: Tensor, q: Tensor) -> Tensor:
     The gradient in p is 0 in its empty bins, where the derivative is infinite.
     """
     p, q = _checked(p, q)
-    return _xlog_ratio(_on_support(p), q).sum(-1)
+    return xlog_ratio(_on_support(p), q).sum(-1)
 
 
 @promoted(p=ANY, q=ANY)
@@ -62,4 +56,4 @@ def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
     """
     p, q = (_on_support(w) for w in _checked(p, q))
     middle = 0.5 * (p + q)
-    return 0.5 * (_xlog_ratio(p, middle) + _xlog_ratio(q, middle)).sum(-1)
+    return 0.5 * (xlog_ratio(p, middle) + xlog_ratio(q, middle)).sum(-1)

@@ -16,7 +16,6 @@ and MMD using Sinkhorn divergences", 2019; Peyré, Cuturi, "Computational optima
 """
 
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -31,6 +30,7 @@ from monge._core.checks import (
     points,
     positive,
 )
+from monge._core.errors import warn
 from monge._core.numerics import (
     Gradients,
     absolute_power,
@@ -265,11 +265,10 @@ def _warn_unless_converged(
     solution: Potentials, epsilon: float, settings: SinkhornSettings, dtype: torch.dtype
 ) -> None:
     if not _is_converged(solution, settings, dtype):
-        warnings.warn(
+        warn(
             f"Sinkhorn with `epsilon` {epsilon:.4g} stopped after {solution.iterations} "
             f"iterations with a marginal error of {solution.error:.2g}, above `tolerance` "
-            f"{settings.tolerance:.2g}: raise `epsilon`, `tolerance` or `max_iterations`",
-            stacklevel=4,
+            f"{settings.tolerance:.2g}: raise `epsilon`, `tolerance` or `max_iterations`"
         )
 
 

@@ -10,7 +10,6 @@ Peyré, Cuturi, Solomon, "Gromov-Wasserstein averaging of kernel and distance ma
 Vayer et al., "Sliced Gromov-Wasserstein", 2019.
 """
 
-import warnings
 from collections.abc import Iterator
 
 import torch
@@ -24,6 +23,7 @@ from monge._core.checks import (
     positive,
     sample_pair,
 )
+from monge._core.errors import warn
 from monge._core.numerics import distances, envelope
 from monge._core.promotion import WEIGHTS, promoted
 from monge._core.typed import from_numpy
@@ -47,6 +47,8 @@ def _space(name: str, cost: Tensor) -> Tensor:
     size = cost.detach().abs().max()
     if (cost - cost.T).detach().abs().max() > 1e-5 * size:
         raise ValueError(f"`{name}` must be symmetric: use ½ ({name} + {name}ᵀ)")
+    if not torch.isfinite(cost.detach().square().sum() * len(cost)):
+        raise ValueError(f"`{name}` has squares beyond {cost.dtype}: rescale it or use float64")
     return cost
 
 
@@ -195,10 +197,9 @@ def _with_slopes(
 
 
 def _warn(what: str, iterations: int) -> None:
-    warnings.warn(
+    warn(
         f"Gromov-Wasserstein stopped after {iterations} iterations with a {what}: raise "
-        "`tolerance` or `max_iterations`",
-        stacklevel=3,
+        "`tolerance` or `max_iterations`"
     )
 
 
