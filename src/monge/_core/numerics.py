@@ -253,6 +253,7 @@ class Norms(NamedTuple):
 
 
 def norms(x: Tensor) -> Norms:
+    """A sample (n, d) beside the squared norms of its rows."""
     return Norms(x, x.square().sum(1))
 
 
