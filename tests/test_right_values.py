@@ -355,6 +355,9 @@ def test_a_batch_has_a_value_for_each_problem():
     assert monge_map(x, x.flip(1)).shape == (3, 20)
     assert kantorovich_potential(x, y)[1].shape == (3, 15)
     assert "value=[" in repr(plans)
+    assert Energy()(x, y).shape == (3, 20, 15)
+    torch.testing.assert_close(Energy()(x, y)[1], Energy()(x[1], y[1]))
+    assert Energy()(x[0, :, 0], y[0, :, 0]).shape == (20, 15)
 
 
 def test_gradients_of_the_game_where_bins_are_empty():

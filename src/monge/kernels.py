@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import finite, floating, positive
+from monge._core.checks import finite, floating, positive, sample_pair
 from monge._core.numerics import (
     RESOLVED,
     Gradients,
@@ -34,6 +34,7 @@ from monge._core.shown import Shown, described
 from monge._core.tuning import tuning
 
 
+@promoted(x=ANY)
 def median_distance(x: Tensor) -> float:
     """The median of ‖x_i - x_j‖ over i < j: the usual scale of a kernel for a sample (n, d).
 
@@ -74,9 +75,10 @@ class Kernel(Shown, nn.Module, abc.ABC):
         value.add_(k)
         slope.add_(dk)
 
-    @promoted(x=ANY, y=ANY)
+    @promoted(x=2, y=2)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The matrix k(x_i, y_j), (n, m), of samples (n, d) and (m, d)."""
+        x, y = sample_pair(x, y)
         return self.of_squared(distances(x, y).square())
 
     def __add__(self, other: "Kernel") -> "Kernel":
