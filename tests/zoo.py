@@ -257,7 +257,9 @@ DISTANCES = {
         lambda x, y, size: weighted(sliced_wasserstein, directions=slices(x))(x, y, size),
         exchangeable=False,
     ),
-    "max-sliced": Law(lambda x, y, size: max_sliced_wasserstein(x, y, generator=seeded())[0]),
+    "max-sliced": Law(
+        lambda x, y, size: max_sliced_wasserstein(x, y, generator=seeded())[0], second=False
+    ),
     "generalized": Law(linear_slices),
     "sinkhorn": Law(
         lambda x, y, size: sinkhorn(x, y, epsilon=0.5 * size**2, tolerance=tight(x)).value,

@@ -181,6 +181,21 @@ def rooted(power: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, p: f
     return scale * root(power(x / scale, y / scale), p)
 
 
+def centred(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Samples (n, d) and (m, d) about a common centre, in units of a scale: (x, y, scale).
+
+    For functions that do not change with a translation. Close points far from the origin keep all
+    digits: the scale is a power of two, and the centre is a median, on which outliers have no
+    influence. Gradients pass through; the centre is a constant.
+    """
+    largest = max(float(z.detach().abs().max()) for z in (x, y))
+    # at most 2; the bounds keep the scale a normal number of float32
+    scale = 2.0 ** min(max(math.frexp(largest)[1] - 1, -120), 120)
+    x, y = x / scale, y / scale
+    centre = x.detach()[:: len(x) // 100 + 1].median(0).values
+    return x - centre, y - centre, scale
+
+
 class _Distances(torch.autograd.Function):
     """torch.cdist by differences, whose own gradient has no derivative."""
 

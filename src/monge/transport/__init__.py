@@ -14,12 +14,14 @@ from monge.transport.gromov import (
     sliced_gromov_wasserstein,
 )
 from monge.transport.line import quantile_map, wasserstein_1d
+from monge.transport.max_sliced import (
+    max_generalized_sliced_wasserstein,
+    max_sliced_wasserstein,
+)
 from monge.transport.plan import Plan
 from monge.transport.potentials import Anderson, Randkhorn
 from monge.transport.sliced import (
     generalized_sliced_wasserstein,
-    max_generalized_sliced_wasserstein,
-    max_sliced_wasserstein,
     orthogonal_directions,
     sliced_wasserstein,
     sliced_wasserstein_estimate,

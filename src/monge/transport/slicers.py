@@ -44,6 +44,16 @@ def _normal_(parameter: Tensor, generator: torch.Generator | None) -> None:
     parameter.copy_(torch.randn(parameter.shape, generator=generator))
 
 
+def _representable(slices: Tensor) -> Tensor:
+    """Slices of finite points, if they are finite."""
+    if not torch.isfinite(slices.detach()).all():
+        raise ValueError(
+            f"`x` is too large for its slices, which overflow {slices.dtype}: divide all samples "
+            "by a common scale"
+        )
+    return slices
+
+
 class _Normalised(Slicer):
     """Slices that are the rows of one parameter θ, each of norm 1.
 
@@ -91,7 +101,7 @@ class Circular(_Normalised):
         self.dim, self.radius = dim, positive("radius", radius)
 
     def forward(self, x: Tensor) -> Tensor:
-        return distances(x, self.radius * self.units(x))
+        return _representable(distances(x, self.radius * self.units(x)))
 
 
 class Polynomial(_Normalised):
@@ -117,7 +127,7 @@ class Polynomial(_Normalised):
         self.register_buffer("factors", factors)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x[:, self.factors].prod(-1) @ self.units(x).T
+        return _representable(x[:, self.factors].prod(-1) @ self.units(x).T)
 
 
 class Neural(Slicer):
