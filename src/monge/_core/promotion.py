@@ -107,14 +107,14 @@ def _decorator(
 
             def problem(tensors: Tensors) -> Any:
                 arguments.update(tensors)
-                return function(**arguments)  # pyright: ignore
+                result = function(**arguments)  # pyright: ignore
+                return _replaced(result, functools.partial(_in_dtype, dtype=dtype))
 
             def problems(tensors: Tensors) -> Any:
                 return _by_items(problem, tensors, dimensions)
 
             with _outside_autocast(tensors):
-                result = run(problems, tensors, arguments)
-                return cast(R, _replaced(result, functools.partial(_in_dtype, dtype=dtype)))
+                return cast(R, run(problems, tensors, arguments))
 
         return call
 
