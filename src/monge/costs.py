@@ -23,7 +23,7 @@ from monge.transport.entropic import sinkhorn_divergence
 from monge.transport.exact import matching
 from monge.transport.line import power_1d
 from monge.transport.neighbours import nearest_in_sets
-from monge.transport.sliced import uniform_directions
+from monge.transport.sliced import is_resolved, uniform_directions
 
 
 class Cost(Shown, nn.Module, abc.ABC):
@@ -66,7 +66,7 @@ class L2(Cost):
     r"""c(x, y) = (Σ_j (x_j - y_j)²)^½, with gradient 0 where x = y."""
 
     def between(self, x: Tensor, y: Tensor) -> Tensor:
-        return root((x - y).square().sum(1))
+        return _lengths(x - y)
 
 
 class L1(Cost):
@@ -220,7 +220,7 @@ class EarthMover(SetCost):
         matched = _taken(y, torch.from_numpy(np.stack(matchings)).to(y.device))
         if self.p == 2:
             return _squared(x, matched).mean(1)
-        return absolute_power(root(_squared(x, matched)), self.p).mean(1)
+        return absolute_power(_lengths(x - matched), self.p).mean(1)
 
 
 class SinkhornSets(SetCost):
@@ -257,6 +257,12 @@ class SlicedSets(SetCost):
 
     def between(self, x: Tensor, y: Tensor) -> Tensor:
         theta = uniform_directions(self.directions, x.shape[2]).to(x)
+        powers = self._powers(x, y, theta)
+        if not is_resolved(powers.amin(), self.p, x, y):
+            powers = self._powers(x.double(), y.double(), theta.double())
+        return powers
+
+    def _powers(self, x: Tensor, y: Tensor, theta: Tensor) -> Tensor:
         return power_1d(theta @ x.mT, theta @ y.mT, p=self.p).mean(1)
 
 
@@ -279,3 +285,8 @@ def _taken(y: Tensor, index: Tensor) -> Tensor:
 
 def _squared(x: Tensor, y: Tensor) -> Tensor:
     return (x - y).square().sum(2)
+
+
+def _lengths(differences: Tensor) -> Tensor:
+    """Euclidean lengths (*, d) -> (*), float64: their squares may be beyond float32."""
+    return root(differences.double().square().sum(-1))
