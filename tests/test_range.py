@@ -7,7 +7,7 @@ import torch
 from zoo import seeded
 
 from monge import kernels, transport
-from monge.costs import L2, EarthMover, SlicedSets
+from monge.costs import L2, Bernoulli, EarthMover, SlicedSets
 from monge.divergences import MMD, EnergyDistance, SlicedWasserstein
 from monge.kernels import IMQ, RBF, Energy, Laplace, RationalQuadratic, multiscale_imq
 
@@ -147,3 +147,24 @@ def test_distributions_in_half(dtype):
     q = torch.tensor([0.2, 0.3, 0.5]).to(dtype)
     assert float(transport.total_variation(p, q)) == pytest.approx(1 / 6, rel=2e-2)
     assert float(transport.kullback_leibler(p, q)) == pytest.approx(0.0697, rel=5e-2)
+
+
+def test_fourth_powers_beyond_the_dtype_are_refused():
+    """The gradient of a value 0 would be rounding times the cube of the extent, an infinity."""
+    x = pair(9, 9)[0].float() * 1e20
+    with pytest.raises(ValueError, match="`x` and `y` have an extent"):
+        transport.sliced_gromov_wasserstein(x, x.clone())
+    wide = x.double().requires_grad_()
+    value = transport.sliced_gromov_wasserstein(wide, x.double())
+    (gradient,) = torch.autograd.grad(value, wide)
+    assert bool(torch.isfinite(gradient).all())
+
+
+def test_the_bernoulli_cost_has_a_finite_slope_in_data_at_certain_probabilities():
+    """Logarithms have a floor of -100, and the cost is linear in the data."""
+    x = torch.tensor([[0.25, 0.25]], requires_grad=True)
+    y = torch.tensor([[0.0, 1.0]], requires_grad=True)
+    value = Bernoulli()(x, y)
+    assert float(value.detach()) == pytest.approx(100.0)
+    (slope,) = torch.autograd.grad(value.sum(), x)
+    torch.testing.assert_close(slope, torch.tensor([[100.0, -100.0]]))

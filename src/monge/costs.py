@@ -90,7 +90,13 @@ class Bernoulli(Cost):
                 f"`x` must lie in [0, 1] for a Bernoulli cost, got [{low:.4g}, {high:.4g}]: "
                 "rescale the data or use SquaredL2"
             )
-        return F.binary_cross_entropy(y, x, reduction="none").sum(1)
+        if not x.requires_grad:
+            return F.binary_cross_entropy(y, x, reduction="none").sum(1)
+        # torch's derivative in x does not know the floor of -100 that its logarithms have
+        one, zero = (
+            F.binary_cross_entropy(y, torch.full_like(y, bit), reduction="none") for bit in (1, 0)
+        )
+        return (x * one + (1 - x) * zero).sum(1)
 
 
 class GaussianLikelihood(Cost):
