@@ -23,7 +23,7 @@ from monge.transport.entropic import sinkhorn_divergence
 from monge.transport.exact import matching
 from monge.transport.line import power_1d
 from monge.transport.neighbours import nearest_in_sets
-from monge.transport.sliced import uniform_directions
+from monge.transport.sliced import is_resolved, uniform_directions
 
 
 class Cost(Shown, nn.Module, abc.ABC):
@@ -66,7 +66,7 @@ class L2(Cost):
     r"""c(x, y) = (Σ_j (x_j - y_j)²)^½, with gradient 0 where x = y."""
 
     def between(self, x: Tensor, y: Tensor) -> Tensor:
-        return root((x - y).square().sum(1))
+        return _lengths(x - y)
 
 
 class L1(Cost):
@@ -90,7 +90,13 @@ class Bernoulli(Cost):
                 f"`x` must lie in [0, 1] for a Bernoulli cost, got [{low:.4g}, {high:.4g}]: "
                 "rescale the data or use SquaredL2"
             )
-        return F.binary_cross_entropy(y, x, reduction="none").sum(1)
+        if not x.requires_grad:
+            return F.binary_cross_entropy(y, x, reduction="none").sum(1)
+        # torch's derivative in x does not know the floor of -100 that its logarithms have
+        one, zero = (
+            F.binary_cross_entropy(y, torch.full_like(y, bit), reduction="none") for bit in (1, 0)
+        )
+        return (x * one + (1 - x) * zero).sum(1)
 
 
 class GaussianLikelihood(Cost):
@@ -220,7 +226,7 @@ class EarthMover(SetCost):
         matched = _taken(y, torch.from_numpy(np.stack(matchings)).to(y.device))
         if self.p == 2:
             return _squared(x, matched).mean(1)
-        return absolute_power(root(_squared(x, matched)), self.p).mean(1)
+        return absolute_power(_lengths(x - matched), self.p).mean(1)
 
 
 class SinkhornSets(SetCost):
@@ -257,6 +263,12 @@ class SlicedSets(SetCost):
 
     def between(self, x: Tensor, y: Tensor) -> Tensor:
         theta = uniform_directions(self.directions, x.shape[2]).to(x)
+        powers = self._powers(x, y, theta)
+        if not is_resolved(powers.amin(), self.p, x, y):
+            powers = self._powers(x.double(), y.double(), theta.double())
+        return powers
+
+    def _powers(self, x: Tensor, y: Tensor, theta: Tensor) -> Tensor:
         return power_1d(theta @ x.mT, theta @ y.mT, p=self.p).mean(1)
 
 
@@ -279,3 +291,8 @@ def _taken(y: Tensor, index: Tensor) -> Tensor:
 
 def _squared(x: Tensor, y: Tensor) -> Tensor:
     return (x - y).square().sum(2)
+
+
+def _lengths(differences: Tensor) -> Tensor:
+    """Euclidean lengths (*, d) -> (*), float64: their squares may be beyond float32."""
+    return root(differences.double().square().sum(-1))

@@ -101,7 +101,7 @@ class MMD(Divergence):
         n, total = len(x), pair_sum(self.kernel, x)
         if self.unbiased:
             return total / (n * (n - 1))
-        return (total + n * self.kernel.of_squared(x.new_zeros(1)).sum()) / n**2
+        return (total + n * self.kernel.of_squared(total.new_zeros(1)).sum()) / n**2
 
 
 class SlicedWasserstein(Divergence):

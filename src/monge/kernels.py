@@ -79,7 +79,8 @@ class Kernel(Shown, nn.Module, abc.ABC):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The matrix k(x_i, y_j), (n, m), of samples (n, d) and (m, d)."""
         x, y = sample_pair(x, y)
-        return self.of_squared(distances(x, y).square())
+        # neither squares nor the constants of a kernel need stay in the range of float32
+        return self.of_squared(distances(x.double(), y.double()).square()).to(x.dtype)
 
     def __add__(self, other: "Kernel") -> "Kernel":
         return Sum([self, other])
@@ -189,9 +190,10 @@ class IMQ(Kernel):
         return k, k.square().div_(-self.c)
 
     def accumulate_(self, squared: Tensor, value: Tensor, slope: Tensor) -> None:
-        k = (squared / self.c).add_(1).reciprocal_()
+        k, rate = (squared / self.c).add_(1).reciprocal_(), 1 / self.c
         value.add_(k)
-        slope.addcmul_(k, k, value=-1 / self.c)
+        beyond = rate > torch.finfo(slope.dtype).max
+        slope.addcmul_(k, k, value=-math.inf if beyond else -rate)
 
 
 class Laplace(Kernel):
@@ -307,14 +309,14 @@ def pair_sum(kernel: Kernel, x: Tensor, y: Tensor | None = None) -> Tensor:
 def _squared_graph(x: Tensor, y: Tensor, same: bool) -> Tensor:
     """‖x_i - y_j‖², differentiable twice: by a product where that resolves it."""
     centre = x.detach().mean(0)
-    x, y = x - centre, y - centre
-    of_x, of_y = norms(x), norms(y)
-    squared = torch.addmm(of_y.squared, x, y.T, alpha=-2) + of_x.squared[:, None]
+    near_x, near_y = x - centre, y - centre
+    of_x, of_y = norms(near_x), norms(near_y)
+    squared = torch.addmm(of_y.squared, near_x, near_y.T, alpha=-2) + of_x.squared[:, None]
     off = squared.detach().clone()
     least = (off.fill_diagonal_(torch.inf) if same else off).amin()
     if is_resolved(least, of_x, of_y, RESOLVED[x.dtype]):
         return squared - torch.diag(squared.diagonal()) if same else squared
-    return squared_by_differences(x, y)
+    return squared_by_differences(x.double(), y.double())
 
 
 PairSum = Callable[
@@ -338,11 +340,11 @@ def _by_blocks(
 ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
     """A `PairSum`: with w = dk/d(squared distance) the gradient is 2 Σ_j w_ij (x_i - y_j)."""
     # far from the origin x_i Σ w - Σ w y would lose its digits
-    centre, size = x.mean(0), tuning(x.device).kernel_rows
-    a = norms(x - centre)
-    b = a if y is None else norms(y - centre)
-    gx = torch.zeros_like(a.rows)
+    centre, size = x.double().mean(0), tuning(x.device).kernel_rows
+    a = norms(x - centre.to(x.dtype))
+    b = a if y is None else norms(y - centre.to(x.dtype))
     # of one sample, what its points contribute as rows and as columns adds up in one gradient
+    gx = torch.zeros_like(a.rows)
     gy = gx if y is None else torch.zeros_like(b.rows)
     total = torch.zeros((), dtype=torch.float64, device=x.device)
     for i in range(0, len(a.rows), size):
@@ -350,41 +352,63 @@ def _by_blocks(
             rows, columns = slice(i, i + size), slice(j, j + size)
             times = 2 if y is None and j > i else 1
             pair, same = (a.part(rows), b.part(columns)), y is None and i == j
-            value, slopes = _block(kernel, *pair, same, moving, RESOLVED[x.dtype])
+            block = _block(kernel, *pair, same, moving, RESOLVED[x.dtype])
+            if block is None:
+                wide = x[rows], (x if y is None else y)[columns]
+                block = _block_in_double(kernel, wide, centre, same, moving, RESOLVED[x.dtype])
+            value, slopes = block
             total += times * value
             if slopes is not None:
-                gx[rows].add_(slopes[0], alpha=times)
-                gy[columns].add_(slopes[1], alpha=times)
+                gx[rows] += times * slopes[0]
+                gy[columns] += times * slopes[1]
     if y is None:
-        total -= len(x) * kernel.of_squared(x.new_zeros(1)).double().sum()
+        total -= len(x) * kernel.of_squared(x.new_zeros(1, dtype=torch.float64)).sum()
     of_x, of_y = (gx if moving else None), (gy if moving and y is not None else None)
     return total, (of_x, of_y)
 
 
+Block = tuple[Tensor, tuple[Tensor, Tensor] | None]
+"""The sum of k over a block of pairs, and its gradients in x and y."""
+
+
 def _block(
     kernel: Kernel, one: Norms, two: Norms, same: bool, moving: bool, accuracy: float
-) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-    """The sum of k over a block of pairs, and its gradients in x and y.
-
-    Where close points lie too far from the centre for a product to tell them apart, the block is
-    computed in float64, and if that does not do either, by differences.
-    """
+) -> Block | None:
+    """A block by a matrix product, or None where close points lie too far from the centre to be
+    told apart by it, or where the kernel leaves the range of the dtype."""
     x, y = one.rows, two.rows
     squared = squared_by_product(one, two)
     least = (squared.fill_diagonal_(torch.inf) if same else squared).amin()
-    resolved = is_resolved(least, one, two, accuracy)
-    if not resolved and x.dtype == torch.float32:
-        value, slopes = _block(kernel, one.double(), two.double(), same, moving, accuracy)
-        return value, None if slopes is None else (slopes[0].to(x), slopes[1].to(x))
-    if not resolved:
-        squared = distances(x, y).square_()
-    elif same:
+    if not is_resolved(least, one, two, accuracy):
+        return None
+    if same:
         squared.fill_diagonal_(0)
+    if not moving:
+        value = kernel.of_squared(squared).sum()
+        return (value, None) if math.isfinite(float(value)) else None
+    k, w = kernel.with_slope(squared)
+    value, w = k.sum(), w.mul_(2)
+    of_x = torch.addmm(w.sum(1, keepdim=True) * x, w, y, alpha=-1)
+    of_y = torch.addmm(w.sum(0)[:, None] * y, w.T, x, alpha=-1)
+    return (value, (of_x, of_y)) if math.isfinite(float(value + of_x.sum() + of_y.sum())) else None
+
+
+def _block_in_double(
+    kernel: Kernel,
+    points: tuple[Tensor, Tensor],
+    centre: Tensor,
+    same: bool,
+    moving: bool,
+    accuracy: float,
+) -> Block:
+    """A block in float64: by a product, or by differences if that does not resolve it either."""
+    x, y = (z.double() - centre for z in points)
+    block = _block(kernel, norms(x), norms(y), same, moving, accuracy)
+    if block is not None:
+        return block
+    x, y = (z.double() for z in points)
+    squared = distances(x, y).square_()
     if not moving:
         return kernel.of_squared(squared).sum(), None
     k, w = kernel.with_slope(squared)
-    value, w = k.sum(), w.mul_(2)
-    if not resolved:
-        return value, weighted_differences(w, x, y)
-    of_x = torch.addmm(w.sum(1, keepdim=True) * x, w, y, alpha=-1)
-    return value, (of_x, torch.addmm(w.sum(0)[:, None] * y, w.T, x, alpha=-1))
+    return k.sum(), weighted_differences(w.mul_(2), x, y)

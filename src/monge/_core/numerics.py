@@ -167,9 +167,11 @@ def root(value: Tensor, p: float = 2) -> Tensor:
 
 
 def rooted(power: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, p: float) -> Tensor:
-    """power(x, y)^{1/p} of a power that is homogeneous of degree p.
+    """power(x, y)^{1/p} of a power of differences that is homogeneous of degree p.
 
-    Where the p-th power overflows or vanishes, the samples are divided by their largest value.
+    Where the p-th power overflows or vanishes, it is taken in float64 and in units of the extent
+    of the samples: a common offset, or a far point that both share, says nothing of differences.
+    The distance is then float64, and cast by whoever promoted the samples.
     """
     value = power(x, y)
     if value.numel() == 0:
@@ -177,8 +179,17 @@ def rooted(power: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, p: f
     low, high = (float(z) for z in value.detach().aminmax())
     if low > torch.finfo(value.dtype).tiny / torch.finfo(value.dtype).eps and math.isfinite(high):
         return root(value, p)
-    scale = max(float(z.detach().abs().max()) for z in (x, y)) or 1.0
-    return scale * root(power(x / scale, y / scale), p)
+    wide = x.double(), y.double()
+    scale = unit_of_length(*wide)
+    return scale * root(power(*(z / scale for z in wide)), p)
+
+
+def unit_of_length(x: Tensor, y: Tensor) -> float:
+    """About the largest difference of coordinates of two samples, or 1 if there is none: a power
+    of 2, by which they are divided without rounding."""
+    x, y = x.detach(), y.detach()
+    extent = max(float(x.max()), float(y.max())) - min(float(x.min()), float(y.min()))
+    return math.ldexp(1.0, math.frexp(extent or 1.0)[1] - 1) if math.isfinite(extent) else 1.0
 
 
 def centred(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -228,8 +239,12 @@ def distances(x: Tensor, y: Tensor) -> Tensor:
     """‖x_i - y_j‖ as (n, m) from (n, d) and (m, d), exact at 0 and with gradient 0 there.
 
     Differences are taken before squaring. The expansion ‖x‖² + ‖y‖² - 2x·y loses half of the
-    digits of small distances, which a square root then makes visible.
+    digits of small distances, which a square root then makes visible. Points whose squares would
+    leave the range of their dtype are measured in another unit.
     """
+    scale = unit_of_length(x, y) if x.numel() and y.numel() else 1.0
+    if not 1e-9 < scale < 1e15 and math.isfinite(scale):
+        return scale * _Distances.apply(x / scale, y / scale)  # pyright: ignore
     return _Distances.apply(x, y)  # pyright: ignore
 
 
@@ -282,6 +297,9 @@ def squared_by_product(x: Norms, y: Norms) -> Tensor:
 
 
 def is_resolved(least: Tensor, x: Norms, y: Norms, accuracy: float) -> bool:
-    """Whether the least of the squared distances that a product gave is right to `accuracy`."""
-    rounding = torch.finfo(least.dtype).eps * (x.squared.amax() + y.squared.amax())
-    return bool(least * accuracy > rounding)
+    """Whether the squared distances that a product gave are right to `accuracy`, the least of
+    them too, and so far inside the range of their dtype that a scale outside of it is negligible
+    or vast."""
+    info, largest = torch.finfo(least.dtype), x.squared.amax() + y.squared.amax()
+    rounding = info.eps * largest + info.tiny / info.eps
+    return bool((least * accuracy > rounding) & (largest < info.eps * info.max))

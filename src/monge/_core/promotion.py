@@ -33,6 +33,8 @@ ANY = -1
 """The shape is checked by the function itself."""
 WEIGHTS = 1
 """A weight for each sample, (n,)."""
+DISTRIBUTIONS = ("a", "b", "p", "q")
+"""The names of arguments that sum to 1."""
 MOST = 2**53
 """Every integer below this one is a float64, and no other becomes the same."""
 
@@ -138,7 +140,7 @@ def _tensors(given: dict[str, Any], dimensions: dict[str, int]) -> tuple[Tensors
     for name, z in values.items():
         device = z.device if isinstance(given[name], Tensor) or not devices else devices[0]
         wide = z.to(device=device, dtype=working)
-        if name in ("a", "b") and z.dtype.itemsize < 4:
+        if name in DISTRIBUTIONS and z.dtype.itemsize < 4:
             wide = _normalised_half(wide, z.dtype)
         values[name] = wide
     return values, dtype

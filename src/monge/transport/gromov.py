@@ -355,6 +355,9 @@ def sliced_gromov_wasserstein(
         y: points (m, e); the one of lower dimension is padded with zeros.
         directions: how many to draw, or a tensor (L, max(d, e)).
         generator: draws the directions, on the CPU.
+
+    Raises:
+        ValueError: for NaN or infinity, or samples whose fourth powers leave their dtype.
     """
     x, y = (sample_pair(z, z)[0] for z in (x, y))
     if x.device != y.device:
@@ -368,4 +371,10 @@ def sliced_gromov_wasserstein(
     # fourth powers cancel
     theta = directions.double()
     u, v = theta @ x.double().T, theta @ y.double().T
+    extent = max(float((z.amax(1) - z.amin(1)).amax()) for z in (u.detach(), v.detach()))
+    if not extent**4 <= torch.finfo(x.dtype).max:
+        raise ValueError(
+            f"`x` and `y` have an extent of {extent:.3g}, whose fourth power is beyond {x.dtype}: "
+            "rescale them or use float64"
+        )
     return torch.minimum(_monotone(u, v), _monotone(u, -v)).mean()

@@ -10,6 +10,7 @@ Source: Bonneel, Rabin, Peyré, Pfister, "Sliced and Radon Wasserstein barycente
 "Quasi-Monte Carlo for 3D sliced Wasserstein", 2024.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -77,6 +78,7 @@ def sliced_power(
     The gradient of a chunk of directions is carried back to the points before the next chunk
     begins, so nothing of size n × L is kept.
     """
+    theta = theta.to(x.dtype)
 
     def plain(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> Tensor:
         def total(
@@ -130,7 +132,7 @@ def is_resolved(power: Tensor, p: float, *values: Tensor) -> bool:
         float(z.detach().abs().amax()) for z in values
     )
     distance = float(power.detach()) ** (1 / p)
-    return rounding <= LOST * distance or not distance > 0
+    return rounding <= LOST * distance < math.inf
 
 
 def _rows(x: Tensor, y: Tensor) -> int:

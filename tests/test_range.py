@@ -1,0 +1,170 @@
+"""Values whose squares or powers leave the range of their dtype, and small differences of large
+values: right, as the same samples in float64 or in another unit say."""
+
+import numpy as np
+import pytest
+import torch
+from zoo import seeded
+
+from monge import kernels, transport
+from monge.costs import L2, Bernoulli, EarthMover, SlicedSets
+from monge.divergences import MMD, EnergyDistance, SlicedWasserstein
+from monge.kernels import IMQ, RBF, Energy, Laplace, RationalQuadratic, multiscale_imq
+
+SCALES = pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
+
+
+def pair(n=9, m=8, dim=3):
+    random = seeded(4)
+    x, y = (torch.randn(k, dim, generator=random, dtype=torch.float64) for k in (n, m))
+    return x, 1.3 * y + 0.4
+
+
+OF_SCALE = {
+    "rbf": RBF,
+    "imq": lambda s: IMQ(s**2),
+    "laplace": Laplace,
+    "rational": lambda s: RationalQuadratic(s, 0.7),
+    "multiscale": lambda s: multiscale_imq(s**2),
+}
+
+
+@SCALES
+@pytest.mark.parametrize("name", OF_SCALE)
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_kernels_know_no_unit(name, scale, unbiased):
+    """MMD, its gradient and the matrix of float32 samples in units in which squared distances, or
+    the constants of the kernel, overflow or vanish."""
+    x, y = pair()
+    moved = x.clone().requires_grad_()
+    expected = MMD(OF_SCALE[name](1.0), unbiased)(moved, y)
+    (slope,) = torch.autograd.grad(expected, moved)
+    far, other = (scale * x).float().requires_grad_(), (scale * y).float()
+    value = MMD(OF_SCALE[name](scale), unbiased)(far, other)
+    (gradient,) = torch.autograd.grad(value, far)
+    assert float(value.detach()) == pytest.approx(float(expected.detach()), rel=1e-4, abs=1e-6)
+    torch.testing.assert_close(scale * gradient.double(), slope, rtol=1e-4, atol=1e-6)
+    matrix = OF_SCALE[name](scale)(far, other).double()
+    torch.testing.assert_close(matrix, OF_SCALE[name](1.0)(x, y), rtol=1e-5, atol=1e-7)
+
+
+@SCALES
+def test_distances_know_no_unit(scale):
+    x, y = pair()
+    far, other = (scale * x).float(), (scale * y).float()
+    expected = torch.cdist(x, y)
+    torch.testing.assert_close(kernels.distances(far, other).double() / scale, expected)
+    torch.testing.assert_close(-Energy()(far, other).double() / scale, expected)
+    value = EnergyDistance()(far, other)
+    assert float(value) / scale == pytest.approx(float(EnergyDistance()(x, y)), rel=1e-5)
+
+
+def test_a_shared_far_point_hides_no_other():
+    """Points about 0 and one at 10⁸: the mean of float32 samples is no centre to compute about."""
+    x, y = (z.float() for z in pair())
+    x[0] = y[-1] = 1e8
+    expected = MMD(IMQ(1.0))(x.double(), y.double())
+    one, two = (z.double().numpy() for z in (x, y))
+    squares = {
+        key: ((u[:, None] - v) ** 2).sum(-1)
+        for key, (u, v) in {"x": (one, one), "y": (two, two), "xy": (one, two)}.items()
+    }
+    means = {key: 1 / (1 + square) for key, square in squares.items()}
+    right = -2 * means["xy"].mean() + sum(
+        (means[key].sum() - len(means[key])) / (len(means[key]) * (len(means[key]) - 1))
+        for key in "xy"
+    )
+    assert float(expected) == pytest.approx(right, rel=1e-6)
+    assert float(MMD(IMQ(1.0))(x, y)) == pytest.approx(right, rel=1e-5)
+
+
+@SCALES
+def test_lengths_of_costs(scale):
+    x, y = pair(8, 8)
+    far, other = (scale * x).float().requires_grad_(), (scale * y).float()
+    value = L2()(far, other)
+    (gradient,) = torch.autograd.grad(value.sum(), far)
+    torch.testing.assert_close(value.double() / scale, (x - y).norm(dim=1))
+    torch.testing.assert_close(gradient.double(), (x - y) / (x - y).norm(dim=1, keepdim=True))
+    moved = EarthMover()(far[None], other[None])
+    assert float(moved.detach()) / scale == pytest.approx(
+        float(EarthMover()(x[None], y[None])), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("p", [2, 7])
+def test_quantiles_far_from_the_origin(p):
+    """Small differences about a common offset, whose p-th powers vanish in float32."""
+    u = torch.tensor([1.0, 1.0 + 2**-20, 1.0 + 2**-18]) * 1e-3
+    v = u + 2**-30
+    right = np.mean(np.abs(u.double().numpy() - v.double().numpy()) ** p) ** (1 / p)
+    u.requires_grad_()
+    value = transport.wasserstein_1d(u, v, p=p)
+    assert float(value.detach()) == pytest.approx(right, rel=1e-6)
+    (gradient,) = torch.autograd.grad(value, u)
+    # moving all values by δ changes W_p by δ
+    assert float(gradient.sum()) == pytest.approx(-1, rel=1e-5)
+
+
+def test_quantiles_at_the_end_of_the_range():
+    u = torch.tensor([1e38, 1.1e38, 1.2e38], requires_grad=True)
+    value = transport.wasserstein_1d(u, u.detach() + 1e31)
+    (gradient,) = torch.autograd.grad(value, u)
+    gap = (u.detach() + 1e31 - u.detach()).double()
+    assert float(value.detach()) == pytest.approx(float(gap.square().mean().sqrt()), rel=1e-6)
+    assert bool(torch.isfinite(gradient).all())
+
+
+def test_projections_at_the_end_of_the_range():
+    """θ·x overflows in float32 where x does not."""
+    x = torch.full((3, 6), 3e38)
+    assert float(SlicedWasserstein(32)(x, x.clone())) == 0
+    y = x - 1e37
+    theta = torch.full((1, 6), 6**-0.5)
+    value = transport.sliced_wasserstein(x, y, directions=theta)
+    gap = float((x.double() - y.double())[0, 0])
+    assert float(value) == pytest.approx(gap * 6**0.5, rel=1e-6)
+    with pytest.raises(ValueError, match="`x` and `y`"):
+        transport.sliced_wasserstein(x, -x, directions=theta)
+
+
+def test_sets_far_from_the_origin():
+    """Projections of float32 sets at 10⁴ are rounded at 10⁻³."""
+    x, y = (z.float() + 1e4 for z in pair(9, 9))
+    y = x + (y - x) * 1e-2
+    torch.manual_seed(0)
+    expected = SlicedSets(8)(x[None].double(), y[None].double())
+    torch.manual_seed(0)
+    torch.testing.assert_close(
+        SlicedSets(8)(x[None], y[None]).double(), expected, rtol=1e-5, atol=0
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_distributions_in_half(dtype):
+    """Half precision cannot write thirds that sum to 1."""
+    p = torch.tensor([1 / 3, 1 / 3, 1 / 3]).to(dtype)
+    q = torch.tensor([0.2, 0.3, 0.5]).to(dtype)
+    assert float(transport.total_variation(p, q)) == pytest.approx(1 / 6, rel=2e-2)
+    assert float(transport.kullback_leibler(p, q)) == pytest.approx(0.0697, rel=5e-2)
+
+
+def test_fourth_powers_beyond_the_dtype_are_refused():
+    """The gradient of a value 0 would be rounding times the cube of the extent, an infinity."""
+    x = pair(9, 9)[0].float() * 1e20
+    with pytest.raises(ValueError, match="`x` and `y` have an extent"):
+        transport.sliced_gromov_wasserstein(x, x.clone())
+    wide = x.double().requires_grad_()
+    value = transport.sliced_gromov_wasserstein(wide, x.double())
+    (gradient,) = torch.autograd.grad(value, wide)
+    assert bool(torch.isfinite(gradient).all())
+
+
+def test_the_bernoulli_cost_has_a_finite_slope_in_data_at_certain_probabilities():
+    """Logarithms have a floor of -100, and the cost is linear in the data."""
+    x = torch.tensor([[0.25, 0.25]], requires_grad=True)
+    y = torch.tensor([[0.0, 1.0]], requires_grad=True)
+    value = Bernoulli()(x, y)
+    assert float(value.detach()) == pytest.approx(100.0)
+    (slope,) = torch.autograd.grad(value.sum(), x)
+    torch.testing.assert_close(slope, torch.tensor([[100.0, -100.0]]))
