@@ -6,16 +6,20 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import linprog
+from scipy.optimize import linear_sum_assignment, linprog
 from scipy.spatial.distance import cdist
 
-from monge.costs import L2, Chamfer, EarthMover
-from monge.divergences import MMD, EnergyDistance, SlicedWasserstein
+from monge.costs import L2, Bernoulli, Chamfer, EarthMover
+from monge.divergences import MMD, EnergyDistance, ExactWasserstein, SlicedWasserstein
 from monge.inference import game_value
 from monge.kernels import IMQ, Energy, Laplace, pair_sum
 from monge.transport import (
+    Polynomial,
+    gaussian_wasserstein,
+    gromov_wasserstein,
     kantorovich_potential,
     monge_map,
+    quantile_map,
     sinkhorn,
     sinkhorn_divergence,
     sliced_wasserstein,
@@ -386,3 +390,96 @@ def test_warnings_point_at_the_line_of_the_caller():
     with pytest.warns(UserWarning, match="stopped after") as caught:
         sinkhorn(torch.randn(30, 2), torch.randn(30, 2) + 3, epsilon=0.01, max_iterations=1)
     assert caught[0].filename == __file__
+
+
+# Points without mass, forbidden pairs, units
+
+
+def test_points_without_mass_change_nothing_however_far():
+    u, v = torch.arange(7.0), torch.arange(7.0) + 0.5
+    a = torch.cat([torch.full((7,), 1 / 7), torch.zeros(1)])
+    for far in (1e8, 1e30):
+        padded = torch.cat([u, torch.tensor([far])])
+        assert float(wasserstein_1d(padded, v, a)) == pytest.approx(0.5, rel=1e-5)
+        points = padded[:, None], v[:, None]
+        theta = torch.ones(1, 1)
+        value = sliced_wasserstein(*points, a, directions=theta)
+        assert float(value) == pytest.approx(0.5, rel=1e-5)
+        assert float(wasserstein(*points, a)) == pytest.approx(0.5, rel=1e-5)
+    x = torch.randn(4, 2, dtype=double)
+    x[0] = 1e9
+    plan = sinkhorn(x, torch.randn(3, 2, dtype=double), [0, 1 / 3, 1 / 3, 1 / 3], epsilon=0.1)
+    assert plan.converged
+    assert float(plan.plan[0].sum()) == 0
+
+
+@pytest.mark.parametrize("size", [1e7, 1e8, 1e12])
+def test_weighted_points_see_their_neighbours_beside_a_far_point(size):
+    x, y = torch.randn(6, 2, dtype=double), torch.randn(6, 2, dtype=double)
+    x[5] = y[5] = size
+    best = float(wasserstein(x, y))
+    assert float(wasserstein(x, y, torch.full((6,), 1 / 6))) == pytest.approx(best, rel=1e-9)
+    cost = torch.rand(8, 8, dtype=double)
+    free = cost.clone().fill_diagonal_(1e18)
+    rows, columns = linear_sum_assignment(free)
+    assert float(solve(free).value) == pytest.approx(float(free[rows, columns].mean()), rel=1e-9)
+
+
+@pytest.mark.parametrize("unit", [1e-15, 1e-10, 1e10, 1e15])
+def test_gromov_wasserstein_does_not_depend_on_the_unit(unit):
+    x, y = torch.randn(6, 2), torch.randn(6, 3)
+    cx, cy = -Energy()(x, x), -Energy()(y, y)
+    expected = float(gromov_wasserstein(cx, cy).value)
+    ours = float(gromov_wasserstein(unit * cx, unit * cy).value) / unit / unit
+    assert ours == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("step", [1e-3, 1e-7, 1e-10])
+def test_gaussians_that_are_nearly_equal(step):
+    root = torch.randn(4, 4, dtype=double)
+    cov, mean = root @ root.T + torch.eye(4, dtype=double), torch.zeros(4, dtype=double)
+    value = gaussian_wasserstein(mean, cov, mean, cov * (1 + step) ** 2)
+    assert float(value) == pytest.approx(step * float(cov.trace()) ** 0.5, rel=1e-4)
+
+
+def test_the_hessian_of_an_exact_cost_where_points_coincide():
+    x = torch.tensor([[0.0], [1.0]], dtype=double)
+    hessian = torch.func.jacrev(torch.func.jacrev(lambda z: ExactWasserstein()(z, x)))(x)
+    torch.testing.assert_close(hessian.reshape(2, 2), torch.eye(2, dtype=double))
+
+
+def test_accounts_under_vmap_are_those_of_the_worst():
+    x, y = torch.randn(3, 20, 2, dtype=double), torch.randn(20, 2, dtype=double)
+    x[0] += 5
+    seen = []
+
+    def value(z):
+        plan = sinkhorn(z, y, epsilon=0.05)
+        seen.append((plan.marginal_error, plan.iterations))
+        return plan.value
+
+    torch.vmap(value)(x)
+    batch = sinkhorn(x, y, epsilon=0.05)
+    assert seen == [(batch.marginal_error, batch.iterations)]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda x: wasserstein(x[:, :0], x[:, :0]), "at least one coordinate"),
+        (lambda x: wasserstein_1d(x[:, 0], x[:3].T, torch.ones(3, 4) / 4), "must broadcast"),
+        (lambda x: quantile_map(torch.zeros(2, 4), torch.zeros(3, 5)), "must broadcast"),
+        (
+            lambda x: sliced_wasserstein(x, x, directions=np.zeros((2, 5))),
+            "`directions` must have",
+        ),
+        (lambda x: Polynomial(3)(x), r"`x` must be points \(n, 3\)"),
+        (lambda x: Bernoulli()(torch.rand(2, 2), torch.rand(2, 2) + 1), "`y` must lie in"),
+        (lambda x: Chamfer()(torch.zeros(0, 5, 2), torch.zeros(0, 5, 2)), "`x` must be sets"),
+        (lambda x: gromov_wasserstein(x.T @ x, x.T @ x, tolerance=-1), "`tolerance`"),
+        (lambda x: wasserstein(np.ma.masked_array(np.ones((2, 2)), np.eye(2)), x), "`x` must be"),
+    ],
+)
+def test_shapes_and_settings_that_do_not_fit_are_named(call, words):
+    with pytest.raises(ValueError, match=words):
+        call(torch.randn(4, 2))

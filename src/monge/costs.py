@@ -44,7 +44,10 @@ class Cost(Shown, nn.Module, abc.ABC):
                 f"`y` must have the shape of `x`, {tuple(x.shape)}, got {tuple(y.shape)}: "
                 "does the decoder make samples of the data's shape?"
             )
-        return self.between(x.flatten(1), y.flatten(1))
+        if x.ndim == 0:
+            raise ValueError("`x` must hold samples (n, …), got a single number")
+        x, y = (z.reshape(len(z), -1) if z.numel() else z.flatten(1) for z in (x, y))
+        return self.between(x, y)
 
     @abc.abstractmethod
     def between(self, x: Tensor, y: Tensor) -> Tensor:
@@ -84,12 +87,14 @@ class Bernoulli(Cost):
     """
 
     def between(self, x: Tensor, y: Tensor) -> Tensor:
-        low, high = x.detach().aminmax()
-        if not (low >= 0 and high <= 1):
-            raise ValueError(
-                f"`x` must lie in [0, 1] for a Bernoulli cost, got [{low:.4g}, {high:.4g}]: "
-                "rescale the data or use SquaredL2"
-            )
+        for name, values in (("x", x), ("y", y)):
+            finite(name, values)
+            low, high = values.detach().aminmax() if values.numel() else (0.0, 1.0)
+            if not (low >= 0 and high <= 1):
+                raise ValueError(
+                    f"`{name}` must lie in [0, 1] for a Bernoulli cost, got [{low:.4g}, "
+                    f"{high:.4g}]: rescale, end the decoder in a sigmoid, or use SquaredL2"
+                )
         if not x.requires_grad:
             return F.binary_cross_entropy(y, x, reduction="none").sum(1)
         # torch's derivative in x does not know the floor of -100 that its logarithms have
@@ -169,7 +174,7 @@ class SetCost(Shown, nn.Module, abc.ABC):
         """
         for name, sets in (("x", x), ("y", y)):
             floating(name, sets)
-            if sets.ndim != 3 or sets.shape[2] >= sets.shape[1]:
+            if sets.ndim != 3 or 0 in sets.shape or sets.shape[2] >= sets.shape[1]:
                 raise ValueError(
                     f"`{name}` must be sets of points (n, N, d) with d < N, got "
                     f"{tuple(sets.shape)}: sets (n, d, N) are brought there by transpose(1, 2)"

@@ -11,14 +11,14 @@ import abc
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import dimension, instance, order, positive, sample_pair
+from monge._core.checks import dimension, instance, order, points, positive, sample_pair
 from monge._core.promotion import ANY, promoted
 from monge._core.shown import Shown
 from monge._core.tuning import tuning
 from monge.draws import Draws
 from monge.kernels import Energy, Kernel, pair_sum
 from monge.transport.entropic import sinkhorn_divergence
-from monge.transport.exact import wasserstein
+from monge.transport.exact import power_and_scale
 from monge.transport.sliced import slice_powers, sliced_power, uniform_directions
 from monge.transport.slicers import Slicer
 
@@ -198,8 +198,9 @@ class ExactWasserstein(Divergence):
 
     @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        x, y = sample_pair(x, y)
-        return wasserstein(x, y, p=self.p) ** self.p
+        x, y = points(*sample_pair(x, y), self.p)
+        power, scale = power_and_scale(x, y, None, None, self.p)
+        return power * power.new_tensor(scale) ** self.p
 
 
 class MomentMatching(Divergence):

@@ -36,7 +36,7 @@ from monge._core.tuning import tuning
 
 @promoted(x=ANY)
 def median_distance(x: Tensor) -> float:
-    """The median of ‖x_i - x_j‖ over i < j: the usual scale of a kernel for a sample (n, d).
+    """The lower median of ‖x_i - x_j‖ over i < j: the usual scale of a kernel for (n, d).
 
     It takes memory n²/2: pass a thousand rows of a larger sample.
 

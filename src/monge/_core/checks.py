@@ -104,6 +104,8 @@ def sample_pair(x: Tensor, y: Tensor, least: int = 1) -> tuple[Tensor, Tensor]:
 def points(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
     """Two finite samples as matrices (n, d) and (m, d), for a distance of order p."""
     x, y = sample_pair(x, y)
+    if x.shape[1] == 0:
+        raise ValueError("`x` and `y` must have at least one coordinate, got 0")
     finite("x", x)
     finite("y", y)
     order(p)

@@ -179,7 +179,7 @@ def as_tensor(name: str, value: Any) -> Tensor:
 
 
 def _of_array(name: str, value: Any) -> Tensor:
-    if isinstance(value, (str, bytes, dict, set)) or not (
+    if isinstance(value, (str, bytes, dict, set, np.ma.MaskedArray)) or not (
         isinstance(value, (list, tuple)) or hasattr(value, "__array__")
     ):
         raise ValueError(
@@ -318,7 +318,9 @@ def _as_one_operation(
         return _leaves(results[-1])
 
     outputs = iter(_Operation.apply(plain, *tensors.values()))  # pyright: ignore
-    return _replaced(results[-1], lambda _: next(outputs))
+    # of several, as under vmap, an account is that of the worst
+    result = _stacked(results) if isinstance(results[-1], Account) else results[-1]
+    return _replaced(result, lambda _: next(outputs))
 
 
 class _Operation(torch.autograd.Function):

@@ -235,8 +235,14 @@ def _plans(
     Each block is a new tensor, which the caller may keep or overwrite.
     """
     f, g = solution.f + epsilon * log_weights(a), solution.g + epsilon * log_weights(b)
+    empty_rows, empty_columns = (w == 0 if (w == 0).any() else None for w in (a, b))
     for rows, exponents in cost.exponents(f, g, epsilon):
-        yield rows, exponential_(exponents.to(cost.dtype, copy=True))
+        plan = exponential_(exponents.to(cost.dtype, copy=True))
+        if empty_rows is not None:
+            plan[empty_rows[rows]] = 0
+        if empty_columns is not None:
+            plan[:, empty_columns] = 0
+        yield rows, plan
 
 
 def _assembled(problem: EntropicProblem, solution: Potentials, epsilon: float) -> Tensor:
@@ -429,7 +435,8 @@ def sinkhorn_divergence(
 ) -> Tensor:
     """OT_ε(x, y) - ½ OT_ε(x, x) - ½ OT_ε(y, y), on the scale of the cost ‖x - y‖^p, no root.
 
-    At least 0, and 0 exactly at equality; W_p^p as ε → 0, half of the energy distance (p = 1) or
+    At least 0, and 0 at equality, up to the `tolerance` of the potentials and, for large ε, its
+    rounding; W_p^p as ε → 0, half of the energy distance (p = 1) or
     ‖E x - E y‖² (p = 2) as ε → ∞. Differentiable in points and weights. Arguments as for
     `solve_entropic`.
     """

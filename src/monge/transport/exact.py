@@ -36,6 +36,8 @@ from monge.transport.plan import Plan
 from monge.transport.potentials import rough_potentials
 
 MOST_ITERATIONS = 10**9
+MOST_RATIO = 1e4
+"""The ratio to the median cost above which costs are cut off at first."""
 MOST_ERROR = {torch.float32: 1e-8, torch.float64: 1e-11}
 """The relative error that is allowed in the cost of an assignment."""
 LOOSE = 0.01
@@ -52,16 +54,36 @@ def _distances(x: Tensor, y: Tensor) -> Floats:
 
 
 def _simplex(cost: Floats, a: Floats, b: Floats) -> tuple[Floats, Floats, Floats]:
-    """The plan and feasible optimal potentials of a cost of any scale."""
-    scale = np.abs(cost).max() or 1.0
+    """The plan and feasible optimal potentials of a cost of any scale.
+
+    The network simplex loses the small ones of costs that differ by many orders of magnitude, as
+    beside a far point or an entry that forbids a pair. It is given costs cut off at a bound: a
+    plan without mass where they are cut is optimal for the whole, since its potentials, below the
+    lower costs, are feasible. Otherwise the bound rises. Points without mass are left out.
+    """
     a, b = a / a.sum(), b / b.sum()
-    plan, f, log = network_simplex(cost / scale, a, b, MOST_ITERATIONS)
-    if log["result_code"] != 1:
-        raise ValueError(f"the network simplex failed: {log['warning']}")
-    f = f * scale
+    rows, columns = a.nonzero()[0], b.nonzero()[0]
+    inner = cost[np.ix_(rows, columns)]
+    least = inner.min()
+    inner = inner - least
+    bound, most = MOST_RATIO * float(np.median(inner)), inner.max()
+    while True:
+        bound = bound if 0 < bound < most / MOST_RATIO else most
+        scale = bound or 1.0
+        some, f, log = network_simplex(
+            np.minimum(inner, bound) / scale, a[rows], b[columns], MOST_ITERATIONS
+        )
+        if log["result_code"] != 1:
+            raise ValueError(f"the network simplex failed: {log['warning']}")
+        if bound == most or not some[inner > bound].any():
+            break
+        bound *= MOST_RATIO
+    plan = np.zeros(cost.shape)
+    plan[np.ix_(rows, columns)] = some
     # two c-transforms keep the value and make f_i + g_j ≤ C_ij hold everywhere
+    g = (cost[rows] - (f * scale + least)[:, None]).min(0)
+    f = (cost[:, columns] - g[columns]).min(1)
     g = (cost - f[:, None]).min(0)
-    f = (cost - g).min(1)
     return plan, f, g
 
 
@@ -196,7 +218,14 @@ def wasserstein(
         ValueError: for an empty sample, NaN or infinity, unlike dimensions, p < 1, or
             invalid weights.
     """
-    x, y = points(x, y, p)
+    power, scale = power_and_scale(*points(x, y, p), a, b, p)
+    return scale * root(power, p)
+
+
+def power_and_scale(
+    x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, p: float
+) -> tuple[Tensor, float]:
+    """(W_p / scale)^p and the scale, of checked points."""
     in_weights: list[tuple[Tensor | None, Tensor]] = []
     if a is None and b is None and len(x) == len(y):
         columns, scale = matching(x, y, p)
@@ -227,7 +256,7 @@ def wasserstein(
         with torch.enable_grad():
             slopes = torch.autograd.grad(at_this_plan(*moved), moved)
         power = envelope(power, *zip((x, y), slopes), *in_weights, linear=False)
-    return scale * root(power, p)
+    return power, scale
 
 
 def _moves(a: Tensor | None, b: Tensor | None) -> bool:

@@ -10,6 +10,7 @@ Peyré, Cuturi, Solomon, "Gromov-Wasserstein averaging of kernel and distance ma
 Vayer et al., "Sliced Gromov-Wasserstein", 2019.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -47,9 +48,14 @@ def _space(name: str, cost: Tensor) -> Tensor:
     size = cost.detach().abs().max()
     if (cost - cost.T).detach().abs().max() > 1e-5 * size:
         raise ValueError(f"`{name}` must be symmetric: use ½ ({name} + {name}ᵀ)")
-    if not torch.isfinite(cost.detach().square().sum() * len(cost)):
-        raise ValueError(f"`{name}` has squares beyond {cost.dtype}: rescale it or use float64")
     return cost
+
+
+def _in_units(cx: Tensor, cy: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Both costs in a common unit in which their squares are of order 1, a power of 2."""
+    largest = max(float(cost.detach().abs().max()) for cost in (cx, cy)) or 1.0
+    unit = math.ldexp(1.0, math.frexp(largest)[1] - 1)
+    return cx / unit, cy / unit, unit
 
 
 def objective(cx: Tensor, cy: Tensor, plan: Tensor) -> Tensor:
@@ -239,7 +245,9 @@ def gromov_wasserstein(
     Raises:
         ValueError: for a cost that is not square, symmetric and finite, or invalid weights.
     """
-    cx, cy = _space("cx", cx), _space("cy", cy)
+    positive("tolerance", tolerance)
+    dimension("max_iterations", max_iterations)
+    cx, cy, unit = _in_units(_space("cx", cx), _space("cy", cy))
     mu = distribution_weights("a", a, cx, len(cx)).to(cx)
     nu = distribution_weights("b", b, cy, len(cy)).to(cy)
     fixed = cx.detach(), cy.detach(), mu.detach(), nu.detach()
@@ -255,9 +263,9 @@ def gromov_wasserstein(
     linear = objective(fixed[0], fixed[1], plan).clamp(min=0)
     error = max((plan.sum(1) - fixed[2]).abs().sum(), (plan.sum(0) - fixed[3]).abs().sum())
     return Plan(
-        value=_with_slopes(linear, (cx, cy, mu, nu), plan, (f, g)),
-        value_linear=linear,
-        potentials=(f, g),
+        value=_with_slopes(linear, (cx, cy, mu, nu), plan, (f, g)).double() * unit**2,
+        value_linear=linear.double() * unit**2,
+        potentials=(f.double() * unit**2, g.double() * unit**2),
         marginal_error=float(error),
         iterations=iterations,
         converged=converged,
@@ -287,7 +295,11 @@ def entropic_gromov_wasserstein(
     as for `gromov_wasserstein`.
     """
     positive("epsilon", epsilon)
-    inputs = _space("cx", cx), _space("cy", cy)
+    positive("tolerance", tolerance)
+    dimension("max_iterations", max_iterations)
+    cx, cy, unit = _in_units(_space("cx", cx), _space("cy", cy))
+    epsilon = epsilon / unit / unit
+    inputs = cx, cy
     inputs += (
         distribution_weights("a", a, cx, len(cx)).to(cx),
         distribution_weights("b", b, cy, len(cy)).to(cy),
@@ -301,17 +313,20 @@ def entropic_gromov_wasserstein(
         change = float((inner.plan - plan).abs().sum())
         converged = inner.converged and change <= tolerance + 10 * torch.finfo(plan.dtype).eps
         plan = inner.plan
-    if inner is None:
-        raise ValueError(f"`max_iterations` must be at least 1, got {max_iterations}")
+    assert inner is not None
     if not converged:
         _warn(f"plan that still moved by {change:.2g}, `tolerance` is {tolerance:.2g}", iteration)
     product = mu[:, None] * nu
     entropy = (torch.xlogy(plan, plan / product.clamp_min(torch.finfo(plan.dtype).tiny))).sum()
     linear = objective(cx, cy, plan)
     return Plan(
-        value=_with_slopes(linear + epsilon * entropy, inputs, plan, inner.potentials),
-        value_linear=linear,
-        potentials=inner.potentials,
+        value=_with_slopes(linear + epsilon * entropy, inputs, plan, inner.potentials).double()
+        * unit**2,
+        value_linear=linear.double() * unit**2,
+        potentials=(
+            inner.potentials[0].double() * unit**2,
+            inner.potentials[1].double() * unit**2,
+        ),
         marginal_error=inner.marginal_error,
         iterations=iteration,
         converged=converged,
@@ -368,8 +383,10 @@ def sliced_gromov_wasserstein(
     x, y = (torch.nn.functional.pad(z, (0, dim - z.shape[1])) for z in (x, y))
     if not isinstance(directions, Tensor):
         directions = uniform_directions(directions, dim, generator=generator)
+    elif directions.ndim != 2 or directions.shape[1] != dim or len(directions) < 1:
+        raise ValueError(f"`directions` must have shape (L, {dim}), got {tuple(directions.shape)}")
     # fourth powers cancel
-    theta = directions.double()
+    theta = finite("directions", directions.detach()).double()
     u, v = theta @ x.double().T, theta @ y.double().T
     extent = max(float((z.amax(1) - z.amin(1)).amax()) for z in (u.detach(), v.detach()))
     if not extent**4 <= torch.finfo(x.dtype).max:

@@ -30,7 +30,9 @@ def _levels(values: Tensor, weights: Tensor | None, order: Tensor | None) -> Ten
     if weights is None or order is None:
         ranks = torch.arange(1, n + 1, dtype=torch.float64, device=values.device)
         return (ranks / n).expand(values.shape)
-    return weights.double().expand(values.shape).gather(-1, order).cumsum(-1)
+    levels = weights.double().expand(values.shape).gather(-1, order).cumsum(-1)
+    # at 1 exactly, so that values without mass behind the last one get none by rounding
+    return levels / levels[..., -1:].detach()
 
 
 def _sorted(values: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -189,6 +191,20 @@ def _values(name: str, values: Tensor) -> Tensor:
     return finite(name, values)
 
 
+def _batched(u: Tensor, v: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
+    """u and v with the batch dimensions of all, if these broadcast."""
+    shapes = [z.shape[:-1] for z in (u, v, *others)]
+    try:
+        batch = broadcast(*shapes)
+    except RuntimeError:
+        raise ValueError(
+            "batch dimensions of `u`, `v` and weights must broadcast, got "
+            f"{', '.join(str(tuple(shape)) for shape in shapes)}"
+        ) from None
+    u, v = (z if z.shape[:-1] == batch else z.expand(*batch, -1) for z in (u, v))
+    return u, v
+
+
 @promoted(u=ANY, v=ANY, a=ANY, b=ANY)
 def wasserstein_1d(
     u: Tensor, v: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, p: float = 2
@@ -212,6 +228,7 @@ def wasserstein_1d(
     u, v = _values("u", u), _values("v", v)
     a = None if a is None else weights("a", a, u.shape[-1])
     b = None if b is None else weights("b", b, v.shape[-1])
+    u, v = _batched(u, v, *(w for w in (a, b) if w is not None))
     return rooted(lambda u, v: power_1d(u, v, a, b, p=p), u, v, p)
 
 
@@ -222,7 +239,7 @@ def quantile_map(u: Tensor, v: Tensor) -> Tensor:
     With n = m it is a permutation of v, the optimal assignment for every convex cost; equal
     values of u share out their images in the order of their indices.
     """
-    u, v = _values("u", u), _values("v", v)
+    u, v = _batched(_values("u", u), _values("v", v))
     n, m = u.shape[-1], v.shape[-1]
     rank = u.argsort(dim=-1, stable=True).argsort(-1)
     # F_ν reaches the level (rank + 1) / n at its ⌈(rank + 1) m / n⌉-th value

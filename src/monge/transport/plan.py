@@ -19,7 +19,8 @@ class Plan:
 
     value: Tensor
     """The objective, a p-th power: ⟨C, π⟩, entropic ⟨C, π⟩ + ε KL(π | a⊗b). It equals
-    ⟨a, f⟩ + ⟨b, g⟩; differentiable in the cost (or the points) and in the weights."""
+    ⟨a, f⟩ + ⟨b, g⟩, except for Gromov-Wasserstein, which is quadratic. Differentiable in the cost
+    (or the points) and in the weights."""
     value_linear: Tensor
     """⟨C, π⟩, without gradient."""
     potentials: tuple[Tensor, Tensor]

@@ -14,12 +14,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from monge._core.checks import dimension, points, weights
+from monge._core.checks import dimension, finite, points, weights
 from monge._core.numerics import Gradients, rooted, with_gradient
-from monge._core.promotion import WEIGHTS, promoted
+from monge._core.promotion import WEIGHTS, as_tensor, promoted
 from monge._core.tuning import threads, tuning
 from monge._core.typed import checkpointed, ndtri, qr, split
 from monge.transport.line import plain_power, power_1d, power_with_slopes
@@ -278,6 +279,8 @@ def _ready(
     x: Tensor, y: Tensor, p: float, directions: int | Tensor, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     x, y = points(x, y, p)
+    if isinstance(directions, (np.ndarray, list)):
+        directions = as_tensor("directions", directions)
     if not isinstance(directions, Tensor):
         directions = dimension("directions", directions)
         directions = uniform_directions(directions, x.shape[1], generator=generator)
@@ -285,7 +288,7 @@ def _ready(
         raise ValueError(
             f"`directions` must have shape (L, {x.shape[1]}), got {tuple(directions.shape)}"
         )
-    return x, y, directions.detach().to(x)
+    return x, y, finite("directions", directions.detach().to(x))
 
 
 @promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)

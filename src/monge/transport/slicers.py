@@ -54,6 +54,13 @@ def _representable(slices: Tensor) -> Tensor:
     return slices
 
 
+def _of_dimension(x: Tensor, dim: int) -> Tensor:
+    """x (n, dim), if it is."""
+    if x.ndim != 2 or x.shape[1] != dim:
+        raise ValueError(f"`x` must be points (n, {dim}) for this slicer, got {tuple(x.shape)}")
+    return x
+
+
 class _Normalised(Slicer):
     """Slices that are the rows of one parameter θ, each of norm 1.
 
@@ -90,7 +97,7 @@ class Linear(_Normalised):
         self.dim = dim
 
     def forward(self, x: Tensor) -> Tensor:
-        return x @ self.units(x).T
+        return _of_dimension(x, self.dim) @ self.units(x).T
 
 
 class Circular(_Normalised):
@@ -101,7 +108,7 @@ class Circular(_Normalised):
         self.dim, self.radius = dim, positive("radius", radius)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _representable(distances(x, self.radius * self.units(x)))
+        return _representable(distances(_of_dimension(x, self.dim), self.radius * self.units(x)))
 
 
 class Polynomial(_Normalised):
@@ -127,7 +134,9 @@ class Polynomial(_Normalised):
         self.register_buffer("factors", factors)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _representable(x[:, self.factors].prod(-1) @ self.units(x).T)
+        return _representable(
+            _of_dimension(x, self.dim)[:, self.factors].prod(-1) @ self.units(x).T
+        )
 
 
 class Neural(Slicer):
@@ -144,6 +153,7 @@ class Neural(Slicer):
         self.resample_()
 
     def forward(self, x: Tensor) -> Tensor:
+        x = _of_dimension(x, self.dim)
         inner = nn.functional.linear(x, self.inner.weight.to(x.dtype), self.inner.bias.to(x.dtype))
         return nn.functional.leaky_relu(inner, 0.2) @ self.outer.weight.to(x.dtype).T
 
