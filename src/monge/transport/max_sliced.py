@@ -120,9 +120,10 @@ def max_sliced_wasserstein(
         direction, _ = _worst_direction(fixed, theta, *limits, generator)
 
     def distance(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> Tensor:
-        u, v, scale = centred(x.to(direction), y.to(direction))
-        u, v = u @ direction, v @ direction
-        return (scale * _distances(u, v, a, b, p)).to(x.dtype)
+        # the scale times a slope may be beyond float32 though the gradient is not
+        u, v, scale = centred(x.double(), y.double())
+        u, v = u @ direction.double(), v @ direction.double()
+        return scale * _distances(u, v, a, b, p)
 
     return _at_optimum(distance, samples), direction.to(samples.x)
 
