@@ -288,7 +288,6 @@ def test_the_optimal_map_is_written(command, tmp_path):
     [
         (["--directions", 0], "`--directions` must be at least 2"),
         (["--method", "gsliced", "--directions", -3], "`--directions` must be at least 1"),
-        (["--method", "exact", "--directions", 5], "`--directions` is for sliced, gsliced"),
         (["--method", "mmd", "--weights-a", "a.npy"], "`--weights-a` is for exact, w1"),
         (["--method", "gromov", "--weights-b", "b.npy"], "not for --method gromov"),
         (["--method", "exact", "--weights-a", "b.npy"], "must hold 30 weights"),
@@ -311,6 +310,17 @@ def test_flags_that_a_method_does_not_heed_are_named(
     assert (code, out) == (2, "")
     assert err.startswith("monge: error: ")
     assert named in err
+
+
+def test_settings_of_the_computation_are_ignored_where_there_are_none(
+    command, pair, tmp_path, monkeypatch
+):
+    """So that a loop over methods may give them all."""
+    monkeypatch.chdir(tmp_path)
+    settings = "--directions", 8, "--epsilon", 0.5, "--seed", 3, "--p", 2
+    for method in ("exact", "mmd", "max-sliced", "sinkhorn", "gsliced"):
+        code, _, err = command("distance", "x.npy", "y.npy", "--method", method, *settings)
+        assert (code, err) == (0, "")
 
 
 # parts of a wrong type

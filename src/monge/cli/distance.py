@@ -50,7 +50,8 @@ class Distance:
     weights_b: Place = None
     """Weights of the samples of b, (m,)."""
     directions: Int = None
-    """Directions or slices drawn: 1,000 by default, 32 for max-gsliced."""
+    """Directions or slices drawn, where the method draws any: 1,000 by default, 32 for
+    max-gsliced."""
     slicer: Literal["circular", "polynomial", "neural"] | None = None
     """Slices of gsliced and max-gsliced: distances to points of a sphere of radius 2 (default),
     homogeneous polynomials of degree 3, or outputs of a network with one hidden layer."""
@@ -84,13 +85,13 @@ class Distance:
         print(json.dumps(result) if self.json else text)
 
     def _check(self) -> None:
-        """Refuses flags that the method does not heed, before anything is read."""
+        """Refuses flags that would change what is measured if the method heeded them, before
+        anything is read. Settings of the computation are ignored where a method has none, as the
+        order and the seed are, so that a loop over methods may give them all."""
         only = {
             "weights_a": WEIGHTED,
             "weights_b": WEIGHTED,
-            "directions": tuple(DRAWN),
             "slicer": SLICED,
-            "epsilon": ("sinkhorn",),
             "map": ("exact", "w1"),
         }
         for name, methods in only.items():
