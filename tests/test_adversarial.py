@@ -342,3 +342,76 @@ def test_the_inner_loss_leaves_no_gradient_in_the_samples(name):
     assert x.grad is None
     assert y.grad is None
     assert any(p.grad is not None for p in divergence.parameters())
+
+
+# Spectral normalisation of unusual layers
+
+
+def normalised(critic):
+    return KantorovichRubinstein(critic, SpectralNorm())
+
+
+def test_a_spectrally_normalised_layer_that_starts_at_0_is_trained():
+    """W_1 between samples apart is found from a last layer of zeros."""
+    x, y = torch.randn(6, 3), torch.randn(6, 3) + 2
+    critic = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
+    nn.init.zeros_(critic[2].weight)
+    distance = normalised(critic)
+    optimiser = torch.optim.SGD(distance.parameters(), 0.1)
+    for _ in range(50):
+        optimiser.zero_grad()
+        distance.inner_loss(x, y).backward()
+        assert all(p.grad.abs().max() < 100 for p in distance.parameters())
+        optimiser.step()
+        distance.project_()
+    far = float((y.mean(0) - x.mean(0)).norm())
+    assert 0.8 * far < float(distance(x, y).detach()) < 1.02 * far
+
+
+@pytest.mark.parametrize("size", [1e20, 1e-25, 40.0])
+def test_spectral_norms_of_weights_at_every_magnitude_and_without_a_call(size):
+    attention = nn.MultiheadAttention(4, 1)  # reads the weight of its linear layer
+    with torch.no_grad():
+        attention.out_proj.weight.mul_(size)
+    SpectralNorm().prepare(attention)
+    norm = torch.linalg.matrix_norm(attention.out_proj.weight, 2)
+    assert float(norm.detach()) == pytest.approx(1, abs=1e-3)
+
+
+def test_spectral_normalisation_stands_behind_other_parametrizations():
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(3, 1))
+    layer.parametrizations.weight.original0.data.fill_(50.0)
+    distance = normalised(nn.Sequential(layer))
+    x, y = torch.randn(6, 3), torch.randn(6, 3) + 2
+    for _ in range(5):
+        assert float(layer.weight.detach().norm()) == pytest.approx(1, abs=1e-3)
+        distance.inner_loss(x, y).backward()
+        torch.optim.SGD(distance.parameters(), 0.1).step()
+        distance.project_()
+
+
+class Pyramid(nn.Module):
+    """One convolution at two sizes of its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3, padding=1)
+
+    def forward(self, x):
+        sizes = x, nn.functional.avg_pool2d(x, 2)
+        return sum(self.conv(z).relu().flatten(1).mean(1) for z in sizes)
+
+
+def test_spectral_normalisation_at_two_input_sizes_and_in_half():
+    distance = normalised(Pyramid())
+    distance.inner_loss(torch.randn(4, 1, 8, 8), torch.randn(4, 1, 8, 8)).backward()
+    assert torch.isfinite(distance.critic.conv.parametrizations.weight.original.grad).all()
+    half = normalised(nn.Sequential(nn.Linear(3, 1)).half())
+    assert torch.isfinite(half(torch.randn(4, 3).half(), torch.randn(4, 3).half()))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+def test_layers_without_a_weight_to_normalise_are_named():
+    for make in (lambda: nn.LazyLinear(3), lambda: nn.utils.weight_norm(nn.Linear(3, 1))):
+        with pytest.raises(ValueError, match="`critic` has a layer '0'"):
+            normalised(nn.Sequential(make()))

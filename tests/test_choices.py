@@ -323,6 +323,34 @@ def test_settings_of_the_computation_are_ignored_where_there_are_none(
         assert (code, err) == (0, "")
 
 
+def test_a_map_is_not_written_over_a_sample(command, pair, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = (tmp_path / "x.npy").read_bytes()
+    code, _, err = command("distance", "x.npy", "y.npy", "--method", "exact", "--map", "x.npy")
+    assert (code, (tmp_path / "x.npy").read_bytes()) == (2, before)
+    assert "is one of the samples" in err
+
+
+def test_bytes_of_images_are_not_compared_with_rows(command, tmp_path, monkeypatch):
+    """The ones are divided by 255, the others are not."""
+    monkeypatch.chdir(tmp_path)
+    bytes_ = np.random.default_rng(0).integers(0, 256, (10, 4, 4), dtype=np.uint8)
+    np.save("x.npy", bytes_)
+    np.save("y.npy", bytes_.reshape(10, 16))
+    code, _, err = command("distance", "x.npy", "y.npy", "--method", "exact")
+    assert code == 2
+    assert "in one layout" in err
+
+
+def test_a_result_beyond_float64_is_an_error(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, shift in (("x.npy", 0.0), ("y.npy", 1.0)):
+        np.save(name, 1e160 * (np.random.default_rng(0).normal(size=(9, 2)) + shift))
+    code, _, err = command("distance", "x.npy", "y.npy", "--method", "energy")
+    assert code == 2
+    assert "rescale both" in err
+
+
 # parts of a wrong type
 
 

@@ -297,3 +297,35 @@ def test_agreement_counts_completions_of_the_class_of_the_truth():
 def test_completions_without_a_score_are_refused(call):
     with pytest.raises(ValueError, match="`completions` must"):
         call(torch.rand(4, 3, 5))
+
+
+def test_a_decoder_of_another_shape_is_refused_and_not_broadcast():
+    model = ConditionalWAE(
+        mlp([8, 2]),
+        mlp([5, 16, 1]),
+        Gaussian(2),
+        JensenShannon(mlp([5, 1])),
+        mask=lambda n, generator: torch.tensor([[1.0, 1.0, 0.0, 0.0]]).expand(n, 4),
+        summary=mlp([8, 3]),
+        size=3,
+        cost=SquaredL2(),
+        weight=1.0,
+    )
+    with pytest.raises(ValueError, match=r"`decoder` must return samples \(8, 4\), got \(8, 1\)"):
+        model(torch.randn(8, 4), Draws(0, 0, 8))
+
+
+def test_what_is_missing_may_be_nan():
+    x = torch.rand(4, *SHAPE)
+    missing = x.clone()
+    missing[:, :, 6:] = float("nan")
+    model = small("top")
+    ours, expected = (model.complete(z, 2, torch.Generator().manual_seed(0)) for z in (missing, x))
+    torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 3), (4, 0, 3)])
+def test_measures_of_no_completion_are_refused(shape):
+    for measure in (best_of, energy_score):
+        with pytest.raises(ValueError, match="of at least 1"):
+            measure(torch.zeros(shape), torch.zeros(shape[0], shape[2]))

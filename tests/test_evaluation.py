@@ -557,3 +557,54 @@ def test_a_network_of_ones_own_is_a_feature_space(run):
 def test_bad_settings_of_an_evaluation_are_refused(run, settings, message):
     with pytest.raises(ValueError, match=message):
         run.evaluate(**settings)
+
+
+# Counts, categories, units
+
+
+def test_the_neighbours_test_splits_ties():
+    """Flags: a sample has the kind of one of all that are equal to it, on average as often as
+    they share it."""
+    x, y = (torch.rand(500, 1) < 0.9).float(), (torch.rand(500, 1) < 0.1).float()
+    values, counts = torch.cat([x, y]).flatten().unique(return_counts=True)
+    expected = 0.0
+    for value, count in zip(values, counts):
+        for z in (x, y):
+            k = float((z == value).sum())
+            expected += k * (k - 1) / (float(count) - 1) / 1000
+    assert float(nearest_neighbour_test(x, y).value) == pytest.approx(expected, abs=0.03)
+    same = nearest_neighbour_test(x, (torch.rand(500, 1) < 0.9).float())
+    assert same.value == pytest.approx(0.5, abs=0.06)
+
+
+@pytest.mark.parametrize("unit", [1e20, 1e-25])
+def test_measures_by_neighbours_do_not_depend_on_the_unit(unit):
+    x, y = torch.randn(100, 3), torch.randn(100, 3) + 1
+    expected = precision_recall_density_coverage(x, y)
+    assert precision_recall_density_coverage(unit * x, unit * y) == pytest.approx(expected)
+    moved = (unit * x).requires_grad_()
+    assert nearest_neighbour_test(moved, unit * y).value == nearest_neighbour_test(x, y).value
+
+
+@pytest.mark.parametrize(("offset", "unit"), [(1e9, 1.0), (0.0, 1e-15), (0.0, 1e39)])
+def test_the_network_test_sees_samples_in_standard_units(offset, unit):
+    x, y = torch.randn(200, 3, dtype=torch.float64), torch.randn(200, 3, dtype=torch.float64) + 3
+    expected = network_test(x, y).value
+    assert expected > 0.95
+    ours = network_test(unit * x + offset, unit * y + offset).value
+    assert ours == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("call", "word"),
+    [
+        (lambda x: memorisation(x, x, x, quantile=-1), "`quantile`"),
+        (lambda x: kernel_distance(x, x, subsets=0), "`subsets`"),
+        (lambda x: kernel_distance(x, x, size=-3), "`size`"),
+        (lambda x: frechet_extrapolated(x[:9], x), "`x` must have at least 10 rows"),
+        (lambda x: precision_recall_density_coverage(x, x, k=1.5), "`k`"),
+    ],
+)
+def test_settings_of_measures_are_named(call, word):
+    with pytest.raises(ValueError, match=word):
+        call(torch.randn(20, 2))

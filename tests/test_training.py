@@ -21,6 +21,7 @@ from monge.models import WAE
 from monge.networks import BatchNorm
 from monge.priors import Gaussian
 from monge.training import Trainer, loop
+from monge.training.averages import Average
 from monge.training.passes import passed
 from monge.training.schedule import inner_batches
 
@@ -309,3 +310,9 @@ def test_the_loop_gives_the_share_done_to_the_schedules_of_weights(tmp_path):
     trainer = Spy(model("wae-mmd"), TrainingConfig(batch=4))
     loop.run(trainer, images(), Batches(16, 4, 0), 5, tmp_path, quiet=True)
     assert shares == [0.0, 0.2, 0.4, 0.6, 0.8]
+
+
+def test_an_average_of_weights_in_half_precision_is_refused():
+    """Steps of 1e-3 of a change are lost in it."""
+    with pytest.raises(ValueError, match="`ema` averages weights of at least float32"):
+        Average(nn.Linear(2, 2).half(), 0.999)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
 from monge._core.checks import instance, order, positive, sample_pair
@@ -209,9 +210,25 @@ class SpectralNorm(Constraint):
     """
 
     def prepare(self, critic: nn.Module) -> None:
-        for layer in list(critic.modules()):
-            if isinstance(layer, (nn.Linear, _ConvNd)) and not is_parametrized(layer, "weight"):
-                register_parametrization(layer, "weight", OperatorNorm(layer))
+        for name, layer in list(critic.named_modules()):
+            if not isinstance(layer, (nn.Linear, _ConvNd)):
+                continue
+            given = is_parametrized(layer, "weight")
+            if given and isinstance(cast(Any, layer).parametrizations["weight"][-1], OperatorNorm):
+                continue
+            weight = None if given else layer._parameters.get("weight")
+            if not given and (weight is None or isinstance(weight, UninitializedParameter)):
+                raise ValueError(
+                    f"`critic` has a layer {name!r} whose weight is not a parameter yet or is set "
+                    "by a hook: pass a sample through lazy layers first, and use "
+                    "nn.utils.parametrizations"
+                )
+            norm = OperatorNorm(layer)
+            register_parametrization(layer, "weight", norm)
+            if isinstance(layer, nn.Linear):
+                # of one input size; some modules read its weight without a call
+                norm.start_(layer.weight.shape[1:])
+            else:
                 layer.register_forward_pre_hook(_at_size_of_input)
 
     def project_(self, critic: nn.Module) -> None:
@@ -221,10 +238,11 @@ class SpectralNorm(Constraint):
 
 
 class OperatorNorm(nn.Module):
-    r"""The parametrization W / ‖A_W‖ of a layer's weight W, by `SpectralNorm`.
+    r"""The parametrization W / ‖A_W‖ of a layer's weight W, by `SpectralNorm`; 0 for W = 0.
 
-    Passes do not change the singular vectors: they move in `iterate_` only. There are a few of
-    them, because one would follow too slowly where two singular values change their order.
+    It stands behind other parametrizations of the weight. Passes do not change the singular
+    vectors: they move in `iterate_` only. There are a few of them, because one would follow too
+    slowly where two singular values change their order.
     """
 
     vectors: Tensor
@@ -235,6 +253,7 @@ class OperatorNorm(nn.Module):
         super().__init__()
         self._layer = (layer,)  # as a submodule it would contain itself
         self.register_buffer("vectors", layer.weight.new_empty(0))
+        self.seen = layer.weight.detach()  # the weight that was last divided
 
     @property
     def layer(self) -> nn.Linear | _ConvNd:
@@ -242,10 +261,13 @@ class OperatorNorm(nn.Module):
         return self._layer[0]
 
     def forward(self, weight: Tensor) -> Tensor:
+        self.seen = weight.detach()
         if not len(self.vectors):
             return weight
-        norm = self._applied(weight, self.vectors[:1]).norm()
-        return weight / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+        unit = _in_unit(self.seen)
+        wide = (weight / unit).to(torch.promote_types(weight.dtype, torch.float32))
+        norm = self._applied(wide, self.vectors[:1].to(wide)).norm()
+        return (wide / torch.where(norm == 0, 1.0, norm)).to(weight.dtype)
 
     def start_(self, shape: torch.Size) -> None:
         """Iterates from fixed random vectors, unless there are vectors of inputs of this shape
@@ -254,7 +276,8 @@ class OperatorNorm(nn.Module):
             return
         count = min(SINGULAR_VECTORS, shape.numel())
         start = standard_normal((count, *shape), generator("spectral normalisation"))
-        self.vectors.resize_(start.shape).copy_(start)
+        # a new tensor: the graph of a pass of another size may still need the vectors of that
+        self.vectors = start.to(self.vectors)
         self.iterate_()
 
     @torch.no_grad()
@@ -266,22 +289,29 @@ class OperatorNorm(nn.Module):
         """
         if not len(self.vectors):
             return
-        weight = cast(Any, self.layer).parametrizations["weight"].original.detach()
-        before = 0.0
+        with torch.autocast(self.vectors.device.type, enabled=False):
+            self.vectors = self._iterated().to(self.vectors)
+
+    def _iterated(self) -> Tensor:
+        _ = self.layer.weight  # as it is now, behind other parametrizations
+        weight = self.seen / _in_unit(self.seen)
+        weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        vectors, before = self.vectors.to(weight), 0.0
         for _ in range(MOST_STEPS):
-            v = self.vectors.clone().requires_grad_()
+            v = vectors.clone().requires_grad_()
             with torch.enable_grad():
                 (moved,) = torch.autograd.grad(self._applied(weight, v).square().sum(), v)
-            span = torch.cat([moved, self.vectors]).flatten(1)
+            span = torch.cat([moved, vectors]).flatten(1)
             basis = torch.linalg.qr(span.T).Q.T
             image = self._applied(weight, basis.view(-1, *v.shape[1:])).flatten(1).double()
             squares, rotation = torch.linalg.eigh(image @ image.T)  # the smallest first
             best = rotation.T.flip(0)[: len(v)].to(basis.dtype)
-            self.vectors.copy_((best @ basis).view_as(v))
+            vectors = (best @ basis).view_as(v)
             norm = math.sqrt(max(float(squares[-1]), 0.0))
             if norm <= before * (1 + 1e-4):
                 break
             before = norm
+        return vectors
 
     def _applied(self, weight: Tensor, x: Tensor) -> Tensor:
         """The layer with a weight, without its bias."""
@@ -299,10 +329,16 @@ class OperatorNorm(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **options)
 
 
+def _in_unit(weight: Tensor) -> Tensor:
+    """A unit in which a weight is of order 1, so that squares stay in range."""
+    largest = weight.abs().amax()
+    return torch.where(largest == 0, 1.0, largest)
+
+
 @torch.no_grad()
 def _at_size_of_input(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """Before a pass: the norm is that at the size of the input."""
-    norm, weight = cast(Any, layer).parametrizations["weight"][0], cast(Tensor, layer.weight)
+    norm, weight = cast(Any, layer).parametrizations["weight"][-1], cast(Tensor, layer.weight)
     # of a linear layer 1, of a convolution with its channels
     ndim = weight.ndim - 1
     norm.start_(inputs[0].shape[-ndim:])

@@ -1,6 +1,7 @@
 """`monge distance`: how far apart two files of samples are."""
 
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,11 @@ class Distance:
         )
         began = time.perf_counter()
         values = METHODS[self.method](self, x, y, *weights)
+        if not math.isfinite(values["value"]):
+            raise ValueError(
+                f"`--method` {self.method} gives {values['value']}: samples of this size leave "
+                "float64, rescale both"
+            )
         seconds = round(time.perf_counter() - began, 4)
         sizes = {"n": len(x), "m": len(y), "d": x.shape[1]}
         result = {"method": self.method, **values, **sizes, "seconds": seconds}
@@ -106,6 +112,8 @@ class Distance:
             raise ValueError(
                 f"`--directions` must be at least {least}{why}, got {self.directions}"
             )
+        if self.map is not None and self.map.resolve() in (self.a.resolve(), self.b.resolve()):
+            raise ValueError(f"`--map` {str(self.map)!r} is one of the samples: name another file")
         if self.map is not None and self.map.suffix != ".npy":
             raise ValueError(f"`--map` must end in .npy, got {str(self.map)!r}")
         if self.map is not None and (self.weights_a or self.weights_b):
@@ -137,7 +145,7 @@ def _save_map(given: Distance, x, y, p: float) -> None:
     from monge.transport import monge_map, quantile_map
 
     assert given.map is not None
-    rows = _read(given.b)
+    rows, *_ = _read(given.b)
     if x.shape[1] == 1:
         # of the positions, which are exact whatever the values are
         images = quantile_map(x[:, 0], y[:, 0])
@@ -195,7 +203,12 @@ def _sinkhorn(given: Distance, x, y, a, b) -> dict:
     if epsilon is None:
         epsilon = 0.05 * _mean_cost(x, y, a, b, given.p)
         if not epsilon > 0:
-            raise ValueError("`epsilon` has no default for a sample of one point: give --epsilon")
+            raise ValueError(
+                "`epsilon` has no default where the mean cost is 0 or below float64: give "
+                "--epsilon, or rescale the samples"
+            )
+        if not math.isfinite(epsilon):
+            raise ValueError("the samples have costs beyond float64: rescale both")
     plan = sinkhorn(x, y, a, b, epsilon=epsilon, p=given.p)
     value = float(sinkhorn_divergence(x, y, a, b, epsilon=epsilon, p=given.p))
     account = {"marginal_error": plan.marginal_error, "iterations": plan.iterations}
@@ -222,15 +235,16 @@ def _mmd(given: Distance, x, y, a, b) -> dict:
 
     base = 2 * float(y.var(0, correction=0).sum())
     if not base > 0:
-        raise ValueError(f"`b` {str(given.b)!r} holds one point only: no scale for the kernel")
+        raise ValueError(
+            f"`b` {str(given.b)!r} has variance 0, or one below float64: no scale for the kernel"
+        )
     return {"value": float(MMD(multiscale_imq(base))(x, y)), "base": base}
 
 
 def _energy(given: Distance, x, y, a, b) -> dict:
-    from monge.divergences import MMD
-    from monge.kernels import Energy
+    from monge.divergences import EnergyDistance
 
-    return {"value": float(MMD(Energy(), unbiased=False)(x, y))}
+    return {"value": float(EnergyDistance()(x, y))}
 
 
 def _gromov(given: Distance, x, y, a, b) -> dict:
@@ -256,7 +270,8 @@ METHODS = {
 
 
 def _read(path: Path):
-    """The samples of a file as rows (n, d), in the dtype of the file."""
+    """The samples of a file as rows (n, d), in the dtype of the file, whether they are bytes of
+    images, which are divided by 255, and whether they are images."""
     from monge.data.kinds import kind_of
     from monge.data.readers.arrays import read, real
 
@@ -268,8 +283,8 @@ def _read(path: Path):
             "give one cloud as rows (n, 3)"
         )
     rows = kind.layout(samples, str(path)).reshape(len(samples), -1)
-    # bytes of images are in [0, 1]
-    return rows / 255.0 if kind.bounded and samples.dtype == "uint8" else rows
+    scaled = kind.bounded and samples.dtype == "uint8"
+    return (rows / 255.0 if scaled else rows), scaled, kind.bounded
 
 
 def _pair(given: Distance):
@@ -280,7 +295,13 @@ def _pair(given: Distance):
 
     from monge.data.kinds import EXACT_INTEGERS
 
-    rows = _read(given.a), _read(given.b)
+    (one, scaled, images), (two, others_scaled, others_images) = _read(given.a), _read(given.b)
+    if (scaled and not others_images) or (others_scaled and not images):
+        raise ValueError(
+            f"`a` {str(given.a)!r} and `b` {str(given.b)!r} are bytes of images, which are "
+            "divided by 255, and rows of numbers, which are not: give both in one layout"
+        )
+    rows = one, two
     wide = [z.dtype.kind in "iu" and abs(z.astype(float)).max() > EXACT_INTEGERS for z in rows]
     if not any(wide):
         return [torch.from_numpy(z.astype(np.float64)) for z in rows]

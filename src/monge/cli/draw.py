@@ -101,7 +101,8 @@ class Sample(_OfRun):
     n: Number = 64
     """How many."""
     seed: int = 0
-    """The first n draws of a seed are the same for every n."""
+    """The first n draws of a seed are the same for every n; samples up to rounding, since batch
+    sizes change a network's last digits."""
     sampler: Literal["prior", "mixture"] = "prior"
     """Draw codes from the prior, or from a Gaussian mixture fitted to the training codes."""
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from monge._core.checks import finite, floating
+from monge._core.promotion import ANY, promoted
 from monge.data import Source, as_floats
 from monge.divergences import MMD
 from monge.draws import generator, permutation
@@ -21,20 +22,23 @@ COMPLETIONS = 10
 def _pairs(completions: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     for name, x in (("completions", completions), ("truth", truth)):
         finite(name, floating(name, x))
-    if completions.ndim < 3 or completions[:, 0].shape != truth.shape:
+    if completions.ndim < 3 or 0 in completions.shape or completions[:, 0].shape != truth.shape:
         raise ValueError(
-            "`completions` must have shape (n, k, *) for a `truth` (n, *), got "
+            "`completions` must have shape (n, k, *) with n and k of at least 1, for a `truth` "
+            "(n, *), got "
             f"{tuple(completions.shape)} and {tuple(truth.shape)}"
         )
     return completions.flatten(2), truth.flatten(1)
 
 
+@promoted(completions=ANY, truth=ANY)
 def best_of(completions: Tensor, truth: Tensor) -> float:
     """The mean squared error Σ (y - t)² of the best of the k completions."""
     y, t = _pairs(completions, truth)
     return float((y - t[:, None]).square().sum(2).amin(1).mean())
 
 
+@promoted(completions=ANY)
 def diversity(completions: Tensor) -> float:
     """The mean Σ (y - y')² of two completions of one sample; 0 where all are the same.
 
@@ -49,6 +53,7 @@ def diversity(completions: Tensor) -> float:
     return 2 * float(completions.flatten(2).var(1).sum(1).mean())
 
 
+@promoted(completions=ANY, truth=ANY)
 def energy_score(completions: Tensor, truth: Tensor) -> float:
     """E ‖Y - t‖ - ½ E ‖Y - Y'‖ over completions Y, Y' of a sample, averaged over samples.
 
@@ -76,6 +81,11 @@ def agreement(completions: Tensor, labels: Tensor, classify: Callable[[Tensor], 
         classify: samples (b, *) to scores (b, classes).
     """
     k = completions.shape[1]
+    if labels.shape != completions.shape[:1]:
+        raise ValueError(
+            f"`labels` must hold a class for each of {len(completions)} samples, got shape "
+            f"{tuple(labels.shape)}"
+        )
     with torch.no_grad():
         parts = completions.flatten(0, 1).split(500)
         guessed = torch.cat([classify(part).argmax(1) for part in parts])

@@ -12,7 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from monge._core.checks import dimension
+from monge._core.numerics import unit_of_length
 from monge._core.promotion import ANY, promoted
+from monge.draws import generator
 from monge.evaluation.frechet import features
 from monge.evaluation.two_sample import Share, wilson
 from monge.transport import neighbours
@@ -26,8 +29,12 @@ def _checked(x: Tensor, y: Tensor, names: tuple[str, str]) -> None:
 
 
 def _centred(model: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """Checked features about a mean: products lose the digits of distances far from the origin."""
+    """Checked features about a mean, in a unit in which squares stay in range: products lose the
+    digits of distances far from the origin."""
     _checked(model, real, ("model", "real"))
+    model, real = model.detach(), real.detach()
+    unit = unit_of_length(model, real)
+    model, real = model / unit, real / unit
     centre = real.mean(0)
     return model - centre, real - centre
 
@@ -70,7 +77,7 @@ def precision_recall_density_coverage(model: Tensor, real: Tensor, k: int = 5) -
         ValueError: for other shapes, NaN, or k out of range.
     """
     model, real = _centred(model, real)
-    if not 1 <= k < min(len(model), len(real)):
+    if not 1 <= dimension("k", k) < min(len(model), len(real)):
         raise ValueError(
             f"`k` must be from 1 to less than {min(len(model), len(real))} samples, got {k}"
         )
@@ -103,7 +110,9 @@ def nearest_neighbour_test(model: Tensor, real: Tensor) -> Share:
 
     The interval is for the expected share at this n. Hits of samples that share a neighbour are
     dependent (mutual neighbours hit together), so their covariances are part of its variance:
-    Wilson's interval has the number of independent hits that would have this variance.
+    Wilson's interval has the number of independent hits that would have this variance. Of nearest
+    samples at one distance, as among counts or categories, one is drawn for each sample, with
+    fixed draws.
     """
     model, real = _centred(model, real)
     n = min(len(model), len(real))
@@ -111,8 +120,15 @@ def nearest_neighbour_test(model: Tensor, real: Tensor) -> Share:
     of_model = torch.arange(2 * n) < n
     near = torch.empty(2 * n, dtype=torch.long)
 
+    drawn = generator(0, "ties of neighbours")
+
     def visit(rows: slice, squared: Tensor) -> None:
         near[rows] = squared.argmin(1)
+        tied = squared == squared.amin(1, keepdim=True)
+        some = tied.sum(1) > 1
+        if some.any():
+            shares = tied[some].float().cpu()
+            near[rows][some] = torch.multinomial(shares, 1, generator=drawn)[:, 0]
 
     neighbours.visit_distances_within(pooled, visit)
     same = of_model[near] == of_model
@@ -151,5 +167,7 @@ def memorisation(model: Tensor, train: Tensor, test: Tensor, quantile: float = 0
         train: (m, d).
         test: (k, d), which the model has not seen.
     """
+    if not 0 <= quantile <= 1:
+        raise ValueError(f"`quantile` must be in [0, 1], got {quantile}")
     edge = torch.quantile(nearest(test, train), quantile)
     return float((nearest(model, train) <= edge).float().mean())

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from monge._core.checks import finite, floating
+from monge._core.checks import dimension, finite, floating
 from monge._core.promotion import ANY, promoted
 
 
@@ -118,6 +118,9 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
 def frechet_extrapolated(x: Tensor, y: Tensor) -> float:
     """FD at n → ∞: the intercept of a line in 1/n through the FDs of the first one to five fifths
     of both samples, whose bias is linear in 1/n."""
+    for name, z in (("x", x), ("y", y)):
+        if len(features(name, z)) < 10:
+            raise ValueError(f"`{name}` must have at least 10 rows, two a fifth, got {len(z)}")
     one, two = ([moments(part) for part in fifths(z)] for z in (x, y))
     return frechet_extrapolated_of_moments(one, two)
 
@@ -162,6 +165,9 @@ def kernel_distance(
     x, y = features("x", x).double(), features("y", y).double()
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"`y` must have {x.shape[1]} features, got {y.shape[1]}")
+    dimension("subsets", subsets)
+    if dimension("size", size) < 2:
+        raise ValueError(f"`size` must be at least 2, got {size}")
     n = min(size, len(x), len(y))
     if n < 2:
         raise ValueError(f"`x` and `y` must have at least 2 rows, got {len(x)} and {len(y)}")

@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from monge._core.checks import finite, floating
+from monge._core.checks import dimension, finite, floating
 from monge._core.tuning import threads
 from monge.transport import jensen_shannon
 from monge.transport.neighbours import point_trees
@@ -59,7 +59,7 @@ def pairwise_earth_mover(x: Tensor, y: Tensor | None = None, points: int = MATCH
     """Earth mover's distances (n, m) of the first `points` points of clouds, whose order is taken
     to be random: of all points they would cost the cube of their number."""
     one, two = _clouds(x, y)
-    count = min(points, one.shape[1], two.shape[1])
+    count = min(dimension("points", points), one.shape[1], two.shape[1])
 
     def entry(i: int, j: int) -> float:
         distances = cdist(one[i, :count], two[j, :count])
@@ -81,6 +81,8 @@ def set_scores(fake: Tensor, between: Tensor, real: Tensor) -> SetScores:
             f"2 clouds each, got {tuple(fake.shape)}, {tuple(between.shape)} and "
             f"{tuple(real.shape)}"
         )
+    for name, distances in (("fake", fake), ("between", between), ("real", real)):
+        finite(name, distances)
     apart = [z.masked_fill(torch.eye(len(z), dtype=torch.bool), torch.inf) for z in (fake, real)]
     hits = (apart[0].amin(1) < between.amin(1)).sum() + (apart[1].amin(1) < between.amin(0)).sum()
     return SetScores(
@@ -93,6 +95,7 @@ def set_scores(fake: Tensor, between: Tensor, real: Tensor) -> SetScores:
 def occupancy_divergence(x: Tensor, y: Tensor, cells: int = CELLS) -> float:
     """Jensen-Shannon divergence, in nats, of where the points of all clouds x (n, N, 3) and y
     (m, M, 3) of the unit sphere lie, on a grid of `cells`³ over [-1, 1]³."""
+    dimension("cells", cells)
     counts = []
     for clouds in _clouds(x, y):
         index = ((clouds.reshape(-1, 3) + 1) * (cells / 2)).astype(int).clip(0, cells - 1)

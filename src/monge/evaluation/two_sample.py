@@ -68,7 +68,9 @@ def network_test(model: Tensor, real: Tensor) -> Share:
             f"{tuple(model.shape)} and {tuple(real.shape)}"
         )
     drawn = generator(0, "two-sample halves")
-    halves = [z[torch.randperm(len(z), generator=drawn)[:n]].float() for z in (model, real)]
+    halves = [
+        z[torch.randperm(len(z), generator=drawn)[:n]].detach().double() for z in (model, real)
+    ]
     seen, kept = (torch.cat([z[start::2] for z in halves]) for start in (0, 1))
     label = (torch.arange(n) < n // 2).float()  # 1 for the model
     right = (_classifier(seen, label, drawn)(kept) > 0) == (label > 0)
@@ -79,8 +81,9 @@ def _classifier(seen: Tensor, label: Tensor, drawn: torch.Generator) -> Callable
     """Logits (m,) of rows (m, d), by a network that is trained on rows (n, d) and labels (n,)."""
     n = len(seen)
     deviation, mean = torch.std_mean(seen, 0, correction=0)
-    deviation = deviation.clamp_min(1e-12)
-    seen = (seen - mean) / deviation
+    # the digits in which samples differ are those about their mean
+    deviation = torch.where(deviation == 0, 1.0, deviation)
+    seen = ((seen - mean) / deviation).float()
     with stream("two-sample network"):
         network = mlp([seen.shape[1], HIDDEN, 1])
     optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.1)
@@ -92,4 +95,4 @@ def _classifier(seen: Tensor, label: Tensor, drawn: torch.Generator) -> Callable
             F.binary_cross_entropy_with_logits(score, label[index]).backward()
             optimiser.step()
     network.requires_grad_(False)
-    return lambda x: network((x - mean) / deviation)[:, 0]
+    return lambda x: network(((x - mean) / deviation).float())[:, 0]

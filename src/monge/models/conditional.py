@@ -87,7 +87,7 @@ class ConditionalWAE(AutoEncoder):
         known = draws.rows("known", self.mask).to(x)
         phi = self.summarise(x, known)
         z = self.encode(x, known).rsample(draws)
-        y = self.decoder(torch.cat([phi, z], 1))
+        y = self._decoded(phi, z, x)
         term = self.cost((1 - known) * x, (1 - known) * y).mean()
         target = draws.rows("prior", self.prior.sample).to(z.dtype)
         joint = [torch.cat([phi.detach().to(z.dtype), codes], 1) for codes in (z, target)]
@@ -112,7 +112,8 @@ class ConditionalWAE(AutoEncoder):
     def summarise(self, x: Tensor, known: Tensor | None = None) -> Tensor:
         """φ of the known part, (n, size)."""
         known = self.known(x, known)
-        return self.summary(torch.cat([known * x, known], 1))
+        # what is missing may be NaN
+        return self.summary(torch.cat([torch.where(known == 0, 0.0, x), known], 1))
 
     def encode(self, x: Tensor, known: Tensor | None = None) -> Dirac | Normal:
         """Q(Z|x) of whole samples."""
@@ -126,8 +127,17 @@ class ConditionalWAE(AutoEncoder):
         if given is None:
             raise ValueError("`given` is missing: a ConditionalWAE completes samples")
         known = self.known(given, known)
-        y = self.decoder(torch.cat([self.summarise(given, known), z], 1))
-        return known * given + (1 - known) * y
+        y = self._decoded(self.summarise(given, known), z, given)
+        return torch.where(known == 0, y, given)
+
+    def _decoded(self, phi: Tensor, z: Tensor, like: Tensor) -> Tensor:
+        y = self.decoder(torch.cat([phi, z], 1))
+        if y.shape != like.shape:
+            raise ValueError(
+                f"`decoder` must return samples {tuple(like.shape)}, got {tuple(y.shape)}: does "
+                "it make samples of the data's shape?"
+            )
+        return y
 
     def reconstruct(self, x: Tensor, known: Tensor | None = None) -> Tensor:
         """x with its unknown part decoded from its own code."""

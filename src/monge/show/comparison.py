@@ -52,10 +52,15 @@ def _pictures(runs: Sequence[Run]) -> GridPictures:
     """The pictures of the runs' samples, if all have one shape and are shown one by one."""
     first, kind = runs[0].settled, kind_named(runs[0].settled.kind)
     pictures = pictures_of(kind)
+    if not isinstance(pictures, GridPictures):
+        raise ValueError(
+            f"`run` {str(runs[0].path)!r} holds samples of the kind {kind.name}, which have no "
+            "pictures to compare: compare runs of images or clouds, and tables by `monge evaluate`"
+        )
     for run in runs:
         shape, other = run.settled.shape, kind_named(run.settled.kind)
         alike = (shape, other) == (first.shape, kind)
-        if not alike or not isinstance(pictures, GridPictures):
+        if not alike:
             raise ValueError(
                 f"`run` {str(run.path)!r} holds samples of the kind {other.name} and shape "
                 f"{shape}, the first {kind.name} and {first.shape}: compare runs of images or "

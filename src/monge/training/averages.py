@@ -39,6 +39,12 @@ class Average:
     """
 
     def __init__(self, model: nn.Module, decay: float):
+        for name, weight in model.named_parameters():
+            if weight.is_floating_point() and weight.dtype.itemsize < 4:
+                raise ValueError(
+                    f"`ema` averages weights of at least float32, got {weight.dtype} of {name!r}, "
+                    "in which small steps are lost: keep the weights and use precision=bf16"
+                )
         self.module, self.decay, self.count = copy.deepcopy(model), decay, 0
 
     @torch.no_grad()
