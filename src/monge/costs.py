@@ -23,7 +23,7 @@ from monge.transport.entropic import sinkhorn_divergence
 from monge.transport.exact import matching
 from monge.transport.line import power_1d
 from monge.transport.neighbours import nearest_in_sets
-from monge.transport.sliced import is_resolved, uniform_directions
+from monge.transport.sliced import is_projection_resolved, uniform_directions
 
 
 class Cost(Shown, nn.Module, abc.ABC):
@@ -269,7 +269,7 @@ class SlicedSets(SetCost):
     def between(self, x: Tensor, y: Tensor) -> Tensor:
         theta = uniform_directions(self.directions, x.shape[2]).to(x)
         powers = self._powers(x, y, theta)
-        if not is_resolved(powers.amin(), self.p, x, y):
+        if not is_projection_resolved(powers.amin(), self.p, x, y):
             powers = self._powers(x.double(), y.double(), theta.double())
         return powers
 

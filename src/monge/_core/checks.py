@@ -140,6 +140,11 @@ def weights(name: str, w: Tensor, count: int) -> Tensor:
     )
 
 
+def given_weights(name: str, w: Tensor | None, count: int) -> Tensor | None:
+    """The weights w, or None for uniform ones."""
+    return None if w is None else weights(name, w, count)
+
+
 def distribution_weights(name: str, w: Tensor | None, like: Tensor, count: int) -> Tensor:
     """The weights w (count,) in float64, uniform if there are none."""
     if w is None:

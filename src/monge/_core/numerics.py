@@ -150,6 +150,11 @@ def xlog_ratio(x: Tensor, y: Tensor) -> Tensor:
     return (x * (x.log() - y.log())).masked_fill(infinite, torch.inf)
 
 
+def power_of_squared(squared: Tensor, p: float) -> Tensor:
+    """‖·‖^p of squared lengths, with both derivatives."""
+    return squared if p == 2 else absolute_power(root(squared), p)
+
+
 def root(value: Tensor, p: float = 2) -> Tensor:
     """value^{1/p} of values ≥ 0, with gradient 0 where the value is 0."""
     if p == 1:
@@ -189,7 +194,12 @@ def unit_of_length(x: Tensor, y: Tensor) -> float:
     of 2, by which they are divided without rounding."""
     x, y = x.detach(), y.detach()
     extent = max(float(x.max()), float(y.max())) - min(float(x.min()), float(y.min()))
-    return math.ldexp(1.0, math.frexp(extent or 1.0)[1] - 1) if math.isfinite(extent) else 1.0
+    return power_of_two(extent) if math.isfinite(extent) else 1.0
+
+
+def power_of_two(size: float) -> float:
+    """The largest power of 2 of at most `size`, by which one divides without rounding; 1 for 0."""
+    return math.ldexp(1.0, math.frexp(size or 1.0)[1] - 1)
 
 
 def centred(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:

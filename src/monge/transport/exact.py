@@ -12,14 +12,12 @@ Gradients are those of the dual at its optimum (the envelope theorem): the plan 
 potentials for the weights. Potentials are fixed up to a constant; as gradients they are centred.
 """
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from monge._core.checks import distribution_weights, finite, floating, points
-from monge._core.numerics import absolute_power, envelope, root
+from monge._core.numerics import envelope, power_of_squared, power_of_two, root
 from monge._core.promotion import WEIGHTS, promoted
 from monge._core.tuning import tuning
 from monge._core.typed import (
@@ -152,10 +150,9 @@ def assignment(cost: GroundCost) -> Integers:
 
 
 def _scale(points: Tensor) -> float:
-    """A unit of length in which differences of points neither overflow nor vanish: a power of 2,
-    by which they are divided without rounding."""
+    """A unit of length in which differences of points neither overflow nor vanish."""
     extent = (points.amax(0) - points.amin(0)).amax() if points.shape[1] else points.new_ones(())
-    return math.ldexp(1.0, math.frexp(float(extent) or 1.0)[1] - 1)
+    return power_of_two(float(extent))
 
 
 def matching(x: Tensor, y: Tensor, p: float) -> tuple[Integers, float]:
@@ -246,8 +243,7 @@ def power_and_scale(
     def at_this_plan(x: Tensor, y: Tensor) -> Tensor:
         # in units of the largest distance, whose p-th power neither overflows nor vanishes
         squared = ((x[i].double() - y[j].double()) / scale).square().sum(1)
-        powers = squared if p == 2 else absolute_power(root(squared), p)
-        return (from_numpy(mass).to(x.device) * powers).sum()
+        return (from_numpy(mass).to(x.device) * power_of_squared(squared, p)).sum()
 
     power = at_this_plan(x, y)
     if _moves(a, b):

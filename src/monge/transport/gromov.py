@@ -10,7 +10,6 @@ Peyré, Cuturi, Solomon, "Gromov-Wasserstein averaging of kernel and distance ma
 Vayer et al., "Sliced Gromov-Wasserstein", 2019.
 """
 
-import math
 from collections.abc import Iterator
 
 import torch
@@ -25,7 +24,7 @@ from monge._core.checks import (
     sample_pair,
 )
 from monge._core.errors import warn
-from monge._core.numerics import distances, envelope
+from monge._core.numerics import distances, envelope, power_of_two
 from monge._core.promotion import WEIGHTS, promoted
 from monge._core.typed import from_numpy
 from monge.transport.entropic import solve_entropic
@@ -53,8 +52,7 @@ def _space(name: str, cost: Tensor) -> Tensor:
 
 def _in_units(cx: Tensor, cy: Tensor) -> tuple[Tensor, Tensor, float]:
     """Both costs in a common unit in which their squares are of order 1, a power of 2."""
-    largest = max(float(cost.detach().abs().max()) for cost in (cx, cy)) or 1.0
-    unit = math.ldexp(1.0, math.frexp(largest)[1] - 1)
+    unit = power_of_two(max(float(cost.detach().abs().max()) for cost in (cx, cy)))
     return cx / unit, cy / unit, unit
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from monge._core.checks import finite, floating, order, weights
+from monge._core.checks import finite, floating, given_weights, order
 from monge._core.numerics import absolute_power, rooted, with_gradient
 from monge._core.promotion import ANY, promoted
 from monge._core.typed import broadcast
@@ -226,8 +226,7 @@ def wasserstein_1d(
     """
     order(p)
     u, v = _values("u", u), _values("v", v)
-    a = None if a is None else weights("a", a, u.shape[-1])
-    b = None if b is None else weights("b", b, v.shape[-1])
+    a, b = given_weights("a", a, u.shape[-1]), given_weights("b", b, v.shape[-1])
     u, v = _batched(u, v, *(w for w in (a, b) if w is not None))
     return rooted(lambda u, v: power_1d(u, v, a, b, p=p), u, v, p)
 

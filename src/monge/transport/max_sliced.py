@@ -18,12 +18,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from monge._core.checks import dimension, points, weights
+from monge._core.checks import dimension, given_weights, points
 from monge._core.numerics import centred, envelope, root
 from monge._core.promotion import WEIGHTS, promoted
 from monge._core.typed import eigh
 from monge.transport.line import merged, power_1d, power_with_slopes
-from monge.transport.sliced import is_resolved, uniform_directions
+from monge.transport.sliced import is_projection_resolved, of_slices, uniform_directions
 from monge.transport.slicers import Slicer
 
 SEARCHED = 2000
@@ -115,7 +115,7 @@ def max_sliced_wasserstein(
     limits = dimension("kept", kept), dimension("iterations", iterations)
     fixed = _fixed(samples, theta)
     direction, power = _worst_direction(fixed, theta, *limits, generator)
-    if not is_resolved(power, p, fixed.x, fixed.y):
+    if not is_projection_resolved(power, p, fixed.x, fixed.y):
         fixed = _fixed(samples._replace(x=samples.x.double(), y=samples.y.double()), theta)
         direction, _ = _worst_direction(fixed, theta, *limits, generator)
 
@@ -186,20 +186,14 @@ def max_generalized_sliced_wasserstein(
     slicer.load_state_dict(kept)
 
     def distance(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> Tensor:
-        u, v = slicer(x).T, slicer(y).T
-        value = _distances(u, v, a, b, p).max()
-        if not is_resolved(value, 1, u, v):
-            u, v = slicer(x.double()).T, slicer(y.double()).T
-            value = _distances(u, v, a, b, p).max()
-        return value.to(x.dtype)
+        return of_slices(lambda u, v: _distances(u, v, a, b, p).max(), slicer, x, y, 1)
 
     return _at_optimum(distance, samples, parameters)
 
 
 def _checked(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, p: float) -> _Samples:
     x, y = points(x, y, p)
-    a = None if a is None else weights("a", a, len(x))
-    b = None if b is None else weights("b", b, len(y))
+    a, b = given_weights("a", a, len(x)), given_weights("b", b, len(y))
     return _Samples(x, y, a, b, p)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monge._core.checks import dimension, finite, points, weights
+from monge._core.checks import dimension, finite, given_weights, points
 from monge._core.numerics import Gradients, rooted, with_gradient
 from monge._core.promotion import WEIGHTS, as_tensor, promoted
 from monge._core.tuning import threads, tuning
@@ -97,7 +97,7 @@ def sliced_power(
 
     def fast(x: Tensor, y: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Gradients]:
         value, gradients = summed(x, y, theta, wanted)
-        if not is_resolved(value, p, x, y):
+        if not is_projection_resolved(value, p, x, y):
             value, gradients = summed(x.double(), y.double(), theta.double(), wanted)
         return value.to(x.dtype), gradients
 
@@ -124,7 +124,7 @@ LOST = 1e-4
 """The rounding of projections that is allowed, in units of how far they are moved."""
 
 
-def is_resolved(power: Tensor, p: float, *values: Tensor) -> bool:
+def is_projection_resolved(power: Tensor, p: float, *values: Tensor) -> bool:
     """Whether values or their projections, of the size that they have, show a W_p^p this small;
     otherwise they are projected in float64."""
     if values[0].dtype == torch.float64:
@@ -175,7 +175,7 @@ def sliced_wasserstein(
             invalid weights.
     """
     x, y, theta = _ready(x, y, p, directions, generator)
-    a, b = _valid_weights(x, y, a, b)
+    a, b = given_weights("a", a, len(x)), given_weights("b", b, len(y))
     return rooted(lambda x, y: sliced_power(x, y, theta, a, b, p=p), x, y, p)
 
 
@@ -228,7 +228,7 @@ def sliced_wasserstein_estimate(
     x, y, theta = _ready(x, y, p, directions, generator)
     if len(theta) < 2:
         raise ValueError(f"`directions` must be at least 2 for a standard error, got {len(theta)}")
-    a, b = _valid_weights(x, y, a, b)
+    a, b = given_weights("a", a, len(x)), given_weights("b", b, len(y))
     chunks = split(theta, _rows(x, y))
     slices = torch.cat([_slice_distances(chunk @ x.T, chunk @ y.T, a, b, p) for chunk in chunks])
     largest = slices.max()
@@ -265,14 +265,6 @@ def _replicated(
 def _slice_distances(u: Tensor, v: Tensor, a: Tensor | None, b: Tensor | None, p: float) -> Tensor:
     """W_p of the rows u (l, n) and v (l, m), with the root, at every magnitude."""
     return rooted(lambda u, v: power_1d(u, v, a, b, p=p), u, v, p)
-
-
-def _valid_weights(
-    x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None
-) -> tuple[Tensor | None, Tensor | None]:
-    a = None if a is None else weights("a", a, len(x))
-    b = None if b is None else weights("b", b, len(y))
-    return a, b
 
 
 def _ready(
@@ -313,23 +305,32 @@ def generalized_sliced_wasserstein(
         p: order, at least 1.
     """
     x, y = points(x, y, p)
-    a, b = _valid_weights(x, y, a, b)
-    dtype = x.dtype
+    a, b = given_weights("a", a, len(x)), given_weights("b", b, len(y))
 
     def distance(u: Tensor, v: Tensor) -> Tensor:
         return rooted(lambda u, v: power_1d(u, v, a, b, p=p).mean(), u, v, p)
 
+    return of_slices(distance, slicer, x, y, 1)
+
+
+def of_slices(
+    distance: Callable[[Tensor, Tensor], Tensor],
+    slicer: Slicer,
+    x: Tensor,
+    y: Tensor,
+    degree: float,
+) -> Tensor:
+    """A distance of slices (L, n) and (L, m), homogeneous of a degree in them.
+
+    Where slices in the dtype of the samples would hide how small it is, they are float64.
+    """
     u, v = slicer(x).T, slicer(y).T
     value = distance(u, v)
-    if not is_resolved(value, 1, u, v):
+    if not is_projection_resolved(value.mean(), degree, u, v):
         value = distance(slicer(x.double()).T, slicer(y.double()).T)
-    return value.to(dtype)
+    return value.to(x.dtype)
 
 
 def slice_powers(x: Tensor, y: Tensor, slicer: Slicer, p: float) -> Tensor:
     """W_p^p on each of a slicer's slices, (L,), unchecked."""
-    u, v = slicer(x).T, slicer(y).T
-    powers = power_1d(u, v, p=p)
-    if not is_resolved(powers.mean(), p, u, v):
-        powers = power_1d(slicer(x.double()).T, slicer(y.double()).T, p=p).to(x.dtype)
-    return powers
+    return of_slices(lambda u, v: power_1d(u, v, p=p), slicer, x, y, p)
