@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from monge._core.checks import dimension, positive
 from monge._core.checks import weights as checked
+from monge._core.promotion import as_tensor
 from monge._core.shown import Shown
 from monge.draws import standard_normal
 
@@ -90,14 +91,6 @@ class Sphere(Prior):
 Numbers = Tensor | np.ndarray | Sequence[Any]
 
 
-def _tensor(name: str, values: Numbers) -> Tensor:
-    """Numbers as a tensor."""
-    try:
-        return torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"`{name}` must be numbers, e.g. a tensor, got {values!r}") from None
-
-
 class Mixture(Prior):
     """A mixture of Gaussians Σ_k w_k N(m_k, C_k); spread twice the trace of its covariance.
 
@@ -116,7 +109,7 @@ class Mixture(Prior):
     def __init__(self, means: Numbers, covariances: Numbers, weights: Numbers):
         super().__init__()
         m, c, w = (
-            _tensor(name, values)
+            as_tensor(name, values)
             for name, values in (
                 ("means", means),
                 ("covariances", covariances),

@@ -35,7 +35,7 @@ WEIGHTS = 1
 """A weight for each sample, (n,)."""
 DISTRIBUTIONS = ("a", "b", "p", "q")
 """The names of arguments that sum to 1."""
-MOST = 2**53
+EXACT_INTEGERS = 2.0**53
 """Every integer below this one is a float64, and no other becomes the same."""
 
 P = ParamSpec("P")
@@ -170,7 +170,7 @@ def as_tensor(name: str, value: Any) -> Tensor:
         what = value.dtype if value.layout is torch.strided else value.layout
         raise ValueError(f"`{name}` must hold real numbers in a dense tensor, got {what}")
     doubles = value.double()
-    if value.numel() and float(doubles.abs().amax()) >= MOST:
+    if value.numel() and float(doubles.abs().amax()) >= EXACT_INTEGERS:
         raise ValueError(
             f"`{name}` holds integers beyond 2⁵³, which floating point does not tell apart: "
             "subtract a common offset from all samples first"

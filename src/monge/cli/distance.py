@@ -293,7 +293,7 @@ def _pair(given: Distance):
     import numpy as np
     import torch
 
-    from monge.data.kinds import EXACT_INTEGERS
+    from monge._core.promotion import EXACT_INTEGERS
 
     (one, scaled, images), (two, others_scaled, others_images) = _read(given.a), _read(given.b)
     if (scaled and not others_images) or (others_scaled and not images):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core.fields import demand
+from monge._core.promotion import EXACT_INTEGERS
 from monge._core.references import is_reference, resolve
 from monge.config import DataConfig, NetworkConfig
 from monge.costs import (
@@ -36,9 +37,7 @@ Moments = tuple[Tensor, Tensor]
 """Mean and standard deviation of the columns of a table."""
 Augmentation = Callable[[Tensor, Draws], Tensor]
 LARGEST = float(np.finfo(np.float32).max)
-EXACT_INTEGERS = 2.0**53
-"""Integers up to here are exact in float64."""
-RESOLVED = 1e-5
+COLUMN_RESOLUTION = 1e-5
 """A dtype resolves a column if its values are at most this many standard deviations apart."""
 
 
@@ -408,8 +407,8 @@ def in_float32(samples: np.ndarray, name: str) -> np.ndarray:
 
 
 def unresolved(table: np.ndarray, dtype: type[np.floating[Any]]) -> np.ndarray:
-    """Which columns of a table (n, d) a dtype rounds by more than `RESOLVED` of their standard
-    deviation, (d,)."""
+    """Which columns of a table (n, d) a dtype rounds by more than `COLUMN_RESOLUTION` of their
+    standard deviation, (d,)."""
     wide = table.astype(np.float64)
     if table.dtype.kind in "iu" and dtype is np.float64:
         inexact = (abs(wide) > EXACT_INTEGERS).any(0)
@@ -417,7 +416,7 @@ def unresolved(table: np.ndarray, dtype: type[np.floating[Any]]) -> np.ndarray:
         inexact = (wide.astype(dtype) != wide).any(0)
     magnitude = abs(wide).max(0)
     deviation = np.std(wide - wide[0], 0)
-    return inexact & (np.spacing(magnitude.astype(dtype)) > RESOLVED * deviation)
+    return inexact & (np.spacing(magnitude.astype(dtype)) > COLUMN_RESOLUTION * deviation)
 
 
 def finite_points(points: np.ndarray) -> np.ndarray:

@@ -80,8 +80,8 @@ class SlicedOptions(WAEOptions):
 
 
 @dataclass(frozen=True)
-class GeneralizedSlicedOptions(SlicedOptions):
-    """Of an auto-encoder with a divergence sliced along curves."""
+class SlicerOptions(WAEOptions):
+    """Of an auto-encoder with a divergence along curved slices."""
 
     slicer: Literal["circular", "polynomial", "neural"] = "circular"
     """Distances to points of a sphere, homogeneous polynomials, or outputs of a network with one
@@ -91,38 +91,31 @@ class GeneralizedSlicedOptions(SlicedOptions):
 
     def check(self) -> None:
         super().check()
-        odd_degree(self)
+        odd = self.degree >= 1 and self.degree % 2 == 1
+        demand(odd, "degree", self.degree, "odd and at least 1, for the transform to be injective")
+        demand(
+            self.slicer == "polynomial" or self.degree == 3,
+            "degree",
+            self.degree,
+            f"left out for {self.slicer} slices: it is for --slicer polynomial",
+        )
 
 
 @dataclass(frozen=True)
-class MaxGeneralizedSlicedOptions(WAEOptions):
-    """Of an auto-encoder with learned worst slices along curves."""
+class GeneralizedSlicedOptions(SlicerOptions, SlicedOptions):
+    """Of an auto-encoder with random curved slices."""
 
-    slicer: Literal["circular", "polynomial", "neural"] = "circular"
-    """Distances to points of a sphere, homogeneous polynomials, or outputs of a network with one
-    hidden layer; the default λ is for circular."""
-    degree: int = 3
-    """Degree of polynomial slices, odd."""
+
+@dataclass(frozen=True)
+class MaxGeneralizedSlicedOptions(SlicerOptions):
+    """Of an auto-encoder with learned worst slices."""
+
     slices: int = 8
     """Learned slices, of which the worst counts."""
 
     def check(self) -> None:
         super().check()
         at_least(self, 1, "slices")
-        odd_degree(self)
-
-
-def odd_degree(options: GeneralizedSlicedOptions | MaxGeneralizedSlicedOptions) -> None:
-    """Demands an odd degree, and the default one beside slices that have none."""
-    degree = options.degree
-    odd = degree >= 1 and degree % 2 == 1
-    demand(odd, "degree", degree, "odd and at least 1, for the transform to be injective")
-    demand(
-        options.slicer == "polynomial" or degree == 3,
-        "degree",
-        degree,
-        f"left out for {options.slicer} slices: it is for --slicer polynomial",
-    )
 
 
 @dataclass(frozen=True)

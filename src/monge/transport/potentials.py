@@ -163,7 +163,6 @@ class Potentials(NamedTuple):
     value: Tensor
     error: float
     iterations: int
-    converged: bool
 
 
 def _solve(
@@ -189,7 +188,7 @@ def _solve(
     f = g if symmetric else minima.rows(g)
     mass = (minima.a * ((f - minima.rows(g)) / epsilon).exp()).sum()
     value = (minima.a * f).sum() + (minima.b * g).sum() - epsilon * (mass - 1)
-    return Potentials(f, g, value, error, used + count, error <= tolerance)
+    return Potentials(f, g, value, error, used + count)
 
 
 def solve_potentials(

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from monge._core.files import DAMAGED
+from monge._core.promotion import EXACT_INTEGERS
 from monge.config import DataConfig
 from monge.data.kinds import (
     CLOUD,
-    EXACT_INTEGERS,
     IMAGE,
     kind_named,
     kind_of,
