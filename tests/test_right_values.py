@@ -321,7 +321,7 @@ def test_arrays_lists_and_integers_are_samples():
     [
         (lambda x: wasserstein(x, x, 2), "`a` must hold a weight for each sample, got 2"),
         (lambda x: wasserstein("x", x), "`x` must be a tensor, a NumPy array or a list"),
-        (lambda x: wasserstein(x, [[1.0], [1.0, 2.0]]), "`y` must hold numbers in rows"),
+        (lambda x: wasserstein(x, [[1.0], [1.0, 2.0]]), "`y` must hold numbers, in rows"),
         (lambda x: wasserstein(x, x + 1j), "`y` must hold real numbers"),
         (lambda x: wasserstein(x, x > 0), "`y` must hold real numbers"),
         (lambda x: wasserstein(x, x.to_sparse()), "`y` must hold real numbers"),

@@ -188,8 +188,8 @@ def _of_array(name: str, value: Any) -> Tensor:
         )
     try:
         array = np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`{name}` must hold numbers in rows of one length: {error}") from None
+    except (TypeError, ValueError):
+        raise ValueError(f"`{name}` must hold numbers, in rows of one length") from None
     if array.dtype.kind == "f":
         known = array.dtype.itemsize in (2, 4, 8)
         native = array.dtype.newbyteorder("=") if known else np.dtype(np.float64)
