@@ -419,7 +419,7 @@ def test_a_mixture_takes_lists_and_names_what_is_no_number():
     assert Mixture(np.zeros((1, 2)), np.eye(2)[None], [1]).dim == 2
     for wrong, named in (
         ((means, covariances, ["a", "b"]), "`weights` must hold real numbers"),
-        (([[0.0, 0], [1]], covariances, [0.5, 0.5]), "`means` must hold numbers, in rows of one length"),
+        (([[0.0, 0], [1]], covariances, [0.5, 0.5]), "`means` must hold numbers, in rows"),
         (([0.0, 1], covariances, [0.5, 0.5]), "`means` must have shape"),
         ((means, covariances, [0.5, 0.6]), "`weights` must be at least 0 and sum to 1"),
     ):
