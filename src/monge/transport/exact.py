@@ -60,29 +60,30 @@ def _simplex(cost: Floats, a: Floats, b: Floats) -> tuple[Floats, Floats, Floats
     lower costs, are feasible. Otherwise the bound rises. Points without mass are left out.
     """
     a, b = a / a.sum(), b / b.sum()
-    rows, columns = a.nonzero()[0], b.nonzero()[0]
-    inner = cost[np.ix_(rows, columns)]
-    least = inner.min()
-    inner = inner - least
-    bound, most = MOST_RATIO * float(np.median(inner)), inner.max()
+    if not (a.all() and b.all()):
+        rows, columns = a.nonzero()[0], b.nonzero()[0]
+        plan = np.zeros(cost.shape)
+        plan[np.ix_(rows, columns)], f, _ = _simplex(
+            cost[np.ix_(rows, columns)], a[rows], b[columns]
+        )
+        g = (cost[rows] - f[:, None]).min(0)
+        return plan, (cost - g).min(1), g
+    least, most = cost.min(), cost.max() - cost.min()
+    # of a random part: the bound rises where it is too low
+    some = np.random.default_rng(0).choice(cost.ravel(), 1000) - least
+    bound = MOST_RATIO * float(np.median(some))
     while True:
         bound = bound if 0 < bound < most / MOST_RATIO else most
-        scale = bound or 1.0
-        some, f, log = network_simplex(
-            np.minimum(inner, bound) / scale, a[rows], b[columns], MOST_ITERATIONS
-        )
+        cut = (cost - least if bound == most else np.minimum(cost - least, bound)) / (bound or 1.0)
+        plan, f, log = network_simplex(cut, a, b, MOST_ITERATIONS)
         if log["result_code"] != 1:
             raise ValueError(f"the network simplex failed: {log['warning']}")
-        if bound == most or not some[inner > bound].any():
+        if bound == most or not plan[cost - least > bound].any():
             break
         bound *= MOST_RATIO
-    plan = np.zeros(cost.shape)
-    plan[np.ix_(rows, columns)] = some
     # two c-transforms keep the value and make f_i + g_j ≤ C_ij hold everywhere
-    g = (cost[rows] - (f * scale + least)[:, None]).min(0)
-    f = (cost[:, columns] - g[columns]).min(1)
-    g = (cost - f[:, None]).min(0)
-    return plan, f, g
+    g = (cost - (f * (bound or 1.0) + least)[:, None]).min(0)
+    return plan, (cost - g).min(1), g
 
 
 def _in_weights(w: Tensor | None, potential: Floats) -> tuple[Tensor | None, Tensor]:
