@@ -1,5 +1,5 @@
 # Everything lives in .venv, made on first use from python3 and constraints.txt.
-.PHONY: demo test test-slow test-all lint docs clean
+.PHONY: demo test test-slow test-kernels test-all lint docs clean
 
 .venv/ready: pyproject.toml constraints.txt
 	python3 -m venv .venv
@@ -17,7 +17,13 @@ test: .venv/ready
 test-slow: .venv/ready
 	.venv/bin/python -m pytest -m "slow or browser or faults"
 
-test-all: test test-slow
+# Triton's kernels on a machine without a GPU: interpreted against the CPU's, then compiled for GPUs
+test-kernels: .venv/ready
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[kernels]"
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto -m kernels
+	.venv/bin/python -m pytest tests/kernels/test_compiled.py
+
+test-all: test test-slow test-kernels
 
 lint: .venv/ready
 	.venv/bin/ruff check src tests benchmarks examples mkdocs_hooks.py

@@ -33,10 +33,30 @@ def device(request) -> str:
     return request.param
 
 
+@pytest.fixture
+def kernel_device() -> torch.device:
+    """Where Triton's kernels run: a GPU, or the CPU under TRITON_INTERPRET=1."""
+    from monge.gpu.launch import is_usable
+
+    if torch.cuda.is_available() and is_usable(torch.device("cuda")):
+        return torch.device("cuda")
+    if not is_usable(torch.device("cpu")):
+        pytest.skip("neither a GPU nor Triton's interpreter: `make test-kernels`")
+    return torch.device("cpu")
+
+
+MARKS = [
+    ("device", "gpu"),
+    ("kernel_device", "gpu"),
+    ("kernel_device", "kernels"),
+    ("real_data", "data"),
+]
+
+
 def pytest_collection_modifyitems(items):
     """Tests that use a device or real data are marked by it, so that nobody can forget to."""
     for item in items:
-        for fixture, mark in (("device", "gpu"), ("real_data", "data")):
+        for fixture, mark in MARKS:
             if fixture in item.fixturenames:
                 item.add_marker(mark)
 

@@ -1,0 +1,25 @@
+"""Where Triton's kernels can be launched."""
+
+import functools
+import importlib.util
+import os
+
+import torch
+
+
+@functools.cache
+def _is_installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def is_usable(device: torch.device) -> bool:
+    """Whether Triton's kernels serve tensors on this device.
+
+    They do on GPUs of compute capability 8.0 (Ampere) and newer. With TRITON_INTERPRET=1 Triton
+    interprets them on the CPU, which is slow and made for tests.
+    """
+    if not _is_installed():
+        return False
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return device.type == "cpu"
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)

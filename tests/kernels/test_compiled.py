@@ -1,0 +1,83 @@
+"""Every kernel compiles for the GPUs it is meant for, without spilling much; no GPU is needed.
+
+    python tests/kernels/test_compiled.py    # a table: registers, spilled bytes, shared memory
+
+A kernel's row gives the types of its arguments and its compile-time constants. In Triton's
+interpreter there is nothing to compile, and these tests are skipped.
+"""
+
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+triton = pytest.importorskip("triton")
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("kernels are interpreted", allow_module_level=True)
+
+CAPABILITIES = {"A100": 80, "H100": 90}
+SHARED = {"A100": 163 * 1024, "H100": 227 * 1024}
+"""The most shared memory of a block."""
+
+
+class Case(NamedTuple):
+    kernel: str
+    """module:function below monge.gpu."""
+    types: dict[str, str]
+    constants: dict[str, object]
+    warps: int = 4
+
+
+CASES: dict[str, Case] = {}
+
+
+class Resources(NamedTuple):
+    registers: int
+    spilled: int
+    shared: int
+
+
+def resources(case: Case, capability: int) -> Resources:
+    from importlib import import_module
+
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    module, name = case.kernel.split(":")
+    kernel = getattr(import_module(f"monge.gpu.{module}"), name)
+    signature = {
+        argument: "constexpr" if argument in case.constants else case.types[argument]
+        for argument in kernel.arg_names
+    }
+    compiled = triton.compile(
+        ASTSource(kernel, signature=signature, constexprs=case.constants),
+        target=GPUTarget("cuda", capability, 32),
+        options={"num_warps": case.warps},
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        binary = Path(folder) / "kernel.cubin"
+        binary.write_bytes(compiled.asm["cubin"])
+        tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+        command = [tool, "--dump-resource-usage", binary]
+        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = {k: int(v) for k, v in re.findall(r"(REG|STACK|SHARED):(\d+)", usage)}
+    return Resources(found["REG"], found["STACK"], compiled.metadata.shared)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:triton")
+@pytest.mark.parametrize("card", CAPABILITIES)
+@pytest.mark.parametrize("name", CASES)
+def test_a_kernel_compiles_and_fits(name, card):
+    used = resources(CASES[name], CAPABILITIES[card])
+    assert used.shared <= SHARED[card]
+    assert used.spilled <= 256
+
+
+if __name__ == "__main__":
+    for name, case in CASES.items():
+        for card, capability in CAPABILITIES.items():
+            print(f"{name:40s} {card}  {resources(case, capability)}")
