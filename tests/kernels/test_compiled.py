@@ -32,7 +32,33 @@ class Case(NamedTuple):
     warps: int = 4
 
 
-CASES: dict[str, Case] = {}
+POINTS = dict.fromkeys(("left", "right", "u", "v", "settings", "values"), "*fp64")
+SIZES = dict.fromkeys(("n", "m", "d", "stride_i", "stride_k", "stride_j", "width"), "i32")
+TILE = {"ROWS": 64, "COLUMNS": 64, "DEPTH": 32}
+
+
+def _exponents(kernel: str, single: bool, ground: int, p: int, **constants: int) -> Case:
+    out = "*fp32" if kernel == "gibbs_kernel" and single else "*fp64"
+    return Case(
+        f"soft_minimum:{kernel}",
+        {**POINTS, **SIZES, "out": out, "least": "fp32"},
+        {"GROUND": ground, "P": p, "SINGLE": single, **TILE, **constants},
+        warps=8,
+    )
+
+
+CASES: dict[str, Case] = {
+    f"{kernel} {ground} p={p} {'float32' if single else 'float64'}": _exponents(
+        kernel, single, number, p, **constants
+    )
+    for kernel, constants in (
+        ("log_sum_exp_kernel", {}),
+        ("gibbs_kernel", {}),
+        ("weighted_sums_kernel", {"FACTOR": 0, "WIDTH": 64}),
+    )
+    for ground, number, p in (("product", 0, 2), ("differences", 1, 1), ("differences", 1, 0))
+    for single in (True, False)
+}
 
 
 class Resources(NamedTuple):

@@ -219,7 +219,7 @@ def _mean_cost(x, y, a, b, p: float) -> float:
     """E ‖x - y‖^p of independent x and y."""
     import torch
 
-    from monge.transport.gibbs import Points
+    from monge.transport.ground import Points
 
     if a is None and b is None:
         return Points(x, y, p).mean()

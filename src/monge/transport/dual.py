@@ -10,7 +10,7 @@ Source: Feydy et al., "Interpolating between optimal transport and MMD using Sin
 2019; Peyré, Cuturi, "Computational optimal transport", 2019, section 9.1.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,14 +18,13 @@ from torch import Tensor
 
 from monge._core.numerics import (
     Gradients,
-    distances,
     power_of_squared,
     squared_by_differences,
     weighted_differences,
     with_gradient,
 )
 from monge._core.typed import symmetric_pseudo_inverse
-from monge.transport.gibbs import GroundCost, Points, exponential_, log_weights
+from monge.transport.ground import Points
 from monge.transport.potentials import EntropicProblem, Potentials
 
 MOST_LOST = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -161,21 +160,18 @@ def _in_points(
     fine = p != 2 or torch.finfo(dtype).eps * size > MOST_LOST[dtype] * moved
     close = torch.finfo(torch.float64).eps * size > MOST_LOST[torch.float64] * moved
     work = torch.float64 if fine else dtype
-    start, end = _with_one(x.to(work)), _with_one(y.to(work))
-    sums_x, sums_y = torch.zeros_like(start), torch.zeros_like(end)
-    of_x, of_y = torch.zeros_like(x), torch.zeros_like(y)
-    for rows, plan in plans(
-        Points(samples.x, samples.y, p, work), samples.a, samples.b, solution, epsilon
-    ):
-        w = plan.mul_(2) if p == 2 else _slopes(plan, x[rows], y, p)
-        if close:
+    cost = Points(samples.x, samples.y, p, work)
+    problem = samples.a, samples.b, solution.f, solution.g, epsilon
+    if close:
+        of_x, of_y = torch.zeros_like(x), torch.zeros_like(y)
+        for rows, plan in cost.plans(*problem):
+            w = plan.mul_(2) if p == 2 else cost.slopes(plan, rows)
             of_x[rows], part = weighted_differences(w, samples.x[rows], samples.y)
             of_y += part
-        else:
-            sums_x[rows] = w @ end
-            if samples.y is not samples.x:
-                sums_y.addmm_(w.T, start[rows])
-    if not close:
+    else:
+        start = _with_one(x.to(work))
+        end = start if samples.y is samples.x else _with_one(y.to(work))
+        sums_x, sums_y = cost.slope_sums(*problem, (start, end))
         of_x, of_y = _pulled(start, sums_x).double(), _pulled(end, sums_y).double()
     if p == 2:
         of_x, of_y = of_x + 2 * samples.a[:, None] * shift, of_y - 2 * samples.b[:, None] * shift
@@ -189,27 +185,3 @@ def _with_one(x: Tensor) -> Tensor:
 def _pulled(x: Tensor, sums: Tensor) -> Tensor:
     """Σ_j W_ij (x_i - y_j), where `sums` holds Σ_j W_ij (y_j, 1)."""
     return x[:, :-1] * sums[:, -1:] - sums[:, :-1]
-
-
-def _slopes(plan: Tensor, x: Tensor, y: Tensor, p: float) -> Tensor:
-    """π_ij p ‖x_i - y_j‖^{p-2}, 0 where the points coincide."""
-    lengths = distances(x, y)
-    return torch.where(lengths == 0, 0.0, p * plan * lengths.pow(p - 2))
-
-
-def plans(
-    cost: GroundCost, a: Tensor, b: Tensor, solution: Potentials, epsilon: float
-) -> Iterator[tuple[slice, Tensor]]:
-    """Yields the plan a_i b_j exp((f_i + g_j - C_ij)/ε) by blocks of rows, in the cost's dtype.
-
-    Each block is a new tensor, which the caller may keep or overwrite.
-    """
-    f, g = solution.f + epsilon * log_weights(a), solution.g + epsilon * log_weights(b)
-    empty_rows, empty_columns = (w == 0 if (w == 0).any() else None for w in (a, b))
-    for rows, exponents in cost.exponents(f, g, epsilon):
-        plan = exponential_(exponents.to(cost.dtype, copy=True))
-        if empty_rows is not None:
-            plan[empty_rows[rows]] = 0
-        if empty_columns is not None:
-            plan[:, empty_columns] = 0
-        yield rows, plan

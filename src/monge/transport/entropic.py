@@ -32,8 +32,8 @@ from monge._core.checks import (
 from monge._core.errors import warn
 from monge._core.numerics import Gradients, distances, with_gradient
 from monge._core.promotion import WEIGHTS, promoted
-from monge.transport.dual import Separated, dual, dual_within, newton_dual, plans, separated
-from monge.transport.gibbs import Matrix, Points
+from monge.transport.dual import Separated, dual, dual_within, newton_dual, separated
+from monge.transport.ground import Matrix, Points
 from monge.transport.plan import Plan
 from monge.transport.potentials import (
     ACCELERATION,
@@ -49,7 +49,7 @@ from monge.transport.potentials import (
 
 def _assembled(problem: EntropicProblem, solution: Potentials, epsilon: float) -> Tensor:
     """The whole plan, (n, m)."""
-    blocks = plans(problem.cost, problem.a, problem.b, solution, epsilon)
+    blocks = problem.plans(solution, epsilon)
     return torch.cat([block for _, block in blocks])
 
 
@@ -209,7 +209,7 @@ def sinkhorn(
 
     def blocks() -> Iterator[tuple[slice, Tensor]]:
         nonlocal linear
-        for rows, plan in plans(problem.cost, problem.a, problem.b, solution, epsilon):
+        for rows, plan in problem.plans(solution, epsilon):
             linear += (plan * distances(x.detach()[rows], y.detach()).pow(p)).sum()
             yield rows, plan
 

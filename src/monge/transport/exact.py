@@ -29,7 +29,7 @@ from monge._core.typed import (
     pairwise_distances,
     to_numpy,
 )
-from monge.transport.gibbs import GroundCost, Points
+from monge.transport.ground import GroundCost, Points
 from monge.transport.plan import Plan
 from monge.transport.potentials import rough_potentials
 

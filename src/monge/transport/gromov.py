@@ -29,7 +29,7 @@ from monge._core.promotion import WEIGHTS, promoted
 from monge._core.typed import from_numpy
 from monge.transport.entropic import solve_entropic
 from monge.transport.exact import assignment, solve
-from monge.transport.gibbs import Matrix
+from monge.transport.ground import Matrix
 from monge.transport.line import merged
 from monge.transport.plan import Plan
 from monge.transport.sliced import uniform_directions

@@ -6,7 +6,7 @@ Problems whose ε is far below the mean cost pass through larger regularisations
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from monge._core.tuning import tuning
 from monge._core.typed import linear_solve
-from monge.transport.gibbs import GroundCost, Streamed, choose_minima, kept_entries
+from monge.transport.gibbs import Streamed, choose_minima, kept_entries
+from monge.transport.ground import GroundCost
 
 MOST_ITERATIONS = 10_000
 
@@ -145,6 +146,10 @@ class EntropicProblem(NamedTuple):
     b: Tensor
     symmetric: bool = False
     """Whether it is a sample against itself."""
+
+    def plans(self, solution: "Potentials", epsilon: float) -> Iterator[tuple[slice, Tensor]]:
+        """The plan by blocks of rows, as `GroundCost.plans`."""
+        return self.cost.plans(self.a, self.b, solution.f, solution.g, epsilon)
 
 
 class SinkhornSettings(NamedTuple):

@@ -1,0 +1,208 @@
+r"""The cost of transport, a matrix (n, m) that is stored or computed when it is needed.
+
+Everything that is asked of it is a reduction of exponents e_ij = (f_i + g_j - C_ij)/ε over rows or
+columns. `Matrix` and `Points` compute them by blocks of rows; `FusedMatrix` and `FusedPoints` on a
+GPU, by kernels that keep no block. `choose_matrix` and `choose_points` pick one.
+"""
+
+import abc
+import functools
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from monge._core.numerics import distances
+from monge._core.tuning import tuning
+
+MOST_ROUNDING = 1e-9
+"""The largest rounding of squared distances, in units of ε."""
+
+
+def smallest(dtype: torch.dtype) -> float:
+    """The least exponential that is not rounded to 0: about 10⁻³⁰ in float32."""
+    return 1e8 * torch.finfo(dtype).tiny
+
+
+def exponential_(exponents: Tensor) -> Tensor:
+    """exp in place, with zeros for what is negligible.
+
+    Otherwise it, or a product with it, would be a denormal number, on which processors are a
+    hundred times slower.
+    """
+    least = smallest(exponents.dtype)
+    exponents.clamp_(min=math.log(least) - 1).exp_()
+    return torch.threshold_(exponents, least, 0.0)
+
+
+def log_weights(w: Tensor) -> Tensor:
+    """log w in float64, finite where a weight is 0."""
+    return w.double().clamp_min(torch.finfo(torch.float64).tiny).log()
+
+
+Ends = tuple[Tensor, Tensor]
+
+
+class GroundCost(abc.ABC):
+    """A cost matrix (n, m), stored or computed when it is needed, without gradient."""
+
+    shape: tuple[int, int]
+    dtype: torch.dtype
+    device: torch.device
+
+    @abc.abstractmethod
+    def exponents(self, f: Tensor, g: Tensor, epsilon: float) -> Iterator[tuple[slice, Tensor]]:
+        """Yields (f_i + g_j - C_ij)/ε by blocks of rows, float64.
+
+        A block belongs to the iterator, which overwrites it with the next one: use it or copy it
+        before going on, and do not collect the blocks in a list.
+        """
+
+    @abc.abstractmethod
+    def transposed(self) -> "GroundCost":
+        """The same cost from y to x."""
+
+    def soft_minimum(self, g: Tensor, epsilon: float, about: Tensor) -> Tensor:
+        """-ε log Σ_j exp((g_j - C_ij)/ε), with exponents taken about an estimate of it."""
+        out = torch.empty_like(about)
+        work = None
+        for rows, exponents in self.exponents(about, g, epsilon):
+            if work is None:
+                work = torch.empty_like(exponents, dtype=self.dtype)
+            work = work[: len(exponents)].copy_(exponents)
+            most = work.amax(1, keepdim=True)
+            sums = exponential_(work.sub_(most)).sum(1)
+            out[rows] = about[rows] - epsilon * (most[:, 0].double() + sums.double().log())
+        return out
+
+    def write_gibbs_(self, kernel: Tensor, f: Tensor, g: Tensor, epsilon: float) -> None:
+        """Writes exp((f_i + g_j - C_ij)/ε) into a matrix (n, m), with zeros for what is
+        negligible."""
+        for rows, exponents in self.exponents(f, g, epsilon):
+            exponential_(kernel[rows].copy_(exponents))
+
+    def plans(
+        self, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Yields the plan a_i b_j exp((f_i + g_j - C_ij)/ε) by blocks of rows, in its dtype.
+
+        Each block is a new tensor, which the caller may keep or overwrite.
+        """
+        f, g = f + epsilon * log_weights(a), g + epsilon * log_weights(b)
+        empty_rows, empty_columns = (w == 0 if (w == 0).any() else None for w in (a, b))
+        for rows, exponents in self.exponents(f, g, epsilon):
+            plan = exponential_(exponents.to(self.dtype, copy=True))
+            if empty_rows is not None:
+                plan[empty_rows[rows]] = 0
+            if empty_columns is not None:
+                plan[:, empty_columns] = 0
+            yield rows, plan
+
+    @abc.abstractmethod
+    def mean(self) -> float:
+        """The mean cost; for many points, over an evenly spaced subset."""
+
+    def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yields slices of the rows, each with uninitialised float64 memory for its block."""
+        n, m = self.shape
+        values = tuning(self.device)
+        size = min(n, max(values.cost_rows, values.cost_entries // m))
+        buffer = torch.empty(size, m, dtype=torch.float64, device=self.device)
+        for i in range(0, n, size):
+            yield slice(i, min(n, i + size)), buffer[: min(n, i + size) - i]
+
+
+class Matrix(GroundCost):
+    """A cost matrix in memory."""
+
+    def __init__(self, matrix: Tensor):
+        self.matrix, self.shape = matrix, (matrix.shape[0], matrix.shape[1])
+        self.dtype, self.device = matrix.dtype, matrix.device
+
+    def exponents(self, f: Tensor, g: Tensor, epsilon: float) -> Iterator[tuple[slice, Tensor]]:
+        for rows, block in self._blocks():
+            torch.add(f[rows, None], g, out=block)
+            yield rows, block.sub_(self.matrix[rows]).div_(epsilon)
+
+    def transposed(self) -> "Matrix":
+        return Matrix(self.matrix.T)
+
+    def mean(self) -> float:
+        return float(self.matrix.mean())
+
+
+class Points(GroundCost):
+    """‖x_i - y_j‖^p of points (n, d) and (m, d).
+
+    For p = 2 the exponents are one matrix product of vectors of length d + 2, as long as its
+    rounding is far below ε; otherwise, or where `exact` asks for it, differences are taken.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        p: float,
+        dtype: torch.dtype | None = None,
+        exact: bool = False,
+    ):
+        self.shape, self.device, self.p = (len(x), len(y)), x.device, p
+        self.dtype, self.exact = dtype or x.dtype, exact
+        self.x, self.y = x.double(), y.double()
+        centre = self.y.mean(0)
+        self.near_x, self.near_y = self.x - centre, self.y - centre
+        largest = self.near_x.square().sum(1).amax() + self.near_y.square().sum(1).amax()
+        self.rounding = torch.finfo(torch.float64).eps * float(largest)
+
+    def is_product(self, epsilon: float) -> bool:
+        """Whether squared distances by a product are right in units of ε."""
+        return self.p == 2 and not self.exact and self.rounding <= MOST_ROUNDING * epsilon
+
+    def exponents(self, f: Tensor, g: Tensor, epsilon: float) -> Iterator[tuple[slice, Tensor]]:
+        if not self.is_product(epsilon):
+            for rows, block in self._blocks():
+                distance = torch.cdist(
+                    self.x[rows], self.y, compute_mode="donot_use_mm_for_euclid_dist"
+                )
+                torch.add(f[rows, None], g, out=block)
+                yield rows, block.sub_(distance.pow_(self.p)).div_(epsilon)
+            return
+        ones = f.new_ones(max(self.shape), 1)
+        of_x = ((f - self.near_x.square().sum(1)) / epsilon)[:, None]
+        of_y = ((g - self.near_y.square().sum(1)) / epsilon)[:, None]
+        left = torch.cat([self.near_x * (2 / epsilon), of_x, ones[: len(f)]], 1)
+        right = torch.cat([self.near_y, ones[: len(g)], of_y], 1).T
+        for rows, block in self._blocks():
+            yield rows, torch.mm(left[rows], right, out=block)
+
+    def transposed(self) -> "Points":
+        return type(self)(self.y, self.x, self.p, self.dtype, self.exact)
+
+    def slope_sums(
+        self, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, ends: Ends
+    ) -> tuple[Tensor, Tensor]:
+        """Σ_j w_ij t_j and Σ_i w_ij s_i with w = π_ij p ‖x_i - y_j‖^{p-2}, 0 where the points
+        coincide, for `ends` (s, t) of n and m rows; if s is t only the first is computed."""
+        start, end = ends
+        of_start, of_end = torch.zeros_like(start), torch.zeros_like(end)
+        for rows, plan in self.plans(a, b, f, g, epsilon):
+            w = plan.mul_(2) if self.p == 2 else self.slopes(plan, rows)
+            of_start[rows] = w @ end
+            if start is not end:
+                of_end.addmm_(w.T, start[rows])
+        return of_start, of_end
+
+    def slopes(self, plan: Tensor, rows: slice) -> Tensor:
+        """π_ij p ‖x_i - y_j‖^{p-2} of a block of rows, 0 where the points coincide."""
+        lengths = distances(self.near_x[rows], self.near_y)
+        return torch.where(lengths == 0, 0.0, self.p * plan * lengths.pow(self.p - 2))
+
+    def mean(self) -> float:
+        return self._mean
+
+    @functools.cached_property
+    def _mean(self) -> float:
+        most = tuning(self.device).mean_points
+        x, y = (z[:: -(-len(z) // most)] for z in (self.x, self.y))
+        return float(torch.cdist(x, y).pow_(self.p).mean())
