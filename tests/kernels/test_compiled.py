@@ -59,6 +59,16 @@ CASES: dict[str, Case] = {
     for ground, number, p in (("product", 0, 2), ("differences", 1, 1), ("differences", 1, 0))
     for single in (True, False)
 }
+VECTORS = dict.fromkeys(
+    ("weights", "g", "g0", "f0", "f", "epsilon", "least", "totals", "moved"), "*fp64"
+)
+for dtype in ("fp32", "fp64"):
+    types = {**VECTORS, "n": "i32", "m": "i32", "blocks": "i32", "outside": "*i32"}
+    types |= {"scaled": f"*{dtype}", "sums": f"*{dtype}"}
+    CASES[f"scale_kernel {dtype}"] = Case("gibbs_product:scale_kernel", types, {"BLOCK": 1024})
+    CASES[f"potential_kernel {dtype}"] = Case(
+        "gibbs_product:potential_kernel", types, {"BLOCK": 1024, "BLOCKS": 16}
+    )
 
 
 class Resources(NamedTuple):

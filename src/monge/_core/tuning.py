@@ -5,7 +5,10 @@ another; none of them changes what is computed. Each hot primitive has one funct
 `choose_…` beside it, which picks its implementation by device, dtype and size:
 
 - rows sorted on the line: `transport.sorting.choose_sort`
+- reductions of a cost over rows: `transport.reductions.choose_reductions`
 - soft minima of a cost: `transport.gibbs.choose_minima`
+- products with a Gibbs kernel that the host does not look at: `transport.gibbs.choose_deferred`
+- Sinkhorn's iteration: `transport.fixed_point.choose_iteration`
 - sums of a kernel over all pairs: `kernels.choose_pair_sum`
 - nearest neighbours: `transport.neighbours.choose_search`
 """
@@ -35,6 +38,8 @@ class Tuning:
     """Most entries of a Gibbs kernel that is stored; a larger one is recomputed in blocks."""
     gibbs_range: float = 20.0
     """Change of a potential, in units of ε, after which a Gibbs kernel is computed anew."""
+    iterations_per_read: int = 1
+    """Iterations of Sinkhorn's algorithm after which the host reads whether it has converged."""
     warm_up_ratio: float = 20.0
     """Ratio of mean cost to ε above which potentials are first computed for larger ε."""
     mean_points: int = 500
@@ -52,7 +57,7 @@ class Tuning:
 
 
 CPU = Tuning()
-ACCELERATOR = replace(CPU, cost_entries=2**24)
+ACCELERATOR = replace(CPU, cost_entries=2**24, gibbs_entries=2**29, iterations_per_read=8)
 
 
 def tuning(device: torch.device) -> Tuning:

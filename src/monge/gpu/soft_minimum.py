@@ -5,55 +5,22 @@ plans at small ε are differences of numbers a thousand times as large. For squa
 are products on the double-precision tensor cores of data-centre GPUs, which are as fast as single
 precision without them; only the exponential itself is in the dtype that is asked for.
 
-A cost is given in one of three ways, `GROUND`:
-
-- PRODUCT: e_ij = l_i · r_j + u_i + v_j, which is (f_i + g_j - ‖x_i - y_j‖²)/ε for l = 2x/ε, r = y,
-  u = (f - ‖x‖²)/ε and v = (g - ‖y‖²)/ε;
-- DIFFERENCES: e_ij = u_i + v_j - ‖x_i - y_j‖^p/ε;
-- MATRIX: e_ij = u_i + v_j - C_ij/ε.
+`monge.gpu.exponents` names the three ways in which a cost is given.
 
 Source: Milakov, Gimelshein, "Online normalizer calculation for softmax", 2018, for the running
 maximum; Feydy, Glaunès, Charlier, Bronstein, "Fast geometric learning with symbolic matrices",
 2020, for reductions without a matrix.
 """
 
-from typing import NamedTuple
-
 import torch
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
-PRODUCT, DIFFERENCES, MATRIX = 0, 1, 2
-PLAN, SLOPE, COST = 0, 1, 2
-"""What entries are multiplied by: 1, p ‖x - y‖^{p-2}, or ‖x - y‖^p."""
+from monge.gpu.exponents import Exponents
 
 ROWS, COLUMNS, DEPTH, WARPS = 64, 64, 32, 8
 """The sides of a tile, the coordinates that are multiplied at a time, and the warps of a tile."""
-
-
-class Exponents(NamedTuple):
-    """A matrix of exponents (n, m), as the module defines them; everything is float64."""
-
-    left: Tensor
-    """l or x (n, d), or C (n, m)."""
-    right: Tensor
-    """r or y (m, d); of a matrix, itself."""
-    rows: Tensor
-    """u, (n,)."""
-    columns: Tensor
-    """v, (m,)."""
-    epsilon: float
-    ground: int
-    p: float = 2.0
-
-    def arguments(self) -> tuple[object, ...]:
-        n, m = len(self.rows), len(self.columns)
-        tensors = (self.left, self.right, self.rows, self.columns)
-        strides = (self.left.stride(0), self.left.stride(1), self.right.stride(0))
-        # a number in Python would reach the kernel as float32, a tensor of two from the host waits
-        settings = torch.stack([torch.full_like(self.rows[0], z) for z in (self.epsilon, self.p)])
-        return *tensors, n, m, self.left.shape[1], *strides, settings
 
 
 @triton.jit
@@ -158,7 +125,7 @@ def gibbs_kernel(
     """A tile of exp(e_ij), with zeros below `least`."""
     i = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     j = tl.program_id(1).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
-    of_rows = tl.load(u + i, mask=i < n, other=0.0)
+    of_rows = tl.load(u + i, mask=i < n, other=-float("inf"))
     exponents, _ = _tile(
         left, right, v, of_rows, i, j, n, m, d, stride_i, stride_k, stride_j, settings,
         GROUND, P, ROWS, COLUMNS, DEPTH,
@@ -179,7 +146,7 @@ def weighted_sums_kernel(
     """Σ_j w_ij values_jk of a tile of rows and of coordinates k, w_ij = exp(e_ij) · factor."""
     i = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     k = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
-    of_rows = tl.load(u + i, mask=i < n, other=0.0)
+    of_rows = tl.load(u + i, mask=i < n, other=-float("inf"))
     sums = tl.zeros((ROWS, WIDTH), tl.float64)
     for first in range(0, m, COLUMNS):
         j = first + tl.arange(0, COLUMNS).to(tl.int64)

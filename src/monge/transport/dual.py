@@ -26,6 +26,7 @@ from monge._core.numerics import (
 from monge._core.typed import symmetric_pseudo_inverse
 from monge.transport.ground import Points
 from monge.transport.potentials import EntropicProblem, Potentials
+from monge.transport.reductions import choose_reductions
 
 MOST_LOST = {torch.float32: 1e-5, torch.float64: 1e-10}
 """The largest rounding of a point's coordinates, in units of how far points are moved."""
@@ -52,6 +53,11 @@ class Separated(NamedTuple):
 
     def problem(self, dtype: torch.dtype) -> EntropicProblem:
         return EntropicProblem(Points(self.x, self.y, self.p, dtype), self.a, self.b)
+
+    def linear(self, rows: Tensor, columns: Tensor, linear: Tensor) -> Tensor:
+        """⟨C, π⟩ of the whole cost, for a plan with these marginals and this ⟨C', π⟩."""
+        moved = rows @ (self.x @ self.shift) - columns @ (self.y @ self.shift)
+        return linear + 2 * moved + self.shift.square().sum() * rows.sum()
 
     def potentials(self, solution: Potentials) -> tuple[Tensor, Tensor]:
         """Those of the whole cost."""
@@ -171,8 +177,9 @@ def _in_points(
     else:
         start = _with_one(x.to(work))
         end = start if samples.y is samples.x else _with_one(y.to(work))
-        sums_x, sums_y = cost.slope_sums(*problem, (start, end))
-        of_x, of_y = _pulled(start, sums_x).double(), _pulled(end, sums_y).double()
+        sums_x, sums_y = choose_reductions(cost).slope_sums(problem, start, end)
+        of_x = _pulled(start, sums_x).double()
+        of_y = torch.zeros_like(y) if sums_y is None else _pulled(end, sums_y).double()
     if p == 2:
         of_x, of_y = of_x + 2 * samples.a[:, None] * shift, of_y - 2 * samples.b[:, None] * shift
     return of_x, of_y

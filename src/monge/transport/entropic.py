@@ -16,7 +16,7 @@ and MMD using Sinkhorn divergences", 2019; Peyré, Cuturi, "Computational optima
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ from monge._core.checks import (
     positive,
 )
 from monge._core.errors import warn
-from monge._core.numerics import Gradients, distances, with_gradient
+from monge._core.numerics import Gradients, with_gradient
 from monge._core.promotion import WEIGHTS, promoted
 from monge.transport.dual import Separated, dual, dual_within, newton_dual, separated
 from monge.transport.ground import Matrix, Points
@@ -45,23 +45,20 @@ from monge.transport.potentials import (
     SinkhornSettings,
     solve_potentials,
 )
+from monge.transport.reductions import choose_reductions
 
 
 def _assembled(problem: EntropicProblem, solution: Potentials, epsilon: float) -> Tensor:
     """The whole plan, (n, m)."""
-    blocks = problem.plans(solution, epsilon)
+    blocks = problem.cost.plans(problem.a, problem.b, solution.f, solution.g, epsilon)
     return torch.cat([block for _, block in blocks])
 
 
 def _observed(
-    blocks: Iterable[tuple[slice, Tensor]], problem: EntropicProblem, solution: Potentials
+    rows: Tensor, columns: Tensor, problem: EntropicProblem, solution: Potentials
 ) -> Potentials:
     """The solution with the marginal error of the plan itself, in place of the solver's."""
-    rows_sum, columns_sum = torch.zeros_like(problem.a), torch.zeros_like(problem.b)
-    for rows, plan in blocks:
-        rows_sum[rows] = plan.sum(1, dtype=torch.float64)
-        columns_sum += plan.sum(0, dtype=torch.float64)
-    errors = (rows_sum - problem.a).abs().sum(), (columns_sum - problem.b).abs().sum()
+    errors = (rows - problem.a).abs().sum(), (columns - problem.b).abs().sum()
     return solution._replace(error=float(max(errors)))
 
 
@@ -157,7 +154,8 @@ def solve_entropic(
     problem = EntropicProblem(Matrix(matrix), mu.detach(), nu.detach())
     (solution,) = solve_potentials([problem], epsilon, settings)
     plan = _assembled(problem, solution, epsilon)
-    solution = _observed([(slice(None), plan)], problem, solution)
+    rows, columns = (plan.sum(side, dtype=torch.float64) for side in (1, 0))
+    solution = _observed(rows, columns, problem, solution)
     _warn_unless_converged(solution, epsilon, settings, cost.dtype)
     f = solution.f + least.double()
 
@@ -205,20 +203,15 @@ def sinkhorn(
     samples = separated(x.detach(), y.detach(), mu.detach(), nu.detach(), p)
     problem = _problem(samples, epsilon, x.dtype)
     (solution,) = solve_potentials([problem], epsilon, settings)
-    linear = torch.zeros((), dtype=torch.float64, device=x.device)
-
-    def blocks() -> Iterator[tuple[slice, Tensor]]:
-        nonlocal linear
-        for rows, plan in problem.plans(solution, epsilon):
-            linear += (plan * distances(x.detach()[rows], y.detach()).pow(p)).sum()
-            yield rows, plan
-
-    observed = _observed(blocks(), problem, solution)
+    rows, columns, linear = choose_reductions(problem.cost).account(
+        (problem.a, problem.b, solution.f, solution.g, epsilon)
+    )
+    observed = _observed(rows, columns, problem, solution)
     _warn_unless_converged(observed, epsilon, settings, x.dtype)
     f, g = samples.potentials(solution)
     return Plan(
         value=dual(x, y, mu, nu, solution, epsilon, p),
-        value_linear=linear.to(x.dtype),
+        value_linear=samples.linear(rows, columns, linear).to(x.dtype),
         potentials=(f.to(x), g.to(x)),
         marginal_error=observed.error,
         iterations=solution.iterations,

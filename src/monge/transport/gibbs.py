@@ -19,13 +19,33 @@ Source: Schmitzer, "Stabilized sparse scaling algorithms for entropy regularized
 problems", 2019 (absorption); Peyré, Cuturi, "Computational optimal transport", 2019, section 4.4.
 """
 
+import abc
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from monge._core.tuning import tuning
+from monge.gpu.launch import is_usable
 from monge.transport.ground import GroundCost, log_weights, smallest
+from monge.transport.reductions import choose_reductions
+
+
+class Minima(Protocol):
+    """What computes both soft minima, for the ε of its last `begin`."""
+
+    a: Tensor
+    b: Tensor
+    epsilon: float
+
+    def rows(self, g: Tensor) -> Tensor:
+        """S_b(g), (n,)."""
+        ...
+
+    def columns(self, f: Tensor) -> Tensor:
+        """S_a(f), (m,)."""
+        ...
 
 
 class Streamed:
@@ -34,7 +54,9 @@ class Streamed:
     epsilon: float
 
     def __init__(self, cost: GroundCost, a: Tensor, b: Tensor):
-        self.cost, self.back, self.a, self.b = cost, cost.transposed(), a.double(), b.double()
+        self.cost, self.a, self.b = cost, a.double(), b.double()
+        self.of_rows = choose_reductions(cost)
+        self.of_columns = choose_reductions(cost.transposed())
         self.log_a, self.log_b = log_weights(a), log_weights(b)
         self.f0, self.g0 = torch.zeros_like(self.a), torch.zeros_like(self.b)
 
@@ -42,14 +64,23 @@ class Streamed:
         """Sets the regularisation, and the potentials near which the next minima are expected."""
         self.f0, self.g0, self.epsilon = f, g, epsilon
 
+    def in_log_domain(self) -> "Streamed":
+        """The same without a kernel."""
+        streamed = Streamed(self.cost, self.a, self.b)
+        streamed.begin(self.f0, self.g0, self.epsilon)
+        return streamed
+
     def rows(self, g: Tensor) -> Tensor:
         """S_b(g), (n,)."""
-        self.f0 = self.cost.soft_minimum(g + self.epsilon * self.log_b, self.epsilon, self.f0)
+        heights = g + self.epsilon * self.log_b
+        self.f0 = self.of_rows.soft_minimum(heights, self.epsilon, self.f0)
         return self.f0
 
     def columns(self, f: Tensor) -> Tensor:
         """S_a(f), (m,)."""
-        self.g0 = self.back.soft_minimum(f + self.epsilon * self.log_a, self.epsilon, self.g0)
+        self.g0 = self.of_columns.soft_minimum(
+            f + self.epsilon * self.log_a, self.epsilon, self.g0
+        )
         return self.g0
 
 
@@ -69,7 +100,7 @@ class Stored(Streamed):
 
     def begin(self, f: Tensor, g: Tensor, epsilon: float) -> None:
         super().begin(f, g, epsilon)
-        self.cost.write_gibbs_(self.kernel, f, g, epsilon)
+        self.of_rows.write_gibbs_(self.kernel, f, g, epsilon)
 
     def rows(self, g: Tensor) -> Tensor:
         change = (g - self.g0) / self.epsilon
@@ -95,6 +126,100 @@ class Stored(Streamed):
         if not (low > self.least * scaled.sum() and torch.isfinite(high)):
             return None
         return about - self.epsilon * sums.double().log()
+
+
+class Deferred(abc.ABC):
+    """Products with the kernel of a `Stored`, whose doubts are noted on the device.
+
+    Nothing is read by the host, and no product replaced: who uses the minima looks at `doubts`
+    from time to time, and discards what was outside of the kernel's range.
+    """
+
+    def __init__(self, stored: Stored):
+        self.stored, self.a, self.b, self.epsilon = stored, stored.a, stored.b, stored.epsilon
+        self.f = stored.f0
+        """The last soft minimum over rows."""
+
+    @abc.abstractmethod
+    def rows(self, g: Tensor) -> Tensor:
+        """S_b(g), (n,)."""
+
+    @abc.abstractmethod
+    def columns(self, f: Tensor) -> Tensor:
+        """S_a(f), (m,)."""
+
+    @abc.abstractmethod
+    def doubts(self) -> tuple[Tensor, Tensor]:
+        """Whether a product was outside of the range in which the kernel's zeros do not show, and
+        the largest change of a potential, in units of ε, since the kernel was computed."""
+
+
+class DeferredByTensors(Deferred):
+    """On any device."""
+
+    def __init__(self, stored: Stored):
+        super().__init__(stored)
+        self.outside = torch.zeros((), dtype=torch.bool, device=self.f.device)
+        self.moved = torch.zeros((), dtype=self.f.dtype, device=self.f.device)
+
+    def rows(self, g: Tensor) -> Tensor:
+        stored = self.stored
+        self.f = self._product(stored.kernel, self.b, stored.f0, g - stored.g0)
+        return self.f
+
+    def columns(self, f: Tensor) -> Tensor:
+        stored = self.stored
+        return self._product(stored.kernel.T, self.a, stored.g0, f - stored.f0)
+
+    def doubts(self) -> tuple[Tensor, Tensor]:
+        return self.outside, self.moved
+
+    def _product(self, kernel: Tensor, w: Tensor, about: Tensor, change: Tensor) -> Tensor:
+        change = change / self.epsilon
+        scaled = (w * change.exp()).to(kernel.dtype)
+        sums = kernel @ scaled
+        low, high = sums.aminmax()
+        inside = (low > self.stored.least * scaled.sum()) & torch.isfinite(high)
+        self.outside = self.outside | ~inside
+        self.moved = torch.maximum(self.moved, change.abs().amax())
+        return about - self.epsilon * sums.double().log()
+
+
+class DeferredByKernels(Deferred):
+    """On a GPU, with three launches a product."""
+
+    def __init__(self, stored: Stored):
+        from monge.gpu import gibbs_product
+
+        super().__init__(stored)
+        n, m = stored.kernel.shape
+        settings = self.epsilon, stored.least, self.f.device
+        self.of_rows = gibbs_product.Notes(n, m, *settings)
+        self.of_columns = gibbs_product.Notes(m, n, *settings)
+        self.product = gibbs_product.soft_minimum
+
+    def rows(self, g: Tensor) -> Tensor:
+        one = self.stored
+        self.f = self.product(one.kernel, self.b, g, one.g0, one.f0, self.of_rows)
+        return self.f
+
+    def columns(self, f: Tensor) -> Tensor:
+        one = self.stored
+        return self.product(one.kernel.T, self.a, f, one.f0, one.g0, self.of_columns)
+
+    def doubts(self) -> tuple[Tensor, Tensor]:
+        notes = self.of_rows, self.of_columns
+        outside = torch.cat([one.outside for one in notes]).amax()
+        return outside, torch.cat([one.moved for one in notes]).amax()
+
+
+def choose_deferred(stored: Stored) -> Deferred:
+    """Picks how products with a kernel are computed that the host does not look at.
+
+    The rule: by Triton's kernels where these run, by tensors elsewhere.
+    """
+    usable = is_usable(stored.kernel.device)
+    return DeferredByKernels(stored) if usable else DeferredByTensors(stored)
 
 
 def kept_entries(cost: GroundCost) -> int:

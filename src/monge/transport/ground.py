@@ -1,8 +1,7 @@
 r"""The cost of transport, a matrix (n, m) that is stored or computed when it is needed.
 
-Everything that is asked of it is a reduction of exponents e_ij = (f_i + g_j - C_ij)/ε over rows or
-columns. `Matrix` and `Points` compute them by blocks of rows; `FusedMatrix` and `FusedPoints` on a
-GPU, by kernels that keep no block. `choose_matrix` and `choose_points` pick one.
+What is asked of it are exponents e_ij = (f_i + g_j - C_ij)/ε, by blocks of rows; what is computed
+from them is `monge.transport.reductions`.
 """
 
 import abc
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from monge._core.numerics import distances
 from monge._core.tuning import tuning
+from monge.gpu.exponents import DIFFERENCES, MATRIX, PRODUCT, Exponents
 
 MOST_ROUNDING = 1e-9
 """The largest rounding of squared distances, in units of ε."""
@@ -41,9 +41,6 @@ def log_weights(w: Tensor) -> Tensor:
     return w.double().clamp_min(torch.finfo(torch.float64).tiny).log()
 
 
-Ends = tuple[Tensor, Tensor]
-
-
 class GroundCost(abc.ABC):
     """A cost matrix (n, m), stored or computed when it is needed, without gradient."""
 
@@ -63,24 +60,13 @@ class GroundCost(abc.ABC):
     def transposed(self) -> "GroundCost":
         """The same cost from y to x."""
 
-    def soft_minimum(self, g: Tensor, epsilon: float, about: Tensor) -> Tensor:
-        """-ε log Σ_j exp((g_j - C_ij)/ε), with exponents taken about an estimate of it."""
-        out = torch.empty_like(about)
-        work = None
-        for rows, exponents in self.exponents(about, g, epsilon):
-            if work is None:
-                work = torch.empty_like(exponents, dtype=self.dtype)
-            work = work[: len(exponents)].copy_(exponents)
-            most = work.amax(1, keepdim=True)
-            sums = exponential_(work.sub_(most)).sum(1)
-            out[rows] = about[rows] - epsilon * (most[:, 0].double() + sums.double().log())
-        return out
+    @abc.abstractmethod
+    def entries(self, rows: slice) -> Tensor:
+        """The cost of some rows, in its dtype."""
 
-    def write_gibbs_(self, kernel: Tensor, f: Tensor, g: Tensor, epsilon: float) -> None:
-        """Writes exp((f_i + g_j - C_ij)/ε) into a matrix (n, m), with zeros for what is
-        negligible."""
-        for rows, exponents in self.exponents(f, g, epsilon):
-            exponential_(kernel[rows].copy_(exponents))
+    @abc.abstractmethod
+    def factors(self, f: Tensor, g: Tensor, epsilon: float) -> Exponents:
+        """(f_i + g_j - C_ij)/ε by what they are computed from, which is of size n + m."""
 
     def plans(
         self, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float
@@ -128,6 +114,13 @@ class Matrix(GroundCost):
     def transposed(self) -> "Matrix":
         return Matrix(self.matrix.T)
 
+    def entries(self, rows: slice) -> Tensor:
+        return self.matrix[rows]
+
+    def factors(self, f: Tensor, g: Tensor, epsilon: float) -> Exponents:
+        c = self.matrix
+        return Exponents(c, c, f / epsilon, g / epsilon, epsilon, MATRIX)
+
     def mean(self) -> float:
         return float(self.matrix.mean())
 
@@ -168,30 +161,31 @@ class Points(GroundCost):
                 torch.add(f[rows, None], g, out=block)
                 yield rows, block.sub_(distance.pow_(self.p)).div_(epsilon)
             return
-        ones = f.new_ones(max(self.shape), 1)
-        of_x = ((f - self.near_x.square().sum(1)) / epsilon)[:, None]
-        of_y = ((g - self.near_y.square().sum(1)) / epsilon)[:, None]
-        left = torch.cat([self.near_x * (2 / epsilon), of_x, ones[: len(f)]], 1)
-        right = torch.cat([self.near_y, ones[: len(g)], of_y], 1).T
+        factors, ones = self.factors(f, g, epsilon), f.new_ones(max(self.shape), 1)
+        left = torch.cat([factors.left, factors.rows[:, None], ones[: len(f)]], 1)
+        right = torch.cat([factors.right, ones[: len(g)], factors.columns[:, None]], 1).T
         for rows, block in self._blocks():
             yield rows, torch.mm(left[rows], right, out=block)
 
-    def transposed(self) -> "Points":
-        return type(self)(self.y, self.x, self.p, self.dtype, self.exact)
+    def factors(self, f: Tensor, g: Tensor, epsilon: float) -> Exponents:
+        if not self.is_product(epsilon):
+            return Exponents(
+                self.x, self.y, f / epsilon, g / epsilon, epsilon, DIFFERENCES, self.p
+            )
+        u = (f - self.near_x.square().sum(1)) / epsilon
+        v = (g - self.near_y.square().sum(1)) / epsilon
+        return Exponents(self.near_x * (2 / epsilon), self.near_y, u, v, epsilon, PRODUCT)
 
-    def slope_sums(
-        self, a: Tensor, b: Tensor, f: Tensor, g: Tensor, epsilon: float, ends: Ends
-    ) -> tuple[Tensor, Tensor]:
-        """Σ_j w_ij t_j and Σ_i w_ij s_i with w = π_ij p ‖x_i - y_j‖^{p-2}, 0 where the points
-        coincide, for `ends` (s, t) of n and m rows; if s is t only the first is computed."""
-        start, end = ends
-        of_start, of_end = torch.zeros_like(start), torch.zeros_like(end)
-        for rows, plan in self.plans(a, b, f, g, epsilon):
-            w = plan.mul_(2) if self.p == 2 else self.slopes(plan, rows)
-            of_start[rows] = w @ end
-            if start is not end:
-                of_end.addmm_(w.T, start[rows])
-        return of_start, of_end
+    def entries(self, rows: slice) -> Tensor:
+        x, y = (z.to(self.dtype) for z in (self.x[rows], self.y))
+        return distances(x, y).pow(self.p)
+
+    def by_differences(self) -> "Points":
+        """The same, never by a product."""
+        return Points(self.x, self.y, self.p, self.dtype, exact=True)
+
+    def transposed(self) -> "Points":
+        return Points(self.y, self.x, self.p, self.dtype, self.exact)
 
     def slopes(self, plan: Tensor, rows: slice) -> Tensor:
         """π_ij p ‖x_i - y_j‖^{p-2} of a block of rows, 0 where the points coincide."""

@@ -6,34 +6,19 @@ Problems whose ε is far below the mean cost pass through larger regularisations
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from monge._core.tuning import tuning
-from monge._core.typed import linear_solve
-from monge.transport.gibbs import Streamed, choose_minima, kept_entries
+from monge.transport.fixed_point import Anderson, choose_iteration
+from monge.transport.gibbs import Minima, Streamed, choose_minima, kept_entries
 from monge.transport.ground import GroundCost
 
 MOST_ITERATIONS = 10_000
-
-
-@dataclass(frozen=True)
-class Anderson:
-    """Anderson acceleration of the fixed point iteration, over the last `memory` iterates.
-
-    The next iterate is the combination of the last ones whose residuals cancel best; when the
-    marginal error grows, it starts again from the best plain iterate.
-
-    Source: Anderson, "Iterative procedures for nonlinear integral equations", 1965; Walker, Ni,
-    "Anderson acceleration for fixed-point iterations", 2011.
-    """
-
-    memory: int = 5
 
 
 @dataclass(frozen=True)
@@ -66,69 +51,17 @@ ACCELERATION = Anderson(5)
 """The acceleration by default."""
 
 
-def _iterate(
-    step: Callable[[Tensor], tuple[Tensor, Tensor]],
-    start: Tensor,
-    acceleration: Anderson | None,
-    tolerance: float,
-    most: int,
-) -> tuple[Tensor, float, int]:
-    """Finds h = T(h) by `step`, h ↦ (T(h), marginal error of h).
-
-    Returns h, its error and the number of iterations, at most `most`.
-    """
-    memory = 0 if acceleration is None else acceleration.memory
-    h, best, best_image, extrapolated = start, math.inf, start, False
-    images: list[Tensor] = []
-    residuals: list[Tensor] = []
-    for iteration in range(1, most + 1):
-        image, error = step(h)
-        size = float(error)
-        if size <= tolerance or iteration == most:
-            return h, size, iteration
-        if extrapolated and not size <= 2 * best:
-            # the extrapolation overshot: return to the best plain iterate
-            h, images, residuals, best, extrapolated = best_image, [], [], math.inf, False
-            continue
-        if size < best:
-            best, best_image = size, image
-        images, residuals = [*images, image][-memory - 1 :], [*residuals, image - h][-memory - 1 :]
-        extrapolated = memory > 0 and len(images) > 1
-        h = _extrapolated(images, residuals) if extrapolated else image
-    raise AssertionError("unreachable: the last iteration returns")
+def _step(minima: Minima, g: Tensor) -> tuple[Tensor, Tensor]:
+    """S_a(S_b(g)), and the marginal error of (S_b(g), g)."""
+    image = minima.columns(minima.rows(g))
+    return image, (minima.b * ((g - image) / minima.epsilon).expm1().abs()).sum()
 
 
-def _extrapolated(images: list[Tensor], residuals: list[Tensor]) -> Tensor:
-    """The image of the combination of iterates with the smallest residual."""
-    steps = torch.stack([b - a for a, b in pairwise(residuals)])
-    moves = torch.stack([b - a for a, b in pairwise(images)])
-    gram = steps @ steps.T
-    ridge = 1e-12 * gram.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
-    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    gamma = linear_solve(gram + ridge * eye, steps @ residuals[-1])
-    # residuals that are (nearly) 0 or (nearly) equal leave nothing to combine
-    return images[-1] - gamma @ moves if torch.isfinite(gamma).all() else images[-1]
-
-
-def _step(minima: Streamed) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """g ↦ (S_a(S_b(g)), the marginal error of (S_b(g), g))."""
-
-    def step(g: Tensor) -> tuple[Tensor, Tensor]:
-        image = minima.columns(minima.rows(g))
-        return image, (minima.b * ((g - image) / minima.epsilon).expm1().abs()).sum()
-
-    return step
-
-
-def _symmetric_step(minima: Streamed) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """f ↦ (½ (f + S_a(f)), its marginal error), the averaged update between a sample and itself:
-    it has no oscillation to damp."""
-
-    def step(f: Tensor) -> tuple[Tensor, Tensor]:
-        image = minima.rows(f)
-        return (f + image) / 2, (minima.a * ((f - image) / minima.epsilon).expm1().abs()).sum()
-
-    return step
+def _symmetric_step(minima: Minima, f: Tensor) -> tuple[Tensor, Tensor]:
+    """½ (f + S_a(f)) and its marginal error, the averaged update between a sample and itself: it
+    has no oscillation to damp."""
+    image = minima.rows(f)
+    return (f + image) / 2, (minima.a * ((f - image) / minima.epsilon).expm1().abs()).sum()
 
 
 def _scales(cost: GroundCost, epsilon: float) -> list[float]:
@@ -146,10 +79,6 @@ class EntropicProblem(NamedTuple):
     b: Tensor
     symmetric: bool = False
     """Whether it is a sample against itself."""
-
-    def plans(self, solution: "Potentials", epsilon: float) -> Iterator[tuple[slice, Tensor]]:
-        """The plan by blocks of rows, as `GroundCost.plans`."""
-        return self.cost.plans(self.a, self.b, solution.f, solution.g, epsilon)
 
 
 class SinkhornSettings(NamedTuple):
@@ -177,19 +106,19 @@ def _solve(
     cost, a, b, symmetric = problem
     minima = choose_minima(cost, a, b, space)
     acceleration, tolerance, most = settings
-    step = (_symmetric_step if symmetric else _step)(minima)
+    step, iterate = _symmetric_step if symmetric else _step, choose_iteration(cost.device)
     f, g, used = torch.zeros_like(minima.a), torch.zeros_like(minima.b), 0
     # a sample's cost to itself is 0 on the diagonal, and the potentials start near the solution
     for larger in [] if symmetric else _scales(minima.cost, epsilon):
         minima.begin(f, g, larger)
-        g, _, count = _iterate(step, g, Anderson(), 0.03, 20)
+        g, _, count = iterate(minima, step, g, Anderson(), 0.03, 20)
         f, used = minima.rows(g), used + count
     minima.begin(f, g, epsilon)
     if isinstance(acceleration, Randkhorn) and not symmetric:
         g, error, count = _randkhorn(minima, g, acceleration.seed, tolerance, most)
     else:
         plain = None if isinstance(acceleration, Randkhorn) else acceleration
-        g, error, count = _iterate(step, g, plain, tolerance, most)
+        g, error, count = iterate(minima, step, g, plain, tolerance, most)
     f = g if symmetric else minima.rows(g)
     mass = (minima.a * ((f - minima.rows(g)) / epsilon).exp()).sum()
     value = (minima.a * f).sum() + (minima.b * g).sum() - epsilon * (mass - 1)

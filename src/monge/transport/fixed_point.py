@@ -1,0 +1,205 @@
+r"""The fixed point h = T(h) of Sinkhorn's iteration, with Anderson's acceleration.
+
+The next iterate is the combination of the images of the last ones whose residuals cancel best.
+Where the marginal error grows, the iteration starts again from the best plain iterate.
+
+`iterate` looks at the error after every iteration. On a GPU that would cost more than an
+iteration; `iterate_in_chunks` takes the same decisions on the device, and reads once in several
+iterations whether they are over. `choose_iteration` picks one of them.
+
+Source: Anderson, "Iterative procedures for nonlinear integral equations", 1965; Walker, Ni,
+"Anderson acceleration for fixed-point iterations", 2011.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from monge._core.tuning import tuning
+from monge._core.typed import linear_solve, to_numpy, unchecked_solve
+from monge.transport.gibbs import Minima, Stored, Streamed, choose_deferred
+
+Step = Callable[[Minima, Tensor], tuple[Tensor, Tensor]]
+"""(minima, h) -> (T(h), the marginal error of h)."""
+Iteration = Callable[
+    [Streamed, Step, Tensor, "Anderson | None", float, int], tuple[Tensor, float, int]
+]
+"""(minima, step, start, acceleration, tolerance, most) -> (h, its marginal error, the number of
+iterations, at most `most`)."""
+
+
+@dataclass(frozen=True)
+class Anderson:
+    """Anderson acceleration of the fixed point iteration, over the last `memory` iterates.
+
+    The next iterate is the combination of the last ones whose residuals cancel best; when the
+    marginal error grows, it starts again from the best plain iterate.
+
+    Source: Anderson, "Iterative procedures for nonlinear integral equations", 1965; Walker, Ni,
+    "Anderson acceleration for fixed-point iterations", 2011.
+    """
+
+    memory: int = 5
+
+
+def choose_iteration(device: torch.device) -> Iteration:
+    """Picks how the fixed point is iterated for.
+
+    The rule: with the error read after every iteration on a CPU, in chunks elsewhere.
+    """
+    return iterate if tuning(device).iterations_per_read == 1 else iterate_in_chunks
+
+
+def iterate(
+    minima: Streamed,
+    step: Step,
+    start: Tensor,
+    acceleration: Anderson | None,
+    tolerance: float,
+    most: int,
+) -> tuple[Tensor, float, int]:
+    """Finds h = T(h) by `step`; returns h, its error and the number of iterations."""
+    memory = 0 if acceleration is None else acceleration.memory
+    h, best, best_image, extrapolated = start, math.inf, start, False
+    images: list[Tensor] = []
+    residuals: list[Tensor] = []
+    for iteration in range(1, most + 1):
+        image, error = step(minima, h)
+        size = float(error)
+        if size <= tolerance or iteration == most:
+            return h, size, iteration
+        if extrapolated and not size <= 2 * best:
+            # the extrapolation overshot: return to the best plain iterate
+            h, images, residuals, best, extrapolated = best_image, [], [], math.inf, False
+            continue
+        if size < best:
+            best, best_image = size, image
+        images, residuals = [*images, image][-memory - 1 :], [*residuals, image - h][-memory - 1 :]
+        extrapolated = memory > 0 and len(images) > 1
+        h = _extrapolated(images, residuals) if extrapolated else image
+    raise AssertionError("unreachable: the last iteration returns")
+
+
+def _extrapolated(images: list[Tensor], residuals: list[Tensor]) -> Tensor:
+    """The image of the combination of iterates with the smallest residual."""
+    steps = torch.stack([b - a for a, b in pairwise(residuals)])
+    moves = torch.stack([b - a for a, b in pairwise(images)])
+    gram = steps @ steps.T
+    ridge = 1e-12 * gram.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
+    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    gamma = linear_solve(gram + ridge * eye, steps @ residuals[-1])
+    # residuals that are (nearly) 0 or (nearly) equal leave nothing to combine
+    return images[-1] - gamma @ moves if torch.isfinite(gamma).all() else images[-1]
+
+
+class _State(NamedTuple):
+    """Where an iteration is, on the device."""
+
+    h: Tensor
+    size: Tensor
+    """The marginal error of the iterate before h, or of h once it is `done`."""
+    iteration: Tensor
+    done: Tensor
+    best: Tensor
+    best_image: Tensor
+    images: Tensor
+    """The images of the last iterates, (memory + 1, n); of fewer, the first is repeated."""
+    residuals: Tensor
+    empty: Tensor
+    """Whether the next image is the first."""
+    extrapolated: Tensor
+    """Whether h is."""
+
+
+def iterate_in_chunks(
+    minima: Streamed,
+    step: Step,
+    start: Tensor,
+    acceleration: Anderson | None,
+    tolerance: float,
+    most: int,
+) -> tuple[Tensor, float, int]:
+    """`iterate`, with one copy to the host in `Tuning.iterations_per_read` iterations.
+
+    A chunk that has left the range of the Gibbs kernel is iterated again in the log domain.
+    """
+    state = _start(start, 0 if acceleration is None else acceleration.memory)
+    chunk, used = tuning(start.device).iterations_per_read, 0
+    stored = minima if isinstance(minima, Stored) else None
+    log_domain = None if stored else minima
+    while True:
+        deferred = choose_deferred(stored) if stored and log_domain is None else None
+        ahead = state
+        for index in range(used, min(used + chunk, most)):
+            image, error = step(deferred or log_domain or minima, ahead.h)
+            ahead = _advanced(ahead, image, error, tolerance, index + 1 == most)
+        doubts = deferred.doubts() if deferred else ()
+        done, size, iteration, *doubts = _read(ahead.done, ahead.size, ahead.iteration, *doubts)
+        if doubts and doubts[0]:
+            log_domain = minima.in_log_domain()
+            continue
+        if done:
+            return ahead.h, size, int(iteration)
+        state, used = ahead, used + chunk
+        if deferred and doubts[1] > deferred.stored.reach:
+            minima.begin(deferred.f, state.h, minima.epsilon)
+        elif stored and log_domain:
+            stored.begin(log_domain.f0, state.h, minima.epsilon)
+            log_domain = None
+
+
+def _read(*numbers: Tensor) -> list[float]:
+    """Numbers on a device, in one copy to the host."""
+    return [float(z) for z in to_numpy(torch.stack([z.double() for z in numbers]).cpu())]
+
+
+def _start(h: Tensor, memory: int) -> _State:
+    history, no = h.expand(memory + 1, -1), torch.zeros((), dtype=torch.bool, device=h.device)
+    infinite = torch.full((), math.inf, dtype=h.dtype, device=h.device)
+    count = torch.zeros((), dtype=torch.int64, device=h.device)
+    return _State(h, infinite, count, no, infinite, h, history, history, ~no, no)
+
+
+def _advanced(state: _State, image: Tensor, error: Tensor, tolerance: float, last: bool) -> _State:
+    """The state after h's image and error are known, decided without reading them."""
+    done = state.done | (error <= tolerance)
+    if last:
+        done = torch.ones_like(done)
+    # an extrapolation that overshot: return to the best plain iterate, and forget the others
+    overshot = state.extrapolated & ~(error <= 2 * state.best)
+    better = error < state.best
+    best_image = torch.where(better & ~overshot, image, state.best_image)
+    images, residuals = (
+        torch.where(state.empty, new, torch.cat([old[1:], new[None]]))
+        for old, new in ((state.images, image), (state.residuals, image - state.h))
+    )
+    combined = _combined(images, residuals) if len(images) > 1 else image
+    moved = torch.where(overshot, best_image, combined)
+    return _State(
+        h=torch.where(done, state.h, moved),
+        size=torch.where(state.done, state.size, error),
+        iteration=state.iteration + ~state.done,
+        done=done,
+        best=torch.where(overshot, math.inf, torch.where(better, error, state.best)),
+        best_image=best_image,
+        images=images,
+        residuals=residuals,
+        empty=overshot,
+        extrapolated=~(overshot | state.empty) if len(images) > 1 else state.extrapolated,
+    )
+
+
+def _combined(images: Tensor, residuals: Tensor) -> Tensor:
+    """`_extrapolated` of stacked images, without reading a number; repeated ones count nothing."""
+    steps, moves = residuals.diff(dim=0), images.diff(dim=0)
+    gram = steps @ steps.T
+    trace, count = gram.diagonal().sum(), (gram.diagonal() > 0).sum().clamp_min(1)
+    ridge = 1e-12 * (trace / count).clamp_min(torch.finfo(torch.float64).tiny)
+    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    gamma = unchecked_solve(gram + ridge * eye, steps @ residuals[-1])
+    return torch.where(torch.isfinite(gamma).all(), images[-1] - gamma @ moves, images[-1])
