@@ -60,6 +60,10 @@ class Notes:
         # numbers in Python would reach a kernel as float32
         self.epsilon, self.least = (self.totals.new_full((1,), z) for z in (epsilon, least))
 
+    def worst(self) -> tuple[Tensor, Tensor]:
+        """Whether any sum was outside, and the largest move."""
+        return self.outside.any(), self.moved.amax()
+
 
 def soft_minimum(
     kernel: Tensor, weights: Tensor, g: Tensor, g0: Tensor, f0: Tensor, notes: Notes

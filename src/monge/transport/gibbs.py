@@ -208,9 +208,8 @@ class DeferredByKernels(Deferred):
         return self.product(one.kernel.T, self.a, f, one.f0, one.g0, self.of_columns)
 
     def doubts(self) -> tuple[Tensor, Tensor]:
-        notes = self.of_rows, self.of_columns
-        outside = torch.cat([one.outside for one in notes]).amax()
-        return outside, torch.cat([one.moved for one in notes]).amax()
+        (outside, moved), (its_outside, its_moved) = self.of_rows.worst(), self.of_columns.worst()
+        return outside | its_outside, torch.maximum(moved, its_moved)
 
 
 def choose_deferred(stored: Stored) -> Deferred:
