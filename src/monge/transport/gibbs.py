@@ -192,10 +192,9 @@ class DeferredByKernels(Deferred):
         from monge.gpu import gibbs_product
 
         super().__init__(stored)
-        n, m = stored.kernel.shape
-        settings = self.epsilon, stored.least, self.f.device
-        self.of_rows = gibbs_product.Notes(n, m, *settings)
-        self.of_columns = gibbs_product.Notes(m, n, *settings)
+        (n, m), place = stored.cost.shape, self.f.device
+        self.of_rows = gibbs_product.Notes(n, m, stored.epsilon, stored.least, place)
+        self.of_columns = gibbs_product.Notes(m, n, stored.epsilon, stored.least, place)
         self.product = gibbs_product.soft_minimum
 
     def rows(self, g: Tensor) -> Tensor:
