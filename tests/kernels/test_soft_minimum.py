@@ -89,6 +89,17 @@ def test_products_of_a_plan_with_a_wide_matrix(kernel_device, width):
     same(mine, 2 * plan @ values, 1e-12)
 
 
+@pytest.mark.parametrize("p", [1, 2])
+def test_points_that_are_a_view(kernel_device, p):
+    x, y, a, b = drawn(18, 30, 3, kernel_device)
+    views = [z.repeat_interleave(2, 1)[:, ::2] for z in (x, y)], [z.T.contiguous().T for z in (x, y)]
+    zero, f = torch.zeros_like(b), torch.zeros_like(a)
+    right = Blocked(Points(x, y, p)).soft_minimum(zero, 0.2, f)
+    for u, v in views:
+        assert not u.is_contiguous()
+        same(Fused(Points(u, v, p)).soft_minimum(zero, 0.2, f), right, 1e-12)
+
+
 def test_close_points_far_from_the_mean_are_told_apart(kernel_device):
     x, y, a, b = drawn(18, 30, 3, kernel_device)
     side = 1e6 * torch.tensor([1.0, -1.0], device=x.device, dtype=x.dtype)

@@ -31,10 +31,14 @@ class Exponents(NamedTuple):
     ground: int
     p: float = 2.0
 
-    def arguments(self) -> tuple[object, ...]:
-        n, m = len(self.rows), len(self.columns)
-        tensors = (self.left, self.right, self.rows, self.columns)
-        strides = (self.left.stride(0), self.left.stride(1), self.right.stride(0))
-        # a number in Python would reach the kernel as float32, a tensor of two from the host waits
-        settings = torch.stack([torch.full_like(self.rows[0], z) for z in (self.epsilon, self.p)])
-        return *tensors, n, m, self.left.shape[1], *strides, settings
+    def arguments(self, least: float = 0.0) -> tuple[object, ...]:
+        """What kernels take, in their order; entries of at most `least` count as 0."""
+        left, right = self.left, self.right
+        if self.ground != MATRIX:
+            left, right = left.contiguous(), right.contiguous()
+        sizes = len(self.rows), len(self.columns), left.shape[1]
+        strides = left.stride(0), left.stride(1), right.stride(0)
+        # a number in Python would reach a kernel as float32, a tensor of three from the host waits
+        numbers = self.epsilon, self.p, least
+        settings = torch.stack([torch.full_like(self.rows[0], z) for z in numbers])
+        return left, right, self.rows, self.columns, *sizes, *strides, settings

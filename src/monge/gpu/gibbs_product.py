@@ -12,6 +12,8 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
+from monge.gpu.launch import on
+
 BLOCK = 1024
 
 
@@ -70,13 +72,14 @@ def soft_minimum(
 ) -> Tensor:
     """f (n,) of a kernel (n, m), weights and potentials g (m,), about the potentials f⁰ and g⁰."""
     n, m = kernel.shape
-    scaled = torch.empty(m, dtype=kernel.dtype, device=kernel.device)
-    scale_kernel[(notes.blocks,)](
-        weights, g, g0, notes.epsilon, scaled, notes.totals, notes.moved, m, BLOCK=BLOCK
-    )
-    sums, f = torch.mv(kernel, scaled), torch.empty_like(f0)
-    potential_kernel[(len(notes.outside),)](
-        sums, f0, notes.epsilon, notes.totals, notes.least, f, notes.outside, n, notes.blocks,
-        BLOCK=BLOCK, BLOCKS=triton.next_power_of_2(notes.blocks),
-    )  # fmt: skip
+    scaled, f = torch.empty(m, dtype=kernel.dtype, device=kernel.device), torch.empty_like(f0)
+    with on(kernel.device):
+        scale_kernel[(notes.blocks,)](
+            weights, g, g0, notes.epsilon, scaled, notes.totals, notes.moved, m, BLOCK=BLOCK
+        )
+        sums = torch.mv(kernel, scaled)
+        potential_kernel[(len(notes.outside),)](
+            sums, f0, notes.epsilon, notes.totals, notes.least, f, notes.outside, n, notes.blocks,
+            BLOCK=BLOCK, BLOCKS=triton.next_power_of_2(notes.blocks),
+        )  # fmt: skip
     return f

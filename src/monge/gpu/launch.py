@@ -1,5 +1,6 @@
 """Where Triton's kernels can be launched."""
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -23,3 +24,8 @@ def is_usable(device: torch.device) -> bool:
     if os.environ.get("TRITON_INTERPRET") == "1":
         return device.type == "cpu"
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def on(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Inside, kernels run on this device: Triton takes the current one, not that of a tensor."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()

@@ -18,6 +18,7 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from monge.gpu.exponents import Exponents
+from monge.gpu.launch import on
 
 ROWS, COLUMNS, DEPTH, WARPS = 64, 64, 32, 8
 """The sides of a tile, the coordinates that are multiplied at a time, and the warps of a tile."""
@@ -118,11 +119,11 @@ def log_sum_exp_kernel(
 
 @triton.jit
 def gibbs_kernel(
-    left, right, u, v, n, m, d, stride_i, stride_k, stride_j, settings, out, least,
+    left, right, u, v, n, m, d, stride_i, stride_k, stride_j, settings, out,
     GROUND: tl.constexpr, P: tl.constexpr, SINGLE: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """A tile of exp(e_ij), with zeros below `least`."""
+    """A tile of exp(e_ij), with zeros for what is at most the least."""
     i = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     j = tl.program_id(1).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
     of_rows = tl.load(u + i, mask=i < n, other=-float("inf"))
@@ -133,7 +134,7 @@ def gibbs_kernel(
     if SINGLE:
         exponents = exponents.to(tl.float32)
     entries = tl.exp(exponents)
-    entries = tl.where(entries > least, entries, 0.0)
+    entries = tl.where(entries > tl.load(settings + 2).to(entries.dtype), entries, 0.0)
     tl.store(out + i[:, None] * m + j[None, :], entries, mask=(i < n)[:, None] & (j < m)[None, :])
 
 
@@ -193,7 +194,8 @@ def log_sum_exp(exponents: Exponents, dtype: torch.dtype) -> Tensor:
     """log Σ_j exp(e_ij), (n,), float64; the exponentials are in `dtype`."""
     out = torch.empty_like(exponents.rows)
     grid = (triton.cdiv(len(out), ROWS),)
-    log_sum_exp_kernel[grid](*exponents.arguments(), out, **_constants(exponents, dtype))
+    with on(out.device):
+        log_sum_exp_kernel[grid](*exponents.arguments(), out, **_constants(exponents, dtype))
     return out
 
 
@@ -201,7 +203,8 @@ def write_gibbs_(kernel: Tensor, exponents: Exponents, least: float) -> None:
     """Writes exp(e_ij) into a contiguous matrix (n, m), with zeros below `least`."""
     grid = (triton.cdiv(kernel.shape[0], ROWS), triton.cdiv(kernel.shape[1], COLUMNS))
     constants = _constants(exponents, kernel.dtype)
-    gibbs_kernel[grid](*exponents.arguments(), kernel, least, **constants)
+    with on(kernel.device):
+        gibbs_kernel[grid](*exponents.arguments(least), kernel, **constants)
 
 
 def weighted_sums(exponents: Exponents, values: Tensor, factor: int, dtype: torch.dtype) -> Tensor:
@@ -212,5 +215,6 @@ def weighted_sums(exponents: Exponents, values: Tensor, factor: int, dtype: torc
     tile = min(64, max(16, triton.next_power_of_2(width)))
     grid = (triton.cdiv(n, ROWS), triton.cdiv(width, tile))
     constants = {**_constants(exponents, dtype), "FACTOR": factor, "WIDTH": tile}
-    weighted_sums_kernel[grid](*exponents.arguments(), values, out, width, **constants)
+    with on(out.device):
+        weighted_sums_kernel[grid](*exponents.arguments(), values, out, width, **constants)
     return out
