@@ -92,7 +92,8 @@ def test_products_of_a_plan_with_a_wide_matrix(kernel_device, width):
 @pytest.mark.parametrize("p", [1, 2])
 def test_points_that_are_a_view(kernel_device, p):
     x, y, a, b = drawn(18, 30, 3, kernel_device)
-    views = [z.repeat_interleave(2, 1)[:, ::2] for z in (x, y)], [z.T.contiguous().T for z in (x, y)]
+    every_other = [z.repeat_interleave(2, 1)[:, ::2] for z in (x, y)]
+    views = every_other, [z.T.contiguous().T for z in (x, y)]
     zero, f = torch.zeros_like(b), torch.zeros_like(a)
     right = Blocked(Points(x, y, p)).soft_minimum(zero, 0.2, f)
     for u, v in views:
