@@ -27,7 +27,7 @@ def problem(n, m, d, spread=1.0, stored=True):
 def solved(iteration, minima, epsilon, acceleration, tolerance, most=10_000):
     zero = torch.zeros_like(minima.b)
     minima.begin(torch.zeros_like(minima.a), zero, epsilon)
-    return iteration(minima, potentials._step, zero, acceleration, tolerance, most)
+    return iteration(minima, False, zero, acceleration, tolerance, most)
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -67,7 +67,7 @@ def test_a_kernel_whose_range_is_left_is_computed_anew(monkeypatch):
     assert error <= 1e-4
     streamed = problem(40, 40, 3, spread=6.0, stored=False)
     streamed.begin(torch.zeros_like(streamed.a), h, 0.02)
-    _, its_error = potentials._step(streamed, h)
+    _, its_error = fixed_point.step(streamed, h)
     assert float(its_error) == pytest.approx(error, rel=1e-3)
 
 
@@ -82,7 +82,7 @@ def test_the_device_is_read_once_a_chunk(monkeypatch):
         monkeypatch.setattr(
             torch.Tensor, name, lambda *a, read=read, name=name: (reads.append(name), read(*a))[1]
         )
-    _, _, count = iterate_in_chunks(minima, potentials._step, zero, Anderson(5), 1e-6, 10_000)
+    _, _, count = iterate_in_chunks(minima, False, zero, Anderson(5), 1e-6, 10_000)
     monkeypatch.undo()
     assert count > 8
     assert reads == ["cpu", "numpy"] * math.ceil(count / 8)

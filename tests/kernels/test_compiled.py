@@ -70,6 +70,22 @@ for dtype in ("fp32", "fp64"):
         "gibbs_product:potential_kernel", types, {"BLOCK": 1024, "BLOCKS": 16}
     )
 
+VECTORS |= dict.fromkeys(
+    ("cost", "transposed", "log_a", "log_b", "b", "numbers", "start", "images", "residuals"),
+    "*fp64",
+)
+for size in (64, 512):
+    for single in (True, False):
+        types = {**VECTORS, **SIZES, "memory": "i32", "most": "i32", "report": "*fp64"}
+        constants = {"SYMMETRIC": False, "SINGLE": single, "MEMORY": 8, "N": size, "M": size}
+        rows = {"ROWS_N": 4096 // size, "ROWS_M": 4096 // size}
+        CASES[f"sinkhorn_kernel {size} {'float32' if single else 'float64'}"] = Case(
+            "small_sinkhorn:sinkhorn_kernel",
+            types,
+            {**constants, **rows},
+            warps=8,
+        )
+
 
 class Resources(NamedTuple):
     registers: int

@@ -1,9 +1,20 @@
 """Reductions of a cost by Triton's kernels are those by blocks."""
 
+import dataclasses
+
 import pytest
 import torch
 
-from monge.transport import reductions, sinkhorn, sinkhorn_divergence, solve_entropic
+from monge._core import tuning
+from monge.transport import (
+    fixed_point,
+    gibbs,
+    potentials,
+    reductions,
+    sinkhorn,
+    sinkhorn_divergence,
+    solve_entropic,
+)
 from monge.transport.ground import Matrix, Points
 from monge.transport.reductions import Blocked, Fused
 
@@ -117,7 +128,12 @@ def test_close_points_far_from_the_mean_are_told_apart(kernel_device):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("p", [1, 2])
-def test_plans_and_gradients_end_to_end(kernel_device, monkeypatch, p, dtype):
+@pytest.mark.parametrize("small", [True, False])
+def test_plans_and_gradients_end_to_end(kernel_device, monkeypatch, small, p, dtype):
+    """Once with all iterations in one program, once with Gibbs kernels and chunks."""
+    values = dataclasses.replace(tuning.ACCELERATOR, program_points=1000 if small else 0)
+    for module in (fixed_point, gibbs, potentials):
+        monkeypatch.setattr(module, "tuning", lambda _: values)
     x, y, a, b = (z.to(dtype).requires_grad_() for z in drawn(70, 40, 3, kernel_device))
 
     def everything():
@@ -129,6 +145,9 @@ def test_plans_and_gradients_end_to_end(kernel_device, monkeypatch, p, dtype):
 
     assert isinstance(reductions.choose_reductions(Points(x.detach(), y.detach(), p)), Fused)
     fused = everything()
-    monkeypatch.setattr(reductions, "is_usable", lambda _: False)
+    for module in (fixed_point, gibbs, potentials):
+        monkeypatch.setattr(module, "tuning", lambda _: tuning.CPU)
+    for module in (reductions, gibbs):
+        monkeypatch.setattr(module, "is_usable", lambda _: False)
     for one, other in zip(fused, everything()):
         same(one, other, 3e-5 if dtype == torch.float32 else 1e-9)

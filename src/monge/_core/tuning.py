@@ -40,6 +40,8 @@ class Tuning:
     """Change of a potential, in units of ε, after which a Gibbs kernel is computed anew."""
     iterations_per_read: int = 1
     """Iterations of Sinkhorn's algorithm after which the host reads whether it has converged."""
+    program_points: int = 0
+    """Most points a side of a problem of which one program on a GPU does all iterations."""
     warm_up_ratio: float = 20.0
     """Ratio of mean cost to ε above which potentials are first computed for larger ε."""
     mean_points: int = 500
@@ -57,7 +59,9 @@ class Tuning:
 
 
 CPU = Tuning()
-ACCELERATOR = replace(CPU, cost_entries=2**24, gibbs_entries=2**29, iterations_per_read=8)
+ACCELERATOR = replace(
+    CPU, cost_entries=2**24, gibbs_entries=2**29, iterations_per_read=8, program_points=512
+)
 
 
 def tuning(device: torch.device) -> Tuning:

@@ -5,7 +5,8 @@ Where the marginal error grows, the iteration starts again from the best plain i
 
 `iterate` looks at the error after every iteration. On a GPU that would cost more than an
 iteration; `iterate_in_chunks` takes the same decisions on the device, and reads once in several
-iterations whether they are over. `choose_iteration` picks one of them.
+iterations whether they are over. `iterate_in_one_program` has a kernel do all iterations of a
+small problem, whose launches would cost more than they do. `choose_iteration` picks one of them.
 
 Source: Anderson, "Iterative procedures for nonlinear integral equations", 1965; Walker, Ni,
 "Anderson acceleration for fixed-point iterations", 2011.
@@ -22,15 +23,14 @@ from torch import Tensor
 
 from monge._core.tuning import tuning
 from monge._core.typed import linear_solve, to_numpy, unchecked_solve
-from monge.transport.gibbs import Minima, Stored, Streamed, choose_deferred
+from monge.transport.gibbs import Minima, Stored, Streamed, choose_deferred, is_small
+from monge.transport.ground import GroundCost
 
-Step = Callable[[Minima, Tensor], tuple[Tensor, Tensor]]
-"""(minima, h) -> (T(h), the marginal error of h)."""
 Iteration = Callable[
-    [Streamed, Step, Tensor, "Anderson | None", float, int], tuple[Tensor, float, int]
+    [Streamed, bool, Tensor, "Anderson | None", float, int], tuple[Tensor, float, int]
 ]
-"""(minima, step, start, acceleration, tolerance, most) -> (h, its marginal error, the number of
-iterations, at most `most`)."""
+"""(minima, whether a sample is matched with itself, start, acceleration, tolerance, most) -> (h,
+its marginal error, the number of iterations, at most `most`)."""
 
 
 @dataclass(frozen=True)
@@ -47,29 +47,46 @@ class Anderson:
     memory: int = 5
 
 
-def choose_iteration(device: torch.device) -> Iteration:
+def choose_iteration(cost: GroundCost) -> Iteration:
     """Picks how the fixed point is iterated for.
 
-    The rule: with the error read after every iteration on a CPU, in chunks elsewhere.
+    The rule: on a CPU the error is read after every iteration; on a GPU small problems are
+    iterated by one program (`monge.transport.gibbs.is_small`), larger ones in chunks.
     """
-    return iterate if tuning(device).iterations_per_read == 1 else iterate_in_chunks
+    if tuning(cost.device).iterations_per_read == 1 and not is_small(cost):
+        return iterate
+    return iterate_in_one_program if is_small(cost) else iterate_in_chunks
+
+
+def step(minima: Minima, g: Tensor) -> tuple[Tensor, Tensor]:
+    """S_a(S_b(g)), and the marginal error of (S_b(g), g)."""
+    image = minima.columns(minima.rows(g))
+    return image, (minima.b * ((g - image) / minima.epsilon).expm1().abs()).sum()
+
+
+def symmetric_step(minima: Minima, f: Tensor) -> tuple[Tensor, Tensor]:
+    """½ (f + S_a(f)) and its marginal error, the averaged update between a sample and itself: it
+    has no oscillation to damp."""
+    image = minima.rows(f)
+    return (f + image) / 2, (minima.a * ((f - image) / minima.epsilon).expm1().abs()).sum()
 
 
 def iterate(
     minima: Streamed,
-    step: Step,
+    symmetric: bool,
     start: Tensor,
     acceleration: Anderson | None,
     tolerance: float,
     most: int,
 ) -> tuple[Tensor, float, int]:
-    """Finds h = T(h) by `step`; returns h, its error and the number of iterations."""
+    """Finds h = T(h), and looks at the error after every iteration."""
+    advance = symmetric_step if symmetric else step
     memory = 0 if acceleration is None else acceleration.memory
     h, best, best_image, extrapolated = start, math.inf, start, False
     images: list[Tensor] = []
     residuals: list[Tensor] = []
     for iteration in range(1, most + 1):
-        image, error = step(minima, h)
+        image, error = advance(minima, h)
         size = float(error)
         if size <= tolerance or iteration == most:
             return h, size, iteration
@@ -118,7 +135,7 @@ class _State(NamedTuple):
 
 def iterate_in_chunks(
     minima: Streamed,
-    step: Step,
+    symmetric: bool,
     start: Tensor,
     acceleration: Anderson | None,
     tolerance: float,
@@ -130,13 +147,14 @@ def iterate_in_chunks(
     """
     state = _start(start, 0 if acceleration is None else acceleration.memory)
     chunk, used = tuning(start.device).iterations_per_read, 0
+    advance = symmetric_step if symmetric else step
     stored = minima if isinstance(minima, Stored) else None
     log_domain = None if stored else minima
     while True:
         deferred = choose_deferred(stored) if stored and log_domain is None else None
         ahead = state
         for index in range(used, min(used + chunk, most)):
-            image, error = step(deferred or log_domain or minima, ahead.h)
+            image, error = advance(deferred or log_domain or minima, ahead.h)
             ahead = _advanced(ahead, image, error, tolerance, index + 1 == most)
         doubts = deferred.doubts() if deferred else ()
         done, size, iteration, *doubts = _read(ahead.done, ahead.size, ahead.iteration, *doubts)
@@ -151,6 +169,33 @@ def iterate_in_chunks(
         elif stored and log_domain:
             stored.begin(log_domain.f0, state.h, minima.epsilon)
             log_domain = None
+
+
+def iterate_in_one_program(
+    minima: Streamed,
+    symmetric: bool,
+    start: Tensor,
+    acceleration: Anderson | None,
+    tolerance: float,
+    most: int,
+) -> tuple[Tensor, float, int]:
+    """`iterate`, by a kernel that does all iterations of a small problem."""
+    from monge.gpu import small_sinkhorn
+
+    h, report = small_sinkhorn.fixed_point(
+        minima.cost.whole(),
+        (minima.a, minima.b),
+        (minima.log_a, minima.log_b),
+        start,
+        minima.epsilon,
+        tolerance,
+        most,
+        memory=0 if acceleration is None else acceleration.memory,
+        symmetric=symmetric,
+        dtype=minima.cost.dtype,
+    )
+    error, iterations = _read(*report)
+    return h, error, int(iterations)
 
 
 def _read(*numbers: Tensor) -> list[float]:

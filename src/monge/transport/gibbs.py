@@ -220,17 +220,25 @@ def choose_deferred(stored: Stored) -> Deferred:
     return DeferredByKernels(stored) if usable else DeferredByTensors(stored)
 
 
+def is_small(cost: GroundCost) -> bool:
+    """Whether a problem is iterated by one program on a GPU, which needs no Gibbs kernel."""
+    return max(cost.shape) <= tuning(cost.device).program_points and is_usable(cost.device)
+
+
 def kept_entries(cost: GroundCost) -> int:
-    """Entries of the Gibbs kernel that is kept in memory: all n m, or 0 if that is too many."""
+    """Entries of the Gibbs kernel that is kept in memory: all n m, or 0 if that is too many, or
+    if the problem needs none."""
     entries = math.prod(cost.shape)
-    return entries if entries <= tuning(cost.device).gibbs_entries else 0
+    kept = entries <= tuning(cost.device).gibbs_entries and not is_small(cost)
+    return entries if kept else 0
 
 
 def choose_minima(cost: GroundCost, a: Tensor, b: Tensor, space: Tensor) -> Streamed:
     """Picks how the soft minima of a cost are computed.
 
     The rule: a Gibbs kernel of at most `Tuning.gibbs_entries` entries is stored (`Stored`), a
-    larger one is recomputed block by block (`Streamed`); on every device and in every dtype.
+    larger one is recomputed block by block (`Streamed`), on every device and in every dtype; nor
+    is that of a problem that one program solves.
 
     Args:
         cost: the cost (n, m).

@@ -65,6 +65,10 @@ class GroundCost(abc.ABC):
         """The cost of some rows, in its dtype."""
 
     @abc.abstractmethod
+    def whole(self) -> Tensor:
+        """The cost in float64, which the caller does not change; for small problems."""
+
+    @abc.abstractmethod
     def factors(self, f: Tensor, g: Tensor, epsilon: float) -> Exponents:
         """(f_i + g_j - C_ij)/ε by what they are computed from, which is of size n + m."""
 
@@ -116,6 +120,9 @@ class Matrix(GroundCost):
 
     def entries(self, rows: slice) -> Tensor:
         return self.matrix[rows]
+
+    def whole(self) -> Tensor:
+        return self.matrix.double()
 
     def factors(self, f: Tensor, g: Tensor, epsilon: float) -> Exponents:
         c = self.matrix
@@ -179,6 +186,10 @@ class Points(GroundCost):
     def entries(self, rows: slice) -> Tensor:
         x, y = (z.to(self.dtype) for z in (self.x[rows], self.y))
         return distances(x, y).pow(self.p)
+
+    def whole(self) -> Tensor:
+        mode = "donot_use_mm_for_euclid_dist"
+        return torch.cdist(self.x, self.y, compute_mode=mode).pow_(self.p)
 
     def by_differences(self) -> "Points":
         """The same, never by a product."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from monge._core.tuning import tuning
 from monge.transport.fixed_point import Anderson, choose_iteration
-from monge.transport.gibbs import Minima, Streamed, choose_minima, kept_entries
+from monge.transport.gibbs import Streamed, choose_minima, kept_entries
 from monge.transport.ground import GroundCost
 
 MOST_ITERATIONS = 10_000
@@ -49,19 +49,6 @@ class Randkhorn:
 
 ACCELERATION = Anderson(5)
 """The acceleration by default."""
-
-
-def _step(minima: Minima, g: Tensor) -> tuple[Tensor, Tensor]:
-    """S_a(S_b(g)), and the marginal error of (S_b(g), g)."""
-    image = minima.columns(minima.rows(g))
-    return image, (minima.b * ((g - image) / minima.epsilon).expm1().abs()).sum()
-
-
-def _symmetric_step(minima: Minima, f: Tensor) -> tuple[Tensor, Tensor]:
-    """½ (f + S_a(f)) and its marginal error, the averaged update between a sample and itself: it
-    has no oscillation to damp."""
-    image = minima.rows(f)
-    return (f + image) / 2, (minima.a * ((f - image) / minima.epsilon).expm1().abs()).sum()
 
 
 def _scales(cost: GroundCost, epsilon: float) -> list[float]:
@@ -106,19 +93,19 @@ def _solve(
     cost, a, b, symmetric = problem
     minima = choose_minima(cost, a, b, space)
     acceleration, tolerance, most = settings
-    step, iterate = _symmetric_step if symmetric else _step, choose_iteration(cost.device)
+    iterate = choose_iteration(cost)
     f, g, used = torch.zeros_like(minima.a), torch.zeros_like(minima.b), 0
     # a sample's cost to itself is 0 on the diagonal, and the potentials start near the solution
     for larger in [] if symmetric else _scales(minima.cost, epsilon):
         minima.begin(f, g, larger)
-        g, _, count = iterate(minima, step, g, Anderson(), 0.03, 20)
+        g, _, count = iterate(minima, symmetric, g, Anderson(), 0.03, 20)
         f, used = minima.rows(g), used + count
     minima.begin(f, g, epsilon)
     if isinstance(acceleration, Randkhorn) and not symmetric:
         g, error, count = _randkhorn(minima, g, acceleration.seed, tolerance, most)
     else:
         plain = None if isinstance(acceleration, Randkhorn) else acceleration
-        g, error, count = iterate(minima, step, g, plain, tolerance, most)
+        g, error, count = iterate(minima, symmetric, g, plain, tolerance, most)
     f = g if symmetric else minima.rows(g)
     mass = (minima.a * ((f - minima.rows(g)) / epsilon).exp()).sum()
     value = (minima.a * f).sum() + (minima.b * g).sum() - epsilon * (mass - 1)
