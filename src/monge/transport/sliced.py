@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from monge._core.checks import dimension, finite, given_weights, points
-from monge._core.numerics import Gradients, rooted, with_gradient
+from monge._core.numerics import Gradients, rooted, unit_of_length, with_gradient
 from monge._core.promotion import WEIGHTS, as_tensor, promoted
 from monge._core.tuning import threads, tuning
 from monge._core.typed import checkpointed, ndtri, qr, split
@@ -80,44 +80,95 @@ def sliced_power(
     begins, so nothing of size n × L is kept.
     """
     theta = theta.to(x.dtype)
-
-    def plain(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> Tensor:
-        def total(
-            x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, chunk: Tensor
-        ) -> Tensor:
-            return plain_power(chunk @ x.T, chunk @ y.T, a, b, p).sum()
-
-        # projections are computed again in the backward pass
-        chunks = split(theta, _rows(x, y))
-        totals = [checkpointed(total, x, y, a, b, chunk) for chunk in chunks]
-        return torch.stack(totals).sum() / len(theta)
-
     if any(w is not None and w.requires_grad for w in (a, b)):
-        return plain(x, y, a, b)
+        return _plain_power(x, y, theta, a, b, p)
 
     def fast(x: Tensor, y: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Gradients]:
-        value, gradients = summed(x, y, theta, wanted)
+        value, gradients = _power_with_gradients(x, y, theta, a, b, p, wanted)
         if not is_projection_resolved(value, p, x, y):
-            value, gradients = summed(x.double(), y.double(), theta.double(), wanted)
-        return value.to(x.dtype), gradients
+            x, y, directions = x.double(), y.double(), theta.double()
+            value, gradients = _power_with_gradients(x, y, directions, a, b, p, wanted)
+        return value.to(theta.dtype), gradients
 
-    def summed(
-        x: Tensor, y: Tensor, theta: Tensor, wanted: Sequence[bool]
-    ) -> tuple[Tensor, Gradients]:
-        gradients = [torch.zeros_like(z) if need else None for z, need in zip((x, y), wanted)]
-        total = torch.zeros((), dtype=torch.float64, device=x.device)
-        for chunk in split(theta, _rows(x, y)):
-            powers, slopes = power_with_slopes(chunk @ x.T, chunk @ y.T, a, b, p, wanted)
-            total += powers.sum()
-            for gradient, slope in zip(gradients, slopes):
-                if gradient is not None and slope is not None:
-                    gradient.addmm_(slope.T, chunk, alpha=1 / len(theta))
-        return total / len(theta), gradients
+    def plain(x: Tensor, y: Tensor) -> Tensor:
+        return _plain_power(x, y, theta, a, b, p)
 
-    def unweighted(x: Tensor, y: Tensor) -> Tensor:
-        return plain(x, y, a, b)
+    return with_gradient(fast, plain, x, y)
 
-    return with_gradient(fast, unweighted, x, y)
+
+def _sliced_distance(
+    x: Tensor, y: Tensor, theta: Tensor, a: Tensor | None, b: Tensor | None, p: float
+) -> Tensor:
+    """SW_p, unchecked: the root of `sliced_power`, with which it shares one node of the graph."""
+
+    def power(x: Tensor, y: Tensor) -> Tensor:
+        return _plain_power(x, y, theta, a, b, p)
+
+    def plain(x: Tensor, y: Tensor) -> Tensor:
+        return rooted(power, x, y, p)
+
+    if any(w is not None and w.requires_grad for w in (a, b)):
+        return plain(x, y)
+
+    def fast(x: Tensor, y: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Gradients]:
+        value, gradients = _power_with_gradients(x, y, theta, a, b, p, wanted)
+        (size,), dtype, unit = _read(value), x.dtype, 1.0
+        info = torch.finfo(dtype)
+        in_range = info.tiny / info.eps < size <= info.max
+        if not (in_range and is_projection_resolved(value, p, x, y)):
+            x, y, dtype = x.double(), y.double(), torch.float64
+            unit = unit_of_length(x, y)
+            x, y, directions = x / unit, y / unit, theta.double()
+            value, gradients = _power_with_gradients(x, y, directions, a, b, p, wanted)
+            (size,) = _read(value)
+        distance = size ** (1 / p)
+        slope = distance / (p * size) if size > 0 else 0.0
+        scaled = [None if z is None else z.mul_(slope) for z in gradients]
+        return torch.full((), unit * distance, dtype=dtype, device=x.device), scaled
+
+    return with_gradient(fast, plain, x, y)
+
+
+def _power_with_gradients(
+    x: Tensor,
+    y: Tensor,
+    theta: Tensor,
+    a: Tensor | None,
+    b: Tensor | None,
+    p: float,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, Gradients]:
+    """SW_p^p, float64, and its gradients in the points that are `wanted`; without graph."""
+    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    sums: list[Tensor | None] = [None, None]
+    for chunk in split(theta, _rows(x, y)):
+        powers, slopes = power_with_slopes(chunk @ x.T, chunk @ y.T, a, b, p, wanted)
+        total += powers.sum()
+        # (d, n): the other order would read slopes (L, n) against the grain
+        sums = [_added(of_points, chunk.T, slope) for of_points, slope in zip(sums, slopes)]
+    count = len(theta)
+    return total / count, [None if z is None else z.T.div_(count) for z in sums]
+
+
+def _added(total: Tensor | None, left: Tensor, right: Tensor | None) -> Tensor | None:
+    """total + left · right, into `total`; None where there is no `right`."""
+    if right is None:
+        return None
+    return left @ right if total is None else total.addmm_(left, right)
+
+
+def _plain_power(
+    x: Tensor, y: Tensor, theta: Tensor, a: Tensor | None, b: Tensor | None, p: float
+) -> Tensor:
+    """SW_p^p with a graph, whose projections are computed again in the backward pass."""
+
+    def total(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, chunk: Tensor) -> Tensor:
+        return plain_power(chunk @ x.T, chunk @ y.T, a, b, p).sum()
+
+    theta = theta.to(x.dtype)
+    chunks = split(theta, _rows(x, y))
+    totals = [checkpointed(total, x, y, a, b, chunk) for chunk in chunks]
+    return torch.stack(totals).sum() / len(theta)
 
 
 LOST = 1e-4
@@ -129,11 +180,16 @@ def is_projection_resolved(power: Tensor, p: float, *values: Tensor) -> bool:
     otherwise they are projected in float64."""
     if values[0].dtype == torch.float64:
         return True
-    rounding = torch.finfo(values[0].dtype).eps * max(
-        float(z.detach().abs().amax()) for z in values
-    )
-    distance = float(power.detach()) ** (1 / p)
-    return rounding <= LOST * distance < math.inf
+    size, *most = _read(power, *(z.detach().abs().amax() for z in values))
+    rounding = torch.finfo(values[0].dtype).eps * max(most)
+    return rounding <= LOST * size ** (1 / p) < math.inf
+
+
+def _read(*numbers: Tensor) -> list[float]:
+    """Numbers, in one copy to the host."""
+    if numbers[0].device.type == "cpu":
+        return [float(z.detach()) for z in numbers]
+    return [float(z) for z in torch.stack([z.detach().double() for z in numbers]).cpu()]
 
 
 def _rows(x: Tensor, y: Tensor) -> int:
@@ -176,7 +232,7 @@ def sliced_wasserstein(
     """
     x, y, theta = _ready(x, y, p, directions, generator)
     a, b = given_weights("a", a, len(x)), given_weights("b", b, len(y))
-    return rooted(lambda x, y: sliced_power(x, y, theta, a, b, p=p), x, y, p)
+    return _sliced_distance(x, y, theta, a, b, p)
 
 
 @promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)
