@@ -86,6 +86,14 @@ for size in (64, 512):
             warps=8,
         )
 
+for size in (256, 1024):
+    CASES[f"matched_kernel {size}"] = Case(
+        "short_rows:matched_kernel",
+        {**dict.fromkeys(("u", "v", "of_u", "of_v"), "*fp32"), "powers": "*fp64", "n": "i32"}
+        | {"p": "fp32"},
+        {"P": 2, "U": True, "V": False, "N": size},
+    )
+
 
 class Resources(NamedTuple):
     registers: int

@@ -5,6 +5,7 @@ another; none of them changes what is computed. Each hot primitive has one funct
 `choose_…` beside it, which picks its implementation by device, dtype and size:
 
 - rows sorted on the line: `transport.sorting.choose_sort`
+- rows of equally many values matched: `transport.line.choose_matching`
 - reductions of a cost over rows: `transport.reductions.choose_reductions`
 - soft minima of a cost: `transport.gibbs.choose_minima`
 - products with a Gibbs kernel that the host does not look at: `transport.gibbs.choose_deferred`
@@ -28,6 +29,8 @@ class Tuning:
     """Entries of random directions drawn at a time."""
     sort_values: int = 2**15
     """Fewest values that are sorted in several threads."""
+    row_values: int = 1024
+    """Most values of a row that one program on a GPU sorts."""
     kernel_rows: int = 512
     """Samples a side of the blocks of a kernel's sum: a megabyte of distances."""
     cost_entries: int = 2**18
@@ -60,7 +63,12 @@ class Tuning:
 
 CPU = Tuning()
 ACCELERATOR = replace(
-    CPU, cost_entries=2**24, gibbs_entries=2**29, iterations_per_read=8, program_points=512
+    CPU,
+    slice_values=2**24,
+    cost_entries=2**24,
+    gibbs_entries=2**29,
+    iterations_per_read=8,
+    program_points=512,
 )
 
 

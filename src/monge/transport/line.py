@@ -9,7 +9,7 @@ a sum over the merged levels of the two distribution functions.
 Source: Santambrogio, "Optimal transport for applied mathematicians", 2015, chapter 2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +17,9 @@ from torch import Tensor
 from monge._core.checks import finite, floating, given_weights, order
 from monge._core.numerics import absolute_power, rooted, with_gradient
 from monge._core.promotion import ANY, promoted
+from monge._core.tuning import tuning
 from monge._core.typed import broadcast
+from monge.gpu.launch import is_usable
 from monge.transport.sorting import sort, sort_, sorted_with_order
 
 
@@ -89,7 +91,7 @@ def power_with_slopes(
     they are overwritten, and a gradient may be returned in their memory.
     """
     if a is None and b is None and u.shape[-1] == v.shape[-1]:
-        return _matched(u, v, p, wanted)
+        return choose_matching(u)(u, v, p, wanted)
     u, order_u = sorted_with_order(u) if wanted[0] or a is not None else (*sort_(u), None)
     v, order_v = sorted_with_order(v) if wanted[1] or b is not None else (*sort_(v), None)
     # rows without weights share their levels
@@ -105,6 +107,23 @@ def power_with_slopes(
         None if order is None or not need else _spread(z, order, index, slope).mul_(factor)
         for z, order, index, factor, need in sides
     ]
+
+
+Matching = Callable[[Tensor, Tensor, float, Sequence[bool]], tuple[Tensor, Slopes]]
+
+
+def choose_matching(u: Tensor) -> Matching:
+    """Picks how rows (l, n) of equally many values are matched.
+
+    The rule: short rows of float32 by a kernel that sorts in registers, where kernels run; others
+    by sorting all rows at once.
+    """
+    is_short = u.dtype == torch.float32 and u.shape[-1] <= tuning(u.device).row_values
+    if is_short and is_usable(u.device):
+        from monge.gpu.short_rows import matched
+
+        return matched
+    return _matched
 
 
 def _spread(rows: Tensor, order: Tensor, index: Tensor, slope: Tensor) -> Tensor:
