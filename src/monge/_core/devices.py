@@ -27,8 +27,8 @@ def chosen_device(asked: str) -> str:
         built = torch.version.cuda is not None or torch.version.hip is not None
         reason = "finds no GPU" if built else "is built without CUDA"
         raise ValueError(
-            f"`device` is {asked!r}, but torch {torch.__version__} {reason}: this machine has the "
-            "device cpu only"
+            f"`device` is {asked!r}, but torch {torch.__version__} {reason}, and the only device "
+            "here is cpu: give cpu or auto"
         )
     names = ", ".join(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(cards))
     if index and processes > 1:

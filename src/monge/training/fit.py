@@ -116,24 +116,20 @@ def _trained(
     config, settled = _located(config), settle(config, source)
     if stored:
         _same_data(stored[1], settled, path)
-    model = _model(model_or_recipe, config, settled, device)
     samples, held = source.train, None
     if config.training.patience is not None:
         samples, held = held_apart(samples, config.seed)
     batches = _batches(len(samples), config)
     steps = _steps(config.training, batches)
 
-    trainer = Trainer(
-        model,
-        config.training,
-        seed=config.seed,
-        device=device,
-        augment=source.kind.augmentation(config.data),
-    )
+    with running_out(0, config.training.batch, config.training.micro_batch):
+        model = _model(model_or_recipe, config, settled, device)
+        augment = source.kind.augmentation(config.data)
+        trainer = Trainer(model, config.training, seed=config.seed, device=device, augment=augment)
     if config.recipe not in RECIPES:
         trainable(model)
     if config.recipe not in RECIPES and not config.training.shard:
-        rehearse(model, config.training, samples, source.kind.augmentation(config.data))
+        rehearse(model, config.training, samples, augment)
     seconds = loop.resume(trainer, path) if stored else 0.0
     if steps < trainer.position:
         raise ValueError(
@@ -165,7 +161,8 @@ def _opening(trainer: Trainer, samples: Tensor, resident: bool) -> str:
     if trainer.precision != "fp32":
         parts.append(f"networks: in {trainer.precision}")
     if trainer.config.compile:
-        parts.append("compiling: seconds to minutes before the first steps")
+        slower = ", and on a CPU seldom faster steps" if trainer.device.type == "cpu" else ""
+        parts.append(f"compiling: seconds to minutes before the first steps{slower}")
     return "; ".join(parts)
 
 
@@ -184,8 +181,7 @@ def _model(
         )
     if config.training.shard and config.recipe == CUSTOM:
         raise ValueError("`shard` is for recipes: leave it out for a model of your own")
-    with running_out(0, config.training.batch, config.training.micro_batch):
-        model.to(device)
+    model.to(device)
     if device.startswith("cuda") and config.recipe in RECIPES and is_convolutional(model):
         # tensor cores take convolutions in this order; code of a stranger may not
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

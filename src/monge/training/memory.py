@@ -39,9 +39,10 @@ def running_out(step: int, batch: int, micro_batch: int | None) -> Iterator[None
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that an allocation has failed; on a CPU torch has no type for it."""
-    return isinstance(
-        error, (torch.OutOfMemoryError, MemoryError)
-    ) or "can't allocate memory" in str(error)
+    if isinstance(error, FailedRun):  # which may quote one
+        return False
+    known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return known or "can't allocate memory" in str(error)
 
 
 def is_resident(samples: Tensor, device: torch.device) -> bool:
