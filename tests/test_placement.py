@@ -472,8 +472,9 @@ def test_an_accelerator_notices_terms_that_are_not_finite_at_the_next_logged_ste
 
 
 @pytest.mark.parametrize("options", [{}, {"inner_steps": 3}, {"inner_first": (2, 4)}])
-def test_batches_loaded_ahead_are_those_that_are_fetched(options):
-    trainer = Trainer(zoo.model("gan"), TrainingConfig(batch=4, **options))
+def test_batches_loaded_ahead_are_those_that_are_fetched(options, device):
+    model = zoo.model("gan").to(device)
+    trainer = Trainer(model, TrainingConfig(batch=4, **options), device=device)
     samples, batches = images(18), Batches(18, 4, 0)
     prefetcher = Prefetcher(trainer, samples, batches)
     for position in (0, 1, 2, 3, 4, 5, 9, 10, 2):  # also after a jump
@@ -482,6 +483,7 @@ def test_batches_loaded_ahead_are_those_that_are_fetched(options):
         found = prefetcher.fetch()
         assert len(found) == len(expected)
         assert all(map(torch.equal, found, expected))
+        assert all(x.device.type == device for x in found)
     prefetcher.close()
 
 

@@ -148,7 +148,8 @@ def _trained(
     whole = None
     if not config.training.shard:  # otherwise it is read from the checkpoint
         model.load_state_dict(loop.trained(trainer, path))
-        whole = model.to("cpu").eval()
+        order = torch.contiguous_format
+        whole = model.to("cpu", memory_format=order).eval()  # pyright: ignore[reportCallIssue]
     return Trained(path, whole, source, trainer.position > start)
 
 
@@ -182,8 +183,9 @@ def _model(
     if config.training.shard and config.recipe == CUSTOM:
         raise ValueError("`shard` is for recipes: leave it out for a model of your own")
     model.to(device)
-    if device.startswith("cuda") and config.recipe in RECIPES and is_convolutional(model):
-        # tensor cores take convolutions in this order; code of a stranger may not
+    ours = config.recipe in RECIPES and not config.training.shard
+    if device.startswith("cuda") and ours and is_convolutional(model):
+        # tensor cores take convolutions in this order; shards and code of a stranger may not
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if config.training.compile:
         _compile(model, device)

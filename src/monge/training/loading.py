@@ -12,6 +12,9 @@ from monge.data.batches import Batches
 from monge.training.schedule import inner_batches
 from monge.training.trainer import Trainer
 
+Loaded = tuple[list[Tensor], torch.cuda.Event | None]
+"""The batches of a step, and on a GPU the event of their copies being done."""
+
 
 def step_indices(trainer: Trainer, batches: Batches, position: int) -> list[Tensor]:
     """Which samples the step at `position` uses: fresh inner batches, then the outer one.
@@ -49,17 +52,17 @@ class Prefetcher:
         cuda = trainer.device.type == "cuda"
         self.stream = torch.cuda.Stream(trainer.device) if cuda else None
         self.thread = ThreadPoolExecutor(1)
-        self.coming: dict[int, Future[list[Tensor]]] = {}
+        self.coming: dict[int, Future[Loaded]] = {}
 
     def fetch(self) -> list[Tensor]:
         """The batches of the trainer's next step; starts to load those of the step after it."""
         position, coming = self.trainer.position, self.coming
         loading = coming.get(position) or self._start(position)
         self.coming = {position + 1: self._start(position + 1)}
-        loaded = loading.result()
-        if self.stream is not None:
+        loaded, copied = loading.result()
+        if copied is not None:
             current = torch.cuda.current_stream(self.trainer.device)
-            current.wait_stream(self.stream)
+            current.wait_event(copied)
             for x in loaded:
                 x.record_stream(current)
         return loaded
@@ -68,10 +71,15 @@ class Prefetcher:
         """Ends the thread."""
         self.thread.shutdown(cancel_futures=True)
 
-    def _start(self, position: int) -> Future[list[Tensor]]:
+    def _start(self, position: int) -> Future[Loaded]:
         indices = step_indices(self.trainer, self.batches, position)
         return self.thread.submit(self._loaded, indices)
 
-    def _loaded(self, indices: Sequence[Tensor]) -> list[Tensor]:
+    def _loaded(self, indices: Sequence[Tensor]) -> Loaded:
         with torch.cuda.stream(self.stream):
-            return [rows(self.samples, index, self.trainer.device) for index in indices]
+            loaded = [rows(self.samples, index, self.trainer.device) for index in indices]
+        if self.stream is None:
+            return loaded, None
+        copied = torch.cuda.Event()
+        copied.record(self.stream)
+        return loaded, copied
