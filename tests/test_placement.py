@@ -30,7 +30,7 @@ from monge.divergences import Divergence
 from monge.draws import Draws
 from monge.models import Matching
 from monge.networks import mlp
-from monge.training import Trainer, loop
+from monge.training import Trainer, loop, memory
 from monge.training import fit as fitting
 from monge.training.loading import Prefetcher
 from monge.training.memory import is_resident, running_out
@@ -581,6 +581,23 @@ def test_memory_that_runs_out_before_the_first_step_is_told_as_well(tmp_path, mo
     with pytest.raises(FailedRun, match=r"^step 0: out of memory with 20 of a batch of 20"):
         fit(data=table(), config=config(), out=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("processes", "micro_batch", "words"),
+    [
+        (1, None, "with 100 of a batch of 100 .*--micro-batch 25 "),
+        (1, 8, "with 8 of a batch of 100 .*--micro-batch 2 "),
+        (4, None, "with 25 of a batch of 100 .*--micro-batch 6 "),
+        (1, 1, "with 1 of a batch of 100 .*: start a run with a smaller --batch or smaller net"),
+    ],
+)
+def test_the_way_out_is_a_quarter_of_what_a_process_passes(
+    processes, micro_batch, words, monkeypatch
+):
+    monkeypatch.setattr(memory, "world", lambda: (0, processes))
+    with pytest.raises(FailedRun, match=words), running_out(3, 100, micro_batch):
+        raise OUT[0]
 
 
 def test_an_error_that_quotes_it_is_left_as_it_is():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from monge._core.errors import FailedRun
+from monge._core.processes import world
 
 RESIDENT = 0.5
 """The largest share of a GPU's free memory that training data take; the rest is for networks."""
@@ -18,22 +19,27 @@ def running_out(step: int, batch: int, micro_batch: int | None) -> Iterator[None
 
     Args:
         step: the step, from 1.
-        batch: the samples of each step.
-        micro_batch: the samples that pass at once, if not all.
+        batch: the samples of each step, of all processes.
+        micro_batch: the samples that pass at once in a process, if not all of its own.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        at_once = micro_batch or batch
-        part = max(1, min(batch, at_once) // 4)
+        own = -(-batch // world()[1])
+        at_once = min(micro_batch or own, own)
         reason = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
+        smaller = "start a run with a smaller --batch or smaller networks"
+        if at_once > 1:
+            smaller = (
+                f"--micro-batch {max(1, at_once // 4)} computes the same gradient in less memory, "
+                "and --resume takes it and goes on from the last checkpoint, which is intact; or "
+                "start a run with a smaller --batch"
+            )
         raise FailedRun(
             f"step {step}: out of memory with {at_once} of a batch of {batch} samples at once "
-            f"({reason}): --micro-batch {part} computes the same gradient in less memory, and "
-            "--resume takes it and goes on from the last checkpoint, which is intact; "
-            "or start a run with a smaller --batch"
+            f"({reason}): {smaller}"
         ) from None
 
 
