@@ -239,6 +239,26 @@ def test_a_batch_is_not_smaller_than_the_number_of_processes(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("device", "cards", "backend"), [("cuda", [1], "cpu:gloo,cuda:nccl"), ("cpu", [], "gloo")]
+)
+def test_each_process_has_the_gpu_of_its_local_rank(device, cards, backend, monkeypatch):
+    """Tensors of GPUs go by NCCL, those of the host by gloo."""
+    store, used, made = dist.HashStore(), [], {}
+    dist.PrefixStore("attempt 0", store).set("here 0", "")
+    for name, value in {"WORLD_SIZE": 2, "LOCAL_RANK": 1, "RANK": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    monkeypatch.setattr(dist, "rendezvous", lambda *args, **named: iter([(store, 1, 2)]))
+    monkeypatch.setattr(
+        dist, "init_process_group", lambda name, **named: made.update(named, backend=name)
+    )
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    with distributed.group(device):
+        assert (used, made["backend"], made["rank"]) == (cards, backend, 1)
+
+
 def test_processes_that_do_not_meet_are_named(monkeypatch, tmp_path):
     """Their port is another program's; or one of them was not started."""
     monkeypatch.setattr(distributed, "MEETING", timedelta(seconds=2))

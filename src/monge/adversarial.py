@@ -16,6 +16,8 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
 from monge._core.checks import instance, order, positive, sample_pair
+from monge._core.devices import to_device
+from monge._core.products import true_products
 from monge._core.promotion import ANY, promoted, promoted_critic
 from monge._core.shown import Shown
 from monge.divergences import Divergence, SlicedWasserstein
@@ -289,7 +291,7 @@ class OperatorNorm(nn.Module):
         """
         if not len(self.vectors):
             return
-        with torch.autocast(self.vectors.device.type, enabled=False):
+        with torch.autocast(self.vectors.device.type, enabled=False), true_products():
             self.vectors = self._iterated().to(self.vectors)
 
     def _iterated(self) -> Tensor:
@@ -304,8 +306,9 @@ class OperatorNorm(nn.Module):
             span = torch.cat([moved, vectors]).flatten(1)
             basis = torch.linalg.qr(span.T).Q.T
             image = self._applied(weight, basis.view(-1, *v.shape[1:])).flatten(1).double()
-            squares, rotation = torch.linalg.eigh(image @ image.T)  # the smallest first
-            best = rotation.T.flip(0)[: len(v)].to(basis.dtype)
+            # a few numbers: on the host, which reads the norm in any case
+            squares, rotation = torch.linalg.eigh((image @ image.T).cpu())  # the smallest first
+            best = to_device(rotation.T.flip(0)[: len(v)].to(basis.dtype), basis.device)
             vectors = (best @ basis).view_as(v)
             norm = math.sqrt(max(float(squares[-1]), 0.0))
             if norm <= before * (1 + 1e-4):

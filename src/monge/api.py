@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from monge._core.devices import chosen_device
 from monge._core.processes import first
 from monge.config import Config
 from monge.runs import Run, load
@@ -38,6 +39,10 @@ def fit(
             steps may grow; every other setting must be as it was, or None.
         quiet: show no progress.
 
+    `config.device` is auto by default: the GPU where there is one, otherwise the CPU. The device
+    that was found is kept in `run.settled.device`, the precision of the networks in
+    `run.settled.precision`.
+
     Where torchrun has started several processes, each calls this alike: they share every batch
     and train what one process would; the first one writes.
 
@@ -50,7 +55,7 @@ def fit(
         Interrupted: after SIGINT or SIGTERM, with the last step saved.
     """
     config = asked(model_or_recipe, data, config)
-    with group(config.device):
+    with group(chosen_device(config.check().device)):
         trained = train(model_or_recipe, data, config, out, resume=resume, quiet=quiet)
         run = Run(trained.path)
         run.source = trained.source

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monge._core.checks import dimension, finite, floating, order, positive
+from monge._core.devices import to_device
 from monge._core.numerics import absolute_power, root
 from monge._core.promotion import ANY, promoted
 from monge._core.shown import Shown
@@ -87,10 +88,13 @@ class Bernoulli(Cost):
     """
 
     def between(self, x: Tensor, y: Tensor) -> Tensor:
-        for name, values in (("x", x), ("y", y)):
-            finite(name, values)
-            low, high = values.detach().aminmax() if values.numel() else (0.0, 1.0)
+        if x.numel():
+            ranges = torch.stack([*x.detach().aminmax(), *y.detach().aminmax()]).tolist()
+        else:
+            ranges = [0.0, 1.0, 0.0, 1.0]
+        for name, values, low, high in (("x", x, *ranges[:2]), ("y", y, *ranges[2:])):
             if not (low >= 0 and high <= 1):
+                finite(name, values)
                 raise ValueError(
                     f"`{name}` must lie in [0, 1] for a Bernoulli cost, got [{low:.4g}, "
                     f"{high:.4g}]: rescale, end the decoder in a sigmoid, or use SquaredL2"
@@ -267,7 +271,7 @@ class SlicedSets(SetCost):
         self.directions, self.p = dimension("directions", directions), order(p)
 
     def between(self, x: Tensor, y: Tensor) -> Tensor:
-        theta = uniform_directions(self.directions, x.shape[2]).to(x)
+        theta = to_device(uniform_directions(self.directions, x.shape[2]), x.device).to(x.dtype)
         powers = self._powers(x, y, theta)
         if not is_projection_resolved(powers.amin(), self.p, x, y):
             powers = self._powers(x.double(), y.double(), theta.double())

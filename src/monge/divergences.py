@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core.checks import dimension, instance, order, points, positive, sample_pair
+from monge._core.devices import to_device
 from monge._core.promotion import ANY, promoted
 from monge._core.shown import Shown
 from monge._core.tuning import tuning
@@ -125,7 +126,8 @@ class SlicedWasserstein(Divergence):
         most = max(1, tuning(x.device).direction_entries // dim)
         for first in range(0, self.directions, most):
             count = min(most, self.directions - first)
-            theta = uniform_directions(count, dim, generator=generator).to(x)
+            theta = uniform_directions(count, dim, generator=generator)
+            theta = to_device(theta, x.device).to(x.dtype)
             total = total + count * sliced_power(x, y, theta, p=self.p)
         return total / self.directions
 

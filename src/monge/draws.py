@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from monge._core.devices import to_device
+
 
 def seed_of(*keys: int | str) -> int:
     """A 63-bit seed from integers and strings, e.g. `seed_of(seed, step, "prior")`."""
@@ -88,7 +90,7 @@ class Draws:
         name: str = "",
     ):
         self.seed, self.step, self.total = seed, step, total
-        self.rank, self.world, self.device = rank, world, device
+        self.rank, self.world, self.device = rank, world, torch.device(device)
         self.name = name
 
     def micro_batch(self, index: int, count: int) -> "Draws":
@@ -126,7 +128,7 @@ class Draws:
     def rows(self, purpose: str, sampler: Callable[[int, torch.Generator], Tensor]) -> Tensor:
         """This process's rows of `sampler(total, generator)`, on the device."""
         everything = sampler(self.total, self.generator(purpose))
-        return everything[self.rank :: self.world].to(self.device)
+        return to_device(everything[self.rank :: self.world], self.device)
 
     def normal(self, purpose: str, like: Tensor) -> Tensor:
         """N(0, 1) draws with the shape and dtype of `like`, a tensor of this process's rows."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from monge._core.checks import dimension, positive
 from monge._core.checks import weights as checked
+from monge._core.devices import to_device
 from monge._core.promotion import as_tensor
 from monge._core.shown import Shown
 from monge.draws import standard_normal
@@ -133,7 +134,7 @@ class Mixture(Prior):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         # one row of numbers a draw, the first of which chooses the component
-        normal = standard_normal((n, 1 + self.dim), generator).to(self.means.device)
+        normal = to_device(standard_normal((n, 1 + self.dim), generator), self.means.device)
         levels = torch.special.ndtr(normal[:, 0].double())
         k = torch.searchsorted(self.weights.double().cumsum(0), levels)
         k = k.clamp(max=len(self.weights) - 1)

@@ -41,13 +41,13 @@ class _Gather(torch.autograd.Function):
         return gradient[ctx.rank :: ctx.count], None
 
 
-def global_size(n: int) -> int:
-    """The size of the global batch of which this process has n rows."""
+def global_sizes(counts: Sequence[int]) -> list[int]:
+    """The sizes of the global batches of which this process has so many rows: one message."""
     if world()[1] == 1:
-        return n
-    sizes = torch.tensor([n])
+        return list(counts)
+    sizes = torch.tensor(counts)
     dist.all_reduce(sizes)
-    return int(sizes)
+    return sizes.tolist()
 
 
 def first() -> bool:
@@ -98,10 +98,16 @@ def largest(value: int) -> int:
     return int(most)
 
 
+def read(values: dict[str, Tensor]) -> dict[str, float]:
+    """Scalars as numbers of the host, which waits for their device once."""
+    stacked = torch.stack([value.double() for value in values.values()])
+    return dict(zip(values, stacked.tolist()))
+
+
 def means(values: dict[str, Tensor]) -> dict[str, float]:
     """The mean of each value over the processes."""
     if world()[1] == 1:
-        return {name: float(value) for name, value in values.items()}
+        return read(values)
     stacked = torch.stack([value.double() for value in values.values()])
     dist.all_reduce(stacked)
     return dict(zip(values, (stacked / world()[1]).tolist()))

@@ -7,7 +7,7 @@ function sees them,
   numbers and everything else are refused by name;
 - all are promoted to one floating dtype, of at least float32. A list takes the dtype and the
   device of the others;
-- autocast is left: its products lose the digits in which close points differ.
+- autocast and TF32 are left: their products lose the digits in which close points differ.
 
 The result comes back in the promoted dtype of the inputs, which may be half precision.
 
@@ -28,6 +28,8 @@ from typing import Any, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor
+
+from monge._core.products import true_products
 
 ANY = -1
 """The shape is checked by the function itself."""
@@ -73,7 +75,7 @@ def promoted_critic(**dimensions: int) -> Callable[[Callable[P, R]], Callable[P,
 
 def _opaque(problems: Callable[[Tensors], Any], tensors: Tensors, arguments: Any) -> Any:
     if not _transforms_are_active():
-        return problems(tensors)
+        return _with_true_products(problems, tensors)
     for argument in arguments.values():
         if isinstance(argument, torch.nn.Module) and any(
             map(_is_transformed, argument.parameters())
@@ -83,6 +85,13 @@ def _opaque(problems: Callable[[Tensors], Any], tensors: Tensors, arguments: Any
                 "not both: use torch.autograd"
             )
     return _as_one_operation(problems, tensors, arguments.get("generator"))
+
+
+def _with_true_products(problems: Callable[[Tensors], Any], tensors: Tensors) -> Any:
+    if not any(z.is_cuda for z in tensors.values()):
+        return problems(tensors)
+    with true_products():
+        return problems(tensors)
 
 
 def _transparent(problems: Callable[[Tensors], Any], tensors: Tensors, arguments: Any) -> Any:

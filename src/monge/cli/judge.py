@@ -55,7 +55,7 @@ class Evaluate:
         run, extractor = Run(self.path, self.model), None
         if self.inception_weights is not None:
             extractor = inception_network(self.inception_weights, self.inception_resize)
-        with distributed.group(run.config.device):
+        with distributed.group("cpu"):  # where a loaded model is
             result = run.evaluate(
                 self.n, self.sampler, self.seeds, metrics=self.metrics, extractor=extractor
             )

@@ -46,6 +46,7 @@ FIELDS = {
     "inner_steps": "training.inner_steps",
     "precision": "training.precision",
     "micro_batch": "training.micro_batch",
+    "compile": "training.compile",
     "device": "device",
     "threads": "threads",
 }
@@ -123,9 +124,12 @@ class Train:
     inner_steps: Int = None
     """Steps of a critic before each step of the model; 1 by default."""
     device: Text = None
-    """cpu (default), cuda, …"""
-    precision: Literal["fp32", "bf16", "fp16"] | None = None
-    """Precision of the networks; divergences are always in fp32."""
+    """auto (default): a GPU that CUDA reaches, otherwise the CPU; or cpu, cuda, cuda:1, …, mps."""
+    precision: Literal["fp32", "bf16", "fp16", "auto"] | None = None
+    """Precision of the networks; divergences are always in fp32. auto: bf16 for convolutions on
+    Ampere and newer GPUs, otherwise fp32; auto by default."""
+    compile: bool = False
+    """Compile encoder and decoder, on a GPU to CUDA graphs; takes up to minutes at the start."""
     threads: Int = None
     """CPU threads."""
     set: tuple[str, ...] = ()
@@ -231,7 +235,7 @@ def _flag(name: str, kind: Any, text: str, default: Any) -> tuple[str, Any, Any]
     return name, Annotated[kind | None, shown], dataclasses.field(default=None)
 
 
-VALUELESS = ("--resume", "--turn", "--help", "-h")
+VALUELESS = ("--resume", "--turn", "--compile", "--help", "-h")
 SEVERAL = ("--set", "--classes")
 
 

@@ -1,6 +1,7 @@
 """What a person asks of a run: one frozen record, from which everything is rebuilt."""
 
 import dataclasses
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -54,7 +55,9 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    device: str = "cpu"
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, … or mps. auto is the GPU where there is one that CUDA reaches,
+    otherwise the CPU; it is never mps, which has no float64."""
     threads: int | None = None
 
     def __post_init__(self):
@@ -92,10 +95,10 @@ class Config:
         inner = self.prior_inner
         demand(inner is None or 0 <= inner < 1, "prior_inner", inner, "in [0, 1)")
         demand(
-            self.device.split(":")[0] in ("cpu", "cuda", "mps"),
+            re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device) is not None,
             "device",
             self.device,
-            "cpu, cuda, cuda:1, … or mps",
+            "auto, cpu, cuda, cuda:1, … or mps",
         )
         presets = ["small", *({} if self.recipe == CUSTOM else find(self.recipe).presets)]
         demand(self.preset in presets, "preset", self.preset, f"one of {', '.join(presets)}")

@@ -138,13 +138,15 @@ class TrainingConfig:
     """Steps at most that first match mean and covariance of the codes to the prior's, with the
     encoder alone; they stop when the loss is under 0.1."""
     pretrain_batch: int = 1000
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Precision of the networks; divergences are always in float32."""
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "auto"
+    """Precision of the networks; divergences are always in float32. auto is bf16 for convolutional
+    networks on GPUs of compute capability 8.0 (Ampere) and newer, otherwise fp32."""
     shard: bool = False
     """Keep a part of the networks and of their optimiser in each process, for networks that one
     does not hold."""
     compile: bool = False
-    """Compile encoder and decoder, on a GPU to CUDA graphs; seconds to minutes at the start."""
+    """Compile encoder and decoder, on a GPU to CUDA graphs. It takes seconds to minutes at the
+    start, and pays where a step is bound by the launch of many small kernels."""
     log_every: int = 10
     checkpoint_seconds: float = 50.0
     """Most seconds of work that a kill can lose."""

@@ -25,5 +25,9 @@ class Settled:
     """Mean and standard deviation of the columns of a table."""
     float64: bool = False
     """Whether a table is in float64, because float32 does not resolve one of its columns."""
+    device: str | None = None
+    """Where the run was last trained: cpu, cuda, cuda:1, … or mps; None in older runs."""
+    precision: str | None = None
+    """Precision of the networks there: fp32, bf16 or fp16; None in older runs."""
     version: str = __version__
     """Of monge, when the run was started."""

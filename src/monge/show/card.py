@@ -33,7 +33,7 @@ def write(run: Run, out: Path) -> Path:
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise ValueError(f"`hub` {str(out)!r} is not empty: give a new folder")
     contents: dict[str, bytes] = {}
-    config = dataclasses.replace(run.config, device="cpu")
+    config = dataclasses.replace(run.config, device="auto")
     known = getattr(config.options, "known", None)
     if known is not None and Path(known).is_file():
         contents["known.png"] = Path(known).read_bytes()

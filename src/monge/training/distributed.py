@@ -16,8 +16,9 @@ MEETING = timedelta(minutes=2)
 
 @contextlib.contextmanager
 def group(device: str) -> Iterator[None]:
-    """Inside, the processes that torchrun started are a group; one alone, or one that is in a
-    group already, is left as it is.
+    """Inside, the processes that torchrun started are a group, which sends tensors of the host
+    through gloo and those of GPUs through NCCL. On cuda each process has the GPU of its local
+    rank. A single process, or one that is in a group already, is left as it is.
 
     Raises:
         ValueError: if they do not meet: another program has their port, or one was not started.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core import processes
+from monge._core.devices import chosen_device, current, described
 from monge._core.errors import FailedRun
 from monge._core.fields import leaves
 from monge._core.files import write_all
@@ -36,8 +37,10 @@ from monge.models.masks import is_mask_name
 from monge.models.protocols import Completer, has, trainable
 from monge.recipes import RECIPES
 from monge.training import loop
+from monge.training.memory import is_resident, running_out
+from monge.training.precision import HALVES, is_convolutional
 from monge.training.sharding import shard
-from monge.training.trainer import HALVES, Trainer
+from monge.training.trainer import Trainer
 from monge.training.validation import held_apart
 
 Data = str | Path | np.ndarray | Tensor | Source | None
@@ -91,50 +94,82 @@ def train(
     if stored:
         config = _completed(config, stored[0])
         _unchanged(stored[0], config, path)
-    _usable(config.check())
+    device = chosen_device(config.check().device)
+    with current(device):
+        return _trained(model_or_recipe, data, config, device, path, stored, quiet)
+
+
+def _trained(
+    model_or_recipe: nn.Module | str | None,
+    data: Data,
+    config: Config,
+    device: str,
+    path: Path,
+    stored: tuple[Config, Settled] | None,
+    quiet: bool,
+) -> Trained:
+    """Trains on a device, in a run directory that is new or holds the stored configuration."""
+    _usable(config, device)
     source = _source(data, config)
     if stored and not stored[1].float64:
         source = source.single()
     config, settled = _located(config), settle(config, source)
     if stored:
         _same_data(stored[1], settled, path)
-    model = _model(model_or_recipe, config, settled)
     samples, held = source.train, None
     if config.training.patience is not None:
         samples, held = held_apart(samples, config.seed)
     batches = _batches(len(samples), config)
     steps = _steps(config.training, batches)
 
-    trainer = Trainer(
-        model,
-        config.training,
-        seed=config.seed,
-        device=config.device,
-        augment=source.kind.augmentation(config.data),
-    )
+    with running_out(0, config.training.batch, config.training.micro_batch):
+        model = _model(model_or_recipe, config, settled, device)
+        augment = source.kind.augmentation(config.data)
+        trainer = Trainer(model, config.training, seed=config.seed, device=device, augment=augment)
     if config.recipe not in RECIPES:
         trainable(model)
     if config.recipe not in RECIPES and not config.training.shard:
-        rehearse(model, config.training, samples, source.kind.augmentation(config.data))
+        rehearse(model, config.training, samples, augment)
     seconds = loop.resume(trainer, path) if stored else 0.0
     if steps < trainer.position:
         raise ValueError(
             f"`steps` is {steps}, but the run {str(path)!r} has reached {trainer.position}"
         )
+    settled = dataclasses.replace(settled, device=device, precision=trainer.precision)
     processes.from_first(lambda: write_all(path, {"config.json": to_json(config, settled)}))
     start = trainer.position
     model.train()
-    samples = samples.to(config.device)
-    held = None if held is None else held.to(config.device)
+    resident = is_resident(samples, trainer.device)
+    if not quiet and processes.first():
+        print(_opening(trainer, samples, resident), flush=True)
+    if resident:
+        samples = samples.to(trainer.device)
     loop.run(trainer, samples, batches, steps, path, held=held, seconds=seconds, quiet=quiet)
     whole = None
     if not config.training.shard:  # otherwise it is read from the checkpoint
         model.load_state_dict(loop.trained(trainer, path))
-        whole = model.to("cpu").eval()
+        order = torch.contiguous_format
+        whole = model.to("cpu", memory_format=order).eval()  # pyright: ignore[reportCallIssue]
     return Trained(path, whole, source, trainer.position > start)
 
 
-def _model(model_or_recipe: nn.Module | str | None, config: Config, settled: Settled) -> nn.Module:
+def _opening(trainer: Trainer, samples: Tensor, resident: bool) -> str:
+    """The line that says where and how a run is trained."""
+    parts = [f"device: {described(trainer.device)}"]
+    if trainer.device.type != "cpu":
+        place = "the device" if resident else "the host, loaded a batch ahead"
+        parts.append(f"data: on {place}, {samples.nbytes / 1e6:,.0f} MB")
+    if trainer.precision != "fp32":
+        parts.append(f"networks: in {trainer.precision}")
+    if trainer.config.compile:
+        slower = ", and on a CPU seldom faster steps" if trainer.device.type == "cpu" else ""
+        parts.append(f"compiling: seconds to minutes before the first steps{slower}")
+    return "; ".join(parts)
+
+
+def _model(
+    model_or_recipe: nn.Module | str | None, config: Config, settled: Settled, device: str
+) -> nn.Module:
     """The model to train, on its device, its networks compiled or sharded as asked."""
     model = model_or_recipe
     if not isinstance(model, nn.Module):
@@ -147,11 +182,15 @@ def _model(model_or_recipe: nn.Module | str | None, config: Config, settled: Set
         )
     if config.training.shard and config.recipe == CUSTOM:
         raise ValueError("`shard` is for recipes: leave it out for a model of your own")
-    model.to(config.device)
+    model.to(device)
+    ours = config.recipe in RECIPES and not config.training.shard
+    if device.startswith("cuda") and ours and is_convolutional(model):
+        # tensor cores take convolutions in this order; shards and code of a stranger may not
+        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if config.training.compile:
-        _compile(model, config.device)
+        _compile(model, device)
     if config.training.shard and processes.world()[1] > 1:
-        shard(model, config.device)
+        shard(model, device)
     return model
 
 
@@ -237,6 +276,8 @@ def _stem(config: Config) -> str:
 HORIZON = ("training.epochs", "training.steps")
 # what changes no number
 INDIFFERENT = ("data.cache", "training.micro_batch", "training.shard", "training.compile")
+# what `auto` leaves to each machine on which a run is started or resumed
+OPEN = ("device", "training.precision")
 
 
 def _completed(given: Config, stored: Config) -> Config:
@@ -246,7 +287,8 @@ def _completed(given: Config, stored: Config) -> Config:
         for name in HORIZON:
             given = override(given, name, old[name])
     for name, value in leaves(given).items():
-        if value is None and name not in HORIZON and name in old:
+        left_open = value is None or (name in OPEN and value == "auto")
+        if left_open and name not in HORIZON and name in old:
             given = override(given, name, old[name])
     return given
 
@@ -255,7 +297,8 @@ def _unchanged(stored: Config, given: Config, path: Path) -> None:
     """Refuses settings that a resumed run may not change."""
     old, new = leaves(stored), leaves(given)
     fixed_end = stored.training.schedule in ("smooth", "cosine")
-    free = (*INDIFFERENT, *(() if fixed_end else HORIZON))
+    left_open = (name for name in OPEN if old[name] == "auto")
+    free = (*INDIFFERENT, *(() if fixed_end else HORIZON), *left_open)
     names = [name for name in {**old, **new} if name not in free]
     changed = [n.removeprefix("options.") for n in names if old.get(n) != new.get(n)]
     if changed:
@@ -278,15 +321,15 @@ def _same_data(stored: Settled, found: Settled, path: Path) -> None:
         )
 
 
-def _usable(config: Config) -> None:
+def _usable(config: Config, device: str) -> None:
     """Sets the threads; refuses a device, or a precision that it cannot compute in."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    half, kind = HALVES.get(config.training.precision), config.device.split(":")[0]
-    tried = (("device", config.device, None), ("precision", config.training.precision, half))
+    half, kind = HALVES.get(config.training.precision), device.split(":")[0]
+    tried = (("device", device, None), ("precision", config.training.precision, half))
     for name, value, dtype in tried:
         try:
-            x = torch.ones(8, 8, device=config.device, dtype=dtype)
+            x = torch.ones(8, 8, device=device, dtype=dtype)
             with torch.autocast(kind, dtype, enabled=dtype is not None):
                 float((x @ x).sum())
         except (RuntimeError, AssertionError) as error:

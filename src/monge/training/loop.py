@@ -6,6 +6,7 @@ import math
 import os
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from io import RawIOBase
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ from torch import Tensor
 
 from monge._core.errors import FailedRun, Interrupted
 from monge._core.files import write_whole
-from monge._core.processes import first, largest, means, wait, world
+from monge._core.processes import first, largest, means, wait
 from monge.data.batches import Batches
 from monge.divergences import MomentMatching
 from monge.draws import seed_of
 from monge.models import EncoderPretraining
 from monge.training import checkpoint
 from monge.training.averages import BATCHES
+from monge.training.loading import Prefetcher, fetch, rows
+from monge.training.memory import running_out
 from monge.training.progress import Display
-from monge.training.schedule import decay, inner_batches
+from monge.training.schedule import decay
 from monge.training.sharding import full_tensors
 from monge.training.signals import Signals
 from monge.training.trainer import Trainer
@@ -30,25 +33,6 @@ from monge.training.validation import figure, since_best
 
 PRETRAINED = 0.1
 """The loss of pretraining at which it stops."""
-
-
-def fetch(trainer: Trainer, samples: Tensor, batches: Batches) -> list[Tensor]:
-    """The batches of the trainer's next step: fresh inner ones, then the outer one.
-
-    An auto-encoder with one inner step shows its critics the outer batch.
-    """
-    fixed = [objective.steps for objective in trainer.learned]
-    inner = inner_batches(trainer.config, trainer.position, fixed)
-    if len(inner) == 1 and hasattr(trainer.model, "encode"):
-        inner = range(0)
-    indices = [batches.inner(i) for i in inner] + [batches.outer(trainer.position)]
-    return [_rows(samples, index) for index in indices]
-
-
-def _rows(samples: Tensor, index: Tensor) -> Tensor:
-    """This process's rows of the global batch with the indices `index`."""
-    rank, count = world()
-    return samples[index[rank::count].to(samples.device)]
 
 
 def run(
@@ -66,7 +50,8 @@ def run(
 
     Args:
         trainer: the model, its optimisers and the step to start from.
-        samples: the training data, (n, *).
+        samples: the training data, (n, *), on the trainer's device, or on the host from where each
+            batch is copied.
         batches: which samples each step uses.
         steps: outer steps of the whole training.
         folder: the run directory.
@@ -88,6 +73,7 @@ def run(
 
     stopped, received = out_of_patience(), 0
     with (
+        batches_of(trainer, samples, batches) as next_batches,
         Signals() as signals,
         (folder / "metrics.jsonl" if first() else Path(os.devnull)).open("ab", 0) as metrics,
         Display(start, steps, batches.per_epoch, quiet or not first()) as display,
@@ -96,7 +82,7 @@ def run(
             pretrain(trainer, samples, metrics, signals, began)
         while trainer.position < steps and not stopped and not received:
             terms = trainer.step(
-                fetch(trainer, samples, batches),
+                next_batches(),
                 decay(config, trainer.position, batches.per_epoch, steps),
                 done=trainer.position / steps,
             )
@@ -131,16 +117,34 @@ def run(
     wait()
 
 
+@contextlib.contextmanager
+def batches_of(
+    trainer: Trainer, samples: Tensor, batches: Batches
+) -> Iterator[Callable[[], list[Tensor]]]:
+    """A function that returns the batches of the trainer's next step, loaded ahead where the
+    samples are not on its device."""
+    if samples.device.type == trainer.device.type:
+        yield lambda: fetch(trainer, samples, batches)
+        return
+    prefetcher = Prefetcher(trainer, samples, batches)
+    try:
+        yield prefetcher.fetch
+    finally:
+        prefetcher.close()
+
+
 def finish_average(trainer: Trainer, samples: Tensor, batches: Batches) -> None:
     """Makes a moving average fit for use by the first batches of the first epoch."""
     count = min(BATCHES, batches.per_epoch)
-    trainer.finish_average(_rows(samples, batches.outer(i)) for i in range(count))
+    trainer.finish_average(rows(samples, batches.outer(i), trainer.device) for i in range(count))
 
 
 def validate(trainer: Trainer, held: Tensor, figures: list[float], folder: Path) -> float:
     """The figure of the validation set, appended to `figures`; saves the model if it is the best
     so far."""
-    value = figure(trainer.trained, held, trainer.config.batch, trainer.seed)
+    config = trainer.config
+    with running_out(trainer.position, config.batch, config.micro_batch):
+        value = figure(trainer.trained, held, config.batch, trainer.seed)
     if value < min(figures, default=math.inf):
         write(folder / "best", trainer, {}, {"validation": value})
     figures.append(value)
@@ -174,7 +178,7 @@ def pretrain(
     batches = Batches(len(samples), size, seed_of(trainer.seed, "pretraining"))
     stage = Trainer(alone, config, seed=batches.seed, device=trainer.device)
     while stage.position < config.pretrain:
-        terms = stage.step([_rows(samples, batches.outer(stage.position))])
+        terms = stage.step([rows(samples, batches.outer(stage.position), trainer.device)])
         loss = means(terms)["divergence"]
         row = {
             "step": 0,

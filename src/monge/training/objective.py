@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core.processes import average_gradients, gather
+from monge._core.products import true_products
 from monge.adversarial import Learned
 from monge.config import TrainingConfig
 from monge.draws import Draws
@@ -73,9 +74,17 @@ class Objective:
                 with draws.stream("divergence"):
                     value = share * self.divergence(*rows, **random)
                 if value.requires_grad:
-                    (weight * value).backward()
+                    with self._products(x):
+                        (weight * value).backward()
                 total += value.detach()
         return total, [x.grad, y.grad]
+
+    def _products(self, x: Tensor) -> contextlib.AbstractContextManager[None]:
+        """In what a backward pass multiplies matrices: a distance in float32, a critic, which is a
+        network, as the user has set it."""
+        if self.divergence.additive or not x.is_cuda:
+            return contextlib.nullcontext()
+        return true_products()
 
     def _compared(self, pair: Pair, batch: Batch) -> Iterator[tuple[Pair, float, Draws]]:
         """The rows that the divergence compares at a time, their weight, and their draws.
@@ -126,7 +135,8 @@ class LearnedObjective(Objective):
             random = arguments(self.divergence, draws)
             with draws.stream("inner"):
                 value = share * self.divergence.inner_loss(*rows, **random)
-            value.backward()
+            with self._products(x):
+                value.backward()
             total += value.detach()
         return total
 

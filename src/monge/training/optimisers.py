@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from monge.config import TrainingConfig
-from monge.training.sharding import sharded_like
+from monge.training.sharding import is_sharded, sharded_like
 
 Optimisers = Mapping[str, Optimizer]
 
@@ -52,7 +52,12 @@ def load_state(optimisers: Optimisers, state: Mapping[str, Tensor]) -> None:
         values: dict[int, dict[str, Tensor]] = {}
         for key in sorted(key for key in state if key.startswith(f"{kind}.")):
             index, name = key.removeprefix(f"{kind}.").split(".")
-            value = sharded_like(state[key], parameters[int(index)])
+            parameter = parameters[int(index)]
+            value = sharded_like(state[key], parameter)
+            if value.shape == parameter.shape and not is_sharded(parameter):
+                # fused optimisers need the strides of the parameter, e.g. of channels-last
+                like = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
+                value = like.copy_(value)
             values.setdefault(int(index), {})[name] = value
         groups = one.state_dict()["param_groups"]
         one.load_state_dict({"state": values, "param_groups": groups})

@@ -18,13 +18,14 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from monge._core.errors import FailedRun, NotFinite
-from monge._core.processes import average_gradients, global_size, world
+from monge._core.processes import average_gradients, global_sizes, read, world
 from monge.config import TrainingConfig
 from monge.draws import Draws
 from monge.models import matchings
 from monge.models.base import Pair
 from monge.training.averages import Average, recompute_moments
 from monge.training.checkpoint import load_weights
+from monge.training.memory import is_out_of_memory, running_out
 from monge.training.objective import (
     RESERVED,
     LearnedObjective,
@@ -34,10 +35,9 @@ from monge.training.objective import (
 )
 from monge.training.optimisers import load_state, optimiser, state_of
 from monge.training.passes import Batch, Network, Passed, passed
+from monge.training.precision import HALVES, chosen_precision
 from monge.training.schedule import inner_steps
 from monge.training.sharding import is_sharded, sharded_like
-
-HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Trainer:
@@ -63,6 +63,9 @@ class Trainer:
         self.model, self.config, self.seed = model, config or TrainingConfig(), seed
         self.device = torch.device(device)
         self.position = 0
+        self.precision = chosen_precision(self.config.precision, model, self.device)
+        # reading a term waits for an accelerator to finish its work
+        self.checks_every_step = self.device.type == "cpu"
         self.objectives = objectives(model, self.config)
         self.learned = [one for one in self.objectives if isinstance(one, LearnedObjective)]
         divergences = {p for one in self.objectives for p in (*one.parameters, *one.buffers)}
@@ -72,10 +75,8 @@ class Trainer:
         self.buffers = [b for b in model.buffers() if b not in divergences]
         self.outer = optimiser(self.config, self.parameters, self.config.lr)
         # divergences are in float32, so only the outer gradients need a scale
-        self.scaler = torch.amp.GradScaler(
-            self.device.type, enabled=self.config.precision == "fp16"
-        )
-        names, half = [one.name for one in self.objectives], HALVES.get(self.config.precision)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        names, half = [one.name for one in self.objectives], HALVES.get(self.precision)
         inner = [one.inner_name for one in self.learned]
         columns = (*RESERVED, *names, *inner)
         self.average = Average(model, self.config.ema) if self.config.ema else None
@@ -118,20 +119,25 @@ class Trainer:
 
         Raises:
             FailedRun: for a term that is not finite, before it reaches the weights. On a GPU,
-                where reading a term waits for the device, only at steps that are logged.
+                where reading a term waits for the device, only at steps that are logged. Also
+                where memory runs out.
         """
         *inner, outer = batches
+        *inner_totals, total = global_sizes([len(x) for x in batches])
+        if self.config.compile and self.device.type == "cuda":
+            # from here on, graphs may overwrite what they returned in the last step
+            torch.compiler.cudagraph_mark_step_begin()
         self.outer.param_groups[0]["lr"] = decay * self.config.lr
         for one in self.learned:
             one.optimiser.param_groups[0]["lr"] = decay * one.lr
         logged: dict[str, Tensor] = {}
-        with self._failing():
+        with running_out(self.position + 1, total, self.config.micro_batch), self._failing():
             for i, x in enumerate(inner):
-                batch = self._batch(x, f"{self.position} inner {i}")
+                batch = self._batch(x, f"{self.position} inner {i}", inner_totals[i])
                 with torch.no_grad(), frozen([], self.buffers):
                     pairs = passed(self.network, batch).pairs
                 logged |= self._inner_step(self._unfinished(i), pairs, batch)
-            batch = self._batch(outer, self.position)
+            batch = self._batch(outer, self.position, total)
             result = passed(self.network, batch)
             if not inner:
                 logged |= self._inner_step(self.learned, result.pairs, batch)
@@ -154,11 +160,14 @@ class Trainer:
             return
         self.average.copy_buffers(self.model)
         named = (self._batch(x, f"average {i}") for i, x in enumerate(batches))
-        recompute_moments(self.averaged, named)
+        with running_out(self.position, self.config.batch, self.config.micro_batch):
+            recompute_moments(self.averaged, named)
 
-    def _batch(self, x: Tensor, step: int | str) -> Batch:
+    def _batch(self, x: Tensor, step: int | str, total: int | None = None) -> Batch:
+        """The rows x of a batch of `total` samples, by default as many as all processes have."""
         rank, count = world()
-        total = global_size(len(x))
+        if total is None:
+            (total,) = global_sizes([len(x)])
         draws = Draws(self.seed, step, total, rank=rank, world=count, device=self.device)
         most = -(-total // count)
         return Batch(x, draws, -(-most // (self.config.micro_batch or most)))
@@ -205,13 +214,13 @@ class Trainer:
         return terms
 
     def _check(self, terms: dict[str, Tensor]) -> None:
-        waits = self.device.type == "cuda" and (self.position + 1) % self.config.log_every
-        if waits or math.isfinite(sum(float(term) for term in terms.values())):
+        logged = (self.position + 1) % self.config.log_every == 0
+        if not (self.checks_every_step or logged):
             return
-        for name, term in terms.items():
-            if not math.isfinite(float(term)):
+        for name, value in read(terms).items():
+            if not math.isfinite(value):
                 raise FailedRun(
-                    f"step {self.position + 1}: the term {name!r} is {float(term)}: "
+                    f"step {self.position + 1}: the term {name!r} is {value}: "
                     "lower the learning rate or the weight, and check the data"
                 )
 
@@ -224,6 +233,8 @@ class Trainer:
         except FailedRun:
             raise
         except (ValueError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             named = self.model.named_parameters()
             bad = [name for name, weights in named if not torch.isfinite(weights).all()]
             if not bad and not isinstance(error, NotFinite):

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from monge._core.devices import to_device
 from monge.adversarial import Learned
 from monge.data.source import as_floats
 from monge.divergences import SlicedWasserstein
@@ -33,9 +34,11 @@ def figure(model: nn.Module, held: Tensor, batch: int, seed: int) -> float:
         seed: the seed of the run.
     """
     matched, total, count = matchings(model), 0.0, 0
+    device = next((p.device for p in model.parameters()), held.device)
     for i, x in enumerate(held.split(batch)):
         if len(x) < 2:
             continue
+        x = to_device(x, device)
         draws = Draws(seed, f"validation {i}", len(x), device=x.device)
         with evaluating(model), draws.stream("divergence"):
             made = model(as_floats(x), draws)

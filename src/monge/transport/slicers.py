@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core.checks import dimension, positive
+from monge._core.devices import to_device
 from monge._core.numerics import distances
 from monge._core.shown import Shown
 from monge._core.typed import spectral_norm, vector_norm
@@ -41,7 +42,8 @@ class Slicer(Shown, nn.Module, abc.ABC):
 
 @torch.no_grad()
 def _normal_(parameter: Tensor, generator: torch.Generator | None) -> None:
-    parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    drawn = torch.randn(parameter.shape, generator=generator)
+    parameter.copy_(to_device(drawn, parameter.device))
 
 
 def _representable(slices: Tensor) -> Tensor:
