@@ -9,8 +9,9 @@ from monge.transport import line, sliced_wasserstein, uniform_directions, wasser
 from monge.transport.line import _matched, choose_matching
 
 
-@pytest.mark.parametrize("p", [1, 2, 3, 1.5])
-@pytest.mark.parametrize("n", [1, 2, 3, 17, 64, 100, 300])
+@pytest.mark.parametrize(
+    ("n", "p"), [(n, p) for n in (1, 2, 3, 17, 64) for p in (1, 2, 3, 1.5)] + [(130, 2)]
+)
 def test_powers_and_slopes(kernel_device, n, p):
     u, v = torch.randn(5, n), torch.randn(5, n) * 3
     u[0], v[1] = u[0].round(), 0  # ties
@@ -20,7 +21,9 @@ def test_powers_and_slopes(kernel_device, n, p):
     kernel = choose_matching(u)
     assert kernel is not _matched
     assert choose_matching(u.double()) is _matched
-    for wanted in ((True, True), (True, False), (False, True), (False, False)):
+    # the interpreter is slow
+    others = [(True, False), (False, True), (False, False)] if n < 20 else []
+    for wanted in [(True, True), *others]:
         powers, slopes = kernel(u, v, p, wanted)
         right, of_rows = _matched(u.double(), v.double(), p, wanted)
         torch.testing.assert_close(powers, right, rtol=3e-6, atol=1e-30)
@@ -54,10 +57,10 @@ def test_rows_longer_than_a_program_are_sorted_at_once(kernel_device):
 
 @pytest.mark.parametrize("p", [1, 2])
 def test_sliced_distances_end_to_end(kernel_device, monkeypatch, p):
-    x = torch.randn(70, 5).to(kernel_device).requires_grad_()
-    y = torch.randn(70, 5).to(kernel_device).requires_grad_()
-    theta = uniform_directions(20, 5).to(kernel_device)
-    divergence = SlicedWasserstein(30, p=p)
+    x = torch.randn(40, 5).to(kernel_device).requires_grad_()
+    y = torch.randn(40, 5).to(kernel_device).requires_grad_()
+    theta = uniform_directions(8, 5).to(kernel_device)
+    divergence = SlicedWasserstein(8, p=p)
 
     def everything():
         torch.manual_seed(0)
