@@ -114,6 +114,12 @@ def _decorator(
             if len(arguments) < len(args) + len(kwargs) or not known:
                 return function(*args, **kwargs)  # which raises Python's own TypeError
             given = {n: arguments[n] for n in dimensions if arguments.get(n) is not None}
+            if _are_plain(given, dimensions):
+                result = function(*args, **kwargs)
+                dtype = next(iter(given.values())).dtype
+                if isinstance(result, Tensor) and result.dtype is dtype:
+                    return result
+                return _replaced(result, functools.partial(_in_dtype, dtype=dtype))
             tensors, dtype = _tensors(given, dimensions)
 
             def problem(tensors: Tensors) -> Any:
@@ -133,6 +139,20 @@ def _decorator(
 
 
 # Conversion
+
+
+def _are_plain(given: dict[str, Any], dimensions: dict[str, int]) -> bool:
+    """Whether nothing is to be done: one problem in tensors of one dtype on a CPU, as mostly."""
+    if torch._C._is_any_autocast_enabled() or _transforms_are_active():  # pyright: ignore
+        return False
+    dtype = None
+    for name, z in given.items():
+        if not _is_ready(z) or not z.is_cpu or (dtype or z.dtype) is not z.dtype:
+            return False
+        if z.ndim > dimensions[name] != ANY:
+            return False
+        dtype = z.dtype
+    return dtype is not None
 
 
 def _tensors(given: dict[str, Any], dimensions: dict[str, int]) -> tuple[Tensors, torch.dtype]:

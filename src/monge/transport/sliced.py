@@ -139,13 +139,15 @@ def _power_with_gradients(
     wanted: Sequence[bool],
 ) -> tuple[Tensor, Gradients]:
     """SW_p^p, float64, and its gradients in the points that are `wanted`; without graph."""
-    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    total: Tensor | None = None
     sums: list[Tensor | None] = [None, None]
-    for chunk in split(theta, _rows(x, y)):
+    rows = _rows(x, y)
+    for chunk in [theta] if len(theta) <= rows else split(theta, rows):
         powers, slopes = power_with_slopes(chunk @ x.T, chunk @ y.T, a, b, p, wanted)
-        total += powers.sum()
+        total = powers.sum() if total is None else total.add_(powers.sum())
         # (d, n): the other order would read slopes (L, n) against the grain
         sums = [_added(of_points, chunk.T, slope) for of_points, slope in zip(sums, slopes)]
+    assert total is not None
     count = len(theta)
     return total / count, [None if z is None else z.T.div_(count) for z in sums]
 
