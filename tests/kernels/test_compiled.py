@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 
 triton = pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -93,6 +94,48 @@ for size in (256, 1024):
         | {"p": "fp32"},
         {"P": 2, "U": True, "V": False, "N": size},
     )
+
+POINTERS = {"float32": "*fp32", "float64": "*fp64"}
+
+
+def tiled(kernel: str, dtype: str, others: dict[str, str], **constants: object) -> Case:
+    """A kernel over the tiles of two samples; `others`: arguments that are not of their dtype."""
+    from monge.gpu.distances import thresholds
+
+    shared = dict.fromkeys(("x", "y", "near_x", "near_y", "norms_x", "norms_y"), POINTERS[dtype])
+    sizes = dict.fromkeys(("n", "m", "d", "k", "share"), "i32")
+    bounds = thresholds(getattr(torch, dtype))
+    return Case(kernel, shared | sizes | others, constants | bounds | {"BK": 16}, warps=8)
+
+
+def summed(dtype: str, **constants: object) -> Case:
+    """The sum over pairs of seven scales, or of each term once."""
+    counts = {"GAUSSIANS": 0, "INVERSES": 7, "EXPONENTIALS": 0, "RATIONALS": 0, "DISTANCES": 0}
+    tiles = {"SAME": False, "BM": 64, "BN": 32, "BD": 64, "GROUP": 32}
+    others = {"table": POINTERS[dtype], "gradients": POINTERS[dtype]}
+    others |= {"wide_table": "*fp64", "values": "*fp64"}
+    return tiled("pair_sums:sum_pairs", dtype, others, **(counts | tiles | constants))
+
+
+def searched(dtype: str, **constants: object) -> Case:
+    others = {"distances": POINTERS[dtype], "indices": "*i32"}
+    return tiled("search:search_tiles", dtype, others, BM=64, BN=64, **constants)
+
+
+ALL_TERMS = dict.fromkeys(("GAUSSIANS", "INVERSES", "EXPONENTIALS", "RATIONALS", "DISTANCES"), 1)
+CASES |= {
+    "pair sum, gradient": summed("float32", MOVING=True, PRODUCT=True),
+    "pair sum, gradient, within": summed("float32", MOVING=True, PRODUCT=True, SAME=True),
+    "pair sum, value, within": summed("float32", MOVING=False, PRODUCT=True, SAME=True),
+    "pair sum, gradient, few dimensions": summed("float32", MOVING=True, PRODUCT=False, BD=16),
+    "pair sum, gradient, all terms": summed("float32", MOVING=True, PRODUCT=True, **ALL_TERMS),
+    "pair sum, gradient, float64": summed("float64", MOVING=True, PRODUCT=True),
+    "pair sum, few dimensions, float64": summed("float64", MOVING=True, PRODUCT=False, BD=16),
+    "nearest, k = 1": searched("float32", PRODUCT=True, K=1),
+    "nearest, k = 16": searched("float32", PRODUCT=True, K=16),
+    "nearest, sets": searched("float32", PRODUCT=False, K=1),
+    "nearest, k = 16, float64": searched("float64", PRODUCT=True, K=16),
+}
 
 
 class Resources(NamedTuple):

@@ -23,7 +23,9 @@ def is_usable(device: torch.device) -> bool:
         return False
     if os.environ.get("TRITON_INTERPRET") == "1":
         return device.type == "cpu"
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def on(device: torch.device) -> contextlib.AbstractContextManager[object]:

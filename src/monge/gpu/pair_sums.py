@@ -19,6 +19,7 @@ summed in float64 over tiles.
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton  # pyright: ignore[reportMissingImports]
@@ -39,7 +40,6 @@ from monge.gpu.distances import (
 from monge.gpu.launch import splits
 from monge.gpu.terms import Term, TermKind
 
-
 GROUP = 32
 """Tiles that are visited before those among them that were not resolved: bits of an integer."""
 
@@ -55,13 +55,14 @@ def value_and_slope(
     DISTANCES: tl.constexpr,
 ):
     """k and dk/d(r²) of squared distances; a slope with a pole at 0 is 0 there."""
+    # loops that stay loops: unrolled, their reciprocals in float64 would spill registers
     value, slope = tl.zeros_like(squared), tl.zeros_like(squared)
-    for _ in tl.static_range(GAUSSIANS):
+    for _ in range(GAUSSIANS):
         k = tl.load(table) * tl.exp(-tl.load(table + 1) * squared)
         value += k
         slope -= tl.load(table + 1) * k
         table += 3
-    for _ in tl.static_range(INVERSES):
+    for _ in range(INVERSES):
         k = 1 / (1 + tl.load(table + 1) * squared)
         value += tl.load(table) * k
         slope -= tl.load(table + 2) * (k * k)
@@ -69,16 +70,16 @@ def value_and_slope(
     if EXPONENTIALS + DISTANCES > 0:
         distance = tl.sqrt(squared)
         half = tl.where(squared == 0, 0.0, 0.5 / tl.where(squared == 0, 1.0, distance))
-        for _ in tl.static_range(EXPONENTIALS):
+        for _ in range(EXPONENTIALS):
             k = tl.load(table) * tl.exp(-tl.load(table + 1) * distance)
             value += k
             slope -= tl.load(table + 1) * k * half
             table += 3
-        for _ in tl.static_range(DISTANCES):
+        for _ in range(DISTANCES):
             value += tl.load(table) * distance
             slope += tl.load(table) * half
             table += 3
-    for _ in tl.static_range(RATIONALS):
+    for _ in range(RATIONALS):
         rate, power = tl.load(table + 1), tl.load(table + 2)
         base = 1 + rate * squared
         k = tl.load(table) * tl.exp2(-power * tl.log2(base))
@@ -177,9 +178,7 @@ def sum_pairs(
                 squared = squared_by_product(
                     near_rows, near_columns, in_x, in_y, squared_x, squared_y, d, BK
                 )
-                right = is_resolved(
-                    squared, valid, squared_x, squared_y, ROUNDING, LEAST, LARGEST
-                )
+                right = is_resolved(squared, valid, squared_x, squared_y, ROUNDING, LEAST, LARGEST)
             else:
                 y_rows = y + columns.to(tl.int64) * d
                 squared, apart = squared_by_differences(x_rows, y_rows, in_x, in_y, d, TYPE)
@@ -262,21 +261,20 @@ def _one_way(
     near: tuple[Tensor, Tensor],
     same: bool,
     moving: bool,
-    block: int,
+    block: tuple[int, int],
 ) -> tuple[Tensor, Tensor | None]:
     """The sum over all pairs and, if `moving`, its gradient in the first sample."""
     (x, y), ((near_x, norms_x), (near_y, norms_y)) = points, map(norms, near)
     (n, d), m = x.shape, len(y)
-    rows, tiles = triton.cdiv(n, block), triton.cdiv(m, block)
-    width = min(max(16, triton.next_power_of_2(d)), 64 if moving else 128)
+    rows, tiles = triton.cdiv(n, block[0]), triton.cdiv(m, block[1])
+    width = min(max(16, triton.next_power_of_2(d)), 64)
     parts = triton.cdiv(d, width) if moving else 1
     count = splits(x.device, rows * parts, tiles)
     values = x.new_empty((rows, count), dtype=torch.float64)
     gradients = x.new_empty((count, n, d) if moving else (1,))
-    counts = {
-        f"{kind.name}S": sum(term.kind is kind for term in terms) for kind in ORDER
-    }
-    sum_pairs[(rows, count, parts)](
+    counts = {f"{kind.name}S": sum(term.kind is kind for term in terms) for kind in ORDER}
+    kernel: Any = sum_pairs  # made subscriptable by Triton
+    kernel[(rows, count, parts)](
         x,
         y,
         near_x,
@@ -294,8 +292,8 @@ def _one_way(
         SAME=same,
         MOVING=moving,
         PRODUCT=d > DIFFERENCES,
-        BM=block,
-        BN=block,
+        BM=block[0],
+        BN=block[1],
         BD=width,
         BK=16,
         GROUP=GROUP,
@@ -313,7 +311,7 @@ def sum_terms(
     y: Tensor | None,
     wanted: tuple[bool, bool],
     *,
-    block: int = 64,
+    block: tuple[int, int] = (64, 32),
 ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
     """Σ_ij k(x_i, y_j), or Σ_{i≠j} k(x_i, x_j) where y is None, for k the sum of the terms.
 
@@ -322,7 +320,7 @@ def sum_terms(
         x: (n, d), float32 or float64.
         y: (m, d), or None.
         wanted: whether the gradients in x and in y are wanted.
-        block: rows and columns of a tile, a power of 2 of at least 16.
+        block: rows and columns of a tile, powers of 2 of at least 16.
 
     Returns:
         The sum in float64, and the gradients in the dtype of x.
@@ -341,6 +339,6 @@ def sum_terms(
     if same and of_x is not None:
         of_x = 2 * of_x  # of its points as rows and as columns
     if wanted[1]:
-        _, of_y = _one_way(terms, (y, x), near[::-1], same, True, block)
+        _, of_y = _one_way(terms, (y, x), (near[1], near[0]), same, True, block)
     cast = [z if z is None else z.to(dtype) for z in (of_x, of_y)]
     return value + constant, (cast[0], cast[1])

@@ -26,7 +26,7 @@ from monge._core.numerics import (
 )
 from monge._core.tuning import tuning
 from monge.gpu.launch import is_usable
-from monge.gpu.terms import TermKind, Term
+from monge.gpu.terms import Term, TermKind
 from monge.kernels.radial import (
     IMQ,
     RBF,
