@@ -39,16 +39,16 @@ def samples(n, m, d, dtype=torch.float32, offset=0.0):
     return x.to(dtype), y.to(dtype)
 
 
-def check(kernel, x, y, device, wanted=(True, True), block=(32, 16)):
+def check(kernel, x, y, device, wanted=(True, True), tiles=(32, 16, 16)):
     """Against the sums of the same points by blocks on a CPU in float64."""
-    from monge.gpu.pair_sums import sum_terms
+    from monge.gpu.pair_sums import Tiles, sum_terms
 
     terms = terms_of(kernel)
     assert terms is not None
     wide = [None if z is None else z.double() for z in (x, y)]
     right, slopes = _by_blocks(kernel, wide[0], wide[1], wanted)
     x, y = (None if z is None else z.to(device) for z in (x, y))
-    value, gradients = sum_terms(terms, x, y, wanted, block=block)
+    value, gradients = sum_terms(terms, x, y, wanted, tiles=Tiles(*tiles))
     rtol = TOLERANCE[x.dtype]
     assert value.dtype == torch.float64
     torch.testing.assert_close(value.cpu(), right, rtol=rtol, atol=rtol)
@@ -66,7 +66,7 @@ def check(kernel, x, y, device, wanted=(True, True), block=(32, 16)):
 def test_every_term_with_its_slope(name, d, dtype, kernel_device):
     """By differences in three dimensions and by products in twenty."""
     x, y = samples(33, 17, d, dtype)
-    check(KERNELS[name], x, y, kernel_device, block=(16, 16))
+    check(KERNELS[name], x, y, kernel_device, tiles=(16, 16, 32))
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -84,12 +84,12 @@ def test_any_size(n, m, d, dtype, kernel_device):
 def test_one_sample_with_itself(n, moving, d, dtype, kernel_device):
     """Without the pairs of a point with itself, each pair of tiles once where nothing moves."""
     x, _ = samples(n, 1, d, dtype)
-    check(KERNELS["mixed"], x, None, kernel_device, (moving, False), block=(16, 16))
+    check(KERNELS["mixed"], x, None, kernel_device, (moving, False), tiles=(16, 16, 32))
 
 
 @pytest.mark.parametrize("wanted", [(True, False), (False, True), (False, False)])
 def test_only_what_is_wanted(wanted, kernel_device):
-    check(KERNELS["imq"], *samples(40, 50, 12), kernel_device, wanted, block=(16, 16))
+    check(KERNELS["imq"], *samples(40, 50, 12), kernel_device, wanted, tiles=(16, 16, 32))
 
 
 @pytest.mark.parametrize("d", [2, 20])
@@ -104,8 +104,8 @@ def test_far_clusters_and_coincident_points(name, d, dtype, kernel_device):
     y[25:30] = x[25:30]
     x[31] = x[32]
     x[39] = y[38] = 1e8
-    check(KERNELS[name], x, y, kernel_device, block=(16, 16))
-    check(KERNELS[name], x, None, kernel_device, (True, False), block=(16, 16))
+    check(KERNELS[name], x, y, kernel_device, tiles=(16, 16, 32))
+    check(KERNELS[name], x, None, kernel_device, (True, False), tiles=(16, 16, 32))
 
 
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
@@ -124,7 +124,7 @@ def test_squares_and_constants_beyond_float32(d, scale, kernel_device):
         right, (slope, _) = _by_blocks(make(1.0), x, y, (True, False))
         far, other = ((scale * z).float().to(kernel_device) for z in (x, y))
         value, (gradient, _) = sum_terms(
-            terms_of(make(scale)), far, other, (True, False), block=(16, 16)
+            terms_of(make(scale)), far, other, (True, False), tiles=Tiles(16, 16, 32)
         )
         torch.testing.assert_close(value.cpu() / unit, right, rtol=1e-6, atol=0)
         torch.testing.assert_close(
@@ -138,8 +138,8 @@ def test_tiles_are_shared_among_programs(kernel_device, monkeypatch):
     for count in (2, 3, 5):
         monkeypatch.setattr(pair_sums, "splits", lambda _, rows, tiles, c=count: min(c, tiles))
         x, y = samples(35, 70, 20)
-        check(KERNELS["imq"], x, y, kernel_device, block=(16, 16))
-        check(KERNELS["imq"], y, None, kernel_device, (False, False), block=(16, 16))
+        check(KERNELS["imq"], x, y, kernel_device, tiles=(16, 16, 32))
+        check(KERNELS["imq"], y, None, kernel_device, (False, False), tiles=(16, 16, 32))
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method")

@@ -19,7 +19,7 @@ summed in float64 over tiles.
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton  # pyright: ignore[reportMissingImports]
@@ -43,6 +43,20 @@ from monge.gpu.terms import Term, TermKind
 GROUP = 32
 """Tiles that are visited before those among them that were not resolved: bits of an integer."""
 
+FEW = 16
+"""Columns that are computed at a time where a tile was not resolved."""
+
+
+@triton.jit
+def reciprocal(base):
+    """1 / base of values of at least 1."""
+    if base.dtype == tl.float64:
+        return 1 / base
+    else:
+        # a division takes twice the instructions
+        inverse_root = tl.rsqrt(base)
+        return inverse_root * inverse_root
+
 
 @triton.jit
 def value_and_slope(
@@ -63,7 +77,7 @@ def value_and_slope(
         slope -= tl.load(table + 1) * k
         table += 3
     for _ in range(INVERSES):
-        k = 1 / (1 + tl.load(table + 1) * squared)
+        k = reciprocal(1 + tl.load(table + 1) * squared)
         value += tl.load(table) * k
         slope -= tl.load(table + 2) * (k * k)
         table += 3
@@ -146,6 +160,7 @@ def sum_pairs(
     BD: tl.constexpr,
     BK: tl.constexpr,
     GROUP: tl.constexpr,
+    FEW: tl.constexpr,
 ):
     """One row of tiles, or a share of it: grid (rows of tiles, splits, parts of BD coordinates).
 
@@ -199,11 +214,11 @@ def sum_pairs(
                         )
             else:
                 unresolved = unresolved | (1 << (j - group))
-        # apart from the others, whose registers the float64 would take
+        # apart from the others, and a few columns at a time: float64 takes many registers
         if unresolved != 0:
-            for j in range(group, tl.minimum(group + GROUP, last)):
-                if (unresolved >> (j - group)) & 1 != 0:
-                    columns = j * BN + tl.arange(0, BN)
+            for few in range(group * BN, tl.minimum(group + GROUP, last) * BN, FEW):
+                if (unresolved >> (few // BN - group)) & 1 != 0:
+                    columns = few + tl.arange(0, FEW)
                     in_y = columns < m
                     valid = pairs_of(rows, columns, in_x, in_y, SAME, MOVING)
                     y_rows = y + columns.to(tl.int64) * d
@@ -225,6 +240,23 @@ def sum_pairs(
         part = start + tl.arange(0, BD)
         place = (split * n + rows).to(tl.int64)[:, None] * d + part[None, :]
         tl.store(gradients + place, gradient, mask=in_x[:, None] & (part < d)[None, :])
+
+
+class Tiles(NamedTuple):
+    """Rows and columns of a tile, and the coordinates of a step of its product."""
+
+    rows: int
+    columns: int
+    step: int
+
+
+def tiles_for(device: torch.device, dtype: torch.dtype) -> Tiles:
+    """What spills few registers: of Hopper the products read a tile from shared memory, of others
+    each group of 16 rows keeps it in registers of its own."""
+    if dtype == torch.float64:
+        return Tiles(64, 32, 16)
+    hopper = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == 9
+    return Tiles(64, 64, 32) if hopper else Tiles(128, 32, 16)
 
 
 ORDER = [
@@ -261,15 +293,16 @@ def _one_way(
     near: tuple[Tensor, Tensor],
     same: bool,
     moving: bool,
-    block: tuple[int, int],
+    tiles: Tiles | None,
 ) -> tuple[Tensor, Tensor | None]:
     """The sum over all pairs and, if `moving`, its gradient in the first sample."""
     (x, y), ((near_x, norms_x), (near_y, norms_y)) = points, map(norms, near)
     (n, d), m = x.shape, len(y)
-    rows, tiles = triton.cdiv(n, block[0]), triton.cdiv(m, block[1])
+    tiles = tiles or tiles_for(x.device, x.dtype)
+    rows, columns = triton.cdiv(n, tiles.rows), triton.cdiv(m, tiles.columns)
     width = min(max(16, triton.next_power_of_2(d)), 64)
     parts = triton.cdiv(d, width) if moving else 1
-    count = splits(x.device, rows * parts, tiles)
+    count = splits(x.device, rows * parts, columns)
     values = x.new_empty((rows, count), dtype=torch.float64)
     gradients = x.new_empty((count, n, d) if moving else (1,))
     counts = {f"{kind.name}S": sum(term.kind is kind for term in terms) for kind in ORDER}
@@ -288,16 +321,19 @@ def _one_way(
         n,
         m,
         d,
-        triton.cdiv(tiles, count),
+        triton.cdiv(columns, count),
         SAME=same,
         MOVING=moving,
         PRODUCT=d > DIFFERENCES,
-        BM=block[0],
-        BN=block[1],
+        BM=tiles.rows,
+        BN=tiles.columns,
         BD=width,
-        BK=16,
+        BK=tiles.step,
         GROUP=GROUP,
+        FEW=FEW,
         num_warps=8,
+        # products of few steps have nothing to load ahead
+        num_stages=1 if d <= width else 3,
         **counts,
         **thresholds(x.dtype),
     )
@@ -311,7 +347,7 @@ def sum_terms(
     y: Tensor | None,
     wanted: tuple[bool, bool],
     *,
-    block: tuple[int, int] = (64, 32),
+    tiles: Tiles | None = None,
 ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
     """Σ_ij k(x_i, y_j), or Σ_{i≠j} k(x_i, x_j) where y is None, for k the sum of the terms.
 
@@ -320,7 +356,7 @@ def sum_terms(
         x: (n, d), float32 or float64.
         y: (m, d), or None.
         wanted: whether the gradients in x and in y are wanted.
-        block: rows and columns of a tile, powers of 2 of at least 16.
+        tiles: powers of 2 of at least 16; by default those of `tiles_for`.
 
     Returns:
         The sum in float64, and the gradients in the dtype of x.
@@ -334,11 +370,11 @@ def sum_terms(
         x, y = x.double(), y.double()
     centre = x.mean(0, dtype=torch.float64).to(x.dtype)
     near = (x - centre, y - centre)
-    value, of_x = _one_way(terms, (x, y), near, same, wanted[0], block)
+    value, of_x = _one_way(terms, (x, y), near, same, wanted[0], tiles)
     of_y = None
     if same and of_x is not None:
         of_x = 2 * of_x  # of its points as rows and as columns
     if wanted[1]:
-        _, of_y = _one_way(terms, (y, x), (near[1], near[0]), same, True, block)
+        _, of_y = _one_way(terms, (y, x), (near[1], near[0]), same, True, tiles)
     cast = [z if z is None else z.to(dtype) for z in (of_x, of_y)]
     return value + constant, (cast[0], cast[1])
