@@ -113,7 +113,7 @@ def test_far_clusters_and_coincident_points(name, d, dtype, kernel_device):
 @pytest.mark.parametrize("d", [3, 20])
 def test_squares_and_constants_beyond_float32(d, scale, kernel_device):
     """In another unit the value is the same, and the gradient its inverse."""
-    from monge.gpu.pair_sums import sum_terms
+    from monge.gpu.pair_sums import Tiles, sum_terms
 
     x, y = samples(20, 18, d, torch.float64)
     kernels = [
@@ -121,11 +121,12 @@ def test_squares_and_constants_beyond_float32(d, scale, kernel_device):
         (lambda s: Energy(), scale),
     ]
     for make, unit in kernels:
+        terms = terms_of(make(scale))
+        assert terms is not None
         right, (slope, _) = _by_blocks(make(1.0), x, y, (True, False))
         far, other = ((scale * z).float().to(kernel_device) for z in (x, y))
-        value, (gradient, _) = sum_terms(
-            terms_of(make(scale)), far, other, (True, False), tiles=Tiles(16, 16, 32)
-        )
+        tiles = Tiles(16, 16, 32)
+        value, (gradient, _) = sum_terms(terms, far, other, (True, False), tiles=tiles)
         torch.testing.assert_close(value.cpu() / unit, right, rtol=1e-6, atol=0)
         torch.testing.assert_close(
             (scale / unit) * gradient.double().cpu(), slope, rtol=1e-5, atol=1e-6

@@ -62,7 +62,6 @@ class Tuning:
 
 
 CPU = Tuning()
-<<<<<<< HEAD
 ACCELERATOR = replace(
     CPU,
     slice_values=2**24,
@@ -70,11 +69,10 @@ ACCELERATOR = replace(
     gibbs_entries=2**29,
     iterations_per_read=8,
     program_points=512,
+    # in large blocks, since each reads from the device whether it was resolved
+    kernel_rows=4096,
+    neighbour_entries=2**25,
 )
-=======
-# in large blocks, since each reads from the device whether it was resolved
-ACCELERATOR = replace(CPU, cost_entries=2**24, kernel_rows=4096, neighbour_entries=2**25)
->>>>>>> 006839d (Larger tiles, and float64 in narrow ones: kernels of pair sums keep their registers on Hopper)
 
 
 def tuning(device: torch.device) -> Tuning:

@@ -37,7 +37,7 @@ from monge.gpu.distances import (
     thresholds,
     tile,
 )
-from monge.gpu.launch import splits
+from monge.gpu.launch import on, splits
 from monge.gpu.terms import Term, TermKind
 
 GROUP = 32
@@ -307,36 +307,37 @@ def _one_way(
     gradients = x.new_empty((count, n, d) if moving else (1,))
     counts = {f"{kind.name}S": sum(term.kind is kind for term in terms) for kind in ORDER}
     kernel: Any = sum_pairs  # made subscriptable by Triton
-    kernel[(rows, count, parts)](
-        x,
-        y,
-        near_x,
-        near_y,
-        norms_x,
-        norms_y,
-        _table(terms, x.device, x.dtype),
-        _table(terms, x.device, torch.float64),
-        values,
-        gradients,
-        n,
-        m,
-        d,
-        triton.cdiv(columns, count),
-        SAME=same,
-        MOVING=moving,
-        PRODUCT=d > DIFFERENCES,
-        BM=tiles.rows,
-        BN=tiles.columns,
-        BD=width,
-        BK=tiles.step,
-        GROUP=GROUP,
-        FEW=FEW,
-        num_warps=8,
-        # products of few steps have nothing to load ahead
-        num_stages=1 if d <= width else 3,
-        **counts,
-        **thresholds(x.dtype),
-    )
+    with on(x.device):
+        kernel[(rows, count, parts)](
+            x,
+            y,
+            near_x,
+            near_y,
+            norms_x,
+            norms_y,
+            _table(terms, x.device, x.dtype),
+            _table(terms, x.device, torch.float64),
+            values,
+            gradients,
+            n,
+            m,
+            d,
+            triton.cdiv(columns, count),
+            SAME=same,
+            MOVING=moving,
+            PRODUCT=d > DIFFERENCES,
+            BM=tiles.rows,
+            BN=tiles.columns,
+            BD=width,
+            BK=tiles.step,
+            GROUP=GROUP,
+            FEW=FEW,
+            num_warps=8,
+            # products of few steps have nothing to load ahead
+            num_stages=1 if d <= width else 3,
+            **counts,
+            **thresholds(x.dtype),
+        )
     total = values.sum()
     return total, 2 * gradients.sum(0) if moving else None
 

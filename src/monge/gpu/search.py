@@ -26,7 +26,7 @@ from monge.gpu.distances import (
     squared_by_product,
     thresholds,
 )
-from monge.gpu.launch import splits
+from monge.gpu.launch import on, splits
 
 MOST = 16
 """The most neighbours that are kept in registers."""
@@ -140,28 +140,29 @@ def _search(x: Tensor, y: Tensor, k: int, product: bool, block: int) -> tuple[Te
     squared = x.new_empty((sets, n, count * k))
     index = torch.empty((sets, n, count * k), dtype=torch.int32, device=x.device)
     kernel: Any = search_tiles  # made subscriptable by Triton
-    kernel[(rows, count, sets)](
-        x,
-        y,
-        near_x,
-        near_y,
-        norms_x,
-        norms_y,
-        squared,
-        index,
-        n,
-        m,
-        d,
-        k,
-        triton.cdiv(tiles, count),
-        PRODUCT=product,
-        BM=block,
-        BN=block,
-        BK=16,
-        K=triton.next_power_of_2(k),
-        num_warps=8,
-        **thresholds(x.dtype),
-    )
+    with on(x.device):
+        kernel[(rows, count, sets)](
+            x,
+            y,
+            near_x,
+            near_y,
+            norms_x,
+            norms_y,
+            squared,
+            index,
+            n,
+            m,
+            d,
+            k,
+            triton.cdiv(tiles, count),
+            PRODUCT=product,
+            BM=block,
+            BN=block,
+            BK=16,
+            K=triton.next_power_of_2(k),
+            num_warps=8,
+            **thresholds(x.dtype),
+        )
     if count * k > 1:
         # by distance, and among equals by index
         index, order = index.sort(-1)
