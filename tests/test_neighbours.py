@@ -81,7 +81,7 @@ def test_sets_are_searched_alike_by_trees_and_by_blocks():
     x, y = torch.randn(11, 30, 3), torch.randn(11, 25, 3)
     expected = torch.cdist(x, y).argmin(2)
     assert torch.equal(nearest_in_sets(x, y), expected)
-    blocks = choose_search(torch.device("cuda"), batched=True)
+    blocks = choose_search(torch.device("mps"), batched=True)
     assert torch.equal(blocks(x, y), expected)
 
 

@@ -69,6 +69,9 @@ ACCELERATOR = replace(
     gibbs_entries=2**29,
     iterations_per_read=8,
     program_points=512,
+    # in large blocks, since each reads from the device whether it was resolved
+    kernel_rows=4096,
+    neighbour_entries=2**25,
 )
 
 

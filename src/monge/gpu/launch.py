@@ -23,9 +23,28 @@ def is_usable(device: torch.device) -> bool:
         return False
     if os.environ.get("TRITON_INTERPRET") == "1":
         return device.type == "cpu"
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def on(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Inside, kernels run on this device: Triton takes the current one, not that of a tensor."""
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+PROGRAMS = 4
+"""Programs for each multiprocessor, so that few stand idle at the end."""
+
+
+@functools.cache
+def _processors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def splits(device: torch.device, rows: int, tiles: int) -> int:
+    """Among how many programs the `tiles` of each row of tiles are divided, so that `rows` of them
+    keep the device busy."""
+    return max(1, min(tiles, PROGRAMS * _processors(device) // max(1, rows)))

@@ -28,6 +28,7 @@ from monge._core.checks import dimension
 from monge._core.numerics import RESOLVED, Norms, is_resolved, norms, squared_by_product
 from monge._core.tuning import threads, tuning
 from monge._core.typed import Tree, from_numpy, split, to_numpy, tree
+from monge.gpu.launch import is_usable
 
 Neighbours = tuple[Tensor, Tensor]
 """Squared distances and indices."""
@@ -67,6 +68,8 @@ def nearest_squared(x: Tensor, y: Tensor) -> Tensor:
     `nearest` also says which row that is, and takes a third longer.
     """
     x, y = x.detach(), y.detach()
+    if is_usable(x.device):
+        return choose_search(x.device, batched=False)(x, y, 1, None)[0][:, 0]
     centre, least = y.mean(0), x.new_empty(len(x))
 
     def visit(rows: slice, squared: Tensor) -> None:
@@ -84,10 +87,17 @@ def nearest_in_sets(x: Tensor, y: Tensor) -> Tensor:
 def choose_search(device: torch.device, batched: bool) -> Callable[..., Any]:
     """Picks how neighbours are searched for.
 
-    The rule: batches of point sets (`batched`) are searched by a tree per set on a CPU and by
-    blocks of distances elsewhere; two samples of rows, of any dimension, by blocks of matrix
-    products on every device.
+    The rule: on a GPU with Triton both are searched by tiles of distances that are never stored.
+    Elsewhere batches of point sets (`batched`) are searched by a tree per set on a CPU and by
+    blocks of distances on other devices; two samples of rows, of any dimension, by blocks of
+    matrix products.
     """
+    if is_usable(device):
+        if batched:
+            from monge.gpu.search import nearest_points
+
+            return nearest_points
+        return _nearest_by_tiles
     if not batched:
         return _nearest_by_blocks
     return _in_sets_by_trees if device.type == "cpu" else _in_sets_by_blocks
@@ -137,6 +147,16 @@ def _visit(x: Norms, y: Norms, visit: Visit, within: bool) -> None:
 def point_trees(sets: NDArray[Any]) -> list[Tree]:
     """A search tree for each set of points of (n, N, d)."""
     return [tree(points) for points in sets]
+
+
+def _nearest_by_tiles(
+    x: Tensor, y: Tensor, k: int, convert: Callable[[Tensor], Tensor] | None
+) -> Neighbours:
+    from monge.gpu.search import MOST, nearest_rows
+
+    if convert is not None or k > MOST:
+        return _nearest_by_blocks(x, y, k, convert)
+    return nearest_rows(x, y, k)
 
 
 def _nearest_by_blocks(

@@ -1,37 +1,17 @@
-r"""Positive definite kernels k(x, y) that depend on ‖x - y‖, and their algebra.
-
-A kernel is a function of the squared distance, and distances are computed once however many
-kernels are added or multiplied:
-
->>> kernel = RBF(1.0) + 0.5 * IMQ(2.0) * Laplace(1.0)
->>> kernel(x, y)  # (n, d), (m, d) -> (n, m)
-"""
+"""Kernels of the squared distance, and their algebra."""
 
 import abc
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from monge._core.checks import finite, floating, positive, sample_pair
-from monge._core.numerics import (
-    RESOLVED,
-    Gradients,
-    Norms,
-    is_resolved,
-    norms,
-    root,
-    squared_by_differences,
-    squared_by_product,
-    weighted_differences,
-    with_gradient,
-)
-from monge._core.numerics import distances as distances
+from monge._core.numerics import distances, root
 from monge._core.promotion import ANY, promoted
 from monge._core.shown import Shown, described
-from monge._core.tuning import tuning
 
 
 @promoted(x=ANY)
@@ -276,139 +256,3 @@ def multiscale_imq(base: float) -> Kernel:
     """
     positive("base", base)
     return Sum(IMQ(scale * base) for scale in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0))
-
-
-def pair_sum(kernel: Kernel, x: Tensor, y: Tensor | None = None) -> Tensor:
-    """Σ_ij k(x_i, y_j) of samples (n, d) and (m, d), or Σ_{i≠j} k(x_i, x_j) of one sample.
-
-    Equal to `kernel(x, y).sum()`, without the matrix: memory is O((n + m) d). The value is
-    float64. The gradient is computed with it; second derivatives need the matrix.
-    """
-    sums = choose_pair_sum(x)
-    if y is None:
-
-        def within(x: Tensor) -> Tensor:
-            k = kernel.of_squared(_squared_graph(x, x, same=True))
-            return k.sum(dtype=torch.float64) - k.diagonal().sum(dtype=torch.float64)
-
-        def fast_within(x: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Gradients]:
-            value, (of_x, _) = sums(kernel, x, None, any(wanted))
-            return value, [of_x]
-
-        return with_gradient(fast_within, within, x)
-
-    def across(x: Tensor, y: Tensor) -> Tensor:
-        return kernel.of_squared(_squared_graph(x, y, same=False)).sum(dtype=torch.float64)
-
-    def fast_across(x: Tensor, y: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Gradients]:
-        return sums(kernel, x, y, any(wanted))
-
-    return with_gradient(fast_across, across, x, y)
-
-
-def _squared_graph(x: Tensor, y: Tensor, same: bool) -> Tensor:
-    """‖x_i - y_j‖², differentiable twice: by a product where that resolves it."""
-    centre = x.detach().mean(0)
-    near_x, near_y = x - centre, y - centre
-    of_x, of_y = norms(near_x), norms(near_y)
-    squared = torch.addmm(of_y.squared, near_x, near_y.T, alpha=-2) + of_x.squared[:, None]
-    off = squared.detach().clone()
-    least = (off.fill_diagonal_(torch.inf) if same else off).amin()
-    if is_resolved(least, of_x, of_y, RESOLVED[x.dtype]):
-        return squared - torch.diag(squared.diagonal()) if same else squared
-    return squared_by_differences(x.double(), y.double())
-
-
-PairSum = Callable[
-    [Kernel, Tensor, Tensor | None, bool], tuple[Tensor, tuple[Tensor | None, Tensor | None]]
-]
-"""(kernel, x, y or None for x with itself, whether gradients are wanted) -> the sum in float64,
-and its gradients in x and y."""
-
-
-def choose_pair_sum(x: Tensor) -> PairSum:
-    """Picks how a kernel is summed over all pairs of samples on the device of x (n, d).
-
-    The rule: by blocks of matrix products on every device, in every dtype and at every size. A
-    fused implementation for one device is returned from here.
-    """
-    return _by_blocks
-
-
-def _by_blocks(
-    kernel: Kernel, x: Tensor, y: Tensor | None, moving: bool
-) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
-    """A `PairSum`: with w = dk/d(squared distance) the gradient is 2 Σ_j w_ij (x_i - y_j)."""
-    # far from the origin x_i Σ w - Σ w y would lose its digits
-    centre, size = x.double().mean(0), tuning(x.device).kernel_rows
-    a = norms(x - centre.to(x.dtype))
-    b = a if y is None else norms(y - centre.to(x.dtype))
-    # of one sample, what its points contribute as rows and as columns adds up in one gradient
-    gx = torch.zeros_like(a.rows)
-    gy = gx if y is None else torch.zeros_like(b.rows)
-    total = torch.zeros((), dtype=torch.float64, device=x.device)
-    for i in range(0, len(a.rows), size):
-        for j in range(i if y is None else 0, len(b.rows), size):
-            rows, columns = slice(i, i + size), slice(j, j + size)
-            times = 2 if y is None and j > i else 1
-            pair, same = (a.part(rows), b.part(columns)), y is None and i == j
-            block = _block(kernel, *pair, same, moving, RESOLVED[x.dtype])
-            if block is None:
-                wide = x[rows], (x if y is None else y)[columns]
-                block = _block_in_double(kernel, wide, centre, same, moving, RESOLVED[x.dtype])
-            value, slopes = block
-            total += times * value
-            if slopes is not None:
-                gx[rows] += times * slopes[0]
-                gy[columns] += times * slopes[1]
-    if y is None:
-        total -= len(x) * kernel.of_squared(x.new_zeros(1, dtype=torch.float64)).sum()
-    of_x, of_y = (gx if moving else None), (gy if moving and y is not None else None)
-    return total, (of_x, of_y)
-
-
-Block = tuple[Tensor, tuple[Tensor, Tensor] | None]
-"""The sum of k over a block of pairs, and its gradients in x and y."""
-
-
-def _block(
-    kernel: Kernel, one: Norms, two: Norms, same: bool, moving: bool, accuracy: float
-) -> Block | None:
-    """A block by a matrix product, or None where close points lie too far from the centre to be
-    told apart by it, or where the kernel leaves the range of the dtype."""
-    x, y = one.rows, two.rows
-    squared = squared_by_product(one, two)
-    least = (squared.fill_diagonal_(torch.inf) if same else squared).amin()
-    if not is_resolved(least, one, two, accuracy):
-        return None
-    if same:
-        squared.fill_diagonal_(0)
-    if not moving:
-        value = kernel.of_squared(squared).sum()
-        return (value, None) if math.isfinite(float(value)) else None
-    k, w = kernel.with_slope(squared)
-    value, w = k.sum(), w.mul_(2)
-    of_x = torch.addmm(w.sum(1, keepdim=True) * x, w, y, alpha=-1)
-    of_y = torch.addmm(w.sum(0)[:, None] * y, w.T, x, alpha=-1)
-    return (value, (of_x, of_y)) if math.isfinite(float(value + of_x.sum() + of_y.sum())) else None
-
-
-def _block_in_double(
-    kernel: Kernel,
-    points: tuple[Tensor, Tensor],
-    centre: Tensor,
-    same: bool,
-    moving: bool,
-    accuracy: float,
-) -> Block:
-    """A block in float64: by a product, or by differences if that does not resolve it either."""
-    x, y = (z.double() - centre for z in points)
-    block = _block(kernel, norms(x), norms(y), same, moving, accuracy)
-    if block is not None:
-        return block
-    x, y = (z.double() for z in points)
-    squared = distances(x, y).square_()
-    if not moving:
-        return kernel.of_squared(squared).sum(), None
-    k, w = kernel.with_slope(squared)
-    return k.sum(), weighted_differences(w.mul_(2), x, y)
