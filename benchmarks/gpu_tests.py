@@ -1,5 +1,6 @@
 """Section `tests` of gpu.py: tests that are parametrised over devices, and those of kernels."""
 
+import os
 import re
 import subprocess
 import sys
@@ -26,12 +27,19 @@ def outcomes(seconds: float, tiny: bool) -> dict[str, object]:
     places = ["tests/test_devices.py", *([] if tiny else ["tests/kernels"])]
     options = ["-v", "-x" if tiny else "--maxfail=50", "--tb=line", "-o", "addopts="]
     chosen = ["-m", "gpu", *(["-k", TINY] if tiny else [])]
-    quiet = ["-p", "no:cacheprovider", "-p", "no:xdist", "--color=no"]
+    quiet = ["-p", "no:cacheprovider", "--color=no"]
+    # a plugin of a library that is not whole would end pytest
+    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     command = [sys.executable, "-m", "pytest", *places, *options, *chosen, *quiet]
     with tempfile.TemporaryFile("w+") as output:
         try:
             code = subprocess.run(
-                command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, timeout=seconds
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=seconds,
             ).returncode
         except subprocess.TimeoutExpired:
             code = None
