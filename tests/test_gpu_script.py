@@ -67,3 +67,26 @@ def test_without_a_gpu_it_asks_for_a_trial(tmp_path):
     assert done.returncode == 2
     assert "--tiny" in done.stderr
     assert not (tmp_path / "figures.json").exists()
+
+
+def test_the_page_holds_the_roofline_that_the_script_computes():
+    printed = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "roofline.py"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert f"<!-- roofline -->\n{printed.strip()}\n<!-- end of roofline -->" in page
+
+
+def test_a_product_with_a_stored_kernel_is_bound_by_memory(monkeypatch):
+    """10⁸ entries of 4 bytes at 2,039 GB/s; 2 · 64 · 10⁸ operations at 19.5 TFLOP/s."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import roofline
+
+    a100 = roofline.CARDS[0]
+    seconds, limit = roofline.bound(roofline.stored_product(10_000), a100)
+    assert (limit, seconds) == ("memory", pytest.approx(4e8 / 2.039e12, rel=1e-3))
+    seconds, limit = roofline.bound(roofline.soft_minimum(10_000, 64, wide=False), a100)
+    assert (limit, seconds) == ("float64 products", pytest.approx(1.28e10 / 19.5e12))
