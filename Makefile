@@ -1,5 +1,5 @@
 # Everything lives in .venv, made on first use from python3 and constraints.txt.
-.PHONY: demo test test-slow test-kernels test-all lint docs clean
+.PHONY: demo test test-slow test-kernels test-all gpu lint docs clean
 
 .venv/ready: pyproject.toml constraints.txt
 	python3 -m venv .venv
@@ -24,6 +24,11 @@ test-kernels: .venv/ready
 	.venv/bin/python -m pytest tests/kernels/test_compiled.py
 
 test-all: test test-slow test-kernels
+
+# on a machine with a GPU and any Python with torch and triton: six minutes (benchmarks/gpu.py)
+PYTHON ?= python3
+gpu:
+	$(PYTHON) benchmarks/gpu.py
 
 lint: .venv/ready
 	.venv/bin/ruff check src tests benchmarks examples mkdocs_hooks.py

@@ -75,7 +75,7 @@ def ours(recipe: str, images: Tensor, precision="fp32") -> Callable[[], None]:
     return epoch
 
 
-def pythae(images: Tensor) -> Callable[[], None]:
+def pythae(images: Tensor, no_cuda: bool = True) -> Callable[[], None]:
     """Pythae's WAE-MMD with its own trainer, on the same networks."""
     from pythae.data.datasets import BaseDataset
     from pythae.models import WAE_MMD, WAE_MMD_Config
@@ -112,7 +112,7 @@ def pythae(images: Tensor) -> Callable[[], None]:
             per_device_train_batch_size=BATCH,
             learning_rate=1e-3,
             num_epochs=1,
-            no_cuda=True,
+            no_cuda=no_cuda,
         ),
     )
     trainer.prepare_training()

@@ -225,7 +225,7 @@ def test_compiled(name):
 
 
 def semidefinite(x):
-    return x.mT @ x + 0.5 * torch.eye(x.shape[-1], dtype=x.dtype)
+    return x.mT @ x + 0.5 * torch.eye(x.shape[-1]).to(x)
 
 
 def histogram(x):
@@ -252,7 +252,9 @@ OTHERS = {
     "kullback_leibler": lambda x, y: transport.kullback_leibler(histogram(x), histogram(y)),
     "jensen_shannon": lambda x, y: transport.jensen_shannon(histogram(x), histogram(y)),
     "max_generalized_sliced_wasserstein": lambda x, y: (
-        transport.max_generalized_sliced_wasserstein(x, y, Linear(DIM, 2), iterations=3)
+        transport.max_generalized_sliced_wasserstein(
+            x, y, Linear(DIM, 2).to(x.device), iterations=3
+        )
     ),
 }
 OTHER = pytest.mark.parametrize("name", OTHERS)

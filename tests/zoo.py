@@ -4,6 +4,7 @@ A new divergence is one row here, and so is a new distance; `test_divergences.py
 and `test_edges.py` then hold it to every law it claims.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
@@ -217,7 +218,10 @@ SLICERS = {dim: linear_slicer(dim) for dim in range(1, 8)}
 
 
 def linear_slices(x, y, size):
-    return generalized_sliced_wasserstein(x, y, SLICERS[np.shape(x)[-1]], p=2)
+    slicer = SLICERS[np.shape(x)[-1]]
+    if isinstance(x, torch.Tensor) and x.device.type != "cpu":
+        slicer = copy.deepcopy(slicer).to(x.device)
+    return generalized_sliced_wasserstein(x, y, slicer, p=2)
 
 
 def weighted(function, **options):
