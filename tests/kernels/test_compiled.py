@@ -32,7 +32,7 @@ class Case(NamedTuple):
     constants: dict[str, object]
     warps: int = 4
     stages: int = 3
-    cards: tuple[str, ...] = ("A100", "H100")
+    cards: tuple[str, ...] = tuple(CAPABILITIES)
 
 
 POINTS = dict.fromkeys(("left", "right", "u", "v", "settings", "values"), "*fp64")
@@ -128,10 +128,13 @@ ALL_TERMS = dict.fromkeys(("GAUSSIANS", "INVERSES", "EXPONENTIALS", "RATIONALS",
 AMPERE = {"BM": 128, "BN": 32, "BK": 16}
 HOPPER = {"BM": 64, "BN": 64, "BK": 32}
 CASES |= {
-    f"pair sum, {name}, {card}": summed("float32", **(tiles | constants))._replace(
-        cards=(card,), stages=1
+    f"pair sum, {name}, {generation}": summed("float32", **(tiles | constants))._replace(
+        cards=cards, stages=1
     )
-    for card, tiles in (("A100", AMPERE), ("H100", HOPPER))
+    for generation, cards, tiles in (
+        ("Ampere", ("A100", "RTX 4090"), AMPERE),
+        ("Hopper", ("H100",), HOPPER),
+    )
     for name, constants in {
         "gradient": {"MOVING": True, "PRODUCT": True},
         "gradient, within": {"MOVING": True, "PRODUCT": True, "SAME": True},
@@ -192,5 +195,5 @@ def test_a_kernel_compiles_and_fits(name, card):
 
 if __name__ == "__main__":
     for name, case in CASES.items():
-        for card, capability in CAPABILITIES.items():
-            print(f"{name:40s} {card:8s}  {resources(case, capability)}")
+        for card in case.cards:
+            print(f"{name:40s} {card:8s}  {resources(case, CAPABILITIES[card])}")
