@@ -142,12 +142,12 @@ def _decorator(
 
 
 def _are_plain(given: dict[str, Any], dimensions: dict[str, int]) -> bool:
-    """Whether nothing is to be done: one problem in tensors of one dtype on a CPU, as mostly."""
+    """Whether nothing is to be done: one problem in tensors of one dtype, as mostly on a CPU."""
     if torch._C._is_any_autocast_enabled() or _transforms_are_active():  # pyright: ignore
         return False
     dtype = None
     for name, z in given.items():
-        if not _is_ready(z) or not z.is_cpu or (dtype or z.dtype) is not z.dtype:
+        if not _is_ready(z) or z.is_cuda or (dtype or z.dtype) is not z.dtype:
             return False
         if z.ndim > dimensions[name] != ANY:
             return False
