@@ -93,8 +93,9 @@ def test_auto_is_a_gpu_for_each_process_or_the_cpu(cards, monkeypatch):
     assert chosen_device("auto") == "cpu"
 
 
-def test_a_device_that_is_given_is_used(cards):
+def test_a_device_that_is_given_is_used(cards, monkeypatch):
     cards(2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     for device in ("cpu", "mps", "cuda", "cuda:0", "cuda:1"):
         assert chosen_device(device) == device
 
@@ -104,6 +105,7 @@ def test_a_device_that_is_given_is_used(cards):
     [
         ("cuda", 0, 1, "the only device here is cpu: give cpu or auto"),
         ("cuda:1", 0, 1, "the only device here is cpu: give cpu or auto"),
+        ("mps", 0, 1, "not on this machine: give cpu or auto"),
         ("cuda:2", 2, 1, r"this machine has cpu, cuda:0 \(NVIDIA A100\), cuda:1"),
         ("cuda:1", 2, 2, "each of 2 processes uses a GPU of its own: give cuda"),
         ("cuda", 1, 2, r"2 processes for cuda:0 \(NVIDIA A100\): start one process for each"),

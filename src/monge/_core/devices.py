@@ -14,13 +14,15 @@ def chosen_device(asked: str) -> str:
     never mps: distances compute in float64, which mps does not have.
 
     Raises:
-        ValueError: for a GPU that is not there, saying which devices are.
+        ValueError: for a device that is not there, saying which are.
     """
     cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if asked == "auto":
         return "cuda" if cards >= processes else "cpu"
     kind, _, index = asked.partition(":")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"`device` is {asked!r}, which is not on this machine: give cpu or auto")
     if kind != "cuda":
         return asked
     if cards == 0:
