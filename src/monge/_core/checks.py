@@ -98,7 +98,11 @@ def sample_pair(x: Tensor, y: Tensor, least: int = 1) -> tuple[Tensor, Tensor]:
             "`x` and `y` must hold samples of one shape on one device, got "
             f"{tuple(x.shape)} on {x.device} and {tuple(y.shape)} on {y.device}"
         )
-    return x.reshape(len(x), -1), y.reshape(len(y), -1)
+    # a matrix as it is: a view would be another node of the graph
+    return (
+        x if x.ndim == 2 else x.reshape(len(x), -1),
+        y if y.ndim == 2 else y.reshape(len(y), -1),
+    )
 
 
 def points(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
