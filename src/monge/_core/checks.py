@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from monge._core.errors import NotFinite
+from monge._core.numerics import on_host
 
 T = TypeVar("T")
 
@@ -110,8 +111,9 @@ def points(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
     x, y = sample_pair(x, y)
     if x.shape[1] == 0:
         raise ValueError("`x` and `y` must have at least one coordinate, got 0")
-    finite("x", x)
-    finite("y", y)
+    if not all(map(math.isfinite, on_host(x.detach().sum(), y.detach().sum()))):
+        finite("x", x)
+        finite("y", y)
     order(p)
     return x, y
 
@@ -129,8 +131,9 @@ def weights(name: str, w: Tensor, count: int) -> Tensor:
         )
     w = w.double()
     total = w.detach().sum(-1, keepdim=True)
-    least = float(w.detach().min()) if w.numel() else 0.0
-    if not (least >= 0 and ((total - 1).abs() <= 1e-5).all()):
+    valid = (w.detach() >= 0).all() & ((total - 1).abs() <= 1e-5).all()
+    if not valid:
+        least = float(w.detach().min())
         raise ValueError(
             f"`{name}` must be at least 0 and sum to 1, got a least weight of {least:.4g} and "
             f"a sum of {float(total.flatten()[0]):.7g}: divide it by its sum"

@@ -37,8 +37,8 @@ class _WithGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outers: Tensor) -> tuple[Tensor | None, ...]:
         (outer,) = outers
-        half = len(ctx.saved_tensors) // 2
-        inputs, gradients = ctx.saved_tensors[:half], list(ctx.saved_tensors[half:])
+        saved = ctx.saved_tensors  # unpacked anew by each access
+        inputs, gradients = saved[: len(saved) // 2], list(saved[len(saved) // 2 :])
         if not torch.is_grad_enabled():
             return None, None, *_scaled(outer, gradients, inputs)
         # the gradients will be differentiated themselves
@@ -133,6 +133,13 @@ def envelope(value: Tensor, *terms: tuple[Tensor | None, Tensor], linear: bool) 
     return with_gradient(fast, plain if linear else None, *inputs) if inputs else value.clone()
 
 
+def on_host(*numbers: Tensor) -> list[float]:
+    """Numbers without graph, in one copy to the host."""
+    if numbers[0].is_cpu:
+        return [float(z) for z in numbers]
+    return torch.stack([z.double() for z in numbers]).cpu().tolist()
+
+
 def absolute_power(x: Tensor, p: float) -> Tensor:
     """|x|^p for p ≥ 1, with both derivatives; one that has a pole at 0 is 0 there."""
     if p == 2:
@@ -181,7 +188,7 @@ def rooted(power: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, p: f
     value = power(x, y)
     if value.numel() == 0:
         return value
-    low, high = (float(z) for z in value.detach().aminmax())
+    low, high = on_host(*value.detach().aminmax())
     if low > torch.finfo(value.dtype).tiny / torch.finfo(value.dtype).eps and math.isfinite(high):
         return root(value, p)
     wide = x.double(), y.double()

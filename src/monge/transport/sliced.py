@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from monge._core.checks import dimension, finite, given_weights, points
-from monge._core.numerics import Gradients, rooted, unit_of_length, with_gradient
+from monge._core.devices import to_device
+from monge._core.numerics import Gradients, on_host, rooted, unit_of_length, with_gradient
 from monge._core.promotion import WEIGHTS, as_tensor, promoted
 from monge._core.tuning import threads, tuning
 from monge._core.typed import checkpointed, ndtri, qr, split
@@ -112,15 +113,15 @@ def _sliced_distance(
 
     def fast(x: Tensor, y: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Gradients]:
         value, gradients = _power_with_gradients(x, y, theta, a, b, p, wanted)
-        (size,), dtype, unit = _read(value), x.dtype, 1.0
+        (size, *most), dtype, unit = _sizes(value, x, y), x.dtype, 1.0
         info = torch.finfo(dtype)
         in_range = info.tiny / info.eps < size <= info.max
-        if not (in_range and is_projection_resolved(value, p, x, y)):
+        if not (in_range and _resolves(size, most, p, dtype)):
             x, y, dtype = x.double(), y.double(), torch.float64
             unit = unit_of_length(x, y)
             x, y, directions = x / unit, y / unit, theta.double()
             value, gradients = _power_with_gradients(x, y, directions, a, b, p, wanted)
-            (size,) = _read(value)
+            (size,) = on_host(value)
         distance = size ** (1 / p)
         slope = distance / (p * size) if size > 0 else 0.0
         scaled = [None if z is None else z.mul_(slope) for z in gradients]
@@ -182,16 +183,21 @@ def is_projection_resolved(power: Tensor, p: float, *values: Tensor) -> bool:
     otherwise they are projected in float64."""
     if values[0].dtype == torch.float64:
         return True
-    size, *most = _read(power, *(z.detach().abs().amax() for z in values))
-    rounding = torch.finfo(values[0].dtype).eps * max(most)
+    size, *most = _sizes(power.detach(), *values)
+    return _resolves(size, most, p, values[0].dtype)
+
+
+def _sizes(power: Tensor, *values: Tensor) -> list[float]:
+    """W_p^p, and the largest value of each tensor where it says whether W_p^p is resolved."""
+    if values[0].dtype == torch.float64:
+        return on_host(power)
+    return on_host(power, *(z.detach().abs().amax() for z in values))
+
+
+def _resolves(size: float, most: Sequence[float], p: float, dtype: torch.dtype) -> bool:
+    """Whether values of a dtype, of at most these sizes, show a W_p^p of this size."""
+    rounding = torch.finfo(dtype).eps * max(most, default=0.0)
     return rounding <= LOST * size ** (1 / p) < math.inf
-
-
-def _read(*numbers: Tensor) -> list[float]:
-    """Numbers, in one copy to the host."""
-    if numbers[0].device.type == "cpu":
-        return [float(z.detach()) for z in numbers]
-    return [float(z) for z in torch.stack([z.detach().double() for z in numbers]).cpu()]
 
 
 def _rows(x: Tensor, y: Tensor) -> int:
@@ -333,8 +339,9 @@ def _ready(
         directions = as_tensor("directions", directions)
     if not isinstance(directions, Tensor):
         directions = dimension("directions", directions)
-        directions = uniform_directions(directions, x.shape[1], generator=generator)
-    elif directions.ndim != 2 or directions.shape[1] != x.shape[1] or len(directions) < 1:
+        drawn = uniform_directions(directions, x.shape[1], generator=generator)
+        return x, y, to_device(drawn, x.device).to(x.dtype)
+    if directions.ndim != 2 or directions.shape[1] != x.shape[1] or len(directions) < 1:
         raise ValueError(
             f"`directions` must have shape (L, {x.shape[1]}), got {tuple(directions.shape)}"
         )
