@@ -21,8 +21,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from monge._core.numerics import on_host
 from monge._core.tuning import tuning
-from monge._core.typed import linear_solve, to_numpy, unchecked_solve
+from monge._core.typed import linear_solve, unchecked_solve
 from monge.transport.gibbs import Minima, Stored, Streamed, choose_deferred, is_small
 from monge.transport.ground import GroundCost
 
@@ -157,7 +158,7 @@ def iterate_in_chunks(
             image, error = advance(deferred or log_domain or minima, ahead.h)
             ahead = _advanced(ahead, image, error, tolerance, index + 1 == most)
         doubts = deferred.doubts() if deferred else ()
-        done, size, iteration, *doubts = _read(ahead.done, ahead.size, ahead.iteration, *doubts)
+        done, size, iteration, *doubts = on_host(ahead.done, ahead.size, ahead.iteration, *doubts)
         if doubts and doubts[0]:
             log_domain = minima.in_log_domain()
             continue
@@ -194,13 +195,8 @@ def iterate_in_one_program(
         symmetric=symmetric,
         dtype=minima.cost.dtype,
     )
-    error, iterations = _read(*report)
+    error, iterations = on_host(*report)
     return h, error, int(iterations)
-
-
-def _read(*numbers: Tensor) -> list[float]:
-    """Numbers on a device, in one copy to the host."""
-    return [float(z) for z in to_numpy(torch.stack([z.double() for z in numbers]).cpu())]
 
 
 def _start(h: Tensor, memory: int) -> _State:
