@@ -33,6 +33,8 @@ if [ "${1:-}" = --download ]; then
   exit
 fi
 
+[ $# -eq 0 ] \
+  || { echo "gpu-setup: error: \`$1\` is no argument: give --download VERSION, or none" >&2; exit 2; }
 compgen -G "$wheels/*.whl" >/dev/null \
   || { echo "gpu-setup: error: $wheels holds no wheels: run it with --download first" >&2; exit 2; }
 mkdir -p "$installed"
@@ -43,4 +45,4 @@ for wheel in "$wheels"/*.whl; do
   "$python" -m pip install --quiet --no-index --no-deps --target "$installed" --upgrade "$wheel" \
     || echo "gpu-setup: $name is left out: its wheel does not fit this Python" >&2
 done
-echo "export PYTHONPATH=$installed\${PYTHONPATH:+:\$PYTHONPATH}"
+printf 'export PYTHONPATH=%q${PYTHONPATH:+:$PYTHONPATH}\n' "$installed"

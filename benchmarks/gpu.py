@@ -14,7 +14,9 @@ files, benchmarks/gpu_*.py.
 
 import argparse
 import importlib
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -50,8 +52,21 @@ def main() -> None:
 
         if not given.tiny and not is_available():
             parser.error("there is no GPU here: add `--tiny` for a trial on the CPU")
+        if problem := unusable(given.out):
+            parser.error(f"`--out` {str(given.out)!r} {problem}: name another file")
         for name in given.section:
             outside(name, given.out, given.tiny)
+
+
+def unusable(out: Path) -> str | None:
+    """Why no figures can be added to a file, if so."""
+    if not out.parent.is_dir():
+        return "is in no folder"
+    try:
+        found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+    except (OSError, ValueError) as error:
+        return f"is not readable as JSON ({error})"
+    return None if isinstance(found, dict) else "holds no figures of sections"
 
 
 def inside(section: str, out: Path, tiny: bool) -> None:
@@ -77,15 +92,22 @@ def outside(section: str, out: Path, tiny: bool) -> None:
     paths = [str(HERE.parent / "src"), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     process = subprocess.Popen(
-        command + ["--tiny"] * tiny, env=environment, stderr=subprocess.PIPE, text=True
+        command + ["--tiny"] * tiny,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         _, said = process.communicate(timeout=SECTIONS[section])
         lines = said.strip().splitlines()
         ended = "whole" if process.returncode == 0 else f"failed: {' '.join(lines[-1:])[:300]}"
-    except subprocess.TimeoutExpired:
-        process.kill()
+    except (subprocess.TimeoutExpired, KeyboardInterrupt) as end:
+        # its own children too, which would hold the pipe
+        os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+        if isinstance(end, KeyboardInterrupt):
+            raise
         ended = f"cut after {SECTIONS[section]} s"
     record.write("ended", ended)
 

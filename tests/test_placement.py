@@ -16,7 +16,7 @@ import zoo
 from test_cli import TINY, run
 from torch import Tensor, nn
 
-from monge import fit
+from monge import fit, load
 from monge._core import devices
 from monge._core.devices import chosen_device
 from monge._core.errors import FailedRun
@@ -253,6 +253,30 @@ def test_products_are_true_inside_and_the_setting_is_put_back(switch, products):
     with pytest.raises(ZeroDivisionError), true_products():
         _ = 1 / 0
     assert settings(products) == before
+
+
+def test_products_are_true_until_the_last_thread_leaves(products):
+    by_flag()
+    one, two = true_products(), true_products()
+    one.__enter__()
+    two.__enter__()
+    one.__exit__(None, None, None)
+    assert products.fp32_precision == "ieee"
+    two.__exit__(None, None, None)
+    assert products.fp32_precision == "tf32"
+
+
+def test_products_that_inherit_a_setting_go_on_inheriting_it(products):
+    before = torch.backends.fp32_precision
+    try:
+        torch.backends.fp32_precision = "tf32"
+        with true_products():
+            assert products.fp32_precision == "ieee"
+        assert products.fp32_precision == "tf32"
+        torch.backends.fp32_precision = "ieee"
+        assert products.fp32_precision == "ieee"
+    finally:
+        torch.backends.fp32_precision = before
 
 
 def test_where_tf32_is_not_allowed_nothing_is_set(products):
@@ -541,6 +565,9 @@ OUT = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …"),
     RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
     MemoryError("Unable to allocate 9 GiB"),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    MemoryError(),
 ]
 
 
@@ -553,7 +580,8 @@ def test_memory_that_runs_out_ends_the_run_which_goes_on_with_parts(error, tmp_p
         with pytest.raises(FailedRun) as stop:
             fit(data=table(), config=config(6, **options), out=tmp_path / "run", quiet=True)
     message = str(stop.value)
-    assert message.startswith("step 5: out of memory with 20 of a batch of 20 samples at once (")
+    assert message.startswith("step 5: out of memory with 20 of a batch of 20 samples at once")
+    assert "()" not in message
     assert "--micro-batch 5 computes the same gradient" in message
     assert "\n" not in message
     given = config(6, micro_batch=5, **options)
@@ -572,6 +600,22 @@ def test_the_command_line_ends_with_one_line_and_code_1(capsys, monkeypatch, tmp
     assert err.startswith(
         "monge: error: step 3: out of memory with 300 of a batch of 300 samples at once "
         "(CUDA out of memory): --micro-batch 75 "
+    )
+
+
+def test_memory_that_runs_out_outside_a_training_is_told_in_one_line(
+    capsys, monkeypatch, tmp_path
+):
+    def full(*_):
+        raise OUT[0]
+
+    fit(data=table(), config=config(2), out=tmp_path / "run", quiet=True)
+    monkeypatch.setattr(type(load(tmp_path / "run")), "decode", full)
+    arguments = ["sample", tmp_path / "run", "-n", 4, "--out", tmp_path / "z.npy"]
+    code, _, err = run(capsys, monkeypatch, *arguments)
+    assert (code, err) == (
+        1,
+        "monge: error: out of memory (CUDA out of memory): ask for fewer samples at a time\n",
     )
 
 

@@ -95,6 +95,13 @@ def main() -> None:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT)
         code, complaint = 1 if full else 2, f"error: {error}"
+    except (MemoryError, RuntimeError) as error:
+        from monge.training.memory import is_out_of_memory, reason_of
+
+        if not is_out_of_memory(error):
+            raise
+        code = 1
+        complaint = f"error: out of memory{reason_of(error)}: ask for fewer samples at a time"
     except Interrupted as error:
         code, complaint = 128 + error.number, str(error)
     except KeyboardInterrupt:

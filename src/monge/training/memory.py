@@ -29,26 +29,36 @@ def running_out(step: int, batch: int, micro_batch: int | None) -> Iterator[None
             raise
         own = -(-batch // world()[1])
         at_once = min(micro_batch or own, own)
-        reason = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
         smaller = "start a run with a smaller --batch or smaller networks"
         if at_once > 1:
             smaller = (
                 f"--micro-batch {max(1, at_once // 4)} computes the same gradient in less memory, "
-                "and --resume takes it and goes on from the last checkpoint, which is intact; or "
-                "start a run with a smaller --batch"
+                "and --resume takes it and goes on from the last checkpoint, or from the start "
+                "where there is none; or start a run with a smaller --batch"
             )
         raise FailedRun(
-            f"step {step}: out of memory with {at_once} of a batch of {batch} samples at once "
-            f"({reason}): {smaller}"
+            f"step {step}: out of memory with {at_once} of a batch of {batch} samples at "
+            f"once{reason_of(error)}: {smaller}"
         ) from None
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that an allocation has failed; on a CPU torch has no type for it."""
-    if isinstance(error, FailedRun):  # which may quote one
+SIGNS = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+"""How errors without a type of their own say it: those of a CPU, of CUDA and of its libraries."""
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that it comes from, says that an allocation has failed."""
+    if error is None or isinstance(error, FailedRun):  # which may quote one
         return False
     known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    return known or "can't allocate memory" in str(error)
+    named = isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+    return known or named or is_out_of_memory(error.__cause__)
+
+
+def reason_of(error: BaseException) -> str:
+    """The first sentence of what an allocator says, in parentheses; nothing if it says nothing."""
+    said = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
+    return f" ({said})" if said else ""
 
 
 def is_resident(samples: Tensor, device: torch.device) -> bool:
