@@ -31,7 +31,14 @@ from torch import Tensor
 from monge._core.files import DAMAGED, sync_folder, write_synced
 from monge.config import DataConfig
 from monge.data.kinds import IMAGE
-from monge.data.readers.images import Decoding, ImageFiles, failures, in_threads
+from monge.data.readers.images import (
+    Decoding,
+    ImageFiles,
+    failures,
+    in_threads,
+    misfit,
+    summary_of,
+)
 from monge.data.source import Source, division, numbered
 
 try:
@@ -39,7 +46,7 @@ try:
 except ImportError:  # Windows: processes that begin together each decode, and one's work stays
     fcntl = None
 
-LAYOUT = 1  # to be raised when the same images would be stored otherwise
+LAYOUT = 2  # to be raised when the same images would be stored otherwise
 FILES = ("train.npy", "test.npy", "labels.npz", "notes.json")
 # without it Linux refuses a private map of more bytes than there are memory and swap
 NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
@@ -176,7 +183,12 @@ def _fill(
     content = io.BytesIO()
     np.savez(content, **stored)
     write_synced(whole / "labels.npz", content.getvalue())
-    notes = {"classes": classes, "bad": decoding.bad, "total": len(images.names)}
+    notes = {
+        "classes": classes,
+        "bad": decoding.bad,
+        "wide": decoding.wide,
+        "total": len(images.names),
+    }
     write_synced(whole / "notes.json", json.dumps(notes).encode())
     manifest = {name: _sha256(whole / name) for name in FILES}
     write_synced(whole / "manifest.json", json.dumps(manifest).encode())
@@ -208,6 +220,8 @@ def _opened(folder: Path, images: ImageFiles) -> Source:
     notes = json.loads((folder / "notes.json").read_text())
     if text := failures(notes["bad"], notes["total"], images.where):
         warnings.warn(text, stacklevel=2)
+    if text := misfit(notes["wide"], images.where):
+        warnings.warn(text, stacklevel=2)
     with np.load(folder / "labels.npz") as stored:
         labels = {part: torch.from_numpy(stored[part]) for part in stored.files}
     train, test = (mapped(folder / file) for file in ("train.npy", "test.npy"))
@@ -219,4 +233,5 @@ def _opened(folder: Path, images: ImageFiles) -> Source:
         labels.get("train"),
         labels.get("test"),
         tuple(notes["classes"]),
+        summary=summary_of(images, notes["bad"]),
     )
