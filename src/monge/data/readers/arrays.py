@@ -117,10 +117,11 @@ def format_of(path: Path) -> str | None:
         kind, stands_for = kind_of_file(path.name, head := file.read(HEAD))
     if kind == "arrays":
         return stands_for
-    if kind == "archives" and suffix not in READERS and zipfile.is_zipfile(path):
+    if kind == "archives" and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-        return ".npz" if names and all(name.endswith(".npy") for name in names) else None
+        if names and all(name.endswith(".npy") for name in names):
+            return ".npz"
     if suffix in READERS:
         return suffix
     return ".csv" if suffix in TEXTS and kind is None and _is_text(head) else None

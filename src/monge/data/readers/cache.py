@@ -112,7 +112,7 @@ def _sha256(path: Path) -> str:
 
 def _is_whole(folder: Path) -> bool:
     try:
-        stored = json.loads((folder / "manifest.json").read_text())
+        stored = json.loads((folder / "manifest.json").read_text("utf-8"))
         return stored == {name: _sha256(folder / name) for name in FILES}
     except (OSError, ValueError):
         return False
@@ -121,7 +121,7 @@ def _is_whole(folder: Path) -> bool:
 @contextlib.contextmanager
 def _alone(cache: Path) -> Iterator[None]:
     """Inside, no other process makes anything in the cache; what killed ones have left is gone."""
-    with (cache / ".lock").open("w") as lock:
+    with (cache / ".lock").open("wb") as lock:
         if fcntl is not None:
             fcntl.flock(lock, fcntl.LOCK_EX)
             for left in cache.glob(".part-*"):
@@ -217,7 +217,7 @@ def _sort(rows: BinaryIO, shapes: list[tuple], chosen: np.ndarray, path: Path) -
 
 
 def _opened(folder: Path, images: ImageFiles) -> Source:
-    notes = json.loads((folder / "notes.json").read_text())
+    notes = json.loads((folder / "notes.json").read_text("utf-8"))
     if text := failures(notes["bad"], notes["total"], images.where):
         warnings.warn(text, stacklevel=2)
     if text := misfit(notes["wide"], images.where):

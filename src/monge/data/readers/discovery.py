@@ -200,7 +200,7 @@ def files_in(folder: Path) -> Found:
         with open(folder / name, "rb") as file:
             return file.read(HEAD)
 
-    names, problems = [], LeftOut()
+    names, hidden, problems = [], [], LeftOut()
     seen: set[tuple[int, int]] = set()
     folders, links = deque([""]), deque[str]()  # links last: a folder keeps its own name
     while folders or links:
@@ -214,14 +214,18 @@ def files_in(folder: Path) -> Found:
             with os.scandir(folder / inner) as entries:
                 for entry in entries:
                     name = f"{inner}/{entry.name}" if inner else entry.name
-                    if entry.is_dir() and not is_hidden(entry.name):
+                    if entry.is_dir() and is_hidden(entry.name):
+                        hidden.append(name)
+                    elif entry.is_dir():
                         (links if entry.is_symlink() else folders).append(name)
                     elif entry.is_file():
                         names.append(name)
-                    elif entry.is_symlink() and not entry.is_dir():
+                    elif entry.is_symlink():
                         problems.add("broken links", name)
         except OSError:
             problems.add("unreadable folders", inner or ".")
     found = sorted_by_kind(str(folder), names, head)
     found.left.unexpected.update(problems.unexpected)
+    for name in hidden:
+        found.left.add("hidden", name, expected=True)
     return found

@@ -58,10 +58,10 @@ class Table(NamedTuple):
 class _Rows(NamedTuple):
     """The rows of a file below its header."""
 
-    content: bytes
-    """In UTF-8, with one newline between lines."""
+    source: Path | bytes
+    """The file, or its content in UTF-8 with one newline between lines."""
     before: int
-    """How many lines of the file come before them."""
+    """How many lines come before them."""
     dialect: Dialect
     names: list[str]
     """Of all columns; empty without a header."""
@@ -69,6 +69,11 @@ class _Rows(NamedTuple):
     def named(self, column: int) -> str:
         """How a message calls a column."""
         return repr(self.names[column]) if self.names else str(column)
+
+    def lines(self) -> list[bytes]:
+        """The lines of the rows, without their newlines."""
+        source = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
+        return source.split(b"\n")[self.before :]
 
 
 def read(path: Path) -> Table:
@@ -81,8 +86,11 @@ def read(path: Path) -> Table:
     Raises:
         ValueError: for rows of unlike lengths, and cells that are empty or no numbers, by line.
     """
-    content, encoding = _utf8(path.read_bytes())
-    rows = _opened(content)
+    if _is_plain(path):  # Polars maps the file
+        source, encoding = path, ""
+    else:
+        source, encoding = _utf8(path.read_bytes())
+    rows = _opened(source)
     names = [name.lower() for name in rows.names]
     labelled = [i for i, name in enumerate(names) if name in LABELS]
     texts = {i: _texts(rows, i) for i in labelled[:1]}
@@ -101,6 +109,15 @@ def read(path: Path) -> Table:
     return Table(values, texts[labelled[0]] if labelled else None, columns, summary)
 
 
+def _is_plain(path: Path) -> bool:
+    """Whether a file is ASCII with single newlines."""
+    with path.open("rb") as file:
+        while block := file.read(2**22):
+            if not block.isascii() or b"\r" in block or b"\0" in block:
+                return False
+    return True
+
+
 def _utf8(content: bytes) -> tuple[bytes, str]:
     """A text in UTF-8, whatever its encoding was, and what that was if it was another."""
     encoding = ""
@@ -108,9 +125,9 @@ def _utf8(content: bytes) -> tuple[bytes, str]:
         content = content[3:]
     elif content.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "utf-16"
-    elif len(content) > 3 and content[1::2][:100].count(0) > 0.9 * len(content[1::2][:100]):
+    elif len(head := content[:200]) > 3 and head[1::2].count(0) > 0.9 * len(head[1::2]):
         encoding = "utf-16-le"
-    elif len(content) > 3 and content[::2][:100].count(0) > 0.9 * len(content[::2][:100]):
+    elif len(head) > 3 and head[::2].count(0) > 0.9 * len(head[::2]):
         encoding = "utf-16-be"
     if encoding:
         content = content.decode(encoding).encode()
@@ -127,7 +144,7 @@ def _utf8(content: bytes) -> tuple[bytes, str]:
     return content, encoding
 
 
-def _cells(lines: Sequence[str] | io.StringIO, separator: str) -> Iterator[tuple[int, list[str]]]:
+def _cells(lines: Sequence[str], separator: str) -> Iterator[tuple[int, list[str]]]:
     """The number of the last line of each row and its cells; blank lines are skipped."""
     reader = csv.reader(lines, delimiter=separator)
     try:
@@ -142,47 +159,44 @@ def _cells_of(row: list[str]) -> str:
     return "1 cell" if len(row) == 1 else f"{len(row):,} cells"
 
 
-def _first_lines(content: bytes) -> list[str]:
+def _first_lines(source: Path | bytes) -> list[str]:
     """The first whole lines, at least three where there are so many."""
-    end, count = 0, 0
-    while count < SAMPLE_LINES and (end < SAMPLE_BYTES or count < 3):
-        found = content.find(b"\n", end)
-        if found < 0:
-            return content.decode().split("\n")
-        end, count = found + 1, count + 1
-    return content[:end].decode().split("\n")
+    lines, size = [], 0
+    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+        while len(lines) < SAMPLE_LINES and (size < SAMPLE_BYTES or len(lines) < 3):
+            if not (line := file.readline()):
+                break
+            lines.append(line.decode().removesuffix("\n"))
+            size += len(line)
+    return lines
 
 
-def _opened(content: bytes) -> _Rows:
+def _opened(source: Path | bytes) -> _Rows:
     """The rows below the header, if there is one, and their dialect.
 
     Raises:
         ValueError: for nothing at all, or a header of another length than the rows.
     """
-    lines = _first_lines(content)
-    before = 0
-    declared = re.fullmatch(r"sep=(.)", lines[0].strip(" "), re.IGNORECASE)  # Excel
-    if declared:
-        before = 1
-        lines, content = lines[1:], content[content.find(b"\n") + 1 :]
-    dialect = _dialect(lines, declared[1] if declared else None)
-    rows = list(_cells(lines, dialect.separator))
+    lines = _first_lines(source)
+    declared = re.fullmatch(r"sep=(.)", lines[0].strip(" "), re.IGNORECASE) if lines else None
+    before = 1 if declared else 0  # Excel's first line
+    dialect = _dialect(lines[before:], declared[1] if declared else None)
+    rows = list(_cells(lines[before:], dialect.separator))
     if not rows:
         raise ValueError("it holds nothing")
     (last, first), body = rows[0], [row for _, row in rows[1:]]
     if not _is_header(first, body, dialect):
-        return _Rows(content, before, dialect, [])
+        return _Rows(source, before, dialect, [])
     if body and len(first) != dialect.width:
         raise ValueError(
             f"line {before + last} has {_cells_of(first)} and the rows below it have "
             f"{dialect.width}: name every column, or remove the line"
         )
-    start = 0
-    for _ in range(last):
-        start = content.find(b"\n", start) + 1 or len(content)
     names = [name.strip() for name in first]
     names[0] = names[0].removeprefix("#").strip()  # as NumPy writes it
-    return _Rows(content[start:], before + last, dialect, names)
+    if not body:
+        dialect = dialect._replace(width=len(first))
+    return _Rows(source, before + last, dialect, names)
 
 
 def _dialect(lines: list[str], declared: str | None) -> Dialect:
@@ -192,7 +206,10 @@ def _dialect(lines: list[str], declared: str | None) -> Dialect:
     for separator, decimal in DIALECTS:
         if declared is not None and separator != declared:
             continue
-        rows = [row for _, row in _cells(lines, separator)]
+        try:
+            rows = [row for _, row in _cells(lines, separator)]
+        except ValueError:  # one cell of a long line
+            continue
         body = rows[1:] or rows
         if not body:
             continue
@@ -245,25 +262,27 @@ def _frame(rows: _Rows, wanted: Sequence[int], kind: Any, decimal_comma: bool = 
     """Some columns as Polars reads them, or None where it cannot, or leaves cells empty."""
     import polars as pl
 
-    if not rows.content.strip():
-        return pl.DataFrame({str(i): [] for i in wanted}, schema={str(i): kind for i in wanted})
     chosen = set(wanted)
     try:
         frame = pl.read_csv(
-            rows.content,
+            rows.source,
             has_header=False,
+            skip_lines=rows.before,
             schema={str(i): kind if i in chosen else pl.String for i in range(rows.dialect.width)},
             columns=list(wanted),
             separator=rows.dialect.separator,
             decimal_comma=decimal_comma,
         )
+    except pl.exceptions.NoDataError:
+        return pl.DataFrame(schema={str(i): kind for i in wanted})
     except pl.exceptions.PolarsError:
         return None
     return None if sum(frame.null_count().row(0)) else frame
 
 
 def _without_blank_lines(rows: _Rows) -> _Rows:
-    return rows._replace(content=re.sub(rb"(?m)^[ \t]*\n|\n[ \t]*\Z", b"", rows.content))
+    content = b"\n".join(line for line in rows.lines() if line.strip())
+    return rows._replace(source=content, before=0)
 
 
 def _texts(rows: _Rows, column: int) -> np.ndarray:
@@ -290,12 +309,11 @@ def _values(rows: _Rows, wanted: list[int]) -> np.ndarray:
     signs = (decimal, ",") if decimal == "." and separator != "," else (decimal,)
     for sign in signs:
         # a decimal comma goes with points for thousands, which Polars would take for decimals
-        if sign == "." or b"." not in rows.content:
+        if sign == "." or not any(b"." in line for line in rows.lines()):
             frame = _frame(rows, wanted, pl.Float64, sign == ",")
             if frame is not None:
                 return _exact(frame.to_numpy(order="c"), rows, wanted)
-    rows = _without_blank_lines(rows)
-    texts = _frame(rows, wanted, pl.String)
+    texts = _frame(_without_blank_lines(rows), wanted, pl.String)
     if texts is None:
         raise ValueError(_fault(rows, wanted, []))
     for sign in signs:
@@ -339,7 +357,8 @@ def _exact(table: np.ndarray, rows: _Rows, wanted: list[int]) -> np.ndarray:
 def _fault(rows: _Rows, numbers: Sequence[int], texts: Sequence[int]) -> str:
     """The first row of another length, or cell that is empty or no number, by its line."""
     separator, _, width = rows.dialect
-    for last, row in _cells(io.StringIO(rows.content.decode()), separator):
+    lines = [line.decode() for line in rows.lines()]
+    for last, row in _cells(lines, separator):
         line = rows.before + last
         if len(row) != width:
             return f"line {line} has {_cells_of(row)}, and most rows have {width}"
