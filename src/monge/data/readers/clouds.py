@@ -65,8 +65,8 @@ def folder(found: Found, config: DataConfig) -> Source:
             content = (path / name).read_bytes()
             clouds.append(decode(content, PurePosixPath(name).suffix.lower(), config.points, name))
             names.append(name)
-        except MissingPackage:
-            raise
+        except MissingPackage as error:
+            raise ValueError(f"`data` {found.where!r}: {error}") from None
         except (ValueError, OSError) as error:
             bad.append(f"{name} ({error})")
     if bad:
