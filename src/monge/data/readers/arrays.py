@@ -117,14 +117,21 @@ def format_of(path: Path) -> str | None:
         kind, stands_for = kind_of_file(path.name, head := file.read(HEAD))
     if kind == "arrays":
         return stands_for
-    if kind == "archives" and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        if names and all(name.endswith(".npy") for name in names):
-            return ".npz"
+    if kind == "archives" and _holds_arrays(path):
+        return ".npz"
     if suffix in READERS:
         return suffix
     return ".csv" if suffix in TEXTS and kind is None and _is_text(head) else None
+
+
+def _holds_arrays(path: Path) -> bool:
+    """Whether a zip archive is one of NumPy's; a damaged one is not."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except DAMAGED:
+        return False
+    return bool(names) and all(name.endswith(".npy") for name in names)
 
 
 def _is_text(head: bytes) -> bool:

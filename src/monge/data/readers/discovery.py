@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from monge._core.files import DAMAGED
 from monge.data.source import part_named
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -177,7 +178,7 @@ def sorted_by_kind(where: str, names: Iterable[str], head: Callable[[str], bytes
             continue
         try:
             kind = None if suffix in TEXT else kind_of_file(name, head(name))[0]
-        except (OSError, ValueError, RuntimeError):
+        except DAMAGED:
             found.left.add("unreadable", name)
             continue
         if kind == NO_DECODER:
