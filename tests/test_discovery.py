@@ -306,6 +306,20 @@ def test_clouds_and_shards_have_the_rules_of_images(tmp_path):
     assert source.summary == "read 8 clouds; left out 1 beside the folders of parts, 1 hidden"
 
 
+def test_a_stray_shard_is_left_out_as_well(tmp_path):
+    for k, shard in enumerate(("Train/0.tar", "Train/1.tar", "val/0.tar", "preview.tar")):
+        (tmp_path / shard).parent.mkdir(exist_ok=True)
+        with tarfile.open(tmp_path / shard, "w") as archive:
+            for i in range(4):
+                member = tarfile.TarInfo(f"{i}.png")
+                member.size = len(picture(20 * k + i))
+                archive.addfile(member, io.BytesIO(picture(20 * k + i)))
+    with pytest.warns(UserWarning, match=r"1 beside the folders of parts: preview\.tar"):
+        source = read(tmp_path)
+    assert sorted(source.train[:, 0, 0, 0].tolist()) == [0, 1, 2, 3, 20, 21, 22, 23]
+    assert sorted(source.test[:, 0, 0, 0].tolist()) == [40, 41, 42, 43]
+
+
 # Values
 
 

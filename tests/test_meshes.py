@@ -161,8 +161,18 @@ def test_damaged_meshes_are_one_line(content, suffix, reason):
 
 def test_a_long_header_takes_no_time():
     """Forty thousand blank lines in it took a minute."""
-    with pytest.raises(ValueError, match="early end-of-file"):
-        clouds.decode(b"ply\nformat ascii 1.0" + b"\n" * 40_000, ".ply", 8, "x")
+    for form in ("ascii", "binary_little_endian"):
+        content = f"ply\nformat {form} 1.0".encode() + b"\n" * 40_000
+        with pytest.raises(ValueError, match=r"line \d: (early end-of-file|expected one of)"):
+            clouds.decode(content, ".ply", 8, "x")
+
+
+def test_blank_lines_in_a_ply_file_are_no_vertices():
+    content = ply("ascii", QUADS)
+    spaced = content.replace(b"\n", b"\n \n\n")
+    np.testing.assert_array_equal(
+        clouds.decode(spaced, ".ply", 50, "x"), clouds.decode(content, ".ply", 50, "x")
+    )
 
 
 def test_folders_of_arrays_are_clouds(tmp_path):

@@ -18,7 +18,7 @@ import numpy as np
 from monge._core.files import DAMAGED
 from monge.config import DataConfig
 from monge.data.kinds import CLOUD, finite_points, in_unit_sphere
-from monge.data.readers.discovery import HEAD, Found, kind_of_file
+from monge.data.readers.discovery import BESIDE_PARTS, HEAD, Found, kind_of_file
 from monge.data.readers.images import MOST_BYTES, MOST_FAILURES
 from monge.data.readers.layout import parts_and_labels, strays
 from monge.data.source import Source, split
@@ -56,7 +56,7 @@ def folder(found: Found, config: DataConfig) -> Source:
         )
     stray = strays(files, found.where)
     for name in sorted(stray):
-        found.left.add("beside the folders of parts", name)
+        found.left.add(BESIDE_PARTS, name)
     names, clouds, bad = [], [], []
     for name in (name for name in files if name not in stray):
         try:
@@ -155,6 +155,9 @@ def _ply(content: bytes) -> Shape:
     counts = re.findall(rb"element[ \t]+\w+[ \t]+(\d+)", header)
     if any(int(count) > len(content) for count in counts):
         raise ValueError("its header promises more elements than it can hold")
+    if re.search(rb"format[ \t]+ascii", header):
+        lines = [line for line in content.splitlines() if line.strip()]
+        content = b"\n".join([*lines, b""])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NumPy's, of elements without rows

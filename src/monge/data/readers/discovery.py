@@ -22,6 +22,7 @@ TEXT = {".txt", ".json", ".xml", ".md", ".html", ".yaml", ".yml", ".cls", ".mtl"
 LITTER = {"__MACOSX", "@eaDir", "$RECYCLE.BIN"}
 HEAD = 512
 NO_DECODER = "no decoder"
+BESIDE_PARTS = "beside the folders of parts"
 COMPANIONS = ("tables", "archives")
 """Kinds of files that lie beside samples and hold none of them."""
 MOST_OTHERS = 0.5

@@ -20,7 +20,14 @@ from PIL import Image, ImageOps
 from monge._core.files import DAMAGED
 from monge.config import DataConfig
 from monge.data.kinds import IMAGE
-from monge.data.readers.discovery import HEAD, Found, LeftOut, sorted_by_kind
+from monge.data.readers.discovery import (
+    BESIDE_PARTS,
+    HEAD,
+    Found,
+    LeftOut,
+    is_hidden,
+    sorted_by_kind,
+)
 from monge.data.readers.layout import Labelling, parts_and_labels, strays
 from monge.data.source import Source, split
 
@@ -244,7 +251,7 @@ def _of(found: Found, read: Callable[[str], bytes]) -> ImageFiles:
     names = found.of("images")
     stray = strays(names, found.where)
     for name in sorted(stray):
-        found.left.add("beside the folders of parts", name)
+        found.left.add(BESIDE_PARTS, name)
     names = [name for name in names if name not in stray]
     return ImageFiles(found.where, names, read, parts_and_labels, found.left)
 
@@ -260,7 +267,8 @@ def archive(path: Path) -> ImageFiles:
     except zipfile.BadZipFile as error:
         raise ValueError(f"`data` {str(path)!r} is no readable zip archive: {error}") from None
     names = [one.filename for one in zipped.infolist() if not one.is_dir()]
-    counts = Counter(name.replace("\\", "/").removeprefix("./") for name in names)
+    shown = [name.replace("\\", "/") for name in names if not is_hidden(name)]
+    counts = Counter(name.removeprefix("./") for name in shown)
     name, most = max(counts.items(), key=lambda pair: pair[1], default=("", 0))
     if most > 1:
         raise ValueError(

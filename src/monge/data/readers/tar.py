@@ -12,9 +12,17 @@ import tarfile
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from monge.data.readers.discovery import HEAD, IMAGES, Found, LeftOut, is_hidden, kind_of_file
+from monge.data.readers.discovery import (
+    BESIDE_PARTS,
+    HEAD,
+    IMAGES,
+    Found,
+    LeftOut,
+    is_hidden,
+    kind_of_file,
+)
 from monge.data.readers.images import MOST_BYTES, ImageFiles
-from monge.data.readers.layout import Labelling, known_classes, parts_and_labels
+from monge.data.readers.layout import Labelling, known_classes, parts_and_labels, strays
 
 PATTERN = re.compile(r"[*?\[{]")
 UNSURE = ("", "jfif", "jpe")
@@ -107,8 +115,12 @@ def shards(name: str, paths: list[str], left: LeftOut) -> ImageFiles:
     """
     samples: dict[str, TarSample] = {}
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
-    for path in paths:
-        samples |= _samples(path, os.path.relpath(path, root), left)
+    called = {os.path.relpath(path, root).replace(os.sep, "/"): path for path in paths}
+    for stray in sorted(strays(list(called), name)):
+        left.add(BESIDE_PARTS, stray)
+        del called[stray]
+    for short, path in called.items():
+        samples |= _samples(path, short, left)
     if not samples:
         raise ValueError(f"`data` {name!r} holds no images ({', '.join(sorted(IMAGES))})")
     labelled = any(sample.label is not None for sample in samples.values())
