@@ -99,6 +99,8 @@ def test_tables_as_programs_write_them(table, content, values):
         ("1 2 3\n4 5 6\n", "string '4 5 6' to a number in line 2"),
         ("1_000,2\n3,4\n", "string '1_000' to a number in line 1, column 0"),
         (",x\nbob,1\nbob,2\n", "string 'bob' to a number in line 2"),
+        ('a,b\n1,2\n3,"\n', "line 3 has a quote that is not closed"),
+        ('a,b\n1,"2\n3,4\n', "line 2 has a quote that is not closed"),
         ("", "it holds nothing"),
         ("\n \n", "it holds nothing"),
         (b"1,2\n\0\1\2\n", "bytes that are no text"),
@@ -132,7 +134,8 @@ def test_columns_and_summary_are_on_the_source(tmp_path):
     assert source.columns == ("height",)
     assert torch.cat([source.train, source.test]).sum() == 190 / 4
     assert source.summary == (
-        "read 20 rows of 1 columns, separated by semicolons, with decimal commas; left out "
+        "read 20 rows of 1 column below a header, separated by semicolons, with decimal commas; "
+        "left out "
         "column 'label', the index column"
     )
 

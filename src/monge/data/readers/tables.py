@@ -89,7 +89,8 @@ def read(path: Path) -> Table:
     if _is_plain(path):  # Polars maps the file
         source, encoding = path, ""
     else:
-        source, encoding = _utf8(path.read_bytes())
+        content, encoding = _utf8(path.read_bytes())
+        source = _closed(content)
     rows = _opened(source)
     names = [name.lower() for name in rows.names]
     labelled = [i for i, name in enumerate(names) if name in LABELS]
@@ -98,7 +99,8 @@ def read(path: Path) -> Table:
     rest = [i for i in range(rows.dialect.width) if i not in labelled and not (index and i == 0)]
     values = _values(rows, rest)
     separator, decimal, width = rows.dialect
-    summary = f"read {len(values):,} rows of {len(rest):,} columns"
+    summary = f"read {len(values):,} rows of {len(rest):,} column{'s' * (len(rest) != 1)}"
+    summary += " below a header" if rows.names else ""
     if width > 1:
         summary += f", separated by {SEPARATORS[separator]}"
     summary += ", with decimal commas" if decimal == "," else ""
@@ -110,12 +112,25 @@ def read(path: Path) -> Table:
 
 
 def _is_plain(path: Path) -> bool:
-    """Whether a file is ASCII with single newlines."""
+    """Whether a file is ASCII with single newlines and no quotes."""
     with path.open("rb") as file:
         while block := file.read(2**22):
-            if not block.isascii() or b"\r" in block or b"\0" in block:
+            if not block.isascii() or any(sign in block for sign in (b"\r", b"\0", b'"')):
                 return False
     return True
+
+
+def _closed(content: bytes) -> bytes:
+    """A text whose quotes are all closed; Polars panics at the end of one where they are not.
+
+    Raises:
+        ValueError: naming the first line that has an odd number of them.
+    """
+    if content.count(b'"') % 2:
+        lines = enumerate(content.split(b"\n"), 1)
+        first = next(number for number, line in lines if line.count(b'"') % 2)
+        raise ValueError(f"line {first} has a quote that is not closed")
+    return content
 
 
 def _utf8(content: bytes) -> tuple[bytes, str]:
@@ -275,7 +290,7 @@ def _frame(rows: _Rows, wanted: Sequence[int], kind: Any, decimal_comma: bool = 
         )
     except pl.exceptions.NoDataError:
         return pl.DataFrame(schema={str(i): kind for i in wanted})
-    except pl.exceptions.PolarsError:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return None
     return None if sum(frame.null_count().row(0)) else frame
 
@@ -307,7 +322,7 @@ def _values(rows: _Rows, wanted: list[int]) -> np.ndarray:
 
     separator, decimal, _ = rows.dialect
     signs = (decimal, ",") if decimal == "." and separator != "," else (decimal,)
-    for sign in signs:
+    for sign in () if _has_lone_quotes(rows) else signs:
         # a decimal comma goes with points for thousands, which Polars would take for decimals
         if sign == "." or not any(b"." in line for line in rows.lines()):
             frame = _frame(rows, wanted, pl.Float64, sign == ",")
@@ -325,6 +340,15 @@ def _values(rows: _Rows, wanted: list[int]) -> np.ndarray:
         if not sum(frame.null_count().row(0)):
             return _exact(frame.to_numpy(order="c"), rows, wanted)
     raise ValueError(_fault(rows, wanted, []))
+
+
+def _has_lone_quotes(rows: _Rows) -> bool:
+    """Whether a cell may be a single quote, at which Polars panics if it is to be a number."""
+    if isinstance(rows.source, Path):
+        return False
+    ends = (rows.dialect.separator.encode(), b"\n")
+    lone = any(one + b'"' + other in rows.source for one in ends for other in ends)
+    return lone or rows.source.endswith(tuple(one + b'"' for one in ends))
 
 
 def _exact(table: np.ndarray, rows: _Rows, wanted: list[int]) -> np.ndarray:
