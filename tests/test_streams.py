@@ -23,6 +23,7 @@ from monge.cli import parse
 from monge.config import Config, DataConfig, TrainingConfig
 from monge.data import load
 from monge.data.readers import cache, images, tar
+from monge.data.readers.discovery import LeftOut
 from monge.runs import Run
 
 
@@ -167,7 +168,7 @@ def test_what_is_refused_leaves_nothing_in_the_cache(tmp_path, contents, reason)
 def test_an_image_altered_between_its_hash_and_its_decoding_is_refused(tmp_path):
     contents = iter(pictures(60))
     found = images.ImageFiles(
-        "x", list("abcdef"), lambda _: next(contents), lambda _: (None, None)
+        "x", list("abcdef"), lambda _: next(contents), lambda _: (None, None), LeftOut()
     )
     with pytest.raises(ValueError, match=r"'x' was altered while it was read, e\.g\. [a-f]"):
         cache.source(found, DataConfig(cache=str(tmp_path)))

@@ -177,6 +177,24 @@ def off(folder: Path, chosen: random.Random) -> Sample:
     return _clouds(folder, "off", content, chosen)
 
 
+def obj(folder: Path, chosen: random.Random) -> Sample:
+    def content(i: int) -> bytes:
+        rows = [" ".join(["v", *map(str, row)]) for row in coordinates(i)]
+        faces = [f"f {k} {k + 1} {k + 2}" for k in range(1, 10)] + ["f 1 4 7 10"]
+        return "\n".join([*rows, *faces, ""]).encode()
+
+    return _clouds(folder, "obj", content, chosen)
+
+
+def stl(folder: Path, chosen: random.Random) -> Sample:
+    def content(i: int) -> bytes:
+        corners = coordinates(i).astype("<f4")
+        facets = [bytes(12) + corners[k : k + 3].tobytes() + bytes(2) for k in range(9)]
+        return bytes(80) + struct.pack("<I", 9) + b"".join(facets)
+
+    return _clouds(folder, "stl", content, chosen)
+
+
 def _clouds(
     folder: Path, suffix: str, content: Callable[[int], bytes], chosen: random.Random
 ) -> Sample:
@@ -213,6 +231,8 @@ FORMATS: dict[str, Callable[[Path, random.Random], Sample]] = {
     "ply little": lambda folder, chosen: ply(folder, "binary_little_endian", chosen),
     "ply big": lambda folder, chosen: ply(folder, "binary_big_endian", chosen),
     "off": off,
+    "obj": obj,
+    "stl": stl,
     "clouds npy": cloud_array,
     **{f"mask {s}": lambda folder, chosen, s=s: known(folder, s, chosen) for s in PICTURES},
 }

@@ -68,7 +68,7 @@ class Train:
     left out with --resume."""
     data: Text = None
     """digits (default), mnist, fashion-mnist, or a path: folder, zip or tar shards of images,
-    folder of idx files or of clouds (.ply, .xyz, .off), .npy, .npz, .csv; or hf:DATASET."""
+    folder of idx files or of clouds (.ply, .obj, .off, …), .npy, .npz, .csv; or hf:DATASET."""
     data_dir: Text = None
     """Where mnist and fashion-mnist lie; MONGE_DATA by default."""
     out: Place = None

@@ -12,7 +12,12 @@ from monge.data.kinds import Kind, Moments, as_floats, kind_named
 from monge.draws import permutation
 
 HELD_OUT = 0.1
-HELD_OUT_NAMES = ("test", "val", "valid", "validation")
+PARTS = {
+    "train": {"train", "training"},
+    "test": {"test", "testing"},
+    "val": {"val", "valid", "validation"},
+}
+"""What an official part may be called, in upper or lower case."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,10 @@ class Source:
     test_labels: Tensor | None = None
     classes: tuple[str, ...] = ()
     """The names of the labels 0, 1, …"""
+    columns: tuple[str, ...] = ()
+    """The names of a table's columns, where its file gives them."""
+    summary: str = ""
+    """One line on what was read, and what was left out and why."""
 
     def __post_init__(self):
         object.__setattr__(self, "kind", kind_named(self.kind))
@@ -70,8 +79,14 @@ class Source:
             parts.append((x[relabelled >= 0], relabelled[relabelled >= 0]))
         (train, train_labels), (test, test_labels) = parts
         name = f"{self.name} ({', '.join(wanted)})"
-        return Source(
-            name, self.kind, train, test, train_labels, test_labels, tuple(wanted)
+        return dataclasses.replace(
+            self,
+            name=name,
+            train=train,
+            test=test,
+            train_labels=train_labels,
+            test_labels=test_labels,
+            classes=tuple(wanted),
         ).checked()
 
     def checked(self) -> "Source":
@@ -104,9 +119,10 @@ def division(name: str, n: int, parts=None) -> tuple[np.ndarray, np.ndarray]:
     """Which of n samples are the training part and which the test part, as masks.
 
     Arguments:
-        parts: the part each sample belongs to. `test` is held out, or `val` / `valid` where there
-            is no `test`; what is neither that nor `train` is left out. Without parts a tenth
-            (at least 2, at most 10,000) is held out, the same rows each time.
+        parts: the part each sample belongs to, by any of the names in `PARTS`. The test part is
+            held out, or the validation part where there is no test part; all others are left
+            out. Without parts a tenth (at least 2, at most 10,000) is held out, the same rows
+            each time.
     """
     if n < 4:
         raise ValueError(f"`data` {name!r} holds {n} samples: at least 4 are needed")
@@ -114,11 +130,17 @@ def division(name: str, n: int, parts=None) -> tuple[np.ndarray, np.ndarray]:
         count = min(max(2, int(HELD_OUT * n)), 10_000)
         test = np.isin(np.arange(n), permutation(0, "held out", n)[:count].numpy())
         return ~test, test
-    parts = np.asarray(parts)
-    held = next((part for part in HELD_OUT_NAMES if part in parts), "test")
-    train, test = parts == "train", parts == held
+    names, which = np.unique(np.asarray(parts), return_inverse=True)
+    known = np.array([part_named(str(part)) or "" for part in names])
+    parts = known[which]
+    train, test = parts == "train", parts == ("test" if "test" in known else "val")
     _enough(name, train.sum(), test.sum())
     return train, test
+
+
+def part_named(name: str) -> str | None:
+    """The part, train, test or val, that a name stands for, if any."""
+    return next((part for part, names in PARTS.items() if name.strip().lower() in names), None)
 
 
 def _enough(name: str, train: int, test: int) -> None:
@@ -138,12 +160,22 @@ def numbered(name: str, labels) -> tuple[np.ndarray, tuple[str, ...]]:
     return numbers, tuple(map(str, names))
 
 
-def split(name: str, kind: Kind, samples: np.ndarray, labels=None, parts=None) -> Source:
+def split(
+    name: str,
+    kind: Kind,
+    samples: np.ndarray,
+    labels=None,
+    parts=None,
+    columns: Sequence[str] = (),
+    summary: str = "",
+) -> Source:
     """A source from samples (n, …), a held-out part set apart by `division`.
 
     Arguments:
         labels: a class for each sample, of any type.
         parts: the part each sample belongs to.
+        columns: the names of a table's columns.
+        summary: one line on what was read and what was left out.
     """
     rows = division(name, len(samples), parts)
     classes: tuple[str, ...] = ()
@@ -152,4 +184,4 @@ def split(name: str, kind: Kind, samples: np.ndarray, labels=None, parts=None) -
         numbers, classes = numbered(name, labels)
         train_labels, test_labels = (torch.from_numpy(numbers[part]) for part in rows)
     x, y = (torch.from_numpy(samples[part]) for part in rows)
-    return Source(name, kind, x, y, train_labels, test_labels, classes)
+    return Source(name, kind, x, y, train_labels, test_labels, classes, tuple(columns), summary)

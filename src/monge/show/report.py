@@ -135,7 +135,8 @@ def write(run: Run) -> Path:
         recipe=run.config.recipe,
         line=run.line,
         data=f"{source.name}: {len(source.train):,} training and {len(source.test):,} test "
-        f"samples of shape {'×'.join(map(str, source.shape))}",
+        f"samples of shape {'×'.join(map(str, source.shape))}"
+        + (f" ({source.summary})" if source.summary else ""),
         numbers={name: f"{value:,.4g}" for name, value in run.summary().items()},
         evaluation=run.evaluation(),
         pictures=shown,

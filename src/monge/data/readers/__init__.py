@@ -7,6 +7,7 @@ from pathlib import Path
 from monge.config import DATA, DataConfig
 from monge.data.kinds import kind_named
 from monge.data.readers import arrays, cache, clouds, hub, idx, images, tar, toys
+from monge.data.readers.discovery import CLOUDS, HEAD, IMAGES, LeftOut, files_in, kind_of_file
 from monge.data.source import Source
 
 __all__ = ["load"]
@@ -39,25 +40,54 @@ def _read(config: DataConfig) -> Source:
     if config.name.startswith(hub.PREFIX):
         return _decoded(hub.dataset(config.name), config)
     if tar.are_named(config.name):
-        return _decoded(tar.shards(config.name), config)
+        return _decoded(tar.shards(config.name, tar.paths_of(config.name), LeftOut()), config)
     if config.name == "" or not os.path.exists(path):
         raise ValueError(
             f"`data` {config.name!r} is neither a file or folder nor one of {', '.join(DATA)}"
         )
-    if path.is_dir() and clouds.is_cloud_folder(path):
-        return _unflagged(config, lambda: clouds.folder(path, config))
-    if path.is_dir() and idx.is_idx_folder(path):
+    return _folder(path, config) if path.is_dir() else _file(path, config)
+
+
+def _folder(path: Path, config: DataConfig) -> Source:
+    if idx.is_idx_folder(path):
         return _unflagged(config, lambda: idx.folder(path))
+    found = files_in(path)
+    kind = found.main(config.kind)
+    if kind in ("clouds", "arrays"):
+        return _unflagged(config, lambda: clouds.folder(found, config))
+    if kind is None:
+        raise ValueError(
+            f"`data` {config.name!r} holds no images ({', '.join(sorted(IMAGES))}) and no clouds "
+            f"({', '.join(CLOUDS)}), but {found.counted()}: tables and archives are read one "
+            "by one"
+        )
+    return _decoded((tar.folder if kind == "shards" else images.folder)(found), config)
+
+
+def _file(path: Path, config: DataConfig) -> Source:
+    """One file, of the kind that its first bytes say, or else its suffix."""
+    if not path.is_file():
+        raise ValueError(f"`data` {config.name!r} is neither a file nor a folder")
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError as error:
+        raise ValueError(f"`data` {config.name!r} is not readable: {error}") from None
     suffix = path.suffix.lower()
-    if suffix in clouds.SUFFIXES and path.is_file():
+    kind, _ = kind_of_file(path.name, head)
+    if suffix in arrays.READERS or arrays.format_of(path) is not None:
+        return _unflagged(config, lambda: arrays.load(path, config))
+    if kind == "clouds":
         raise ValueError(
             f"`data` {config.name!r} is one cloud: give the folder that holds it and others"
         )
-    if suffix in (".npy", ".npz", ".csv"):
-        return _unflagged(config, lambda: arrays.load(path, config))
-    if path.is_dir():
-        return _decoded(images.folder(path), config)
-    if suffix == ".zip":
+    if kind == "images":
+        raise ValueError(
+            f"`data` {config.name!r} is one image: give the folder that holds it and others"
+        )
+    if kind == "shards":
+        return _decoded(tar.shards(config.name, [config.name], LeftOut()), config)
+    if kind == "archives":
         return _decoded(images.archive(path), config)
     raise ValueError(
         f"`data` {config.name!r} has an unknown kind {suffix!r}: give a folder, .zip or .tar of "
@@ -66,7 +96,9 @@ def _read(config: DataConfig) -> Source:
 
 
 def _decoded(found: images.ImageFiles, config: DataConfig) -> Source:
-    return cache.source(found, config) if config.cache else images.in_memory(found, config)
+    source = cache.source(found, config) if config.cache else images.in_memory(found, config)
+    found.left.warn(found.where)
+    return source
 
 
 def _unflagged(config: DataConfig, read: Callable[[], Source]) -> Source:

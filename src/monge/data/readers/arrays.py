@@ -2,22 +2,19 @@
 
 import dataclasses
 import importlib.metadata
-import warnings
+import re
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from monge._core.files import DAMAGED
-from monge._core.promotion import EXACT_INTEGERS
 from monge.config import DataConfig
-from monge.data.kinds import (
-    CLOUD,
-    IMAGE,
-    kind_named,
-    kind_of,
-    unresolved,
-)
+from monge.data.kinds import CLOUD, IMAGE, kind_named, kind_of
+from monge.data.readers import tables
+from monge.data.readers.discovery import HEAD, kind_of_file
 from monge.data.source import Source, split
 
 AS_IT_IS = DataConfig()
@@ -33,6 +30,10 @@ class Content(NamedTuple):
     """The part of each sample: train, test, …"""
     key: str | None = None
     """What the samples are called."""
+    columns: tuple[str, ...] = ()
+    """The names of a table's columns, where the file gives them."""
+    summary: str = ""
+    """One line on what was read, and what was left out."""
 
 
 def digits() -> Source:
@@ -52,15 +53,25 @@ def from_array(
     parts=None,
     name: str = "array",
     config: DataConfig = AS_IT_IS,
+    columns: Sequence[str] = (),
+    summary: str = "",
 ) -> Source:
     """A source from an array (n, …), of the kind that `config` names or that its shape says.
+
+    Arguments:
+        labels: a class for each sample, of any type.
+        parts: the part each sample belongs to.
+        columns: the names of a table's columns.
+        summary: one line on what was read and what was left out.
 
     Raises:
         ValueError: for what `real` refuses, and for other shapes or ranges.
     """
     samples = real(samples, name)
     kind = kind_of(samples, name) if config.kind is None else kind_named(config.kind)
-    return split(name, kind, kind.read(samples, name, config), labels, parts)
+    summary = summary or f"read {len(samples):,} {kind.name}s"
+    read = kind.read(samples, name, config)
+    return split(name, kind, read, labels, parts, columns, summary)
 
 
 def real(samples: np.ndarray, name: str) -> np.ndarray:
@@ -81,29 +92,70 @@ def real(samples: np.ndarray, name: str) -> np.ndarray:
 
 
 def load(path: Path, config: DataConfig) -> Source:
-    """A source from a .npy, .npz or .csv file."""
-    samples, labels, parts, key = read(path)
-    if key == "points" and config.kind is None:
+    """A source from a .npy, .npz or .csv file, or another table in text."""
+    found = read(path)
+    if found.key == "points" and config.kind is None:
         config = dataclasses.replace(config, kind=CLOUD.name)
-    return from_array(samples, labels, parts, path.name, config)
+    return from_array(
+        found.samples,
+        found.labels,
+        found.parts,
+        path.name,
+        config,
+        found.columns,
+        found.summary,
+    )
+
+
+def format_of(path: Path) -> str | None:
+    """The suffix that the content of a file of samples should have, whatever it has: .npy, .npz
+    or .csv, or None for another kind of file."""
+    suffix = path.suffix.lower()
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        kind, stands_for = kind_of_file(path.name, head := file.read(HEAD))
+    if kind == "arrays":
+        return stands_for
+    if kind == "archives" and _holds_arrays(path):
+        return ".npz"
+    if suffix in READERS:
+        return suffix
+    return ".csv" if suffix in TEXTS and kind is None and _is_text(head) else None
+
+
+def _holds_arrays(path: Path) -> bool:
+    """Whether a zip archive is one of NumPy's; a damaged one is not."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except DAMAGED:
+        return False
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether a file may be a table by its first bytes."""
+    text = head.startswith((b"\xff\xfe", b"\xfe\xff")) or not re.search(
+        rb"[\0-\x08\x0e-\x1f]", head
+    )
+    return text and re.search(rb"\d", head) is not None
 
 
 def read(path: Path) -> Content:
-    """What a .npy, .npz or .csv file holds.
+    """What a .npy, .npz or .csv file holds, or another table in text.
 
     Raises:
         ValueError: for another kind of file, or one that is damaged.
     """
-    reader = {".npy": _npy, ".npz": _npz, ".csv": _csv}.get(path.suffix.lower())
-    if reader is None or not path.is_file():
-        raise ValueError(f"{str(path)!r} is no file of samples: give a .npy, .npz or .csv file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an empty table, which is refused by its size
-            return reader(path)
+        kind = format_of(path)
+        if kind is not None:
+            return READERS[kind](path)
     except DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{str(path)!r} is not readable: {reason}") from None
+    raise ValueError(f"{str(path)!r} is no file of samples: give a .npy, .npz or .csv file")
 
 
 def _npy(path: Path) -> Content:
@@ -133,57 +185,12 @@ def _npz(path: Path) -> Content:
     return Content(content[key], labels, content.get("split"), key)
 
 
-def _csv(path: Path) -> Content:
-    """A table of numbers, a row a sample. A first row without any number is a header; its column
-    `label` or `class` holds classes of any type."""
-    options: dict[str, Any] = {"delimiter": ",", "quotechar": '"', "comments": None, "ndmin": 2}
-    with path.open(encoding="utf-8-sig") as file:
-        lines = file.readlines()
-    lines = [line for line in lines if line.strip()]
-    first = np.loadtxt(lines[:1], dtype=str, **options)[0] if lines else np.empty(0, str)
-    names = [cell.strip().lower() for cell in first]
-    if any(map(_is_number, names)) or not any(names):
-        return Content(_numbers(lines, options))
-    labelled = [i for i, name in enumerate(names) if name in ("label", "class")]
-    rest = [i for i in range(len(names)) if i not in labelled]
-    table = _numbers(lines[1:], {"usecols": rest, **options})
-    if not labelled:
-        return Content(table)
-    return Content(table, np.loadtxt(lines[1:], usecols=labelled[:1], dtype=str, **options)[:, 0])
+def _table(path: Path) -> Content:
+    found = tables.read(path)
+    return Content(found.values, found.labels, columns=found.columns, summary=found.summary)
 
 
-def _numbers(lines: list[str], options: dict[str, Any]) -> np.ndarray:
-    """A table in float64, or in int64 where float64 would round an integer.
-
-    Raises:
-        ValueError: for a column of integers that float64 does not resolve beside other columns.
-    """
-    table = np.loadtxt(lines, **options)
-    if table.size == 0 or np.abs(table).max() <= EXACT_INTEGERS:
-        return table
-    large = np.abs(table).max(0) > EXACT_INTEGERS
-    cells = np.loadtxt(lines, dtype=str, **options)
-    whole = [k for k in range(table.shape[1]) if all(map(_is_integer, cells[:, k]))]
-    columns = {k: np.array([int(cell) for cell in cells[:, k]]) for k in whole}
-    if len(whole) == table.shape[1] and all(c.dtype.kind in "iu" for c in columns.values()):
-        return np.stack([columns[k] for k in whole], 1)
-    for k in whole:
-        column = columns[k][:, None]
-        if large[k] and column.dtype.kind in "iu" and unresolved(column, np.float64).any():
-            raise ValueError(
-                f"column {k} holds integers beyond 2^53 that vary by less than float64 can "
-                "resolve: subtract its first value"
-            )
-    return table
-
-
-def _is_integer(cell: str) -> bool:
-    return cell.strip().lstrip("+-").isdecimal()
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+READERS = {".npy": _npy, ".npz": _npz, ".csv": _table, ".tsv": _table}
+"""Of the suffixes that files of samples have."""
+TEXTS = (".txt", ".dat", ".tab", "")
+"""Suffixes that a table may have if it is a text."""

@@ -31,7 +31,14 @@ from torch import Tensor
 from monge._core.files import DAMAGED, sync_folder, write_synced
 from monge.config import DataConfig
 from monge.data.kinds import IMAGE
-from monge.data.readers.images import Decoding, ImageFiles, failures, in_threads
+from monge.data.readers.images import (
+    Decoding,
+    ImageFiles,
+    failures,
+    in_threads,
+    misfit,
+    summary_of,
+)
 from monge.data.source import Source, division, numbered
 
 try:
@@ -39,7 +46,7 @@ try:
 except ImportError:  # Windows: processes that begin together each decode, and one's work stays
     fcntl = None
 
-LAYOUT = 1  # to be raised when the same images would be stored otherwise
+LAYOUT = 2  # to be raised when the same images would be stored otherwise
 FILES = ("train.npy", "test.npy", "labels.npz", "notes.json")
 # without it Linux refuses a private map of more bytes than there are memory and swap
 NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
@@ -105,7 +112,7 @@ def _sha256(path: Path) -> str:
 
 def _is_whole(folder: Path) -> bool:
     try:
-        stored = json.loads((folder / "manifest.json").read_text())
+        stored = json.loads((folder / "manifest.json").read_text("utf-8"))
         return stored == {name: _sha256(folder / name) for name in FILES}
     except (OSError, ValueError):
         return False
@@ -114,7 +121,7 @@ def _is_whole(folder: Path) -> bool:
 @contextlib.contextmanager
 def _alone(cache: Path) -> Iterator[None]:
     """Inside, no other process makes anything in the cache; what killed ones have left is gone."""
-    with (cache / ".lock").open("w") as lock:
+    with (cache / ".lock").open("wb") as lock:
         if fcntl is not None:
             fcntl.flock(lock, fcntl.LOCK_EX)
             for left in cache.glob(".part-*"):
@@ -176,7 +183,12 @@ def _fill(
     content = io.BytesIO()
     np.savez(content, **stored)
     write_synced(whole / "labels.npz", content.getvalue())
-    notes = {"classes": classes, "bad": decoding.bad, "total": len(images.names)}
+    notes = {
+        "classes": classes,
+        "bad": decoding.bad,
+        "wide": decoding.wide,
+        "total": len(images.names),
+    }
     write_synced(whole / "notes.json", json.dumps(notes).encode())
     manifest = {name: _sha256(whole / name) for name in FILES}
     write_synced(whole / "manifest.json", json.dumps(manifest).encode())
@@ -205,8 +217,10 @@ def _sort(rows: BinaryIO, shapes: list[tuple], chosen: np.ndarray, path: Path) -
 
 
 def _opened(folder: Path, images: ImageFiles) -> Source:
-    notes = json.loads((folder / "notes.json").read_text())
+    notes = json.loads((folder / "notes.json").read_text("utf-8"))
     if text := failures(notes["bad"], notes["total"], images.where):
+        warnings.warn(text, stacklevel=2)
+    if text := misfit(notes["wide"], images.where):
         warnings.warn(text, stacklevel=2)
     with np.load(folder / "labels.npz") as stored:
         labels = {part: torch.from_numpy(stored[part]) for part in stored.files}
@@ -219,4 +233,5 @@ def _opened(folder: Path, images: ImageFiles) -> Source:
         labels.get("train"),
         labels.get("test"),
         tuple(notes["classes"]),
+        summary=summary_of(images, notes["bad"]),
     )

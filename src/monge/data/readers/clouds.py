@@ -1,164 +1,236 @@
-"""Point clouds in files .ply, .xyz and .off, centred and in the unit sphere."""
+"""Point clouds in files, centred and in the unit sphere; meshes are sampled by area.
 
+plyfile reads .ply and trimesh .obj and .stl, both of the extra `clouds`; .off, .xyz and arrays are
+read here.
+"""
+
+import importlib
+import io
 import itertools
-import os
 import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from monge._core.files import files_below
+from monge._core.files import DAMAGED
 from monge.config import DataConfig
 from monge.data.kinds import CLOUD, finite_points, in_unit_sphere
-from monge.data.readers.images import MOST_BYTES, MOST_FAILURES, parts_and_labels
+from monge.data.readers.discovery import BESIDE_PARTS, HEAD, Found, kind_of_file
+from monge.data.readers.images import MOST_BYTES, MOST_FAILURES
+from monge.data.readers.layout import parts_and_labels, strays
 from monge.data.source import Source, split
 from monge.draws import seed_of
 
-SUFFIXES = (".ply", ".xyz", ".off")
 POINTS = 2048
-TYPES = {
-    "char": "i1",
-    "uchar": "u1",
-    "short": "i2",
-    "ushort": "u2",
-    "int": "i4",
-    "uint": "u4",
-    "float": "f4",
-    "double": "f8",
-    "int8": "i1",
-    "uint8": "u1",
-    "int16": "i2",
-    "uint16": "u2",
-    "int32": "i4",
-    "uint32": "u4",
-    "float32": "f4",
-    "float64": "f8",
-}
 
 
-def is_cloud_folder(path: Path) -> bool:
-    """Whether a folder holds files of clouds, at any depth."""
-    return any(os.path.splitext(name)[1].lower() in SUFFIXES for name in files_below(path))
+class Shape(NamedTuple):
+    """What a file holds: points, and the triangles between them if it is a mesh."""
+
+    points: np.ndarray
+    """(n, 3)."""
+    triangles: np.ndarray | None = None
+    """(m, 3) rows of `points`."""
 
 
-def folder(path: Path, config: DataConfig) -> Source:
-    """The clouds below a folder; `train/` and `test/` are honoured, other folders are classes."""
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+class MissingPackage(ValueError):
+    """A package that a format needs is not installed: nothing is wrong with the file."""
+
+
+def folder(found: Found, config: DataConfig) -> Source:
+    """The clouds below a folder; `train/` and `test/` are honoured, other folders are classes.
+
+    Raises:
+        ValueError: for more than one in a hundred that cannot be read, or a layout of parts that
+            only some of them follow.
+    """
+    path = Path(found.where)
+    files = found.of("clouds", "arrays")
+    if len(files) == 1:
+        raise ValueError(
+            f"`data` {found.where!r} holds one file of clouds, {files[0]!r}: give that file if it "
+            "is an array of many, or a folder of several"
+        )
+    stray = strays(files, found.where)
+    for name in sorted(stray):
+        found.left.add(BESIDE_PARTS, name)
     names, clouds, bad = [], [], []
-    for file in files:
-        name = str(PurePosixPath(file.relative_to(path)))
+    for name in (name for name in files if name not in stray):
         try:
-            if file.stat().st_size > MOST_BYTES:
+            if (path / name).stat().st_size > MOST_BYTES:
                 raise ValueError(f"over {MOST_BYTES:,} bytes")
-            clouds.append(decode(file.read_bytes(), file.suffix.lower(), config.points, name))
+            content = (path / name).read_bytes()
+            clouds.append(decode(content, PurePosixPath(name).suffix.lower(), config.points, name))
             names.append(name)
+        except MissingPackage as error:
+            raise ValueError(f"`data` {found.where!r}: {error}") from None
         except (ValueError, OSError) as error:
             bad.append(f"{name} ({error})")
     if bad:
-        text = f"{len(bad)} of {len(files)} clouds in {str(path)!r} could not be read: "
+        text = f"{len(bad)} of {len(files)} clouds in {found.where!r} could not be read: "
         text += ", ".join(bad[:5]) + (", …" if len(bad) > 5 else "")
         if len(bad) > MOST_FAILURES * len(files):
             raise ValueError(f"{text}: more than {MOST_FAILURES:.0%}; repair or remove them")
         warnings.warn(text, stacklevel=2)
+    found.left.warn(found.where)
     parts, labels = parts_and_labels(names)
-    return split(path.stem, CLOUD, np.stack(clouds), labels, parts)
+    summary = found.left.summary(names, "clouds", parts, labels, len(bad))
+    return split(path.stem, CLOUD, np.stack(clouds), labels, parts, summary=summary)
 
 
 def decode(content: bytes, suffix: str, points: int | None, name: str) -> np.ndarray:
-    """`points` points (2,048 by default) of one file, in the unit sphere: of .ply and .xyz some of
-    those it holds, of a .off mesh drawn from its faces by their area.
+    """`points` points (2,048 by default) of one file, in the unit sphere: of a mesh drawn from
+    its faces by their area, of a cloud some of those it holds.
 
     The draws depend on the name alone.
 
+    Arguments:
+        suffix: the format, unless the file begins with what another one does.
+
     Raises:
-        ValueError: for a damaged file, or one of fewer points.
+        ValueError: for a damaged file, or one of fewer points; `MissingPackage` without the
+            package that the format needs.
     """
-    count, generator = points or POINTS, np.random.default_rng(seed_of("cloud", name))
-    readers: dict[str, Callable[[bytes], np.ndarray]] = {".ply": _ply, ".xyz": _xyz}
+    count, generator = points or POINTS, np.random.default_rng(seed_of("clouds", name))
+    kind, stands_for = kind_of_file(name, content[:HEAD])
+    if kind in ("clouds", "arrays") and suffix != ".npz":
+        suffix = stands_for or suffix
     try:
-        if suffix == ".off":
-            return in_unit_sphere(_sampled(*_off(content), count, generator))
-        found = readers[suffix](content)
-    except (IndexError, KeyError, TypeError, OverflowError) as error:
-        raise ValueError(f"it is damaged: {error}") from None
+        found, triangles = READERS[suffix](content)
+        found = finite_points(found)
+    except MissingPackage:
+        raise
+    except DAMAGED as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(reason if type(error) is ValueError else f"damaged: {reason}") from None
+    if triangles is not None and len(triangles):
+        return in_unit_sphere(_sampled(found, triangles, count, generator))
     if len(found) < count:
         raise ValueError(f"it has {len(found)} points, fewer than {count}: give --points")
     return in_unit_sphere(found[np.sort(generator.permutation(len(found))[:count])])
 
 
-def _xyz(content: bytes) -> np.ndarray:
+def _package(name: str, suffix: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise MissingPackage(
+            f"{suffix} files need the package {name}: pip install 'monge[clouds]'"
+        ) from None
+
+
+def _xyz(content: bytes) -> Shape:
     """A row a point: x y z, and what else there is."""
     rows = [line.split() for line in content.decode("ascii", "replace").splitlines()]
     rows = [row[:3] for row in rows if row and not row[0].startswith("#")]
     if any(len(row) < 3 for row in rows):
         raise ValueError("a row has fewer than three numbers")
-    return np.array(rows, dtype=float).reshape(-1, 3)
+    return Shape(np.array(rows, dtype=float).reshape(-1, 3))
 
 
-def _ply(content: bytes) -> np.ndarray:
-    """The vertices of a .ply file, ascii or binary; their other properties are left out."""
-    found = re.match(rb"ply\s*?\r?\n(.*?)end_header[ \t]*\r?\n", content, re.DOTALL)
-    if not found:
-        raise ValueError("it has no header of a .ply file")
-    body, order, elements = content[found.end() :], None, []
-    for line in found[1].decode("ascii", "replace").splitlines():
-        words = line.split()
-        if words[:1] == ["format"]:
-            order = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}[words[1]]
-        elif words[:1] == ["element"]:
-            elements.append((words[1], int(words[2]), []))
-        elif words[:1] == ["property"]:
-            elements[-1][2].append(words[1:])
-    if order is None:
-        raise ValueError("its header names no format")
-    before = 0
-    for name, count, properties in elements:
-        if name == "vertex":
-            break
-        before += count if order == "" else count * _row(order, properties).itemsize
-    else:
-        raise ValueError("its header names no vertices")
-    kinds = _row(order or "<", properties)
-    if not 0 <= count <= len(content) or not {"x", "y", "z"} <= set(kinds.names or ()):
-        raise ValueError("its header promises no vertices x, y, z that it can hold")
-    if order:
-        rows = np.frombuffer(body, kinds, count, before)
-        return np.stack([finite_points(rows[axis]) for axis in "xyz"], 1)
-    lines = body.decode("ascii", "replace").splitlines()[before : before + count]
-    if len(lines) < count:
-        raise ValueError(f"it has {len(lines)} of {count} vertices")
-    places = [list(kinds.names or ()).index(axis) for axis in "xyz"]
-    return np.array([[float(line.split()[i]) for i in places] for line in lines]).reshape(-1, 3)
+def _array(content: bytes) -> Shape:
+    """One cloud (N, 3), or (N, 6) with normals or colours, in a .npy or .npz file."""
+    found = np.load(io.BytesIO(content), allow_pickle=False)
+    if not isinstance(found, np.ndarray):
+        key = next((key for key in ("points", "x") if key in found.files), None)
+        if key is None and len(found.files) != 1:
+            raise ValueError(f"of the keys {sorted(found.files)} none is points or x")
+        found = found[key or found.files[0]]
+    if found.ndim != 2 or found.shape[1] not in (3, 6) or found.dtype.kind not in "iuf":
+        raise ValueError(
+            f"an array of {found.dtype} of shape {found.shape}: in a folder each file is one "
+            "cloud (N, 3)"
+        )
+    return Shape(found[:, :3])
 
 
-def _row(order: str, properties: list[list[str]]) -> np.dtype:
-    if any(kind == "list" for kind, *_ in properties):
-        raise ValueError("lists stand before the vertices")
-    return np.dtype([(words[-1], order + TYPES[words[0]]) for words in properties])
+def _ply(content: bytes) -> Shape:
+    """The vertices of a .ply file, ascii or binary, and its faces if it has any; other properties
+    are left out."""
+    plyfile = _package("plyfile", ".ply")
+    header = content[: content.find(b"end_header") + 1]
+    counts = re.findall(rb"element[ \t]+\w+[ \t]+(\d+)", header)
+    if any(int(count) > len(content) for count in counts):
+        raise ValueError("its header promises more elements than it can hold")
+    if re.search(rb"format[ \t]+ascii", header):
+        lines = [line for line in content.splitlines() if line.strip()]
+        content = b"\n".join([*lines, b""])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy's, of elements without rows
+            read = plyfile.PlyData.read(io.BytesIO(content), mmap=False)
+    except plyfile.PlyParseError as error:
+        raise ValueError(str(error)) from None
+    elements = {element.name: element for element in read.elements}
+    vertices = elements.get("vertex")
+    names = () if vertices is None else vertices.data.dtype.names or ()
+    if vertices is None or not {"x", "y", "z"} <= set(names):
+        raise ValueError("its header names no vertices x, y, z")
+    if "tristrips" in elements:
+        raise ValueError("its faces are strips of triangles: convert them to faces")
+    points = np.stack([finite_points(vertices.data[axis]) for axis in "xyz"], 1)
+    lists = [] if "face" not in elements else elements["face"].properties
+    name = next((p.name for p in lists if p.name in ("vertex_indices", "vertex_index")), None)
+    return Shape(points, None if name is None else _triangles(elements["face"].data[name], points))
 
 
-def _off(content: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (n, 3) and triangles (m, 3) of a mesh; polygons are cut into fans."""
+def _mesh(content: bytes, suffix: str) -> Shape:
+    """The vertices and triangles of a mesh that trimesh reads; several objects are one."""
+    trimesh = _package("trimesh", suffix)
+    try:
+        read = trimesh.load(
+            io.BytesIO(content), file_type=suffix[1:], process=False, skip_materials=True
+        )
+        if isinstance(read, trimesh.Scene):
+            read = read.to_geometry()
+        points, triangles = np.asarray(read.vertices), getattr(read, "faces", None)
+    except Exception as error:  # whatever the library meets in a damaged file
+        raise ValueError(f"no readable {suffix} file ({type(error).__name__}: {error})") from None
+    if points.ndim != 2 or points.shape[1] != 3 or len(points) == 0:
+        raise ValueError(f"no readable {suffix} file: it holds no vertices x, y, z")
+    return Shape(points, None if triangles is None else _triangles(triangles, points))
+
+
+def _off(content: bytes) -> Shape:
+    """The mesh of an .off file, with normals and colours (COFF, NOFF, …) or without."""
     text = re.sub(r"#.*", "", content.decode("ascii", "replace")).strip()
-    if not text.startswith("OFF"):
-        raise ValueError("it does not begin with OFF")
-    lines = [line.split() for line in text[3:].strip().splitlines() if line.strip()]
+    head = re.match(r"(ST)?C?N?OFF(?![A-Za-z])(\s*BINARY)?", text)
+    if not head or head[2]:
+        raise ValueError("it does not begin with OFF, COFF or NOFF, or is binary")
+    lines = [line.split() for line in text[head.end() :].strip().splitlines() if line.strip()]
     vertices, faces = int(lines[0][0]), int(lines[0][1])
     rows = lines[1 : 1 + vertices + faces]
-    if vertices < 1 or faces < 1 or len(rows) < vertices + faces:
+    if vertices < 1 or faces < 0 or len(rows) < vertices + faces:
         raise ValueError(f"it has {len(rows)} of {vertices} vertices and {faces} faces")
     points = finite_points(
         np.array([[float(word) for word in row[:3]] for row in rows[:vertices]])
     )
     polygons = [[int(word) for word in row[1 : 1 + int(row[0])]] for row in rows[vertices:]]
-    triangles = np.array(
-        [(p[0], a, b) for p in polygons for a, b in itertools.pairwise(p[1:])], dtype=int
-    ).reshape(-1, 3)
-    if len(triangles) == 0 or not 0 <= triangles.min() <= triangles.max() < vertices:
+    return Shape(points, _triangles(polygons, points) if faces else None)
+
+
+def _triangles(polygons: Any, points: np.ndarray) -> np.ndarray:
+    """Polygons, each a list of rows of `points`, cut into fans of triangles (m, 3)."""
+    if isinstance(polygons, np.ndarray) and polygons.ndim == 2 and polygons.shape[1] == 3:
+        triangles = polygons.astype(int)
+    else:
+        triangles = np.array(
+            [
+                (int(polygon[0]), int(a), int(b))
+                for polygon in polygons
+                if len(polygon) > 2
+                for a, b in itertools.pairwise(polygon[1:])
+            ],
+            dtype=int,
+        ).reshape(-1, 3)
+    if len(polygons) and len(triangles) == 0:
+        raise ValueError("its faces have no area")
+    if len(triangles) and not 0 <= triangles.min() <= triangles.max() < len(points):
         raise ValueError("its faces name vertices that it does not have")
-    return points, triangles
+    return triangles
 
 
 def _sampled(
@@ -173,3 +245,14 @@ def _sampled(
     u, v = generator.random((2, count, 1))
     root = np.sqrt(u)
     return (1 - root) * a[chosen] + root * (1 - v) * b[chosen] + root * v * c[chosen]
+
+
+READERS: dict[str, Callable[[bytes], Shape]] = {
+    ".ply": _ply,
+    ".xyz": _xyz,
+    ".off": _off,
+    ".obj": lambda content: _mesh(content, ".obj"),
+    ".stl": lambda content: _mesh(content, ".stl"),
+    ".npy": _array,
+    ".npz": _array,
+}

@@ -9,7 +9,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from monge.data.readers.images import MOST_BYTES, ImageFiles, Labelling, known_classes
+from monge.data.readers.discovery import LeftOut
+from monge.data.readers.images import MOST_BYTES, ImageFiles
+from monge.data.readers.layout import Labelling, known_classes
 
 PREFIX = "hf:"
 
@@ -57,7 +59,7 @@ def dataset(name: str) -> ImageFiles:
         classes = next(iter(splits.values())).features[label].names
         return parts, known_classes([classes[number] for number in given])
 
-    return ImageFiles(name, list(rows), read, labelling)
+    return ImageFiles(name, list(rows), read, labelling, LeftOut())
 
 
 def _splits(name: str) -> dict[str, Any]:

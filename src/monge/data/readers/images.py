@@ -8,30 +8,40 @@ import itertools
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from monge._core.files import DAMAGED, files_below
+from monge._core.files import DAMAGED
 from monge.config import DataConfig
 from monge.data.kinds import IMAGE
-from monge.data.source import HELD_OUT_NAMES, Source, split
+from monge.data.readers.discovery import (
+    BESIDE_PARTS,
+    HEAD,
+    Found,
+    LeftOut,
+    is_hidden,
+    sorted_by_kind,
+)
+from monge.data.readers.layout import Labelling, parts_and_labels, strays
+from monge.data.source import Source, split
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 MOST_PIXELS = 50_000_000
 MOST_BYTES = 256 * 2**20
 LARGEST_SIDE = 512
 MOST_FAILURES = 0.01
 TOGETHER = 16 * (os.cpu_count() or 1)
-
+DARK = 2**14
+"""Images of 16 bits that stay below have at most a quarter of the range, as 12 bits do."""
 
 T = TypeVar("T")
-Labelling = tuple[Sequence[str] | None, Sequence[str] | Sequence[int] | None]
+Range = tuple[int, int]
 
 
 class ImageFiles(NamedTuple):
@@ -44,6 +54,8 @@ class ImageFiles(NamedTuple):
     """The bytes of one, called from several threads."""
     labelling: Callable[[list[str]], Labelling]
     """The part and the label of each of some names, or None where they are not known."""
+    left: LeftOut
+    """The files beside them that are not read."""
 
     @property
     def name(self) -> str:
@@ -73,12 +85,35 @@ def eight_bits(image: Image.Image) -> Image.Image:
 def decode(content: bytes, config: DataConfig, most: int = MOST_PIXELS) -> np.ndarray:
     """One image file of at most `most` pixels as uint8 (c, h, w), upright, cropped, resized and
     with c as configured."""
+    return _decoded(content, config, most)[0]
+
+
+def _decoded(content: bytes, config: DataConfig, most: int) -> tuple[np.ndarray, Range | None]:
+    """`decode`, and the least and largest value of the file if it has more than 8 bits."""
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         width, height = image.size
         if width * height > most:
             raise ValueError(f"{width}×{height} pixels are over the cap of {most:,}")
+        sixteen = any("16" in str(tile[3]) for tile in image.tile)  # known before it is loaded
         image.load()
+        seen = _range(image, sixteen)
         image = eight_bits(ImageOps.exif_transpose(image))
+    return _fitted(image, config), seen
+
+
+def _range(image: Image.Image, sixteen: bool) -> Range | None:
+    """The least and largest value of an image of more than 8 bits. Of 16 bits a colour Pillow
+    keeps the upper 8, so that the values are known up to 255."""
+    if not sixteen and not image.mode.startswith("I"):
+        return None
+    values = np.asarray(image)
+    if image.mode.startswith("I"):
+        return int(values.min()), int(values.max())
+    colours = values[..., :3] if image.mode in ("RGB", "RGBA") else values[..., :1]
+    return 256 * int(colours.min()), 256 * int(colours.max()) + 255
+
+
+def _fitted(image: Image.Image, config: DataConfig) -> np.ndarray:
     if config.channels is not None:
         image = image.convert("L" if config.channels == "grey" else "RGB")
     side = config.crop or (min(image.size) if config.size else None)
@@ -101,7 +136,8 @@ class Decoding:
     """Images decoded in their order, a few hundred at a time over all cores.
 
     Iterating gives the name and pixels, uint8 (c, h, w), of each that can be read; those that
-    cannot are kept in `bad`, each with its reason.
+    cannot are kept in `bad`, each with its reason, and the values of those of more than 8 bits
+    in `wide`.
 
     Raises:
         ValueError: for images that differ in size, at the first that does.
@@ -109,14 +145,17 @@ class Decoding:
 
     def __init__(self, images: ImageFiles, config: DataConfig):
         self.images, self.config = images, config
-        self.bad: list[str] = []
+        self.bad: list[tuple[str, str]] = []
+        self.wide: list[Range] = []
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
         first: tuple[str, np.ndarray] | None = None
         for name, found in in_threads(self._attempt, self.images.names):
             if isinstance(found, str):
-                self.bad.append(f"{name} ({found})")
+                self.bad.append((name, found))
                 continue
+            found, seen = found
+            self.wide += [seen] if seen else []
             first = first or (name, found)
             if found.shape[1:] != first[1].shape[1:]:
                 (h0, w0), (h1, w1) = first[1].shape[1:], found.shape[1:]
@@ -126,9 +165,9 @@ class Decoding:
                 )
             yield name, found
 
-    def _attempt(self, name: str) -> np.ndarray | str:
+    def _attempt(self, name: str) -> tuple[np.ndarray, Range | None] | str:
         try:
-            return decode(self.images.read(name), self.config)
+            return _decoded(self.images.read(name), self.config, MOST_PIXELS)
         except DAMAGED as error:
             return str(error).splitlines()[0] if str(error) else type(error).__name__
 
@@ -145,15 +184,30 @@ def in_threads(of: Callable[[str], T], names: list[str]) -> Iterator[tuple[str, 
             yield from zip(some, itertools.chain.from_iterable(made))
 
 
-def failures(bad: Sequence[str], total: int, where: str) -> str | None:
+def failures(bad: Sequence[Sequence[str]], total: int, where: str) -> str | None:
     """What a warning says of images that could not be read; a ValueError for too many."""
     if not bad:
         return None
-    text = f"{len(bad)} of {total} images in {where} could not be read: " + ", ".join(bad[:5])
+    text = f"{len(bad)} of {total} images in {where} could not be read: "
+    text += ", ".join(f"{name} ({reason})" for name, reason in bad[:5])
     text += ", …" if len(bad) > 5 else ""
     if len(bad) > MOST_FAILURES * total:
         raise ValueError(f"{text}: more than {MOST_FAILURES:.0%}; repair or remove them")
     return text
+
+
+def misfit(wide: Sequence[Sequence[int]], where: str) -> str | None:
+    """What a warning says of images of more than 8 bits whose values are not 0 to 65,535."""
+    if not wide:
+        return None
+    least, most = min(low for low, _ in wide), max(high for _, high in wide)
+    if least >= 0 and DARK <= most <= 65535:
+        return None
+    text = f"{len(wide):,} images in {where} have more than 8 bits and values from {least:,} to "
+    text += f"{most:,}, which are read as if from 0 to 65,535: "
+    if least < 0 or most > 65535:
+        return text + "those beyond are cut off; scale the files to 8 or 16 bits"
+    return text + f"they become at most {most // 257} of 255; scale the files to 8 or 16 bits"
 
 
 def in_memory(images: ImageFiles, config: DataConfig) -> Source:
@@ -165,64 +219,72 @@ def in_memory(images: ImageFiles, config: DataConfig) -> Source:
         pixels.append(found)
     if text := failures(decoding.bad, len(images.names), images.where):
         warnings.warn(text, stacklevel=2)
+    if text := misfit(decoding.wide, images.where):
+        warnings.warn(text, stacklevel=2)
     samples = np.empty((len(pixels), max(map(len, pixels)), *pixels[0].shape[1:]), np.uint8)
     for row, found in zip(samples, pixels):
         row[:] = found  # a grey image among coloured ones is broadcast over the channels
     del pixels
     parts, labels = images.labelling(names)
-    return split(images.name, IMAGE, samples, labels, parts)
+    summary = summary_of(images, decoding.bad)
+    return split(images.name, IMAGE, samples, labels, parts, summary=summary)
 
 
-def known_classes(labels: Sequence | None):
-    """Labels as they are if they are of 2 to 1,000 classes, else None."""
-    return labels if labels is not None and 2 <= len(set(labels)) <= 1000 else None
+def summary_of(images: ImageFiles, bad: Sequence[Sequence[str]]) -> str:
+    """One line on the images that were read, the bad ones being known, and what was left out."""
+    damaged = {name for name, _ in bad}
+    names = [name for name in images.names if name not in damaged]
+    return images.left.summary(names, "images", *images.labelling(names), len(bad))
 
 
-def parts_and_labels(names: list[str]) -> Labelling:
-    """What folders say: the part (train, test, …) if there are several, and the class below it.
+def folder(found: Found) -> ImageFiles:
+    """The images below a folder; `train/` and `test/` are honoured, other folders are classes.
 
-    Folders that all names share say nothing. Classes are read if there are 2 to 1,000.
+    Raises:
+        ValueError: for a layout of parts that only some of the images follow.
     """
-    paths = [PurePosixPath(name.replace("\\", "/")).parts for name in names]
-    known = {"train", *HELD_OUT_NAMES}
-    while all(len(p) > 1 for p in paths) and len({p[0] for p in paths}) == 1:
-        paths = [p[1:] for p in paths]
-    parts = None
-    if all(len(p) > 1 and p[0] in known for p in paths):
-        parts = [p[0] for p in paths]
-        paths = [p[1:] for p in paths]
-    labels = [p[0] if len(p) > 1 else "" for p in paths]
-    return parts, None if "" in labels else known_classes(labels)
+    path = Path(found.where)
+    return _of(found, lambda name: (path / name).read_bytes())
 
 
-def _shown(name: str) -> bool:
-    parts = name.replace("\\", "/").split("/")
-    hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
-    return not hidden and PurePosixPath(parts[-1]).suffix.lower() in SUFFIXES
-
-
-def _of(path: Path, names: Iterable[str], read: Callable[[str], bytes]) -> ImageFiles:
-    shown = sorted(filter(_shown, names))
-    if not shown:
-        raise ValueError(f"`data` {str(path)!r} holds no images ({', '.join(sorted(SUFFIXES))})")
-    return ImageFiles(str(path), shown, read, parts_and_labels)
-
-
-def folder(path: Path) -> ImageFiles:
-    """The images below a folder; `train/` and `test/` are honoured, other folders are classes."""
-    return _of(path, files_below(path), lambda name: (path / name).read_bytes())
+def _of(found: Found, read: Callable[[str], bytes]) -> ImageFiles:
+    names = found.of("images")
+    stray = strays(names, found.where)
+    for name in sorted(stray):
+        found.left.add(BESIDE_PARTS, name)
+    names = [name for name in names if name not in stray]
+    return ImageFiles(found.where, names, read, parts_and_labels, found.left)
 
 
 def archive(path: Path) -> ImageFiles:
-    """The images in a zip archive, laid out like a folder."""
+    """The images in a zip archive, laid out like a folder.
+
+    Raises:
+        ValueError: for an archive that is damaged, holds no images, or several files of one name.
+    """
     try:
         zipped = zipfile.ZipFile(path)  # closed when the last to read from it is gone
     except zipfile.BadZipFile as error:
         raise ValueError(f"`data` {str(path)!r} is no readable zip archive: {error}") from None
+    names = [one.filename for one in zipped.infolist() if not one.is_dir()]
+    shown = [name.replace("\\", "/") for name in names if not is_hidden(name)]
+    counts = Counter(name.removeprefix("./") for name in shown)
+    name, most = max(counts.items(), key=lambda pair: pair[1], default=("", 0))
+    if most > 1:
+        raise ValueError(
+            f"`data` {str(path)!r} holds {most} files called {name!r}: give each its own name"
+        )
 
     def read(name: str) -> bytes:
         if zipped.getinfo(name).file_size > MOST_BYTES:
             raise ValueError(f"over {MOST_BYTES:,} bytes")
         return zipped.read(name)
 
-    return _of(path, zipped.namelist(), read)
+    def head(name: str) -> bytes:
+        with zipped.open(name) as file:
+            return file.read(HEAD)
+
+    found = sorted_by_kind(str(path), names, head)
+    if "images" not in found.kinds:
+        raise ValueError(f"`data` {str(path)!r} holds no images, but {found.counted()}")
+    return _of(found, read)

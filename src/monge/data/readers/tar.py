@@ -10,20 +10,23 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
-from monge._core.files import files_below
-from monge.data.readers.images import (
-    MOST_BYTES,
-    SUFFIXES,
-    ImageFiles,
-    Labelling,
-    known_classes,
-    parts_and_labels,
+from monge.data.readers.discovery import (
+    BESIDE_PARTS,
+    HEAD,
+    IMAGES,
+    Found,
+    LeftOut,
+    is_hidden,
+    kind_of_file,
 )
+from monge.data.readers.images import MOST_BYTES, ImageFiles
+from monge.data.readers.layout import Labelling, known_classes, parts_and_labels, strays
 
 PATTERN = re.compile(r"[*?\[{]")
+UNSURE = ("", "jfif", "jpe")
+"""Suffixes of members that are images if their first bytes say so. Others may be masks."""
 MOST_SHARDS = 100_000
 MOST_LABEL_BYTES = 1000
 
@@ -43,6 +46,10 @@ class Place(NamedTuple):
             file.seek(self.offset)
             return file.read(self.size)
 
+    def head(self) -> bytes:
+        """Its first bytes."""
+        return self._replace(size=min(self.size, HEAD)).read(HEAD)
+
 
 class TarSample(NamedTuple):
     """An image with its label."""
@@ -52,22 +59,16 @@ class TarSample(NamedTuple):
 
 
 def are_named(name: str) -> bool:
-    """Whether a path or pattern names tar archives, or a folder that holds some and no images."""
-    if os.path.isdir(name):
-        suffixes = {os.path.splitext(file)[1].lower() for file in files_below(Path(name))}
-        return ".tar" in suffixes and not suffixes & SUFFIXES
-    return name.endswith(".tar") and (os.path.exists(name) or PATTERN.search(name) is not None)
+    """Whether a path or pattern names tar archives."""
+    return name.endswith(".tar") and (os.path.isfile(name) or PATTERN.search(name) is not None)
 
 
 def paths_of(name: str) -> list[str]:
-    """The shards that a file, a folder, a glob or braces ({000..010}, {a,b}) name, in order.
+    """The shards that a file, a glob or braces ({000..010}, {a,b}) name, in order.
 
     Raises:
         ValueError: where a shard is missing, or none is found.
     """
-    if os.path.isdir(name):
-        inside = [file for file in files_below(Path(name)) if file.lower().endswith(".tar")]
-        return [os.path.join(name, file) for file in sorted(inside)]
     if os.path.exists(name):
         return [name]
     shards = []
@@ -97,21 +98,31 @@ def expanded(pattern: str) -> list[str]:
     return [one for choice in choices for one in expanded(before + choice + after)]
 
 
-def shards(name: str) -> ImageFiles:
-    """The images in the shards that `name` names, in the shards' order.
+def folder(found: Found) -> ImageFiles:
+    """The images in the shards below a folder."""
+    names = found.of("shards")
+    return shards(found.where, [os.path.join(found.where, name) for name in names], found.left)
+
+
+def shards(name: str, paths: list[str], left: LeftOut) -> ImageFiles:
+    """The images in some shards, in their order.
 
     Folders called train, test, … that shards lie in are honoured; folders within them say nothing.
 
     Raises:
-        ValueError: for a shard that is missing, truncated or no tar archive.
+        ValueError: for a shard that is missing, truncated or no tar archive, or in which two
+            files have one name.
     """
     samples: dict[str, TarSample] = {}
-    paths = paths_of(name)
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
-    for path in paths:
-        samples |= _samples(path, os.path.relpath(path, root))
+    called = {os.path.relpath(path, root).replace(os.sep, "/"): path for path in paths}
+    for stray in sorted(strays(list(called), name)):
+        left.add(BESIDE_PARTS, stray)
+        del called[stray]
+    for short, path in called.items():
+        samples |= _samples(path, short, left)
     if not samples:
-        raise ValueError(f"`data` {name!r} holds no images ({', '.join(sorted(SUFFIXES))})")
+        raise ValueError(f"`data` {name!r} holds no images ({', '.join(sorted(IMAGES))})")
     labelled = any(sample.label is not None for sample in samples.values())
 
     def read(one: str) -> bytes:
@@ -128,10 +139,10 @@ def shards(name: str) -> ImageFiles:
         numbers = all(re.fullmatch(r"-?\d{1,18}", label) for label in labels)
         return parts, known_classes([int(label) for label in labels] if numbers else labels)
 
-    return ImageFiles(name, list(samples), read, labelling)
+    return ImageFiles(name, list(samples), read, labelling, left)
 
 
-def _samples(shard: str, called: str) -> dict[str, TarSample]:
+def _samples(shard: str, called: str, left: LeftOut) -> dict[str, TarSample]:
     """The samples of a shard, by what it is called and the names of their images."""
     images: dict[str, tuple[str, Place]] = {}
     labels: dict[str, str] = {}
@@ -139,17 +150,21 @@ def _samples(shard: str, called: str) -> dict[str, TarSample]:
         folder, slash, last = name.rpartition("/")
         stem, _, suffix = last.partition(".")
         key, suffix = folder + slash + stem, suffix.lower()
-        if not stem or name.startswith("__MACOSX"):
-            continue
-        if suffix == "cls":
+        if is_hidden(name):
+            left.add("hidden", f"{called}/{name}", expected=True)
+        elif suffix == "cls":
             try:
                 labels[key] = place.read(MOST_LABEL_BYTES).decode().strip()
             except ValueError as error:
                 raise ValueError(f"`data` {shard!r}: {name} is no label: {error}") from None
-        elif f".{suffix}" in SUFFIXES:
+        elif f".{suffix}" in IMAGES or (
+            suffix in UNSURE and kind_of_file(name, place.head())[0] == "images"
+        ):
             if key in images:
                 raise ValueError(f"`data` {shard!r}: {key} has several images: leave one of them")
             images[key] = name, place
+        else:
+            left.add("members that are no images", f"{called}/{name}", expected=True)
     return {
         f"{called}/{name}": TarSample(place, labels.get(key))
         for key, (name, place) in images.items()

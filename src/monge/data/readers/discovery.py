@@ -1,0 +1,233 @@
+"""Which files of a folder or archive hold samples: one rule for images, clouds, arrays and shards.
+
+Hidden files and what operating systems leave behind are skipped, links are followed, and files of
+other kinds are told apart by their first bytes. Whatever is left out is counted under a reason.
+"""
+
+import os
+import re
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from monge._core.files import DAMAGED
+from monge.data.source import part_named
+
+IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+CLOUDS = (".ply", ".xyz", ".off", ".obj", ".stl")
+TEXT = {".txt", ".json", ".xml", ".md", ".html", ".yaml", ".yml", ".cls", ".mtl", ".log", ".py"}
+"""Suffixes of files that accompany samples, and are not opened."""
+LITTER = {"__MACOSX", "@eaDir", "$RECYCLE.BIN"}
+HEAD = 512
+NO_DECODER = "no decoder"
+BESIDE_PARTS = "beside the folders of parts"
+COMPANIONS = ("tables", "archives")
+"""Kinds of files that lie beside samples and hold none of them."""
+MOST_OTHERS = 0.5
+"""So many files of other kinds, as a share of those of the main kind, may be left out."""
+SIGNATURES = (
+    (rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|II\*\0|MM\0\*", "images", ".png"),
+    (rb"BM....\0\0\0\0|P[1-6][ \t\r\n#]", "images", ".bmp"),
+    (rb"ply[ \t]*\r?\n", "clouds", ".ply"),
+    (rb"(ST)?C?N?4?n?OFF\b", "clouds", ".off"),
+    (rb"\x93NUMPY", "arrays", ".npy"),
+    (rb"PK\x03\x04", "archives", ".zip"),
+    (rb".{257}ustar", "shards", ".tar"),
+    (rb"....ftyp(avi[fs]|hei[cx]|mif1|msf1)|\xff\x0a|\0\0\0\x0c(JXL|jP  )", NO_DECODER, ""),
+    (rb"8BPS|v/1\x01|#\?RADIANCE|<svg", NO_DECODER, ""),
+)
+"""What a file begins with, its kind, and a suffix that stands for its format."""
+BY_SUFFIX = {
+    **dict.fromkeys(CLOUDS, "clouds"),
+    ".npy": "arrays",
+    ".npz": "arrays",
+    ".csv": "tables",
+    ".tsv": "tables",
+    ".tar": "shards",
+    ".zip": "archives",
+    ".pcd": NO_DECODER,
+}
+"""The kind of a file whose first bytes say nothing."""
+
+
+class LeftOut:
+    """Files that are left out, by reason. Some reasons are expected, such as hidden files; a
+    warning names the others."""
+
+    def __init__(self) -> None:
+        self.expected: dict[str, list[str]] = {}
+        self.unexpected: dict[str, list[str]] = {}
+
+    def add(self, reason: str, name: str, expected: bool = False) -> None:
+        """Counts one file under a reason such as `hidden`."""
+        reasons = self.expected if expected else self.unexpected
+        reasons.setdefault(reason, []).append(name)
+
+    def warn(self, where: str) -> None:
+        """One warning of all that a user may have wanted to be read."""
+        if self.unexpected:
+            told = _told(self.unexpected)
+            warnings.warn(f"`data` {where!r}: left out {told}", stacklevel=3)
+
+    def summary(self, read: Sequence[str], noun: str, parts=None, labels=None, bad=0) -> str:
+        """One line, e.g. `read 30 images; left out 3 .avif (no decoder), 2 hidden`.
+
+        Arguments:
+            read: what was read, by name.
+            parts: the part of each of them, if any.
+            labels: the label of each of them, if any.
+            bad: how many files could not be read.
+        """
+        reasons = self.unexpected | self.expected
+        if bad:
+            reasons = {"damaged": [""] * bad} | reasons
+        if parts is not None and {"test", "val"} <= set(map(part_named, parts)):
+            validation = [n for n, part in zip(read, parts) if part_named(part) == "val"]
+            reasons = reasons | {"of the validation part": validation}
+        told = _told(reasons, names=False)
+        text = f"read {len(read):,} {noun}"
+        if labels is not None:
+            text += f" of {len(set(labels)):,} classes"
+        return text + (f"; left out {told}" if told else "")
+
+
+def _told(reasons: dict[str, list[str]], names: bool = True) -> str:
+    said = []
+    for reason, left in reasons.items():
+        some = ", ".join(sorted(left)[:3]) + (", …" if len(left) > 3 else "")
+        said.append(f"{len(left):,} {reason}" + (f": {some}" if names else ""))
+    return ("; " if names else ", ").join(said)
+
+
+class Found(NamedTuple):
+    """The files of a folder or archive by kind, each list sorted by name."""
+
+    where: str
+    kinds: dict[str, list[str]]
+    left: LeftOut
+
+    def of(self, *kinds: str) -> list[str]:
+        """The files of some kinds; all others are left out, each under what it is."""
+        for other, names in self.kinds.items():
+            for name in names if other not in kinds else ():
+                companion = other in COMPANIONS
+                self.left.add(f"of another kind ({other})", name, expected=companion)
+        return sorted(name for kind in kinds for name in self.kinds.get(kind, []))
+
+    def main(self, wanted: str | None = None) -> str | None:
+        """The kind of most files: images, clouds, arrays or shards; None where there are none.
+
+        Arguments:
+            wanted: the kind of data that was asked for, if any, e.g. `image`.
+
+        Raises:
+            ValueError: where files of others are more than half as many, unless `wanted` says
+                which to read.
+        """
+        asked = f"{wanted}s"
+        counts = {k: len(names) for k, names in self.kinds.items() if k not in COMPANIONS}
+        if not counts or asked in counts:
+            return asked if counts else None
+        first = max(counts, key=lambda kind: counts[kind])
+        if sum(counts.values()) - counts[first] > MOST_OTHERS * counts[first]:
+            raise ValueError(
+                f"`data` {self.where!r} holds {self.counted()}: separate them, or give --kind "
+                "image or cloud"
+            )
+        return first
+
+    def counted(self) -> str:
+        """How many files there are of each kind, and what is left out already."""
+        counts = [
+            f"{len(names):,} {kind if len(names) > 1 else kind[:-1]}"
+            for kind, names in self.kinds.items()
+        ]
+        told = _told(self.left.unexpected | self.left.expected, names=False)
+        return ", ".join([*counts, *([told] if told else [])]) or "no files"
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file, or a folder on its path, is hidden or left behind by a system."""
+    parts = name.replace("\\", "/").split("/")
+    return any(
+        part in LITTER or (part.startswith(".") and part not in (".", "..")) for part in parts
+    )
+
+
+def kind_of_file(name: str, head: bytes) -> tuple[str | None, str]:
+    """What a file holds by its first bytes or else its suffix, and its format as a suffix."""
+    suffix = PurePosixPath(name).suffix.lower()
+    for pattern, kind, stands_for in SIGNATURES:
+        if re.match(pattern, head, re.DOTALL):
+            return ("arrays", ".npz") if suffix == ".npz" else (kind, stands_for)
+    return BY_SUFFIX.get(suffix), suffix
+
+
+def sorted_by_kind(where: str, names: Iterable[str], head: Callable[[str], bytes]) -> Found:
+    """Sorts files into kinds. `head` gives a file's first bytes; it is asked only where the
+    suffix is not one of images or of accompanying text."""
+    found = Found(where, {}, LeftOut())
+    for name in sorted(names):
+        suffix = PurePosixPath(name.replace("\\", "/")).suffix.lower()
+        if is_hidden(name):
+            found.left.add("hidden", name, expected=True)
+            continue
+        if suffix in IMAGES:
+            found.kinds.setdefault("images", []).append(name)
+            continue
+        try:
+            kind = None if suffix in TEXT else kind_of_file(name, head(name))[0]
+        except DAMAGED:
+            found.left.add("unreadable", name)
+            continue
+        if kind == NO_DECODER:
+            found.left.add(f"{suffix or 'images'} ({NO_DECODER})", name)
+        elif kind is None:
+            found.left.add("of no known kind", name, expected=True)
+        else:
+            found.kinds.setdefault(kind, []).append(name)
+    return found
+
+
+def files_in(folder: Path) -> Found:
+    """The files at any depth of a folder, by their names in it, with / between folders.
+
+    Links are followed. A folder is read once: links to it, or to a folder around them, are left
+    out.
+    """
+
+    def head(name: str) -> bytes:
+        with open(folder / name, "rb") as file:
+            return file.read(HEAD)
+
+    names, hidden, problems = [], [], LeftOut()
+    seen: set[tuple[int, int]] = set()
+    folders, links = deque([""]), deque[str]()  # links last: a folder keeps its own name
+    while folders or links:
+        inner = folders.popleft() if folders else links.popleft()
+        try:
+            status = os.stat(folder / inner)
+            if (status.st_dev, status.st_ino) in seen:
+                problems.add("links to a folder that is read already", inner)
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder / inner) as entries:
+                for entry in entries:
+                    name = f"{inner}/{entry.name}" if inner else entry.name
+                    if entry.is_dir() and is_hidden(entry.name):
+                        hidden.append(name)
+                    elif entry.is_dir():
+                        (links if entry.is_symlink() else folders).append(name)
+                    elif entry.is_file():
+                        names.append(name)
+                    elif entry.is_symlink():
+                        problems.add("broken links", name)
+        except OSError:
+            problems.add("unreadable folders", inner or ".")
+    found = sorted_by_kind(str(folder), names, head)
+    found.left.unexpected.update(problems.unexpected)
+    for name in hidden:
+        found.left.add("hidden", name, expected=True)
+    return found
