@@ -34,7 +34,7 @@ def running_out(step: int, batch: int, micro_batch: int | None) -> Iterator[None
         if at_once > 1:
             smaller = (
                 f"--micro-batch {max(1, at_once // 4)} computes the same gradient in less memory, "
-                "and --resume takes it and goes on from the last checkpoint, which is intact; or "
+                "and --resume takes it and goes on from the last checkpoint, if there is one; or "
                 "start a run with a smaller --batch"
             )
         raise FailedRun(
