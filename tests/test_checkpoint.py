@@ -225,12 +225,17 @@ def test_what_is_refused_as_not_finite_ends_the_run_with_its_step(recipe):
         trainer.step([torch.rand(10, 1, 8, 8)])
 
 
-def test_a_log_on_a_full_disk_ends_the_run_with_its_step():
-    with (
-        open("/dev/full", "ab", 0) as metrics,
-        pytest.raises(FailedRun, match=r"step 3: no line could be logged: .*No space left"),
+def test_a_log_on_a_full_disk_ends_the_run_with_its_step(copy, tmp_path):
+    said = r"step 3: no line could be logged: .*No space left on device; "
+    for folder, rest in (
+        (copy, "step-5 is intact"),
+        (tmp_path / "new", "there is no checkpoint to go on from"),
     ):
-        loop.log(metrics, {"step": 3})
+        with (
+            open("/dev/full", "ab", 0) as metrics,
+            pytest.raises(FailedRun, match=said + rest),
+        ):
+            loop.log(metrics, {"step": 3}, folder)
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(copy, monkeypatch):
@@ -245,9 +250,15 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(copy, monkeyp
     monkeypatch.setattr(checkpoint, "write_synced", full)
     trainer = monge.training.Trainer(monge.load(copy))
     trainer.position = 99
-    with pytest.raises(FailedRun, match="No space left"):
+    with pytest.raises(FailedRun, match="No space left on device; step-5 is intact"):
         loop.save(trainer, copy, 0.0)
     monge.load(copy)
+    assert [file.name for file in (copy / "checkpoints").iterdir()] == ["step-5"]
+
+    new = copy.with_name("new")
+    with pytest.raises(FailedRun, match="there is no checkpoint to go on from"):
+        loop.save(trainer, new, 0.0)
+    assert list((new / "checkpoints").iterdir()) == []
 
 
 @pytest.mark.parametrize("last", ["step", "save"])

@@ -75,7 +75,8 @@ def test_killed_five_times_and_resumed_ends_with_the_same_bits(uninterrupted, tm
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)]
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGHUP, 129)],
 )
 def test_a_signal_saves_says_how_to_go_on_and_the_run_ends_with_the_same_bits(
     uninterrupted, tmp_path, number, code

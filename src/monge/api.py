@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from monge._core.devices import chosen_device
+from monge._core.errors import FailedRun
 from monge._core.processes import first
 from monge.config import Config
 from monge.runs import Run, load
@@ -51,8 +52,8 @@ def fit(
 
     Raises:
         ValueError: for bad arguments or data, before anything is written.
-        FailedRun: if training cannot go on; the last good checkpoint is intact.
-        Interrupted: after SIGINT or SIGTERM, with the last step saved.
+        FailedRun: if training cannot go on; the last good checkpoint, if there is one, is intact.
+        Interrupted: after SIGINT, SIGTERM, SIGHUP or SIGUSR1, with the last step saved.
     """
     config = asked(model_or_recipe, data, config)
     with group(chosen_device(config.check().device)):
@@ -64,5 +65,11 @@ def fit(
         if first() and (trained.further or not run.report.exists()):
             from monge.show import report  # with matplotlib: half a second, after the training
 
-            report.write(run)
+            try:
+                report.write(run)
+            except OSError as error:
+                raise FailedRun(
+                    f"the training is done and saved in {str(run.path)!r}, but its report could "
+                    f"not be written: {error}; --resume writes it"
+                ) from None
     return run

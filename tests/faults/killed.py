@@ -20,6 +20,7 @@ from .common import Tally, child, config, data, digest, ended, going, newest_ste
 
 STEPS = 30
 SAVING = 0.02
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 
 
 def dying(given: Config, out: Path, moment: int, chosen: random.Random) -> None:
@@ -90,7 +91,7 @@ def told(given: Config, out: Path, pipe: int) -> None:
 
 
 def signals(work: Path, short: bool) -> Tally:
-    """SIGTERM, SIGUSR1 and SIGINT at random moments of training.
+    """SIGTERM, SIGUSR1, SIGINT and SIGHUP at random moments of training.
 
     Survived: training ends in Interrupted, its words and the newest checkpoint are of the last
     step it logged, and resumed it ends with the same bits.
@@ -102,7 +103,7 @@ def signals(work: Path, short: bool) -> Tally:
         data(recipe)
         expected = whole(given, work / f"{recipe} whole")
         out, found = work / recipe, {}
-        for i, number in enumerate((signal.SIGTERM, signal.SIGUSR1, signal.SIGINT) * 3):
+        for i, number in enumerate(SIGNALS * 3):
             reading, writing_end = os.pipe()
             before = newest_step(out)
             process = child(told, given, out, writing_end)

@@ -51,7 +51,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file so that a reader sees the old content or the new, never a part."""
     partial = path.with_name(f".{path.name}.part")
     try:
-        write_synced(partial, content.encode() if isinstance(content, str) else content)
+        if isinstance(content, str):
+            # names of files that are not in the encoding of the file system keep their bytes
+            content = content.encode("utf-8", "surrogateescape")
+        write_synced(partial, content)
         partial.rename(path)
     except OSError:
         partial.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """The command line: thin verbs over `monge.fit`, `monge.load` and the pictures.
 
 Nothing here imports torch until a verb needs it, so that help is instant. Exit codes: 0 done,
-1 the run failed, 2 bad arguments or bad input (one line on stderr), 130 and 143 after SIGINT
-and SIGTERM, both with the run saved.
+1 the run failed, 2 bad arguments or bad input (one line on stderr), and 128 + its number after a
+signal that ended a training (SIGHUP 129, SIGINT 130, SIGTERM 143), with the run saved.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from monge.cli.distance import Distance
 from monge.cli.draw import Complete, Interpolate, Reconstruct, Sample, Traverse
 from monge.cli.judge import Compare, Evaluate, Explore, Export
 from monge.cli.lists import Data, Recipes
+from monge.cli.streams import lost, protect
 from monge.cli.train import Train, recipe_name, verb
 
 VERBS = (
@@ -79,6 +80,7 @@ def _warn(message, category, filename, lineno, file=None, line=None) -> None:
 
 def main() -> None:
     """The console script."""
+    protect()
     warnings.showwarning = _warn
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
@@ -87,7 +89,11 @@ def main() -> None:
         sys.exit(0)
     code, complaint = 0, None
     try:
-        parse(sys.argv[1:]).run()
+        asked = parse(sys.argv[1:])
+        asked.run()
+        # a training leaves what it was for in its folder, the other verbs may only print it
+        if not isinstance(asked, Train) and (error := lost()):
+            raise FailedRun(f"not all of the output could be written: {error}")
     except ValueError as error:
         code, complaint = 2, f"error: {error}"
     except FailedRun as error:

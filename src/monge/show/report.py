@@ -117,7 +117,7 @@ def write(run: Run) -> Path:
     for name, picture in draw_all(run).items():
         content = io.BytesIO()
         picture.save(content, "PNG")
-        (folder / f"{name}.png").write_bytes(content.getvalue())
+        write_whole(folder / f"{name}.png", content.getvalue())
         encoded = base64.b64encode(content.getvalue()).decode()
         shown.append({"name": name.replace("_", " "), "text": CAPTIONS[name], "png": encoded})
     template = importlib.resources.files("monge.show").joinpath("report.html").read_text("utf-8")

@@ -57,7 +57,10 @@ def save(
 ) -> Path:
     """Writes `folder/step-<step>` and removes all but the newest two checkpoints.
 
+    Nothing is left of a checkpoint that cannot be written, so that a full disk has room again.
+
     Raises:
+        OSError: if it cannot be written.
         ValueError: for weights or optimiser states that are not finite, naming the first; a run
             that has diverged must not replace its last good checkpoint.
     """
@@ -78,13 +81,17 @@ def save(
     for leftover in folder.glob(".writing-*"):
         shutil.rmtree(leftover)
     temporary, final = folder / f".writing-{step}", folder / f"step-{step}"
-    temporary.mkdir()
-    for name, content in contents.items():
-        write_synced(temporary / name, content)
-    sync_folder(temporary)
-    if final.exists():
-        shutil.rmtree(final)
-    temporary.rename(final)
+    try:
+        temporary.mkdir()
+        for name, content in contents.items():
+            write_synced(temporary / name, content)
+        sync_folder(temporary)
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     sync_folder(folder)
     for old in newest_first(folder)[KEPT:]:
         shutil.rmtree(old)

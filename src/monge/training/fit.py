@@ -39,6 +39,7 @@ from monge.recipes import RECIPES
 from monge.training import loop
 from monge.training.memory import is_resident, running_out
 from monge.training.precision import HALVES, is_convolutional
+from monge.training.progress import say
 from monge.training.sharding import shard
 from monge.training.trainer import Trainer
 from monge.training.validation import held_apart
@@ -141,7 +142,9 @@ def _trained(
     model.train()
     resident = is_resident(samples, trainer.device)
     if not quiet and processes.first():
-        print(_opening(trainer, samples, resident), flush=True)
+        say(_opening(trainer, samples, resident))
+        if source.summary:
+            say(f"data: {source.summary}")
     if resident:
         samples = samples.to(trainer.device)
     loop.run(trainer, samples, batches, steps, path, held=held, seconds=seconds, quiet=quiet)

@@ -62,7 +62,7 @@ def run(
 
     Raises:
         FailedRun: for a term that is not finite, or a checkpoint that cannot be written.
-        Interrupted: after SIGINT, SIGTERM or SIGUSR1, with the last step saved.
+        Interrupted: after SIGINT, SIGTERM, SIGHUP or SIGUSR1, with the last step saved.
     """
     config, start = trainer.config, trainer.position
     began = saved = time.monotonic()
@@ -79,7 +79,7 @@ def run(
         Display(start, steps, batches.per_epoch, quiet or not first()) as display,
     ):
         if trainer.position == 0 and config.pretrain:
-            pretrain(trainer, samples, metrics, signals, began)
+            pretrain(trainer, samples, metrics, folder, signals, began)
         while trainer.position < steps and not stopped and not received:
             terms = trainer.step(
                 next_batches(),
@@ -100,7 +100,7 @@ def run(
                     "seconds": round(seconds + now - began, 3),
                     **values,
                 }
-                log(metrics, row)
+                log(metrics, row, folder)
                 display.update(step, (step - start) * batches.size / (now - began), values)
             if validating:
                 stopped = bool(largest(int(out_of_patience())))
@@ -162,7 +162,12 @@ def trained(trainer: Trainer, folder: Path) -> dict[str, Tensor]:
 
 
 def pretrain(
-    trainer: Trainer, samples: Tensor, metrics: RawIOBase, signals: Signals, began: float
+    trainer: Trainer,
+    samples: Tensor,
+    metrics: RawIOBase,
+    folder: Path,
+    signals: Signals,
+    began: float,
 ) -> None:
     """Trains the encoder to match mean and covariance of the codes to the prior's, before step 0.
 
@@ -188,22 +193,23 @@ def pretrain(
             "stage_step": stage.position,
             "moments": loss,
         }
-        log(metrics, row)
+        log(metrics, row, folder)
         if received := largest(signals.received or 0):
             raise Interrupted(received, "stopped while pretraining, which starts again")
         if loss < PRETRAINED:
             break
 
 
-def log(metrics: RawIOBase, row: dict[str, Any]) -> None:
-    """Writes a whole line to the metrics, without a buffer; the run fails if it cannot."""
+def log(metrics: RawIOBase, row: dict[str, Any], folder: Path) -> None:
+    """Writes a whole line to the metrics of the run in `folder`, without a buffer; the run fails
+    if it cannot."""
     line = (json.dumps(row) + "\n").encode()
     try:
         while line:  # on a disk that is nearly full, `write` may write less without an error
             line = line[metrics.write(line) :]
     except OSError as error:
         raise FailedRun(
-            f"step {row['step']}: no line could be logged: {error}; the last checkpoint is intact"
+            f"step {row['step']}: no line could be logged: {error}; " + remaining(folder)
         ) from None
 
 
@@ -223,9 +229,14 @@ def write(folder: Path, trainer: Trainer, state: dict[str, Tensor], notes: dict)
         checkpoint.save(folder, step, weights, state, notes)
     except (OSError, ValueError) as error:
         raise FailedRun(
-            f"step {step}: no checkpoint could be saved: {error}; "
-            "the checkpoint before it is intact"
+            f"step {step}: no checkpoint could be saved: {error}; " + remaining(folder.parent)
         ) from None
+
+
+def remaining(folder: Path) -> str:
+    """What the run in `folder`, which has failed, can go on from, in words."""
+    newest = checkpoint.newest(folder / "checkpoints")
+    return f"{newest[0].name} is intact" if newest else "there is no checkpoint to go on from"
 
 
 def resume(trainer: Trainer, folder: Path) -> float:
@@ -259,7 +270,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     left out."""
     file = folder / "metrics.jsonl"
     rows = []
-    for line in file.read_text().splitlines() if file.exists() else []:
+    for line in file.read_text("utf-8").splitlines() if file.exists() else []:
         with contextlib.suppress(json.JSONDecodeError):
             rows.append(json.loads(line))
     return rows

@@ -1,5 +1,6 @@
 """The progress display of a training: a bar on a terminal, plain lines elsewhere."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping
@@ -12,6 +13,12 @@ from rich.text import Text
 PLAIN_SECONDS = 10.0
 
 
+def say(line: str) -> None:
+    """Prints a line; training goes on where standard output is closed or its reader has gone."""
+    with contextlib.suppress(OSError, ValueError):
+        print(line, flush=True)
+
+
 class Display:
     """Shows the step, the terms, samples per second and the time left, unless `quiet`."""
 
@@ -19,7 +26,7 @@ class Display:
         self.start, self.steps, self.per_epoch, self.quiet = start, steps, per_epoch, quiet
         self.began = self.shown = time.monotonic()
         self.live: Live | None = None
-        if not quiet and sys.stdout.isatty():
+        if not quiet and _is_terminal():
             rate = TextColumn("{task.description}")
             self.bar = Progress(MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), rate)
             self.task = self.bar.add_task("", total=steps, completed=start)
@@ -27,12 +34,14 @@ class Display:
 
     def __enter__(self) -> "Display":
         if self.live:
-            self.live.start()
+            with contextlib.suppress(OSError):
+                self.live.start()
         return self
 
     def __exit__(self, *_) -> None:
         if self.live:
-            self.live.stop()
+            with contextlib.suppress(OSError):
+                self.live.stop()
 
     def update(self, step: int, rate: float, terms: Mapping[str, float]) -> None:
         """Shows a logged step, with the samples per second and the terms."""
@@ -42,12 +51,15 @@ class Display:
         speed, epoch = f"{rate:,.0f} samples/s", f"epoch {step / self.per_epoch:.2f}"
         now = time.monotonic()
         if self.live:
-            self.bar.update(self.task, completed=step, description=speed)
-            self.live.update(Group(self.bar, Text(f"{epoch}  {numbers}")))
+            with contextlib.suppress(OSError):
+                self.bar.update(self.task, completed=step, description=speed)
+                self.live.update(Group(self.bar, Text(f"{epoch}  {numbers}")))
         elif now - self.shown >= PLAIN_SECONDS or step == self.steps:
             self.shown = now
             left = (now - self.began) / (step - self.start) * (self.steps - step)
             clock = f"{int(left) // 60}:{int(left) % 60:02d}"
-            print(
-                f"step {step}/{self.steps}  left {clock}  {speed}  {epoch}  {numbers}", flush=True
-            )
+            say(f"step {step}/{self.steps}  left {clock}  {speed}  {epoch}  {numbers}")
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and not sys.stdout.closed and sys.stdout.isatty()

@@ -41,7 +41,7 @@ def digits() -> Source:
     # its file alone: to import scikit-learn takes longer than to train the first hundred steps
     package = importlib.metadata.distribution("scikit-learn")
     file = str(package.locate_file("sklearn/datasets/data/digits.csv.gz"))
-    table = np.loadtxt(file, delimiter=",")
+    table = np.loadtxt(file, delimiter=",", encoding="utf-8")
     images = np.round(table[:, :64] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     parts = np.repeat(["train", "test"], [1500, 297])
     return split("digits", IMAGE, images, table[:, 64].astype(int), parts)
