@@ -140,3 +140,12 @@ def test_chamfer_with_its_gradient(scale, dtype, kernel_device):
         np.add.at(slope, back, 2 * (u[back] - v) / len(v))
         assert float(value[b].detach()) / scale**2 == pytest.approx(right, rel=1e-5)
         np.testing.assert_allclose(gradient[b].double().cpu() / scale, slope, rtol=1e-4, atol=1e-5)
+
+
+def test_more_sets_than_a_grid_has_are_searched_in_parts(kernel_device, monkeypatch):
+    from monge.gpu import search
+
+    monkeypatch.setattr(search, "MOST_SETS", 2)
+    x, y = torch.randn(5, 3, 2).to(kernel_device), torch.randn(5, 4, 2).to(kernel_device)
+    right = torch.cdist(x.double(), y.double()).argmin(2)
+    assert torch.equal(search.nearest_points(x, y), right)

@@ -31,6 +31,9 @@ from monge.gpu.launch import on, splits
 MOST = 16
 """The most neighbours that are kept in registers."""
 
+MOST_SETS = 65_535
+"""The most programs in the last dimension of a grid."""
+
 
 @triton.jit
 def keep_nearer(best, index, squared, columns):
@@ -183,4 +186,5 @@ def nearest_rows(x: Tensor, y: Tensor, k: int, *, block: int = 64) -> tuple[Tens
 
 def nearest_points(x: Tensor, y: Tensor, *, block: int = 64) -> Tensor:
     """The index in y (n, M, d) of the point nearest to each point of x (n, N, d), as (n, N)."""
-    return _search(x, y, 1, False, block)[1][..., 0]
+    parts = zip(x.split(MOST_SETS), y.split(MOST_SETS))
+    return torch.cat([_search(some, others, 1, False, block)[1][..., 0] for some, others in parts])

@@ -124,8 +124,10 @@ def gibbs_kernel(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """A tile of exp(e_ij), with zeros for what is at most the least."""
-    i = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    j = tl.program_id(1).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
+    # in one dimension of the grid, of which the others have at most 65,535 programs
+    across = tl.cdiv(m, COLUMNS)
+    i = (tl.program_id(0) // across).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    j = (tl.program_id(0) % across).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
     of_rows = tl.load(u + i, mask=i < n, other=-float("inf"))
     exponents, _ = _tile(
         left, right, v, of_rows, i, j, n, m, d, stride_i, stride_k, stride_j, settings,
@@ -201,7 +203,7 @@ def log_sum_exp(exponents: Exponents, dtype: torch.dtype) -> Tensor:
 
 def write_gibbs_(kernel: Tensor, exponents: Exponents, least: float) -> None:
     """Writes exp(e_ij) into a contiguous matrix (n, m), with zeros below `least`."""
-    grid = (triton.cdiv(kernel.shape[0], ROWS), triton.cdiv(kernel.shape[1], COLUMNS))
+    grid = (triton.cdiv(kernel.shape[0], ROWS) * triton.cdiv(kernel.shape[1], COLUMNS),)
     constants = _constants(exponents, kernel.dtype)
     with on(kernel.device):
         gibbs_kernel[grid](*exponents.arguments(least), kernel, **constants)
