@@ -226,7 +226,7 @@ def test_what_is_refused_as_not_finite_ends_the_run_with_its_step(recipe):
 
 
 def test_a_log_on_a_full_disk_ends_the_run_with_its_step(copy, tmp_path):
-    said = r"step 3: no line could be logged: .*No space left on device; "
+    said = r"step 7: no line could be logged: .*No space left on device; "
     for folder, rest in (
         (copy, "step-5 is intact"),
         (tmp_path / "new", "there is no checkpoint to go on from"),
@@ -235,7 +235,7 @@ def test_a_log_on_a_full_disk_ends_the_run_with_its_step(copy, tmp_path):
             open("/dev/full", "ab", 0) as metrics,
             pytest.raises(FailedRun, match=said + rest),
         ):
-            loop.log(metrics, {"step": 3}, folder)
+            loop.log(metrics, {"step": 7}, folder)
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(copy, monkeypatch):

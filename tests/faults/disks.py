@@ -182,6 +182,10 @@ def _lost(out: Path, expected: str, fault: contextlib.AbstractContextManager) ->
         return f"no FailedRun that names the step: {words}"
     before = out / "checkpoints" / f"step-{HALF}"
     checkpoint.verified(before)
+    if f"step-{HALF} is intact" not in words:
+        return f"it is not said what is left: {words}"
+    if parts := [p.name for p in (out / "checkpoints").glob(".*")]:
+        return f"a part is left: {parts}"
     if (unsound := sound(out)) is not None:
         return unsound
     return other_end(GIVEN, out, DATA, expected)

@@ -32,7 +32,7 @@ def write(run: Run, out: Path) -> Path:
         )
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise ValueError(f"`hub` {str(out)!r} is not empty: give a new folder")
-    contents: dict[str, bytes] = {}
+    contents: dict[str, str | bytes] = {}
     config = dataclasses.replace(run.config, device="auto")
     known = getattr(config.options, "known", None)
     if known is not None and Path(known).is_file():
@@ -45,9 +45,9 @@ def write(run: Run, out: Path) -> Path:
     state = {name: x.contiguous().clone() for name, x in run.model.state_dict().items()}
     contents |= {
         "model.safetensors": save_tensors(state, {"format": "pt"}),
-        "config.json": to_json(_anonymous(config), run.settled).encode(),
+        "config.json": to_json(_anonymous(config), run.settled),
         "samples.png": picture.getvalue(),
-        "README.md": card(run).encode(),
+        "README.md": card(run),
     }
     write_all(out, contents, "hub")
     return out

@@ -101,7 +101,12 @@ def save(
 def newest_first(folder: Path) -> list[Path]:
     """The checkpoints of a run from the newest to the oldest, valid or not."""
     folders = [p for p in folder.glob("step-*") if p.name.removeprefix("step-").isdigit()]
-    return sorted(folders, key=lambda p: -int(p.name.removeprefix("step-")))
+    return sorted(folders, key=step_of, reverse=True)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step of a checkpoint, from its name."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def verified(checkpoint: Path) -> dict[str, bytes]:
@@ -126,13 +131,16 @@ def verified(checkpoint: Path) -> dict[str, bytes]:
     return contents
 
 
-def newest(folder: Path) -> tuple[Path, dict[str, bytes]] | None:
-    """The newest valid checkpoint and its contents, or None if there is none.
+def newest(folder: Path, before: int | None = None) -> tuple[Path, dict[str, bytes]] | None:
+    """The newest valid checkpoint, of a step before `before` if given, and its contents; or None
+    if there is none.
 
     Warns of newer checkpoints that are damaged.
     """
     damaged = []
     for checkpoint in newest_first(folder):
+        if before is not None and step_of(checkpoint) >= before:
+            continue
         try:
             contents = verified(checkpoint)
         except ValueError as error:
@@ -172,5 +180,5 @@ def notes(contents: dict[str, bytes]) -> dict[str, Any]:
 def discard_newer(folder: Path, step: int) -> None:
     """Removes the checkpoints after `step`, which are damaged."""
     for checkpoint in newest_first(folder):
-        if int(checkpoint.name.removeprefix("step-")) > step:
+        if step_of(checkpoint) > step:
             shutil.rmtree(checkpoint)

@@ -209,7 +209,8 @@ def log(metrics: RawIOBase, row: dict[str, Any], folder: Path) -> None:
             line = line[metrics.write(line) :]
     except OSError as error:
         raise FailedRun(
-            f"step {row['step']}: no line could be logged: {error}; " + remaining(folder)
+            f"step {row['step']}: no line could be logged: {error}; "
+            + remaining(folder, row["step"])
         ) from None
 
 
@@ -229,13 +230,14 @@ def write(folder: Path, trainer: Trainer, state: dict[str, Tensor], notes: dict)
         checkpoint.save(folder, step, weights, state, notes)
     except (OSError, ValueError) as error:
         raise FailedRun(
-            f"step {step}: no checkpoint could be saved: {error}; " + remaining(folder.parent)
+            f"step {step}: no checkpoint could be saved: {error}; "
+            + remaining(folder.parent, step)
         ) from None
 
 
-def remaining(folder: Path) -> str:
-    """What the run in `folder`, which has failed, can go on from, in words."""
-    newest = checkpoint.newest(folder / "checkpoints")
+def remaining(folder: Path, step: int) -> str:
+    """What the run in `folder`, which has failed at `step`, can go on from, in words."""
+    newest = checkpoint.newest(folder / "checkpoints", before=step)
     return f"{newest[0].name} is intact" if newest else "there is no checkpoint to go on from"
 
 
