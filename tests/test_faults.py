@@ -82,7 +82,9 @@ def test_a_signal_saves_says_how_to_go_on_and_the_run_ends_with_the_same_bits(
     uninterrupted, tmp_path, number, code
 ):
     out = tmp_path / "stopped"
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
     process = subprocess.Popen(command(out), stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGHUP, before)
     while steps(out) == 0:
         time.sleep(0.01)
     process.send_signal(number)

@@ -31,6 +31,14 @@ BINARY_OPENERS = ("Image", "os", "tarfile", "webbrowser")
 READERS_OF_TEXT = ("genfromtxt", "loadtxt", "savetxt", "TextIOWrapper")
 
 
+@pytest.fixture(autouse=True)
+def _hang_ups():
+    """SIGHUP as it is without nohup, under which these tests may run."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def text_without_encoding(source: str) -> list[int]:
     """The lines of calls that read or write text in the encoding of the machine."""
     return [

@@ -83,6 +83,7 @@ def kills(work: Path, short: bool) -> Tally:
 
 def told(given: Config, out: Path, pipe: int) -> None:
     """Trains; writes the moment at which it was saved, and the words, into a pipe."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
     try:
         train(given, out)
     except Interrupted as stop:
