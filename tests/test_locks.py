@@ -273,10 +273,20 @@ def test_default_names_count_on_over_whatever_exists(tmp_path, monkeypatch):
     assert monge.fit("vae", "digits", config(), quiet=True).name == "vae-digits-3"
 
 
-@pytest.mark.faults
-@pytest.mark.slow
 def test_writers_that_start_at_once_are_told_apart():
     """A handful of the fault programme: pairs into one directory, fours with default names."""
     command = [sys.executable, str(ROOT / "tests" / "faults"), "writers", "--short"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_of_several_processes_the_first_one_asks_and_all_end(run):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "monge", "evaluate", str(run), "-n", "100"]
+    with holder(run) as process:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    said = [line for line in done.stderr.splitlines() if line.startswith("monge: ")]
+    assert done.returncode != 0
+    assert len(said) == 1
+    assert f"is being written by process {process.pid} on " in said[0]

@@ -9,18 +9,21 @@ from pathlib import Path
 from unittest import mock
 
 import monge
+import monge.show.report  # once, not by every child, which would meet no other then
 from monge.config import Config
 
 from .common import Tally, child, config, data, digest, ended, whole
 
 STEPS = 12
+FORKED = 0.1
+"""Seconds after which both of a pair are there."""
 RECIPES = ("vae", "swae")
 REFUSED = ("is being written by process ", "exists already: ", "was started with other settings ")
 
 
-def start(given: Config, out: Path | None, words: Path, wait: float, resume: bool) -> None:
-    """Trains after a moment; writes the line of its refusal, or the directory's name."""
-    time.sleep(wait)
+def start(given: Config, out: Path | None, words: Path, moment: float, resume: bool) -> None:
+    """Trains from a moment on; writes the line of its refusal, or the directory's name."""
+    time.sleep(max(0.0, moment - time.monotonic()))
     try:
         with mock.patch("monge.show.report.write"):
             source = data(given.recipe)
@@ -36,9 +39,9 @@ def pair(work: Path, chosen: random.Random, lasts: float, digests: dict[str, str
     out, resume = work / "run", chosen.random() < 0.5
     given = {recipe: config(recipe, STEPS) for recipe in chosen.sample(RECIPES, 2)}
     # half of them within a millisecond, where they meet at the making of the directory
-    span = chosen.choice((0.001, lasts / 3))
+    span, soon = chosen.choice((0.001, lasts / 3)), time.monotonic() + FORKED
     started = {
-        recipe: child(start, one, out, work / recipe, chosen.uniform(0, span), resume)
+        recipe: child(start, one, out, work / recipe, soon + chosen.uniform(0, span), resume)
         for recipe, one in given.items()
     }
     codes = {recipe: ended(number) for recipe, number in started.items()}
@@ -73,9 +76,9 @@ def named(work: Path, chosen: random.Random, expected: str) -> str | None:
     before = Path.cwd()
     os.chdir(work)
     try:
-        given, numbers = config("vae", STEPS), range(4)
+        given, numbers, soon = config("vae", STEPS), range(4), time.monotonic() + FORKED
         started = [
-            child(start, given, None, work / str(i), chosen.uniform(0, 0.002), False)
+            child(start, given, None, work / str(i), soon + chosen.uniform(0, 0.002), False)
             for i in numbers
         ]
         codes = [ended(number) for number in started]

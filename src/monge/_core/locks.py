@@ -114,7 +114,9 @@ def _is(file: str, locked: os.stat_result) -> bool:
 
 def _sign(place: str) -> None:
     """Writes who holds the lock; a full disk, which has no place for it, does not matter."""
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0])
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    command = shlex.join([name, *sys.argv[1:]])
     holder = {
         "pid": os.getpid(),
         "host": socket.gethostname(),
