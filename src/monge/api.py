@@ -9,6 +9,7 @@ from monge._core.errors import FailedRun
 from monge._core.processes import first
 from monge.config import Config
 from monge.runs import Run, load
+from monge.training.directory import opened
 from monge.training.distributed import group
 from monge.training.fit import Data, asked, train
 
@@ -44,6 +45,8 @@ def fit(
     that was found is kept in `run.settled.device`, the precision of the networks in
     `run.settled.precision`.
 
+    No other process writes into the run directory meanwhile: one that tries is told who does.
+
     Where torchrun has started several processes, each calls this alike: they share every batch
     and train what one process would; the first one writes.
 
@@ -51,13 +54,17 @@ def fit(
         The run; `run.model` is the trained model, `run.report` the page that shows it.
 
     Raises:
-        ValueError: for bad arguments or data, before anything is written.
+        ValueError: for bad arguments or data, or a directory into which another process writes,
+            before anything is written.
         FailedRun: if training cannot go on; the last good checkpoint, if there is one, is intact.
         Interrupted: after SIGINT, SIGTERM, SIGHUP or SIGUSR1, with the last step saved.
     """
     config = asked(model_or_recipe, data, config)
-    with group(chosen_device(config.check().device)):
-        trained = train(model_or_recipe, data, config, out, resume=resume, quiet=quiet)
+    with (
+        group(chosen_device(config.check().device)),
+        opened(config, out, resume) as (path, stored),
+    ):
+        trained = train(model_or_recipe, data, config, path, stored, quiet=quiet)
         run = Run(trained.path)
         run.source = trained.source
         if trained.model is not None:

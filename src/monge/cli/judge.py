@@ -1,5 +1,6 @@
 """The verbs that judge runs and publish them: evaluate, compare, explore, export."""
 
+import contextlib
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,18 +56,19 @@ class Evaluate:
         run, extractor = Run(self.path, self.model), None
         if self.inception_weights is not None:
             extractor = inception_network(self.inception_weights, self.inception_resize)
-        with distributed.group("cpu"):  # where a loaded model is
+        # a loaded model is on the CPU
+        with distributed.group("cpu"), run.writing():
             result = run.evaluate(
                 self.n, self.sampler, self.seeds, metrics=self.metrics, extractor=extractor
             )
-        if not first():
-            return
-        protocol = result["protocol"]
-        if protocol["n test"] < self.n:
-            print(f"the test part has {protocol['n test']} samples: using them all")
-        print("\n".join(lines(result)))
-        print("  ".join(f"{name} {value}" for name, value in protocol.items()))
-        print(f"report: {report.write(run)}")
+            if not first():
+                return
+            protocol = result["protocol"]
+            if protocol["n test"] < self.n:
+                print(f"the test part has {protocol['n test']} samples: using them all")
+            print("\n".join(lines(result)))
+            print("  ".join(f"{name} {value}" for name, value in protocol.items()))
+            print(f"report: {report.write(run)}")
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,11 @@ class Export:
         from monge.show import card
 
         run = Run(self.path, self.model)
-        if self.out is not None:
-            for file in export.export(run, self.out):
-                print(file)
-        if self.hub is not None:
-            print(card.write(run, self.hub))
+        places = [place.resolve() for place in (self.out, self.hub) if place is not None]
+        inside = any(run.path.resolve() in place.parents for place in places)
+        with run.writing() if inside else contextlib.nullcontext():
+            if self.out is not None:
+                for file in export.export(run, self.out):
+                    print(file)
+            if self.hub is not None:
+                print(card.write(run, self.hub))

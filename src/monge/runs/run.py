@@ -1,5 +1,6 @@
 """A run directory: what was run, what it measured, and the trained model rebuilt from it."""
 
+import contextlib
 import copy
 import functools
 import hashlib
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from monge._core import processes
 from monge._core.files import write_whole
+from monge._core.locks import NotWritable, alone
 from monge._core.references import resolve
 from monge.builders import build
 from monge.config import CUSTOM, Config, Settled, override, read_config
@@ -85,6 +87,19 @@ class Run:
         """The trained model in evaluation mode, from the newest checkpoint that verifies."""
         return load(self.path, self._given)
 
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keeps other processes from writing into the directory; reading needs no lock.
+
+        Of several processes each calls this alike, and the first one holds the lock.
+
+        Raises:
+            ValueError: if another process is writing, or the directory is read-only.
+        """
+        with contextlib.ExitStack() as stack:
+            processes.from_first(lambda: stack.enter_context(alone(self.path, "run")))
+            yield
+
     def evaluation(self) -> dict[str, Any] | None:
         """What `monge evaluate` last wrote, or None."""
         file = self.path / "evaluation.json"
@@ -114,24 +129,26 @@ class Run:
             extractor: a feature space for images in place of the default one.
 
         Raises:
-            ValueError: for bad arguments, or a model without samples.
+            ValueError: for bad arguments, a model without samples, or a directory that is
+                read-only or into which another process writes.
         """
         if sampler not in ("prior", "mixture"):
             raise ValueError(f"`sampler` must be prior or mixture, got {sampler!r}")
-        result = evaluate(
-            self.model,
-            self.source,
-            n,
-            None if sampler == "prior" else processes.from_first(self.mixture),
-            seeds,
-            metrics=metrics,
-            extractor=extractor,
-            seed=self.config.seed,
-            name=self.name,
-            recipe=self.config.recipe,
-        )
-        if processes.first():
-            write_whole(self.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
+        with self.writing():
+            result = evaluate(
+                self.model,
+                self.source,
+                n,
+                None if sampler == "prior" else processes.from_first(self.mixture),
+                seeds,
+                metrics=metrics,
+                extractor=extractor,
+                seed=self.config.seed,
+                name=self.name,
+                recipe=self.config.recipe,
+            )
+            if processes.first():
+                write_whole(self.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
         return result
 
     def fresh(self) -> "Run":
@@ -148,7 +165,8 @@ class Run:
 
         The file names the weights that `model` has, by their sha256, and the mixture is fitted
         again for others. If there are more than 20,000 training samples, an evenly spaced subset
-        of 20,000 is used.
+        of 20,000 is used. It is not kept while another process writes into the directory, or
+        where that is read-only.
 
         Raises:
             ValueError: for a model without codes, or a damaged file.
@@ -170,7 +188,8 @@ class Run:
         train = self.source.train
         x = train[torch.linspace(0, len(train) - 1, min(20_000, len(train))).long()]
         fitted = fit_mixture(draw_codes(model, x, self.config.seed), components, self.config.seed)
-        write_whole(file, save_tensors(dict(fitted.state_dict()), made_for))
+        with contextlib.suppress(NotWritable), alone(self.path, "run"):
+            write_whole(file, save_tensors(dict(fitted.state_dict()), made_for))
         return fitted
 
     def samples(

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from monge._core.files import write_whole
+from monge._core.locks import alone
 from monge._core.version import __version__
 from monge.data import as_floats
 from monge.draws import generator
@@ -110,7 +111,18 @@ def _reconstructed(run: Run) -> dict[str, Image.Image]:
 
 
 def write(run: Run) -> Path:
-    """Draws the pictures of a run and writes its report."""
+    """Draws the pictures of a run and writes its report.
+
+    Raises:
+        ValueError: if the run's directory is read-only, or another process writes into it.
+    """
+    with alone(run.path, "run"):
+        write_whole(run.report, _page(run))
+    return run.report
+
+
+def _page(run: Run) -> str:
+    """The text of a report, once its pictures are drawn and written."""
     folder = run.path / "pictures"
     folder.mkdir(exist_ok=True)
     shown = []
@@ -130,7 +142,7 @@ def write(run: Run) -> Path:
         "config": dataclasses.asdict(run.config),
         "settled": dataclasses.asdict(run.settled),
     }
-    text = page.render(
+    return page.render(
         name=run.name,
         recipe=run.config.recipe,
         line=run.line,
@@ -145,5 +157,3 @@ def write(run: Run) -> Path:
         version=__version__,
         torch=torch.__version__,
     )
-    write_whole(run.report, text)
-    return run.report

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +24,6 @@ from monge.config import (
     Settled,
     TrainingConfig,
     override,
-    read_config,
     to_json,
 )
 from monge.data import Batches, Source, load
@@ -37,6 +35,7 @@ from monge.models.masks import is_mask_name
 from monge.models.protocols import Completer, has, trainable
 from monge.recipes import RECIPES
 from monge.training import loop
+from monge.training.directory import Stored
 from monge.training.memory import is_resident, running_out
 from monge.training.precision import HALVES, is_convolutional
 from monge.training.progress import say
@@ -85,13 +84,15 @@ def train(
     model_or_recipe: nn.Module | str | None,
     data: Data,
     config: Config,
-    out: str | Path | None,
+    path: Path,
+    stored: Stored,
     *,
-    resume: bool,
     quiet: bool,
 ) -> Trained:
-    """Trains in the group of this run's processes; see `monge.fit`."""
-    path, stored = processes.from_first(lambda: _opened(config, out, resume))
+    """Trains in the group of this run's processes; see `monge.fit`.
+
+    `path` and `stored` are what `directory.opened` gives.
+    """
     if stored:
         config = _completed(config, stored[0])
         _unchanged(stored[0], config, path)
@@ -106,7 +107,7 @@ def _trained(
     config: Config,
     device: str,
     path: Path,
-    stored: tuple[Config, Settled] | None,
+    stored: Stored,
     quiet: bool,
 ) -> Trained:
     """Trains on a device, in a run directory that is new or holds the stored configuration."""
@@ -244,36 +245,6 @@ def _steps(training: TrainingConfig, batches: Batches) -> int:
     if training.epochs is not None:
         return training.epochs * batches.per_epoch
     return training.steps or STEPS
-
-
-def _opened(
-    config: Config, out: str | Path | None, resume: bool
-) -> tuple[Path, tuple[Config, Settled] | None]:
-    """The run directory, and what is stored there of a run that is to be resumed."""
-    path = _directory(config, out, resume)
-    return path, read_config(path) if resume and (path / "config.json").exists() else None
-
-
-def _directory(config: Config, out: str | Path | None, resume: bool) -> Path:
-    """The run directory, checked to be free, or to hold the run that is to be resumed."""
-    if out is None:
-        if resume:
-            raise ValueError("`resume` needs `out`, the run directory to go on with: give --out")
-        names = (re.sub(r"[^\w.-]+", "-", name) for name in (config.recipe, _stem(config)))
-        stem = "-".join(names)
-        numbered = (stem if i == 1 else f"{stem}-{i}" for i in range(1, 10**6))
-        return next(p for p in (Path("runs") / name for name in numbered) if not p.exists())
-    path = Path(out)
-    if os.path.exists(path):  # unlike path.exists(), False for names that are too long
-        taken = not path.is_dir() or {p.name for p in path.iterdir()} - {".config.json.part"}
-        if taken and not (resume and (path / "config.json").exists()):
-            way = "it holds no run to resume" if resume else "go on with --resume"
-            raise ValueError(f"`out` {str(path)!r} exists already: {way}, or choose another")
-    return path
-
-
-def _stem(config: Config) -> str:
-    return Path(config.data.name).stem  # it may be a pattern
 
 
 HORIZON = ("training.epochs", "training.steps")

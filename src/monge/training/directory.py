@@ -1,0 +1,98 @@
+"""The run directory of a training: made exclusively, and locked as long as it is written."""
+
+import contextlib
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from monge._core import processes
+from monge._core.locks import HOLDER, LOCK, alone
+from monge.config import Config, Settled, read_config
+
+Stored = tuple[Config, Settled] | None
+
+LEFTOVERS = {LOCK, HOLDER, ".config.json.part"}
+"""What a process that was killed at its start leaves."""
+
+
+@contextlib.contextmanager
+def opened(config: Config, out: str | Path | None, resume: bool) -> Iterator[tuple[Path, Stored]]:
+    """Gives the run directory, into which no other process writes inside, and what is stored
+    there of a run that is to be resumed.
+
+    Of several processes the first one opens it. What was made for a run that does not begin is
+    removed.
+
+    Raises:
+        ValueError: if it is not free, cannot be made, or is being written.
+    """
+    with contextlib.ExitStack() as stack:
+        yield processes.from_first(lambda: stack.enter_context(_opened(config, out, resume)))
+
+
+@contextlib.contextmanager
+def _opened(config: Config, out: str | Path | None, resume: bool) -> Iterator[tuple[Path, Stored]]:
+    path, made = _numbered(config, resume) if out is None else _given(Path(out), resume)
+    try:
+        with alone(path, "out"):
+            _refuse_taken(path, resume)  # whoever had it before may have filled it
+            exists = resume and (path / "config.json").exists()
+            yield path, read_config(path) if exists else None
+    finally:
+        if not (path / "config.json").exists():
+            with contextlib.suppress(OSError):  # another process has it, or one of its parents
+                for folder in made:
+                    folder.rmdir()
+
+
+def _numbered(config: Config, resume: bool) -> tuple[Path, list[Path]]:
+    """A new directory under `runs`, and all that was made for it."""
+    if resume:
+        raise ValueError("`resume` needs `out`, the run directory to go on with: give --out")
+    # the name of the data may be a pattern
+    names = (config.recipe, Path(config.data.name).stem)
+    stem = "-".join(re.sub(r"[^\w.-]+", "-", name) for name in names)
+    for i in itertools.count(1):
+        path = Path("runs") / (stem if i == 1 else f"{stem}-{i}")
+        try:
+            return path, _make(path)
+        except FileExistsError:
+            continue
+    raise AssertionError("there is always another number")
+
+
+def _given(path: Path, resume: bool) -> tuple[Path, list[Path]]:
+    """The directory that was asked for, and all that was made for it."""
+    try:
+        return path, _make(path)
+    except FileExistsError:
+        if not os.path.lexists(path / LOCK):  # otherwise its holder is named first, if it has one
+            _refuse_taken(path, resume)
+        return path, []
+
+
+def _make(path: Path) -> list[Path]:
+    """Makes a directory, and gives those that it took, the innermost first.
+
+    Raises:
+        FileExistsError: if it exists, whoever has made it.
+        ValueError: if it cannot be made.
+    """
+    try:
+        missing = [path, *itertools.takewhile(lambda parent: not parent.exists(), path.parents)]
+        path.mkdir(parents=True)
+    except OSError as error:
+        if isinstance(error, FileExistsError) and os.path.lexists(path):
+            raise
+        raise ValueError(f"`out` {str(path)!r} cannot be written: {error}") from None
+    return missing
+
+
+def _refuse_taken(path: Path, resume: bool) -> None:
+    """Refuses what is no directory, or holds anything but the run that is to be resumed."""
+    taken = not path.is_dir() or {p.name for p in path.iterdir()} - LEFTOVERS
+    if taken and not (resume and (path / "config.json").exists()):
+        way = "it holds no run to resume" if resume else "go on with --resume"
+        raise ValueError(f"`out` {str(path)!r} exists already: {way}, or choose another")
