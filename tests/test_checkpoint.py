@@ -321,9 +321,13 @@ def test_resuming_on_other_data_is_refused_and_leaves_the_run_alone(tmp_path):
     table, random = tmp_path / "x.csv", np.random.default_rng(0)
     np.savetxt(table, random.normal(size=(400, 3)), delimiter=",")
     monge.fit("swae", table, config(steps=2), tmp_path / "run", quiet=True)
-    for shape, named in (((400, 4), "shape"), ((500, 3), "samples")):
+    cases = (
+        ((400, 4), "vector 4 in place of vector 3"),
+        ((500, 3), "added 100, removed 0, changed 400"),
+    )
+    for shape, named in cases:
         np.savetxt(table, random.normal(size=shape), delimiter=",")
-        with pytest.raises(ValueError, match=f"started with in .*{named}"):
+        with pytest.raises(ValueError, match=f"are not those of the run .*: {named}"):
             monge.fit("swae", table, config(steps=3), tmp_path / "run", resume=True, quiet=True)
         assert monge.load(tmp_path / "run").sample(2).shape == (2, 3)
 

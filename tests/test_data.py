@@ -302,7 +302,7 @@ def test_the_held_out_part_is_the_same_each_time_and_never_trained_on(tmp_path):
     values = np.arange(100, dtype=np.float32)[:, None].repeat(2, 1)
     one, two = from_array(values), from_array(values)
     assert torch.equal(one.test, two.test)
-    assert len(one.test) == 10
+    assert 2 <= len(one.test) <= 20
     assert not set(one.test[:, 0].tolist()) & set(one.train[:, 0].tolist())
 
 
@@ -355,7 +355,7 @@ def test_a_constant_column_has_deviation_one():
     ("array", "reason"),
     [
         (np.full((10, 2), np.nan), "must be finite, got 20"),
-        (np.zeros((3, 2)), "at least 4"),
+        (np.zeros((1, 2)), "at least 2"),
         (np.zeros((0, 2)), r"holds nothing: its shape is \(0, 2\)"),
         (np.zeros((10, 0)), "holds nothing"),
         (np.zeros((10, 4, 0), np.uint8), "holds nothing"),

@@ -8,10 +8,11 @@ from monge._core.devices import chosen_device
 from monge._core.errors import FailedRun
 from monge._core.processes import first
 from monge.config import Config
+from monge.data import Data
 from monge.runs import Run, load
 from monge.training.directory import opened
 from monge.training.distributed import group
-from monge.training.fit import Data, asked, train
+from monge.training.fit import asked, train
 
 __all__ = ["Run", "fit", "load"]
 
@@ -23,6 +24,7 @@ def fit(
     out: str | Path | None = None,
     *,
     resume: bool = False,
+    data_changed: bool = False,
     quiet: bool = False,
 ) -> Run:
     """Trains a model and writes a run directory with checkpoints, metrics, pictures and report.
@@ -38,7 +40,10 @@ def fit(
         out: the run directory, which must not exist yet unless `resume`; by default a new one
             under `runs/`.
         resume: go on from the newest checkpoint in `out` that verifies, or start it. Epochs and
-            steps may grow; every other setting must be as it was, or None.
+            steps may grow, and the place of the data, device, threads, `log_every` and
+            `checkpoint_seconds` may be others; every other setting must be as it was, or None.
+            The data must be the same samples.
+        data_changed: go on although the data have changed, which the run then records.
         quiet: show no progress.
 
     `config.device` is auto by default: the GPU where there is one, otherwise the CPU. The device
@@ -64,7 +69,9 @@ def fit(
         group(chosen_device(config.check().device)),
         opened(config, out, resume) as (path, stored),
     ):
-        trained = train(model_or_recipe, data, config, path, stored, quiet=quiet)
+        trained = train(
+            model_or_recipe, data, config, path, stored, data_changed=data_changed, quiet=quiet
+        )
         run = Run(trained.path)
         run.source = trained.source
         if trained.model is not None:

@@ -1,5 +1,6 @@
 """From what was asked and the data that were read to the facts of a run."""
 
+import dataclasses
 import math
 
 import torch
@@ -13,7 +14,7 @@ from monge.recipes import find
 def settle(config: Config, source: Source) -> Settled:
     """The facts of a run with a configuration on data."""
     moments = source.moments()
-    return settled(
+    facts = settled(
         config,
         source.kind,
         source.shape,
@@ -24,6 +25,8 @@ def settle(config: Config, source: Source) -> Settled:
         if moments is None
         else (tuple(moments[0].tolist()), tuple(moments[1].tolist())),
     )
+    fingerprint = source.identity.fingerprint
+    return dataclasses.replace(facts, fingerprint=fingerprint, order=source.order)
 
 
 def settled(

@@ -46,6 +46,9 @@ class DataConfig:
     """Read images as grey or in colour; as they are by default."""
     cache: str | None = None
     """A folder where decoded images are kept, to be mapped into memory instead of held there."""
+    split: Literal["content", "position"] | None = None
+    """By what a tenth is held out of data without a test part: by the content of each sample
+    (default), so that to add or remove one moves no other, or by position, as in runs of 0.1."""
     kind: str | None = None
     """What the samples of an array are: image, vector, cloud, or `module:Class` of a kind of your
     own; by default what their shape says."""

@@ -29,5 +29,15 @@ class Settled:
     """Where the run was last trained: cpu, cuda, cuda:1, … or mps; None in older runs."""
     precision: str | None = None
     """Precision of the networks there: fp32, bf16 or fp16; None in older runs."""
+    threads: int | None = None
+    """CPU threads there; None in older runs."""
+    processor: str | None = None
+    """The instruction set of its CPU, by which sums are rounded; None in older runs."""
+    fingerprint: str | None = None
+    """Of the data, `monge.data.identity.Identity.fingerprint`; None in older runs."""
+    order: str | None = None
+    """A digest of the order of the training samples, by which batches are made."""
+    changes: tuple[str, ...] = ()
+    """What was changed of the data on purpose, a line for each resume with `data_changed`."""
     version: str = __version__
     """Of monge, when the run was started."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monge._core.fields import from_values
-from monge.config.asked import CUSTOM, Config
+from monge.config.asked import CUSTOM, Config, override
 from monge.config.settled import Settled
 from monge.recipes import find
 from monge.recipes.options import NoOptions
@@ -58,7 +58,10 @@ def from_json(text: str) -> tuple[Config, Settled]:
     kind = NoOptions if name == CUSTOM else find(name).options
     record = from_values(kind, {} if options is None else options, "config.options")
     config = dataclasses.replace(from_values(Config, asked, "config"), options=record)
-    return config.check(), from_values(Settled, values["settled"], "settled")
+    settled = from_values(Settled, values["settled"], "settled")
+    if settled.fingerprint is None and config.data.split is None:  # before there were any
+        config = override(config, "data.split", "position")
+    return config.check(), settled
 
 
 _FACTS = ("kind", "shape", "samples", "spread", "version")

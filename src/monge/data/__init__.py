@@ -2,7 +2,18 @@
 
 from monge.data.batches import Batches
 from monge.data.kinds import CLOUD, IMAGE, VECTOR, Kind, as_floats
-from monge.data.readers import load
-from monge.data.source import Source
+from monge.data.readers import given, load
+from monge.data.source import Data, Source
 
-__all__ = ["CLOUD", "IMAGE", "VECTOR", "Batches", "Kind", "Source", "as_floats", "load"]
+__all__ = [
+    "CLOUD",
+    "IMAGE",
+    "VECTOR",
+    "Batches",
+    "Data",
+    "Kind",
+    "Source",
+    "as_floats",
+    "given",
+    "load",
+]

@@ -57,6 +57,9 @@ class Kind(abc.ABC):
     """Whether the elements of two samples correspond, so that elementwise costs make sense."""
     bounded: bool = False
     """Whether values lie in [0, 1], so that they can be probabilities."""
+    repeats: bool = False
+    """Whether equal samples are draws of their own, as the rows of a table are, of which some may
+    be held out; otherwise they are copies of one."""
     grid: bool = False
     """Whether samples are images (c, h, w), for convolutions, masks and classifiers of images."""
     shown: int = 64
@@ -269,6 +272,7 @@ class Vector(Kind):
 
     name = "vector"
     values = "in the units of the table"
+    repeats = True
     shown = 1000
 
     def accepts(self, samples: np.ndarray) -> bool:

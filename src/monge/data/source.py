@@ -1,17 +1,30 @@
 """What a data set is once it is read."""
 
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from monge.data.identity import (
+    Identity,
+    combined,
+    digests,
+    digests_of_texts,
+    form_of,
+    occurrences,
+)
 from monge.data.kinds import Kind, Moments, as_floats, kind_named
 from monge.draws import permutation
 
 HELD_OUT = 0.1
+LEAST = 2
+"""Samples that each part has: divergences compare samples."""
 PARTS = {
     "train": {"train", "training"},
     "test": {"test", "testing"},
@@ -42,9 +55,43 @@ class Source:
     """The names of a table's columns, where its file gives them."""
     summary: str = ""
     """One line on what was read, and what was left out and why."""
+    contents: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
+    """Digests of what was read of the training and the test samples, uint64 (n,) and (m,); by
+    default of the samples themselves."""
 
     def __post_init__(self):
         object.__setattr__(self, "kind", kind_named(self.kind))
+
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """What identifies the data: content, part and label of each sample, in no order."""
+        form = form_of(self.kind.reference, self.shape)
+        return Identity(np.sort(np.concatenate(self._digests)), form)
+
+    @functools.cached_property
+    def order(self) -> str:
+        """A digest of the order of the training samples, by which batches are made."""
+        return hashlib.sha256(self._digests[0].astype("<u8").tobytes()).hexdigest()[:16]
+
+    @functools.cached_property
+    def _digests(self) -> list[np.ndarray]:
+        """A digest of each sample with its part and its label, a part at a time."""
+        labels, names = (self.train_labels, self.test_labels), digests_of_texts(self.classes)
+        made = []
+        for part, content in enumerate(self._contents):
+            named = labels[part]
+            label = np.zeros_like(content) if named is None else names[named.numpy()]
+            made.append(combined(content, label, np.full_like(content, part)))
+        return made
+
+    @functools.cached_property
+    def _contents(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.contents or (digests(self.train.numpy()), digests(self.test.numpy()))
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the test samples are others than the training samples."""
+        return not np.array_equal(*self._contents)
 
     def single(self) -> "Source":
         """The same samples, cast to float32 if they are in float64: as older runs saw them."""
@@ -71,13 +118,16 @@ class Source:
                 )
         order = [self.classes.index(name) for name in wanted]
         parts = []
-        for x, labels in ((self.train, self.train_labels), (self.test, self.test_labels)):
+        for x, labels, content in zip(
+            (self.train, self.test), (self.train_labels, self.test_labels), self._contents
+        ):
             assert labels is not None
             new = torch.full((len(self.classes),), -1)
             new[order] = torch.arange(len(order))
             relabelled = new[labels]
-            parts.append((x[relabelled >= 0], relabelled[relabelled >= 0]))
-        (train, train_labels), (test, test_labels) = parts
+            chosen = relabelled >= 0
+            parts.append((x[chosen], relabelled[chosen], content[chosen.numpy()]))
+        (train, train_labels, ours), (test, test_labels, theirs) = parts
         name = f"{self.name} ({', '.join(wanted)})"
         return dataclasses.replace(
             self,
@@ -87,6 +137,7 @@ class Source:
             train_labels=train_labels,
             test_labels=test_labels,
             classes=tuple(wanted),
+            contents=(ours, theirs),
         ).checked()
 
     def checked(self) -> "Source":
@@ -115,27 +166,54 @@ class Source:
         return self.kind.moments(self.train)
 
 
-def division(name: str, n: int, parts=None) -> tuple[np.ndarray, np.ndarray]:
-    """Which of n samples are the training part and which the test part, as masks.
+Data = str | Path | np.ndarray | Tensor | Source | None
+"""What data may be given as: a name or path, an array (n, …), or what was read."""
 
-    Arguments:
+
+def division(
+    name: str,
+    contents: np.ndarray,
+    parts=None,
+    *,
+    repeats: bool = False,
+    by_position: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which samples are the training part and which the test part, as masks (n,).
+
+    Without parts a tenth is held out, the samples whose digests are in the lowest tenth, so that
+    to add, rename or remove one moves no other. Where that leaves fewer than two in a part, the
+    lowest digests fill it. Of two or three samples none is held out: both parts are all of them.
+
+    Args:
+        name: of the data.
+        contents: the digests of what was read of each sample, uint64 (n,).
         parts: the part each sample belongs to, by any of the names in `PARTS`. The test part is
-            held out, or the validation part where there is no test part; all others are left
-            out. Without parts a tenth (at least 2, at most 10,000) is held out, the same rows
-            each time.
+            held out, or the validation part where there is no test part; all others are left out.
+        repeats: equal samples are held out one by one, and not all or none of them.
+        by_position: holds out the rows that monge 0.1 did, a tenth or 10,000.
     """
-    if n < 4:
-        raise ValueError(f"`data` {name!r} holds {n} samples: at least 4 are needed")
-    if parts is None:
-        count = min(max(2, int(HELD_OUT * n)), 10_000)
+    n = len(contents)
+    if parts is not None:
+        names, which = np.unique(np.asarray(parts), return_inverse=True)
+        known = np.array([part_named(str(part)) or "" for part in names])
+        parts = known[which]
+        train, test = parts == "train", parts == ("test" if "test" in known else "val")
+        _enough(name, train.sum(), test.sum())
+        return train, test
+    if n < LEAST:
+        raise ValueError(f"`data` {name!r} holds {n} samples: at least {LEAST} are needed")
+    if n < 2 * LEAST:
+        return np.full(n, True), np.full(n, True)
+    if by_position:
+        count = min(max(LEAST, int(HELD_OUT * n)), 10_000)
         test = np.isin(np.arange(n), permutation(0, "held out", n)[:count].numpy())
         return ~test, test
-    names, which = np.unique(np.asarray(parts), return_inverse=True)
-    known = np.array([part_named(str(part)) or "" for part in names])
-    parts = known[which]
-    train, test = parts == "train", parts == ("test" if "test" in known else "val")
-    _enough(name, train.sum(), test.sum())
-    return train, test
+    drawn = combined(contents, occurrences(contents)) if repeats else contents
+    test = drawn < HELD_OUT * 2.0**64
+    count = min(max(int(test.sum()), LEAST), n - LEAST)
+    if count != test.sum():
+        test = np.isin(np.arange(n), np.argsort(drawn, kind="stable")[:count])
+    return ~test, test
 
 
 def part_named(name: str) -> str | None:
@@ -144,10 +222,10 @@ def part_named(name: str) -> str | None:
 
 
 def _enough(name: str, train: int, test: int) -> None:
-    if min(train, test) < 2:
+    if min(train, test) < LEAST:
         raise ValueError(
-            f"`data` {name!r} has {train} training and {test} test samples: at least 2 of each "
-            "are needed"
+            f"`data` {name!r} has {train} training and {test} test samples: at least {LEAST} of "
+            "each are needed"
         )
 
 
@@ -168,6 +246,8 @@ def split(
     parts=None,
     columns: Sequence[str] = (),
     summary: str = "",
+    contents: np.ndarray | None = None,
+    by_position: bool = False,
 ) -> Source:
     """A source from samples (n, …), a held-out part set apart by `division`.
 
@@ -176,12 +256,30 @@ def split(
         parts: the part each sample belongs to.
         columns: the names of a table's columns.
         summary: one line on what was read and what was left out.
+        contents: the digests of what was read of each sample, uint64 (n,); by default of the
+            samples themselves.
+        by_position: see `division`.
     """
-    rows = division(name, len(samples), parts)
+    contents = digests(samples) if contents is None else contents
+    train, test = division(name, contents, parts, repeats=kind.repeats, by_position=by_position)
     classes: tuple[str, ...] = ()
     train_labels = test_labels = None
     if labels is not None:
         numbers, classes = numbered(name, labels)
-        train_labels, test_labels = (torch.from_numpy(numbers[part]) for part in rows)
-    x, y = (torch.from_numpy(samples[part]) for part in rows)
-    return Source(name, kind, x, y, train_labels, test_labels, classes, tuple(columns), summary)
+        train_labels, test_labels = (torch.from_numpy(numbers[part]) for part in (train, test))
+    x = torch.from_numpy(samples[train])
+    y = torch.from_numpy(samples[test]) if (train != test).any() else x
+    if y is x:
+        summary += f"{'; ' * bool(summary)}none of {len(x)} samples is held out"
+    return Source(
+        name,
+        kind,
+        x,
+        y,
+        train_labels,
+        test_labels,
+        classes,
+        tuple(columns),
+        summary,
+        (contents[train], contents[test]),
+    )

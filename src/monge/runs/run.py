@@ -12,18 +12,27 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from monge._core import processes
+from monge._core.devices import chosen_device
 from monge._core.files import write_whole
 from monge._core.locks import NotWritable, alone
 from monge._core.references import resolve
 from monge.builders import build
-from monge.config import CUSTOM, Config, Settled, override, read_config
-from monge.data import Source
-from monge.data import load as load_data
+from monge.config import (
+    CUSTOM,
+    PUBLISHED,
+    Config,
+    Settled,
+    override,
+    read_config,
+    to_json,
+)
+from monge.config.stored import NAME as CONFIG
+from monge.data import Data, Source, given
+from monge.data.identity import differing, form_of
 from monge.evaluation import evaluate, summary
 from monge.evaluation.extractors import Extractor
 from monge.evaluation.samplers import draw, draw_codes, fit_mixture
@@ -38,6 +47,8 @@ Given = nn.Module | Callable[[], nn.Module] | str | None
 """A model of your own: an instance, which is copied, a class or function that makes one, or
 `package.module:name` of either."""
 
+WEIGHTS = "model.safetensors"
+
 
 class Run:
     """A run directory.
@@ -47,13 +58,28 @@ class Run:
         model: of a run that was fitted to a model of your own, that model, untrained or trained:
             an instance, a class or function that makes one, or `package.module:name`. An instance
             is copied, so that several runs can be opened with it.
+        data: where the data of the run are now, by name or path, or themselves as an array or
+            `Source`; by default where they were last. They must be the same samples, in any
+            order; that they have moved is recorded in the run.
+        data_changed: goes on although the data have changed, which what is written then says.
+        device: where the model computes: auto, cpu, cuda, cuda:1, … or mps.
 
     Raises:
-        ValueError: if `path` is no run.
+        ValueError: if `path` is no run, or the device is not there.
     """
 
-    def __init__(self, path: str | Path, model: Given = None):
+    def __init__(
+        self,
+        path: str | Path,
+        model: Given = None,
+        *,
+        data: Data = None,
+        data_changed: bool = False,
+        device: str = "cpu",
+    ):
         self.path, self._given = Path(path), model
+        self._data, self.data_changed = data, data_changed
+        self.device = torch.device(chosen_device(device))
         self.config: Config
         self.settled: Settled
         self.config, self.settled = read_config(self.path)
@@ -85,7 +111,27 @@ class Run:
     @functools.cached_property
     def model(self) -> nn.Module:
         """The trained model in evaluation mode, from the newest checkpoint that verifies."""
-        return load(self.path, self._given)
+        found = _trained(self.path)
+        self._weights = _named(found)
+        config, settled = self.config, self.settled
+        return _rebuilt(self.path, config, settled, self._given, found).to(self.device)
+
+    @functools.cached_property
+    def _weights(self) -> dict[str, str]:
+        return _named(_trained(self.path))
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What tells the weights and the data of the run from others: `checkpoint`, the newest one
+        that verifies, `weights`, their digest, and `fingerprint`, of the data as they were
+        read here, or else as the run knows them; `data changed` where those differ."""
+        made = dict(self._weights)
+        if "source" not in self.__dict__:
+            fingerprint, change = self.settled.fingerprint, None
+        else:
+            fingerprint, change = self.source.identity.fingerprint, self._change()
+        made |= {} if fingerprint is None else {"fingerprint": fingerprint}
+        return made if change is None else {**made, "data changed": change}
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -147,6 +193,7 @@ class Run:
                 name=self.name,
                 recipe=self.config.recipe,
             )
+            result["protocol"] |= self.provenance
             if processes.first():
                 write_whole(self.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
         return result
@@ -156,7 +203,7 @@ class Run:
         given = self._given
         if given is None and self.config.recipe == CUSTOM:
             given = self.__dict__.get("model")  # which `monge.fit` has trained
-        run = Run(self.path, given)
+        run = Run(self.path, given, data_changed=self.data_changed, device=str(self.device))
         run.source = self.source
         return run
 
@@ -174,7 +221,14 @@ class Run:
         model = self.model
         require(model, "encode", "the mixture sampler")
         file = self.path / "sampler-mixture.safetensors"
-        made_for = {"weights": _digest(model), "components": str(components)}
+        fingerprint = self.settled.fingerprint or "unknown"
+        if self.data_changed:
+            fingerprint = self.source.identity.fingerprint
+        made_for = {
+            "weights": _digest(model),
+            "components": str(components),
+            "fingerprint": fingerprint,
+        }
         if file.exists():
             try:
                 with safe_open(file, "pt") as stored:
@@ -208,11 +262,71 @@ class Run:
 
     @functools.cached_property
     def source(self) -> Source:
-        """The data of the run; a ValueError if it was fitted to an array in memory."""
-        if self.config.data.name == "array":
-            raise ValueError(f"`run` {str(self.path)!r} was fitted to an array: give its data")
-        source = load_data(self.config.data)
-        return source if self.settled.float64 else source.single()
+        """The data of the run.
+
+        Raises:
+            ValueError: if they cannot be read, are not those of the run (unless `data_changed`),
+                or were an array in memory.
+        """
+        source = self._read()
+        source = source if self.settled.float64 else source.single()
+        change = self._change(source)
+        if change is not None and not self.data_changed:
+            raise ValueError(
+                f"`data` {source.name!r} are not those of the run {str(self.path)!r}: {change}: "
+                "give those as --data, or --data-changed to use these"
+            )
+        if change is not None and source.identity.form != self._form:
+            raise ValueError(
+                f"`data` {source.name!r} cannot replace those of the run {str(self.path)!r}: "
+                f"{change}"
+            )
+        if change is None and isinstance(self._data, (str, Path)):
+            self._record_place(str(self._data))
+        return source
+
+    def _read(self) -> Source:
+        """The data where they were last, or where they were said to be."""
+        config = self.config
+        if isinstance(self._data, (str, Path)):
+            config = self._placed(str(self._data))
+        elif self._data is None and config.data.name == "array":
+            raise ValueError(
+                f"`run` {str(self.path)!r} was fitted to an array: give its data as --data "
+                "FILE.npy, or as `data`"
+            )
+        return given(self._data, config.data)
+
+    def _placed(self, name: str) -> Config:
+        """The configuration with its data elsewhere; published ones where MONGE_DATA says."""
+        config = override(override(self.config, "data.name", name), "data.dir", None)
+        if config.data.name in PUBLISHED:
+            config = override(config, "data.dir", os.environ.get("MONGE_DATA"))
+        return config
+
+    @property
+    def _form(self) -> str:
+        return form_of(self.settled.kind, self.settled.shape)
+
+    def _change(self, source: Source | None = None) -> str | None:
+        """How the data differ from those that the run was trained on, if they do."""
+        found, settled = source or self.source, self.settled
+        if settled.fingerprint is not None:
+            return differing(self.path, settled.fingerprint, self._form, found.identity)
+        if found.identity.form != self._form:
+            return f"{found.identity.form} in place of {self._form}"
+        if len(found.train) == settled.samples:
+            return None
+        return f"{len(found.train):,} training samples in place of {settled.samples:,}"
+
+    def _record_place(self, name: str) -> None:
+        """Keeps in the run where its data have moved to, unless it cannot be written now."""
+        moved = self._placed(name)
+        if moved == self.config:
+            return
+        with contextlib.suppress(NotWritable), alone(self.path, "run"):
+            write_whole(self.path / CONFIG, to_json(moved, self.settled))
+            self.config = moved
 
 
 def load(run_directory: str | Path, model: Given = None) -> nn.Module:
@@ -230,24 +344,56 @@ def load(run_directory: str | Path, model: Given = None) -> nn.Module:
     """
     path = Path(run_directory)
     config, settled = read_config(path)
-    published = path / "model.safetensors"
-    if published.is_file() and not (path / "checkpoints").is_dir():
-        return _load_published(published, config, settled)
-    newest = checkpoint.newest(path / "best") or checkpoint.newest(path / "checkpoints")
-    if newest is None:
+    return _rebuilt(path, config, settled, model, _trained(path))
+
+
+def _trained(path: Path) -> checkpoint.Verified:
+    """The checkpoint that holds the trained model of a run: the best one on the validation set, or
+    the newest one that verifies; the weights of a folder in the hub's layout.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if not (path / "checkpoints").is_dir() and (path / WEIGHTS).is_file():
+        return path / WEIGHTS, {WEIGHTS: (path / WEIGHTS).read_bytes()}
+    found = checkpoint.newest(path / "best") or checkpoint.newest(path / "checkpoints")
+    if found is None:
         damaged = checkpoint.newest_first(path / "checkpoints")
         if damaged:
             checkpoint.verified(damaged[0])  # says what is wrong with it
         raise ValueError(f"`run` {str(path)!r} has no checkpoint: train it with --resume")
+    return found
+
+
+def _named(found: checkpoint.Verified) -> dict[str, str]:
+    """The step and the digest of the weights of a checkpoint."""
+    return {"checkpoint": found[0].name, "weights": checkpoint.weights_of(found)}
+
+
+def _rebuilt(
+    path: Path, config: Config, settled: Settled, model: Given, found: checkpoint.Verified
+) -> nn.Module:
+    """The model of a run with the weights of a checkpoint, in evaluation mode."""
     if config.recipe == CUSTOM:
         built = _given(model, path)
     elif model is not None:
         raise ValueError(f"`model` is for runs of a model of your own, and {path} is of a recipe")
     else:
-        built = build(config, settled)
-    weights = checkpoint.tensors(newest[1], "model.safetensors")
-    checkpoint.load_weights(built, weights, repr(str(newest[0])))
+        built = build(_beside(config, path), settled)
+    try:
+        weights = checkpoint.tensors(found[1], WEIGHTS)
+    except SafetensorError as error:
+        raise ValueError(f"{str(found[0])!r} is damaged: {error}") from None
+    checkpoint.load_weights(built, weights, repr(str(found[0])))
     return built.eval()
+
+
+def _beside(config: Config, folder: Path) -> Config:
+    """A configuration whose mask image lies beside the weights, as in a folder of the hub."""
+    known = getattr(config.options, "known", None)
+    if known is None or is_mask_name(known) or Path(known).name != known:
+        return config
+    return override(config, "known", str(folder.absolute() / known))
 
 
 def _digest(model: nn.Module) -> str:
@@ -272,17 +418,3 @@ def _given(model: Given, path: Path) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ValueError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
     return model
-
-
-def _load_published(file: Path, config: Config, settled: Settled) -> nn.Module:
-    """The model of a folder in the hub's layout."""
-    known = getattr(config.options, "known", None)
-    if known is not None and not is_mask_name(known) and Path(known).name == known:
-        config = override(config, "known", str(file.absolute().with_name(known)))
-    try:
-        weights = load_tensors(file.read_bytes())
-    except SafetensorError as error:
-        raise ValueError(f"{str(file)!r} is damaged: {error}") from None
-    model = build(config, settled)
-    checkpoint.load_weights(model, weights, repr(str(file)))
-    return model.eval()

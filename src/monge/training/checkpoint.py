@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from monge._core.files import sync_folder, write_synced
 
+Verified = tuple[Path, dict[str, bytes]]
+"""A checkpoint and the contents of its files."""
 FILES = ("model.safetensors", "training.safetensors", "training.json")
 KEPT = 2
 
@@ -131,7 +133,7 @@ def verified(checkpoint: Path) -> dict[str, bytes]:
     return contents
 
 
-def newest(folder: Path, before: int | None = None) -> tuple[Path, dict[str, bytes]] | None:
+def newest(folder: Path, before: int | None = None) -> Verified | None:
     """The newest valid checkpoint, of a step before `before` if given, and its contents; or None
     if there is none.
 
@@ -170,6 +172,11 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> No
         raise ValueError(
             f"{where} is of another model than this {type(model).__name__}: {reason}"
         ) from None
+
+
+def weights_of(found: Verified) -> str:
+    """The digest of the weights that a checkpoint holds: SHA-256, its first 16 digits."""
+    return _sha256(found[1]["model.safetensors"])[:16]
 
 
 def notes(contents: dict[str, bytes]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import io
 import os
 import shutil
 from pathlib import Path
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 from monge._core import processes
 from monge._core.devices import chosen_device, current, described
 from monge._core.errors import FailedRun
-from monge._core.fields import leaves
 from monge._core.files import write_all
 from monge.builders import build, settle
 from monge.config import (
@@ -26,15 +26,14 @@ from monge.config import (
     override,
     to_json,
 )
-from monge.data import Batches, Source, load
+from monge.data import Batches, Data, Source, given, identity
 from monge.data.kinds import Augmentation
-from monge.data.readers.arrays import from_array
 from monge.draws import stream
 from monge.models import matchings
 from monge.models.masks import is_mask_name
 from monge.models.protocols import Completer, has, trainable
 from monge.recipes import RECIPES
-from monge.training import loop
+from monge.training import loop, resumed
 from monge.training.directory import Stored
 from monge.training.memory import is_resident, running_out
 from monge.training.precision import HALVES, is_convolutional
@@ -43,7 +42,6 @@ from monge.training.sharding import shard
 from monge.training.trainer import Trainer
 from monge.training.validation import held_apart
 
-Data = str | Path | np.ndarray | Tensor | Source | None
 STEPS = 3000
 """Of a training for which neither steps nor epochs were asked."""
 
@@ -87,6 +85,7 @@ def train(
     path: Path,
     stored: Stored,
     *,
+    data_changed: bool,
     quiet: bool,
 ) -> Trained:
     """Trains in the group of this run's processes; see `monge.fit`.
@@ -94,11 +93,11 @@ def train(
     `path` and `stored` are what `directory.opened` gives.
     """
     if stored:
-        config = _completed(config, stored[0])
-        _unchanged(stored[0], config, path)
+        config = resumed.completed(config, stored[0])
+        resumed.refuse_changes(stored[0], config, path)
     device = chosen_device(config.check().device)
     with current(device):
-        return _trained(model_or_recipe, data, config, device, path, stored, quiet)
+        return _trained(model_or_recipe, data, config, device, path, stored, data_changed, quiet)
 
 
 def _trained(
@@ -108,16 +107,18 @@ def _trained(
     device: str,
     path: Path,
     stored: Stored,
+    data_changed: bool,
     quiet: bool,
 ) -> Trained:
     """Trains on a device, in a run directory that is new or holds the stored configuration."""
     _usable(config, device)
-    source = _source(data, config)
+    source = given(data, config.data)
     if stored and not stored[1].float64:
         source = source.single()
-    config, settled = _located(config), settle(config, source)
+    config, settled, change = _located(config), settle(config, source), None
     if stored:
-        _same_data(stored[1], settled, path)
+        config = resumed.placed(config, stored[0])
+        settled, change = resumed.facts(stored[1], settled, source, path, data_changed)
     samples, held = source.train, None
     if config.training.patience is not None:
         samples, held = held_apart(samples, config.seed)
@@ -137,9 +138,14 @@ def _trained(
         raise ValueError(
             f"`steps` is {steps}, but the run {str(path)!r} has reached {trainer.position}"
         )
-    settled = dataclasses.replace(settled, device=device, precision=trainer.precision)
-    processes.from_first(lambda: write_all(path, {"config.json": to_json(config, settled)}))
     start = trainer.position
+    settled = _as_trained(settled, trainer)
+    if change is not None:
+        line = f"at step {start}: {change}"
+        settled = dataclasses.replace(settled, changes=(*settled.changes, line))
+    if stored and start:
+        resumed.warn_of_bits(stored[1], settled)
+    processes.from_first(lambda: write_all(path, _records(config, settled, source)))
     model.train()
     resident = is_resident(samples, trainer.device)
     if not quiet and processes.first():
@@ -148,13 +154,41 @@ def _trained(
             say(f"data: {source.summary}")
     if resident:
         samples = samples.to(trainer.device)
-    loop.run(trainer, samples, batches, steps, path, held=held, seconds=seconds, quiet=quiet)
+    loop.run(
+        trainer,
+        samples,
+        batches,
+        steps,
+        path,
+        notes={"data": settled.fingerprint},
+        held=held,
+        seconds=seconds,
+        quiet=quiet,
+    )
     whole = None
     if not config.training.shard:  # otherwise it is read from the checkpoint
         model.load_state_dict(loop.trained(trainer, path))
         order = torch.contiguous_format
         whole = model.to("cpu", memory_format=order).eval()  # pyright: ignore[reportCallIssue]
     return Trained(path, whole, source, trainer.position > start)
+
+
+def _as_trained(settled: Settled, trainer: Trainer) -> Settled:
+    """The facts with where and how a run is trained, on which its bits depend."""
+    return dataclasses.replace(
+        settled,
+        device=str(trainer.device),
+        precision=trainer.precision,
+        threads=torch.get_num_threads(),
+        processor=torch.backends.cpu.get_cpu_capability(),
+    )
+
+
+def _records(config: Config, settled: Settled, source: Source) -> dict[str, str | bytes]:
+    """The files that a run is rebuilt from and knows its data by."""
+    digests = io.BytesIO()
+    np.save(digests, source.identity.digests)
+    return {"config.json": to_json(config, settled), identity.NAME: digests.getvalue()}
 
 
 def _opening(trainer: Trainer, samples: Tensor, resident: bool) -> str:
@@ -247,54 +281,6 @@ def _steps(training: TrainingConfig, batches: Batches) -> int:
     return training.steps or STEPS
 
 
-HORIZON = ("training.epochs", "training.steps")
-# what changes no number
-INDIFFERENT = ("data.cache", "training.micro_batch", "training.shard", "training.compile")
-# what `auto` leaves to each machine on which a run is started or resumed
-OPEN = ("device", "training.precision")
-
-
-def _completed(given: Config, stored: Config) -> Config:
-    """`given`, with what it leaves open as it is stored."""
-    old = leaves(stored)
-    if given.training.epochs is None and given.training.steps is None:
-        for name in HORIZON:
-            given = override(given, name, old[name])
-    for name, value in leaves(given).items():
-        left_open = value is None or (name in OPEN and value == "auto")
-        if left_open and name not in HORIZON and name in old:
-            given = override(given, name, old[name])
-    return given
-
-
-def _unchanged(stored: Config, given: Config, path: Path) -> None:
-    """Refuses settings that a resumed run may not change."""
-    old, new = leaves(stored), leaves(given)
-    fixed_end = stored.training.schedule in ("smooth", "cosine")
-    left_open = (name for name in OPEN if old[name] == "auto")
-    free = (*INDIFFERENT, *(() if fixed_end else HORIZON), *left_open)
-    names = [name for name in {**old, **new} if name not in free]
-    changed = [n.removeprefix("options.") for n in names if old.get(n) != new.get(n)]
-    if changed:
-        may = "nothing, since its rates depend on its end" if fixed_end else "epochs or steps only"
-        raise ValueError(
-            f"`out` {str(path)!r} was started with other settings of {', '.join(changed)}: "
-            f"a resumed run may change {may}"
-        )
-
-
-def _same_data(stored: Settled, found: Settled, path: Path) -> None:
-    """Refuses data that are not those of the run."""
-    old, new = leaves(stored), leaves(found)
-    names = ("kind", "shape", "samples", "spread", "moments")  # the rest follows from them
-    changed = [name for name in names if old[name] not in (None, new[name])]
-    if changed:
-        raise ValueError(
-            f"`data` of the run {str(path)!r} differ from those it was started with in "
-            f"{', '.join(changed)}: a resumed run needs the same data"
-        )
-
-
 def _usable(config: Config, device: str) -> None:
     """Sets the threads; refuses a device, or a precision that it cannot compute in."""
     if config.threads is not None:
@@ -321,15 +307,6 @@ def _compile(model: nn.Module, device: str) -> None:
     for network in model.children():
         if not any(network is other for other in aside):
             network.compile(mode="reduce-overhead" if device.startswith("cuda") else None)
-
-
-def _source(data: Data, config: Config) -> Source:
-    if isinstance(data, Source):
-        return data.checked()
-    if data is None or isinstance(data, (str, Path)):
-        return load(config.data)
-    array = data.detach().cpu().numpy() if isinstance(data, Tensor) else np.asarray(data)
-    return from_array(array, config=config.data)
 
 
 def _located(config: Config) -> Config:

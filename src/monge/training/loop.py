@@ -6,7 +6,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from io import RawIOBase
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from monge.training.validation import figure, since_best
 
 PRETRAINED = 0.1
 """The loss of pretraining at which it stops."""
+NO_NOTES: Mapping[str, Any] = {}
 
 
 def run(
@@ -42,6 +43,7 @@ def run(
     steps: int,
     folder: Path,
     *,
+    notes: Mapping[str, Any] = NO_NOTES,
     held: Tensor | None = None,
     seconds: float = 0.0,
     quiet: bool = False,
@@ -55,6 +57,7 @@ def run(
         batches: which samples each step uses.
         steps: outer steps of the whole training.
         folder: the run directory.
+        notes: facts that every checkpoint keeps.
         held: the validation set. Its figure is logged at the end of every epoch; training with
             `patience` stops after that many epochs without a better one.
         seconds: how long the run had trained before it was resumed.
@@ -93,7 +96,7 @@ def run(
             if step % config.log_every == 0 or step == steps or validating:
                 values = means(terms)
                 if held is not None and validating and first():
-                    values["validation"] = validate(trainer, held, figures, folder)
+                    values["validation"] = validate(trainer, held, figures, folder, notes)
                 row = {
                     "step": step,
                     "epoch": round(step / batches.per_epoch, 4),
@@ -109,7 +112,7 @@ def run(
             received, due = divmod(largest(2 * (signals.received or 0) + due), 2)
             if received or due or stopped or step == steps:
                 finish_average(trainer, samples, batches)
-                save(trainer, folder, seconds + now - began)
+                save(trainer, folder, seconds + now - began, notes)
                 saved = time.monotonic()
         received = received or largest(signals.received or 0)  # during the last save
         if received:
@@ -139,14 +142,20 @@ def finish_average(trainer: Trainer, samples: Tensor, batches: Batches) -> None:
     trainer.finish_average(rows(samples, batches.outer(i), trainer.device) for i in range(count))
 
 
-def validate(trainer: Trainer, held: Tensor, figures: list[float], folder: Path) -> float:
+def validate(
+    trainer: Trainer,
+    held: Tensor,
+    figures: list[float],
+    folder: Path,
+    notes: Mapping[str, Any],
+) -> float:
     """The figure of the validation set, appended to `figures`; saves the model if it is the best
     so far."""
     config = trainer.config
     with running_out(trainer.position, config.batch, config.micro_batch):
         value = figure(trainer.trained, held, config.batch, trainer.seed)
     if value < min(figures, default=math.inf):
-        write(folder / "best", trainer, {}, {"validation": value})
+        write(folder / "best", trainer, {}, {**notes, "validation": value})
     figures.append(value)
     return value
 
@@ -214,10 +223,12 @@ def log(metrics: RawIOBase, row: dict[str, Any], folder: Path) -> None:
         ) from None
 
 
-def save(trainer: Trainer, folder: Path, seconds: float) -> None:
+def save(
+    trainer: Trainer, folder: Path, seconds: float, notes: Mapping[str, Any] = NO_NOTES
+) -> None:
     """Writes a checkpoint of the trainer, on the first process."""
-    notes = {"seconds": round(seconds, 3)}
-    write(folder / "checkpoints", trainer, trainer.state(), notes)
+    kept = {**notes, "seconds": round(seconds, 3)}
+    write(folder / "checkpoints", trainer, trainer.state(), kept)
 
 
 def write(folder: Path, trainer: Trainer, state: dict[str, Tensor], notes: dict) -> None:

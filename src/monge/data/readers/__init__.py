@@ -4,13 +4,16 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+from torch import Tensor
+
 from monge.config import DATA, DataConfig
 from monge.data.kinds import kind_named
 from monge.data.readers import arrays, cache, clouds, hub, idx, images, tar, toys
 from monge.data.readers.discovery import CLOUDS, HEAD, IMAGES, LeftOut, files_in, kind_of_file
-from monge.data.source import Source
+from monge.data.source import Data, Source
 
-__all__ = ["load"]
+__all__ = ["given", "load"]
 
 
 def load(config: DataConfig) -> Source:
@@ -27,6 +30,20 @@ def load(config: DataConfig) -> Source:
         )
     source.kind.augmentation(config)  # refuses settings of other kinds
     return source.of_classes(config.classes) if config.classes else source
+
+
+def given(data: Data, config: DataConfig) -> Source:
+    """Data as they are given; by default what `config` names.
+
+    Raises:
+        ValueError: as `load`; for samples that are too few, not finite, or of no kind.
+    """
+    if isinstance(data, Source):
+        return data.checked()
+    if data is None or isinstance(data, (str, Path)):
+        return load(config)
+    array = data.detach().cpu().numpy() if isinstance(data, Tensor) else np.asarray(data)
+    return arrays.from_array(array, config=config)
 
 
 def _read(config: DataConfig) -> Source:

@@ -12,6 +12,7 @@ import numpy as np
 
 from monge._core.files import DAMAGED
 from monge.config import DataConfig
+from monge.data.identity import digests
 from monge.data.kinds import CLOUD, IMAGE, kind_named, kind_of
 from monge.data.readers import tables
 from monge.data.readers.discovery import HEAD, kind_of_file
@@ -70,8 +71,17 @@ def from_array(
     samples = real(samples, name)
     kind = kind_of(samples, name) if config.kind is None else kind_named(config.kind)
     summary = summary or f"read {len(samples):,} {kind.name}s"
-    read = kind.read(samples, name, config)
-    return split(name, kind, read, labels, parts, columns, summary)
+    return split(
+        name,
+        kind,
+        kind.read(samples, name, config),
+        labels,
+        parts,
+        columns,
+        summary,
+        digests(samples),
+        by_position=config.split == "position",
+    )
 
 
 def real(samples: np.ndarray, name: str) -> np.ndarray:

@@ -2,9 +2,10 @@
 
     DIR/<key>/  train.npy  test.npy  (uint8, n × c × h × w)  labels.npz  notes.json  manifest.json
 
-The key is a hash of the images' names, bytes, parts and labels and of all that decides their
+The key is a hash of the images' names, contents, parts and labels and of all that decides their
 pixels, so that an altered image is another data set. A folder appears whole under its key, and
-its files are checked against the manifest whenever it is opened.
+its files are checked against the manifest whenever it is opened. Files of images are read again
+only where their size or times have changed; `DIR/.digests-<key>.npy` keeps what was read.
 """
 
 import contextlib
@@ -18,22 +19,25 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import PIL
 import torch
 from torch import Tensor
 
-from monge._core.files import DAMAGED, sync_folder, write_synced
+from monge._core.files import DAMAGED, sync_folder, write_synced, write_whole
 from monge.config import DataConfig
+from monge.data.identity import combined, digest, digests_of_texts
 from monge.data.kinds import IMAGE
 from monge.data.readers.images import (
     Decoding,
     ImageFiles,
+    content_of,
     failures,
     in_threads,
     misfit,
@@ -46,8 +50,12 @@ try:
 except ImportError:  # Windows: processes that begin together each decode, and one's work stays
     fcntl = None
 
-LAYOUT = 2  # to be raised when the same images would be stored otherwise
+LAYOUT = 3  # to be raised when the same images would be stored otherwise
 FILES = ("train.npy", "test.npy", "labels.npz", "notes.json")
+SETTLED = 2 * 10**9
+"""Nanoseconds after which a file that is written to has another time of change."""
+UNREADABLE = -1
+SIDES = ("train", "test")
 # without it Linux refuses a private map of more bytes than there are memory and swap
 NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 
@@ -64,16 +72,16 @@ def source(images: ImageFiles, config: DataConfig) -> Source:
     """
     assert config.cache is not None
     cache = Path(config.cache)
-    digests = dict(in_threads(lambda name: _digest(images, name), images.names))
-    folder = cache / _key(images, digests, config)
-    if not _is_whole(folder):
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        contents = _contents(images, config, cache)
+        folder = cache / _key(images, contents, config)
+        if not _is_whole(folder):
             with _alone(cache):
                 if not _is_whole(folder):
-                    _make(folder, images, digests, config)
-        except OSError as error:
-            raise ValueError(f"`cache` {config.cache!r} cannot be written: {error}") from None
+                    _make(folder, images, contents, config)
+    except OSError as error:
+        raise ValueError(f"`cache` {config.cache!r} cannot be written: {error}") from None
     return _opened(folder, images)
 
 
@@ -92,16 +100,51 @@ def mapped(path: Path) -> Tensor:
         return torch.frombuffer(whole, dtype=torch.uint8, offset=file.tell()).view(shape)
 
 
-def _digest(images: ImageFiles, name: str) -> bytes:
+def _contents(images: ImageFiles, config: DataConfig, cache: Path) -> dict[str, int]:
+    """The digests of the images' contents, which are read where their stamps are not known."""
+
+    def content(name: str) -> int:
+        try:
+            return content_of(images.read(name), config)
+        except DAMAGED:
+            return UNREADABLE
+
+    if images.stamp is None or not images.names:
+        return dict(in_threads(content, images.names))
+    stamps = np.array([images.stamp(name) for name in images.names])
+    crops = np.full(len(stamps), config.crop or 0)
+    keys = combined(digests_of_texts(images.names), crops, *stamps.T)
+    file = cache / f".digests-{digest(os.path.abspath(images.where).encode()):016x}.npy"
+    known = _known(file)
+    found = {name: known[key] for name, key in zip(images.names, keys.tolist()) if key in known}
+    missing = [name for name in images.names if name not in found]
+    if not missing:
+        return found
+    found |= dict(in_threads(content, missing))
+    before = time.time_ns() - SETTLED  # what was written since may be written again unseen
+    sure = [
+        (key, found[name])
+        for name, key, stamp in zip(images.names, keys.tolist(), stamps)
+        if found[name] != UNREADABLE and stamp[1] < before and stamp[2] < before
+    ]
+    made = io.BytesIO()
+    np.save(made, np.array(sure, np.uint64).reshape(-1, 2))
+    write_whole(file, made.getvalue())
+    return {name: found[name] for name in images.names}
+
+
+def _known(file: Path) -> dict[int, int]:
+    """The digests that are kept, by name and stamp; none where the file is damaged."""
     try:
-        return hashlib.sha256(images.read(name)).digest()
+        with file.open("rb") as opened:
+            return dict(np.load(opened, allow_pickle=False).tolist())
     except DAMAGED:
-        return b"unreadable"
+        return {}
 
 
-def _key(images: ImageFiles, digests: dict[str, bytes], config: DataConfig) -> str:
-    settings = LAYOUT, PIL.__version__, config.size, config.crop, config.channels
-    whole = hashlib.sha256(repr((settings, digests, images.labelling(images.names))).encode())
+def _key(images: ImageFiles, contents: dict[str, int], config: DataConfig) -> str:
+    settings = LAYOUT, PIL.__version__, config.size, config.crop, config.channels, config.split
+    whole = hashlib.sha256(repr((settings, contents, images.labelling(images.names))).encode())
     return whole.hexdigest()[:32]
 
 
@@ -129,13 +172,13 @@ def _alone(cache: Path) -> Iterator[None]:
         yield
 
 
-def _make(folder: Path, images: ImageFiles, digests: dict[str, bytes], config: DataConfig) -> None:
+def _make(folder: Path, images: ImageFiles, contents: dict[str, int], config: DataConfig) -> None:
     """Fills a new folder and gives it its name; nothing is left of it if that fails."""
     with tempfile.TemporaryDirectory(prefix=".part-", dir=folder.parent) as part:
         whole = Path(part) / "whole"
         whole.mkdir()
         with (Path(part) / "rows").open("w+b") as rows:
-            _fill(whole, rows, images, digests, config)
+            _fill(whole, rows, images, contents, config)
         sync_folder(whole)
         if folder.exists():
             warnings.warn(f"`cache` {str(folder)!r} is damaged and made again", stacklevel=2)
@@ -149,37 +192,32 @@ def _make(folder: Path, images: ImageFiles, digests: dict[str, bytes], config: D
 
 
 def _fill(
-    whole: Path, rows: BinaryIO, images: ImageFiles, digests: dict[str, bytes], config: DataConfig
+    whole: Path, rows: BinaryIO, images: ImageFiles, contents: dict[str, int], config: DataConfig
 ) -> None:
     """Decodes the images into `rows` one by one, then sorts them into the parts' files: only at
     the end is it known which can be read, and whether any has colours."""
-    altered = []
-
-    def read(name: str) -> bytes:
-        content = images.read(name)
-        if hashlib.sha256(content).digest() != digests[name]:
-            altered.append(name)
-        return content
-
-    decoding = Decoding(images._replace(read=read), config)
+    decoding = Decoding(images, config)
     names, shapes = [], []
     for name, pixels in decoding:
         rows.write(pixels.tobytes())
         names.append(name)
         shapes.append(pixels.shape)
-    if altered:
+    if altered := [n for n, found in zip(names, decoding.contents) if found != contents[n]]:
         raise ValueError(
             f"`data` {images.where!r} was altered while it was read, e.g. {altered[0]}: try again"
         )
     failures(decoding.bad, len(images.names), images.where)
     parts, labels = images.labelling(names)
-    masks = division(images.name, len(names), parts)
+    read = np.array(decoding.contents, np.uint64)
+    by_position = config.split == "position"
+    masks = division(images.name, read, parts, by_position=by_position)
     for file, mask in zip(("train.npy", "test.npy"), masks):
         _sort(rows, shapes, mask.nonzero()[0], whole / file)
-    stored, classes = {}, ()
+    classes: tuple[str, ...] = ()
+    stored: dict[str, Any] = {f"{part} contents": read[mask] for part, mask in zip(SIDES, masks)}
     if labels is not None:
         numbers, classes = numbered(images.name, labels)
-        stored = dict(zip(("train", "test"), (numbers[mask] for mask in masks)))
+        stored |= {part: numbers[mask] for part, mask in zip(SIDES, masks)}
     content = io.BytesIO()
     np.savez(content, **stored)
     write_synced(whole / "labels.npz", content.getvalue())
@@ -223,15 +261,17 @@ def _opened(folder: Path, images: ImageFiles) -> Source:
     if text := misfit(notes["wide"], images.where):
         warnings.warn(text, stacklevel=2)
     with np.load(folder / "labels.npz") as stored:
-        labels = {part: torch.from_numpy(stored[part]) for part in stored.files}
+        kept = {name: stored[name] for name in stored.files}
+    labels = [torch.from_numpy(kept[part]) if part in kept else None for part in SIDES]
     train, test = (mapped(folder / file) for file in ("train.npy", "test.npy"))
     return Source(
         images.name,
         IMAGE,
         train,
         test,
-        labels.get("train"),
-        labels.get("test"),
+        labels[0],
+        labels[1],
         tuple(notes["classes"]),
         summary=summary_of(images, notes["bad"]),
+        contents=(kept["train contents"], kept["test contents"]),
     )

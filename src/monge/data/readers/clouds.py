@@ -17,6 +17,7 @@ import numpy as np
 
 from monge._core.files import DAMAGED
 from monge.config import DataConfig
+from monge.data.identity import digest
 from monge.data.kinds import CLOUD, finite_points, in_unit_sphere
 from monge.data.readers.discovery import BESIDE_PARTS, HEAD, Found, kind_of_file
 from monge.data.readers.images import MOST_BYTES, MOST_FAILURES
@@ -57,13 +58,14 @@ def folder(found: Found, config: DataConfig) -> Source:
     stray = strays(files, found.where)
     for name in sorted(stray):
         found.left.add(BESIDE_PARTS, name)
-    names, clouds, bad = [], [], []
+    names, clouds, contents, bad = [], [], [], []
     for name in (name for name in files if name not in stray):
         try:
             if (path / name).stat().st_size > MOST_BYTES:
                 raise ValueError(f"over {MOST_BYTES:,} bytes")
             content = (path / name).read_bytes()
             clouds.append(decode(content, PurePosixPath(name).suffix.lower(), config.points, name))
+            contents.append(digest(content))
             names.append(name)
         except MissingPackage as error:
             raise ValueError(f"`data` {found.where!r}: {error}") from None
@@ -78,14 +80,23 @@ def folder(found: Found, config: DataConfig) -> Source:
     found.left.warn(found.where)
     parts, labels = parts_and_labels(names)
     summary = found.left.summary(names, "clouds", parts, labels, len(bad))
-    return split(path.stem, CLOUD, np.stack(clouds), labels, parts, summary=summary)
+    return split(
+        path.stem,
+        CLOUD,
+        np.stack(clouds),
+        labels,
+        parts,
+        summary=summary,
+        contents=np.array(contents, np.uint64),
+        by_position=config.split == "position",
+    )
 
 
 def decode(content: bytes, suffix: str, points: int | None, name: str) -> np.ndarray:
     """`points` points (2,048 by default) of one file, in the unit sphere: of a mesh drawn from
     its faces by their area, of a cloud some of those it holds.
 
-    The draws depend on the name alone.
+    The draws depend on the content alone.
 
     Arguments:
         suffix: the format, unless the file begins with what another one does.
@@ -94,7 +105,7 @@ def decode(content: bytes, suffix: str, points: int | None, name: str) -> np.nda
         ValueError: for a damaged file, or one of fewer points; `MissingPackage` without the
             package that the format needs.
     """
-    count, generator = points or POINTS, np.random.default_rng(seed_of("clouds", name))
+    count, generator = points or POINTS, np.random.default_rng(seed_of("clouds", digest(content)))
     kind, stands_for = kind_of_file(name, content[:HEAD])
     if kind in ("clouds", "arrays") and suffix != ".npz":
         suffix = stands_for or suffix

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from monge._core.files import DAMAGED
 from monge.config import DataConfig
+from monge.data.identity import digest
 from monge.data.kinds import IMAGE
 from monge.data.readers.discovery import (
     BESIDE_PARTS,
@@ -42,6 +43,8 @@ DARK = 2**14
 
 T = TypeVar("T")
 Range = tuple[int, int]
+Stamp = tuple[int, ...]
+"""Size and times of a file, by which its digest is found again."""
 
 
 class ImageFiles(NamedTuple):
@@ -56,6 +59,8 @@ class ImageFiles(NamedTuple):
     """The part and the label of each of some names, or None where they are not known."""
     left: LeftOut
     """The files beside them that are not read."""
+    stamp: Callable[[str], Stamp] | None = None
+    """What changes with the bytes of one, without reading them; None where nothing does."""
 
     @property
     def name(self) -> str:
@@ -136,8 +141,8 @@ class Decoding:
     """Images decoded in their order, a few hundred at a time over all cores.
 
     Iterating gives the name and pixels, uint8 (c, h, w), of each that can be read; those that
-    cannot are kept in `bad`, each with its reason, and the values of those of more than 8 bits
-    in `wide`.
+    cannot are kept in `bad`, each with its reason, the values of those of more than 8 bits in
+    `wide`, and the digests of those that can be read in `contents`.
 
     Raises:
         ValueError: for images that differ in size, at the first that does.
@@ -147,6 +152,7 @@ class Decoding:
         self.images, self.config = images, config
         self.bad: list[tuple[str, str]] = []
         self.wide: list[Range] = []
+        self.contents: list[int] = []
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
         first: tuple[str, np.ndarray] | None = None
@@ -154,8 +160,9 @@ class Decoding:
             if isinstance(found, str):
                 self.bad.append((name, found))
                 continue
-            found, seen = found
+            found, seen, content = found
             self.wide += [seen] if seen else []
+            self.contents.append(content)
             first = first or (name, found)
             if found.shape[1:] != first[1].shape[1:]:
                 (h0, w0), (h1, w1) = first[1].shape[1:], found.shape[1:]
@@ -165,11 +172,18 @@ class Decoding:
                 )
             yield name, found
 
-    def _attempt(self, name: str) -> tuple[np.ndarray, Range | None] | str:
+    def _attempt(self, name: str) -> tuple[np.ndarray, Range | None, int] | str:
         try:
-            return _decoded(self.images.read(name), self.config, MOST_PIXELS)
+            content = self.images.read(name)
+            pixels, seen = _decoded(content, self.config, MOST_PIXELS)
+            return pixels, seen, content_of(content, self.config)
         except DAMAGED as error:
             return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def content_of(file: bytes, config: DataConfig) -> int:
+    """The digest of an image: of its file and the crop, which decides what is seen of it."""
+    return digest(file, config.crop or 0)
 
 
 def in_threads(of: Callable[[str], T], names: list[str]) -> Iterator[tuple[str, T]]:
@@ -227,7 +241,16 @@ def in_memory(images: ImageFiles, config: DataConfig) -> Source:
     del pixels
     parts, labels = images.labelling(names)
     summary = summary_of(images, decoding.bad)
-    return split(images.name, IMAGE, samples, labels, parts, summary=summary)
+    return split(
+        images.name,
+        IMAGE,
+        samples,
+        labels,
+        parts,
+        summary=summary,
+        contents=np.array(decoding.contents, np.uint64),
+        by_position=config.split == "position",
+    )
 
 
 def summary_of(images: ImageFiles, bad: Sequence[Sequence[str]]) -> str:
@@ -244,16 +267,23 @@ def folder(found: Found) -> ImageFiles:
         ValueError: for a layout of parts that only some of the images follow.
     """
     path = Path(found.where)
-    return _of(found, lambda name: (path / name).read_bytes())
+    return _of(found, lambda name: (path / name).read_bytes(), lambda name: stamp_of(path / name))
 
 
-def _of(found: Found, read: Callable[[str], bytes]) -> ImageFiles:
+def stamp_of(path: str | Path) -> Stamp:
+    """Size, times and inode of a file; also the time of the last change of its entry, which no
+    program can set back."""
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def _of(found: Found, read: Callable[[str], bytes], stamp: Callable[[str], Stamp]) -> ImageFiles:
     names = found.of("images")
     stray = strays(names, found.where)
     for name in sorted(stray):
         found.left.add(BESIDE_PARTS, name)
     names = [name for name in names if name not in stray]
-    return ImageFiles(found.where, names, read, parts_and_labels, found.left)
+    return ImageFiles(found.where, names, read, parts_and_labels, found.left, stamp)
 
 
 def archive(path: Path) -> ImageFiles:
@@ -287,4 +317,5 @@ def archive(path: Path) -> ImageFiles:
     found = sorted_by_kind(str(path), names, head)
     if "images" not in found.kinds:
         raise ValueError(f"`data` {str(path)!r} holds no images, but {found.counted()}")
-    return _of(found, read)
+    whole = stamp_of(path)  # to alter a member is to alter the archive
+    return _of(found, read, lambda name: whole)

@@ -21,7 +21,7 @@ from monge.data.readers.discovery import (
     is_hidden,
     kind_of_file,
 )
-from monge.data.readers.images import MOST_BYTES, ImageFiles
+from monge.data.readers.images import MOST_BYTES, ImageFiles, Stamp, stamp_of
 from monge.data.readers.layout import Labelling, known_classes, parts_and_labels, strays
 
 PATTERN = re.compile(r"[*?\[{]")
@@ -139,7 +139,11 @@ def shards(name: str, paths: list[str], left: LeftOut) -> ImageFiles:
         numbers = all(re.fullmatch(r"-?\d{1,18}", label) for label in labels)
         return parts, known_classes([int(label) for label in labels] if numbers else labels)
 
-    return ImageFiles(name, list(samples), read, labelling, left)
+    def stamp(one: str) -> Stamp:
+        image = samples[one].image
+        return *stamp_of(image.shard), image.offset, image.size
+
+    return ImageFiles(name, list(samples), read, labelling, left, stamp)
 
 
 def _samples(shard: str, called: str, left: LeftOut) -> dict[str, TarSample]:

@@ -1,0 +1,133 @@
+"""What a resumed run may change, and what it must not."""
+
+import dataclasses
+from pathlib import Path
+
+from monge._core.errors import warn
+from monge._core.fields import leaves
+from monge.config import Config, Settled, override
+from monge.data import Source
+from monge.data.identity import differing, form_of
+
+HORIZON = ("training.epochs", "training.steps")
+FREE = (
+    "data.name",
+    "data.dir",
+    "data.cache",
+    "device",
+    "threads",
+    "training.micro_batch",
+    "training.shard",
+    "training.compile",
+    "training.log_every",
+    "training.checkpoint_seconds",
+)
+"""Settings that decide where and how a run is trained, and not what it computes, up to rounding.
+Data that lie elsewhere are known by their fingerprint."""
+OPEN = ("device", "training.precision")
+"""What `auto` leaves to each machine on which a run is started or resumed."""
+
+
+def completed(given: Config, stored: Config) -> Config:
+    """`given`, with what it leaves open as it is stored."""
+    old = leaves(stored)
+    if given.training.epochs is None and given.training.steps is None:
+        for name in HORIZON:
+            given = override(given, name, old[name])
+    for name, value in leaves(given).items():
+        left_open = value is None or (name in OPEN and value == "auto")
+        if left_open and name not in HORIZON and name in old:
+            given = override(given, name, old[name])
+    return given
+
+
+def placed(given: Config, stored: Config) -> Config:
+    """`given`, with the stored place of the data where they are given as an array."""
+    if given.data.name != "array":
+        return given
+    return override(given, "data.name", stored.data.name)
+
+
+def refuse_changes(stored: Config, given: Config, path: Path) -> None:
+    """Refuses settings that a resumed run may not change."""
+    old, new = leaves(stored), leaves(given)
+    fixed_end = stored.training.schedule in ("smooth", "cosine")
+    left_open = (name for name in OPEN if old[name] == "auto")
+    free = (*FREE, *(() if fixed_end else HORIZON), *left_open)
+    names = [name for name in {**old, **new} if name not in free]
+    changed = [n.removeprefix("options.") for n in names if old.get(n) != new.get(n)]
+    if changed:
+        horizon = "" if fixed_end else "epochs or steps, "
+        fixed = ", and no steps, since its rates depend on its end" if fixed_end else ""
+        raise ValueError(
+            f"`out` {str(path)!r} was started with other settings of {', '.join(changed)}: a "
+            f"resumed run may change {horizon}device, threads, log_every and "
+            f"checkpoint_seconds{fixed}"
+        )
+
+
+def facts(
+    stored: Settled, found: Settled, source: Source, path: Path, data_changed: bool
+) -> tuple[Settled, str | None]:
+    """The facts that a run goes on with, and what has changed of its data, if anything.
+
+    Data that have changed on purpose are standardised and weighted as before.
+
+    Raises:
+        ValueError: for data that are not those of the run, unless `data_changed`.
+    """
+    if stored.fingerprint is None:  # of monge 0.1
+        _refuse_other_facts(stored, found, path)
+        return found, None
+    form = form_of(stored.kind, stored.shape)
+    change = differing(path, stored.fingerprint, form, source.identity)
+    if change is None and stored.order != found.order:
+        warn(
+            f"`data` {source.name!r} are those of the run {str(path)!r} in another order: batches "
+            "are others than those of a run that is not interrupted"
+        )
+    if change is not None and not data_changed:
+        raise ValueError(
+            f"`data` {source.name!r} are not those of the run {str(path)!r}: {change}: give those "
+            "as --data, or --data-changed to go on with these"
+        )
+    if source.identity.form != form:
+        raise ValueError(
+            f"`data` {source.name!r} cannot replace those of the run {str(path)!r}: {change}"
+        )
+    known = dataclasses.replace(
+        stored, samples=found.samples, fingerprint=found.fingerprint, order=found.order
+    )
+    return known, change
+
+
+def _refuse_other_facts(stored: Settled, found: Settled, path: Path) -> None:
+    """Refuses data that differ from those of a run which has no fingerprint."""
+    old, new = leaves(stored), leaves(found)
+    names = ("kind", "shape", "samples", "spread", "moments")  # the rest follows from them
+    changed = [name for name in names if old[name] not in (None, new[name])]
+    if changed:
+        raise ValueError(
+            f"`data` of the run {str(path)!r} differ from those it was started with in "
+            f"{', '.join(changed)}: a resumed run needs the same data"
+        )
+
+
+def warn_of_bits(stored: Settled, now: Settled) -> None:
+    """Warns where a run goes on with other hardware or threads, which round otherwise."""
+    names = {
+        "device": "device",
+        "precision": "precision",
+        "threads": "threads",
+        "processor": "CPU instructions",
+    }
+    changed = [
+        f"{text} {getattr(now, name)} after {getattr(stored, name)}"
+        for name, text in names.items()
+        if getattr(stored, name) not in (None, getattr(now, name))
+    ]
+    if changed:
+        warn(
+            f"resumed with {', '.join(changed)}: the bits may differ from those of a run that is "
+            "not interrupted"
+        )

@@ -1,0 +1,265 @@
+"""What a run knows its data by: fingerprints, held-out samples by content, data elsewhere."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import monge
+from monge.config import Config, DataConfig, override
+from monge.data import identity, load
+from monge.data.readers.arrays import from_array
+from monge.runs import Run
+from monge.training import checkpoint
+
+
+def config(**settings) -> Config:
+    made = Config.of("wae-mmd")
+    settings = {"training.steps": 2, "training.batch": 8, "threads": 1, **settings}
+    for name, value in settings.items():
+        made = override(made, name, value)
+    return made
+
+
+def pictures(folder, count: int, seed: int = 0):
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (count, 8, 8), dtype=np.uint8)
+    for i, one in enumerate(pixels):
+        Image.fromarray(one).save(folder / f"{i:04}.png")
+    return folder
+
+
+def rows(part: torch.Tensor) -> set[bytes]:
+    return {one.numpy().tobytes() for one in part}
+
+
+# Which samples are held out
+
+
+@pytest.mark.parametrize("change", ["add", "rename", "remove"])
+def test_no_change_moves_another_sample_between_the_parts(tmp_path, change):
+    folder = pictures(tmp_path / "x", 200)
+    before = load(DataConfig(str(folder)))
+    if change == "add":
+        pictures(tmp_path / "more", 1, seed=1).joinpath("0000.png").rename(folder / "-1.png")
+    elif change == "rename":
+        (folder / "0150.png").rename(folder / "first.png")
+    else:
+        (folder / "0000.png").unlink()
+    after = load(DataConfig(str(folder)))
+    assert not rows(before.train) & rows(after.test)
+    assert not rows(before.test) & rows(after.train)
+    assert abs(len(before.test) - len(after.test)) <= 1
+    assert (before.identity.fingerprint == after.identity.fingerprint) == (change == "rename")
+
+
+def test_copies_of_an_image_stay_in_one_part_and_equal_rows_of_a_table_do_not(tmp_path):
+    folder = pictures(tmp_path / "x", 60)
+    for file in sorted(folder.glob("*.png")):
+        shutil.copy(file, folder / f"copy-{file.name}")
+    source = load(DataConfig(str(folder)))
+    assert not rows(source.train) & rows(source.test)
+    assert len(source.test) % 2 == 0
+    table = from_array(np.repeat(np.arange(3.0), 500)[:, None])
+    assert rows(table.train) == rows(table.test)
+    assert 100 < len(table.test) < 200
+
+
+def test_a_tenth_is_held_out_of_many():
+    source = from_array(np.random.default_rng(0).normal(size=(20_000, 2)))
+    assert len(source.test) == pytest.approx(2000, abs=4 * 42)
+
+
+@pytest.mark.parametrize("count", [4, 5, 9, 20])
+def test_each_part_of_few_samples_has_two(count):
+    for seed in range(20):
+        source = from_array(np.random.default_rng(seed).normal(size=(count, 2)))
+        assert min(len(source.train), len(source.test)) >= 2
+        assert len(source.train) + len(source.test) == count
+        assert source.held_out
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_of_two_or_three_samples_none_is_held_out_and_that_is_said(count):
+    source = from_array(np.random.default_rng(0).normal(size=(count, 2)))
+    assert len(source.train) == len(source.test) == count
+    assert not source.held_out
+    assert f"none of {count} samples is held out" in source.summary
+
+
+# Fingerprints
+
+
+def test_fingerprints_do_not_depend_on_order_names_or_place(tmp_path):
+    folder = pictures(tmp_path / "x", 30)
+    one = load(DataConfig(str(folder)))
+    other = tmp_path / "elsewhere"
+    for i, file in enumerate(sorted(folder.glob("*.png"), reverse=True)):
+        other.mkdir(exist_ok=True)
+        shutil.copy(file, other / f"{i:02}-{file.name}")
+    two = load(DataConfig(str(other)))
+    assert one.identity.fingerprint == two.identity.fingerprint
+    assert one.order != two.order
+    assert one.identity.fingerprint != load(DataConfig(str(folder), crop=6)).identity.fingerprint
+
+
+def test_fingerprints_depend_on_labels_and_parts():
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    parts = np.repeat(["train", "test"], 20)
+    plain = from_array(x, np.arange(40) % 2, parts)
+    named = from_array(x, (np.arange(40) + 1) % 2, parts)
+    moved = from_array(x, np.arange(40) % 2, np.where(np.arange(40) == 3, "test", parts))
+    assert plain.identity.difference(named.identity) == "added 0, removed 0, changed 40"
+    assert plain.identity.difference(moved.identity) == "added 0, removed 0, changed 1"
+
+
+def test_the_difference_of_two_data_sets_counts_samples():
+    x = np.random.default_rng(0).normal(size=(100, 2))
+    changed = np.concatenate([x[:90] + 1e-9 * (np.arange(90) < 3)[:, None], np.ones((11, 2))])
+    one, other = (from_array(some).identity for some in (x, changed))
+    assert one.difference(other) == "added 1, removed 0, changed 13"
+    assert other.difference(one) == "added 0, removed 1, changed 13"
+
+
+def test_digests_do_not_depend_on_the_byte_order_and_layout_of_arrays():
+    x = np.random.default_rng(0).normal(size=(50, 3, 4))
+    for other in (x.astype(">f8"), np.asfortranarray(x), np.repeat(x, 2, 0)[::2]):
+        np.testing.assert_array_equal(identity.digests(x), identity.digests(other))
+    assert len(set(identity.digests(x).tolist())) == 50
+
+
+def test_the_cache_of_images_has_the_same_fingerprint_and_reads_files_once(tmp_path, monkeypatch):
+    folder, place = pictures(tmp_path / "x", 40), str(tmp_path / "cache")
+    plain = load(DataConfig(str(folder))).identity.fingerprint
+    monkeypatch.setattr("monge.data.readers.cache.SETTLED", -(10**9))
+    assert load(DataConfig(str(folder), cache=place)).identity.fingerprint == plain
+    read = []
+    monkeypatch.setattr(
+        "monge.data.readers.cache.content_of", lambda content, config: read.append(1) or 0
+    )
+    again = load(DataConfig(str(folder), cache=place))
+    assert again.identity.fingerprint == plain
+    assert not read
+
+
+# Runs and their data
+
+
+def opened(run: Run) -> int:
+    """The number of training samples of a run, whose data are read and compared."""
+    return len(run.source.train)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run on a folder of 240 images."""
+    root = tmp_path_factory.mktemp("identity")
+    monge.fit("wae-mmd", pictures(root / "data", 240), config(), root / "run", quiet=True)
+    return root
+
+
+@pytest.fixture
+def place(trained, tmp_path):
+    """A copy of the run and of its data, which are not where they were."""
+    shutil.copytree(trained / "data", tmp_path / "data")
+    shutil.copytree(trained / "run", tmp_path / "run")
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    stored["config"]["data"]["name"] = str(tmp_path / "data")
+    (tmp_path / "run" / "config.json").write_text(json.dumps(stored))
+    return tmp_path
+
+
+def test_the_fingerprint_is_in_the_run_and_in_every_checkpoint(place):
+    run = Run(place / "run")
+    assert run.settled.fingerprint == run.source.identity.fingerprint
+    for folder in checkpoint.newest_first(place / "run" / "checkpoints"):
+        notes = checkpoint.notes(checkpoint.verified(folder))
+        assert notes["data"] == run.settled.fingerprint
+    protocol = run.evaluate(metrics=["sliced"])["protocol"]
+    assert protocol["fingerprint"] == run.settled.fingerprint
+    assert protocol["checkpoint"] == "step-2"
+    assert "data changed" not in protocol
+
+
+def test_unlike_data_are_refused_and_accepted_on_purpose(place):
+    pictures(place / "more", 1, seed=1).joinpath("0000.png").rename(place / "data" / "new.png")
+    (place / "data" / "0007.png").unlink()
+    pictures(place / "more", 1, seed=2).joinpath("0000.png").rename(place / "data" / "x.png")
+    with pytest.raises(
+        ValueError, match=r"are not those of the run .* added 1, removed 0, changed 1"
+    ):
+        Run(place / "run").evaluate()
+    run = Run(place / "run", data_changed=True)
+    protocol = run.evaluate(metrics=["sliced"])["protocol"]
+    assert protocol["data changed"] == "added 1, removed 0, changed 1"
+    assert protocol["fingerprint"] == run.source.identity.fingerprint != run.settled.fingerprint
+    with pytest.raises(ValueError, match="added 1, removed 0, changed 1"):
+        monge.fit("wae-mmd", None, run.config, place / "run", resume=True, quiet=True)
+    longer = override(run.config, "training.steps", 4)
+    resumed = monge.fit(
+        "wae-mmd", None, longer, place / "run", resume=True, data_changed=True, quiet=True
+    )
+    assert resumed.settled.changes == ("at step 2: added 1, removed 0, changed 1",)
+    assert resumed.settled.spread == run.settled.spread
+    assert Run(place / "run").source.identity.fingerprint == resumed.settled.fingerprint
+
+
+def test_moved_data_are_accepted_and_recorded(place):
+    (place / "data").rename(place / "moved")
+    with pytest.raises(ValueError, match="neither a file or folder"):
+        opened(Run(place / "run"))
+    assert opened(Run(place / "run", data=place / "moved"))
+    again = Run(place / "run")
+    assert again.config.data.name == str(place / "moved")
+    assert len(again.source.train)
+    (place / "moved").rename(place / "data")
+    longer = override(again.config, "training.steps", 4)
+    run = monge.fit("wae-mmd", place / "data", longer, place / "run", resume=True, quiet=True)
+    assert run.config.data.name == str(place / "data")
+
+
+def test_data_of_another_shape_cannot_replace_those_of_a_run(place):
+    with pytest.raises(ValueError, match=r"cannot replace .* vector 3 in place of image 1×8×8"):
+        opened(Run(place / "run", data=np.ones((9, 3)), data_changed=True))
+
+
+def test_a_run_on_an_array_is_given_it_again(tmp_path):
+    x = np.random.default_rng(0).normal(size=(80, 3)).astype(np.float32)
+    monge.fit("wae-mmd", x, config(), tmp_path / "run", quiet=True)
+    with pytest.raises(ValueError, match="fitted to an array: give its data as --data"):
+        opened(Run(tmp_path / "run"))
+    np.save(tmp_path / "x.npy", x)
+    assert len(Run(tmp_path / "run", data=x).source.train)
+    assert len(Run(tmp_path / "run", data=tmp_path / "x.npy").source.train)
+    assert Run(tmp_path / "run").config.data.name == str(tmp_path / "x.npy")
+    with pytest.raises(ValueError, match="added 0, removed 0, changed 80"):
+        opened(Run(tmp_path / "run", data=-x))
+
+
+def test_other_threads_and_logging_may_go_on_and_the_bits_are_warned_of(place):
+    longer = config(**{"training.steps": 4, "training.log_every": 1, "threads": 2})
+    longer = override(longer, "data.name", str(place / "data"))
+    stored = json.loads((place / "run" / "config.json").read_text())
+    stored["settled"]["threads"] = 3
+    (place / "run" / "config.json").write_text(json.dumps(stored))
+    with pytest.warns(UserWarning, match="threads 2 after 3: the bits may differ"):
+        run = monge.fit("wae-mmd", None, longer, place / "run", resume=True, quiet=True)
+    assert [row["step"] for row in run.metrics()] == [2, 3, 4]
+    torch.set_num_threads(1)
+
+
+def test_reordered_data_are_the_same_and_the_order_is_warned_of(place):
+    (place / "data" / "0000.png").rename(place / "data" / "zzzz.png")
+    longer = override(Run(place / "run").config, "training.steps", 4)
+    with pytest.warns(UserWarning, match="in another order"):
+        monge.fit("wae-mmd", None, longer, place / "run", resume=True, quiet=True)
+
+
+def test_without_the_digests_a_change_is_told_by_the_fingerprints(place):
+    (place / "run" / "identity.npy").write_bytes(b"damaged")
+    (place / "data" / "0007.png").unlink()
+    with pytest.raises(ValueError, match=r"fingerprint [0-9a-f]{8} in place of [0-9a-f]{8}"):
+        opened(Run(place / "run"))
