@@ -49,7 +49,8 @@ def test_train_makes_a_run_with_everything_in_it(monge_, tmp_path):
     assert (code, err) == (0, "")
     assert text.splitlines()[-1] == f"report: {out / 'report.html'}"
     names = {p.name for p in out.iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "checkpoints", "pictures", "report.html"}
+    kept = {"config.json", "identity.npy", "metrics.jsonl", "checkpoints", "pictures"}
+    assert names == {*kept, "report.html"}
     config = json.loads((out / "config.json").read_text())["config"]
     assert (config["recipe"], config["seed"], config["training"]["steps"]) == ("wae-gan", 3, 4)
     row = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
@@ -388,7 +389,7 @@ def bad_commands(trained, tmp_path):
         "no samples": (["sample", trained, "-n", "0", "--out", tmp_path / "x.png"], "`n`"),
         "other shape": (
             ["reconstruct", trained, "--out", "x.png", "--data", tmp_path / "small.npy"],
-            "shape",
+            "vector 2 in place of image 1×8×8",
         ),
         "one frame": (
             ["interpolate", trained, "--frames", "1", "--out", tmp_path / "x.png"],
@@ -598,13 +599,19 @@ def test_distance_reads_images_in_one_range(monge_, tmp_path):
     assert json.loads(text)["value"] < 1e-6
 
 
-def test_reconstruct_takes_other_data_when_the_runs_own_is_gone(monge_, tmp_path):
+def test_reconstruct_takes_the_data_of_an_array_from_a_file_and_remembers_it(monge_, tmp_path):
     array = np.random.default_rng(0).random((40, 3), dtype=np.float32)
     config = Config(latent=2, training=TrainingConfig(batch=10, steps=2))
     monge.fit("swae", array, config, tmp_path / "run", quiet=True)
     np.save(tmp_path / "x.npy", array)
     out = ("--out", tmp_path / "y.npy")
-    assert monge_("reconstruct", tmp_path / "run", *out, "--data", tmp_path / "x.npy")[0] == 0
     code, _, err = monge_("reconstruct", tmp_path / "run", *out)
     assert code == 2
     assert "was fitted to an array" in err
+    assert monge_("reconstruct", tmp_path / "run", *out, "--data", tmp_path / "x.npy")[0] == 0
+    assert monge_("reconstruct", tmp_path / "run", *out)[0] == 0
+    np.save(tmp_path / "x.npy", array + 1)
+    code, _, err = monge_("reconstruct", tmp_path / "run", *out)
+    assert code == 2
+    assert "added 0, removed 0, changed 40" in err
+    assert monge_("reconstruct", tmp_path / "run", *out, "--data-changed")[0] == 0

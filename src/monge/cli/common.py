@@ -1,8 +1,9 @@
 """What the verbs share: the types of their flags, and which process speaks."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import arg
 
@@ -12,6 +13,33 @@ Int = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
 Float = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
 Text = Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")]
 Place = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfRun:
+    """What a verb says of the runs it opens, of their data and of the device."""
+
+    data: Text = None
+    """Where the data of the run are now, by name or path; by default where they were last."""
+    data_changed: bool = False
+    """Go on although the data are not those of the run; what is written says how they differ."""
+    device: Text = None
+    """Where the networks compute: cpu (default), auto, cuda, cuda:1, … or mps."""
+    model: Text = None
+    """PACKAGE.MODULE:NAME, the model of a run that was fitted to a model of your own: a class,
+    function or object."""
+
+    def open(self, path: Path) -> Any:
+        """The run in a directory."""
+        from monge.runs import Run
+
+        return Run(
+            path,
+            self.model,
+            data=self.data,
+            data_changed=self.data_changed,
+            device=self.device or "cpu",
+        )
 
 
 def first() -> bool:

@@ -1,6 +1,5 @@
 """The verbs that draw: samples, reconstructions, completions, and paths through the codes."""
 
-import dataclasses
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,29 +8,24 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from monge.cli.common import Number, Text
+from monge.cli.common import Number, OfRun, Text
 
 
 @dataclass(frozen=True, kw_only=True)
-class _OfRun:
+class _Drawing(OfRun):
     """What a verb says of the run whose samples it draws."""
 
     path: Annotated[Positional[Path], arg(name="run")]
     """A run directory."""
     out: Path
     """A file to write."""
-    model: Text = None
-    """PACKAGE.MODULE:NAME, the model of a run that was fitted to a model of your own: a class,
-    function or object."""
 
     def _run(self, *more: str) -> Any:
         """The run, once `out` has been checked: .png, .npy, or one of the other suffixes."""
         suffixes = (".png", ".npy", *more)
         if self.out.suffix not in suffixes:
             raise ValueError(f"`out` must end in {' or '.join(suffixes)}, got {str(self.out)!r}")
-        from monge.runs import Run
-
-        return Run(self.path, self.model)
+        return self.open(self.path)
 
     def _pictures(self, run: Any) -> Any:
         """The pictures of the run's kind of data."""
@@ -57,28 +51,6 @@ class _OfRun:
         write_all(self.out.parent, {self.out.name: content.getvalue()})
         print(self.out)
 
-
-@dataclass(frozen=True, kw_only=True)
-class _OfTest(_OfRun):
-    """What a verb says of the held-out samples that it starts from."""
-
-    data: Text = None
-    """Other data of the same shape, by name or path; the run's own by default."""
-
-    def _test(self, run: Any) -> Any:
-        """The held-out samples of the run's data, or of other data of the same shape."""
-        if self.data is None:
-            return run.source.test
-        from monge.data import load
-
-        source = load(dataclasses.replace(run.config.data, name=self.data, cache=None))
-        if source.shape != run.settled.shape:
-            raise ValueError(
-                f"`data` {self.data!r} has samples of shape {source.shape}, the run needs "
-                f"{run.settled.shape}"
-            )
-        return source.test
-
     def _some(self, run: Any, n: int) -> Any:
         """n held-out samples, spread evenly over them."""
         if n < 1:
@@ -86,14 +58,14 @@ class _OfTest(_OfRun):
         from monge.data import as_floats
         from monge.show.pictures import spread_over
 
-        test = self._test(run)
+        test = run.source.test
         if n > len(test):
             print(f"the test part has {len(test)} samples: using them all")
         return as_floats(test[spread_over(len(test), n)])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample(_OfRun):
+class Sample(_Drawing):
     """Draw samples from a trained model."""
 
     out: Path
@@ -117,7 +89,7 @@ class Sample(_OfRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruct(_OfTest):
+class Reconstruct(_Drawing):
     """Reconstruct samples of the test part."""
 
     out: Path
@@ -140,7 +112,7 @@ class Reconstruct(_OfTest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Complete(_OfTest):
+class Complete(_Drawing):
     """Complete test images of which a conditional model sees a part."""
 
     path: Annotated[Positional[Path], arg(name="run")]
@@ -163,7 +135,7 @@ class Complete(_OfTest):
         if self.samples < 1:
             raise ValueError(f"`samples` must be at least 1, got {self.samples}")
         from monge.draws import generator
-        from monge.models.protocols import Completer
+        from monge.models.protocols import Completer, complete, known_part
 
         trained = getattr(run.config.options, "known", None)
         if self.known not in (None, trained) and trained not in (None, "random"):
@@ -180,8 +152,8 @@ class Complete(_OfTest):
             )
         x = self._some(run, self.n)
         known = self._mask(x, self.known or trained)
-        drawn = model.complete(x, self.samples, generator(self.seed, "complete"), known=known)
-        known = model.known(x, known)
+        drawn = complete(model, x, self.samples, generator(self.seed, "complete"), known=known)
+        known = known_part(model, x, known)
         pictures = self._pictures(run)
         self._save(drawn.flatten(0, 1), lambda: pictures.completions(x, known.to(x), drawn))
 
@@ -196,7 +168,7 @@ class Complete(_OfTest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interpolate(_OfTest):
+class Interpolate(_Drawing):
     """Decode paths between the codes of test samples."""
 
     out: Path
@@ -233,7 +205,7 @@ class Interpolate(_OfTest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Traverse(_OfTest):
+class Traverse(_Drawing):
     """Decode the code of one test sample with each coordinate in turn moved along the prior."""
 
     out: Path
@@ -256,7 +228,7 @@ class Traverse(_OfTest):
 
         for method in ("encode", "decode"):
             require(run.model, method, "traversal")
-        test = self._test(run)
+        test = run.source.test
         if self.index >= len(test):
             raise ValueError(f"`index` {self.index} is beyond the {len(test)} test samples")
         x = as_floats(test[self.index : self.index + 1])

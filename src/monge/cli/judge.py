@@ -1,6 +1,7 @@
 """The verbs that judge runs and publish them: evaluate, compare, explore, export."""
 
 import contextlib
+import dataclasses
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,22 +9,21 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from monge.cli.common import Number, Place, Text, first
+from monge.cli.common import Number, OfRun, Place, Text, first
 
 
-def _opened(paths: tuple[Path, ...], model: str | None) -> list[Any]:
-    """Runs; `model` is that of the runs that were fitted to a model of your own."""
+def _opened(verb: OfRun, paths: tuple[Path, ...]) -> list[Any]:
     if not paths:
         raise ValueError("`runs` is empty: give at least one run directory")
-    from monge.config import CUSTOM
-    from monge.runs import Run
+    from monge.config import CUSTOM, read_config
 
-    runs = [Run(path) for path in paths]
-    return [Run(run.path, model) if run.config.recipe == CUSTOM else run for run in runs]
+    recipes = dataclasses.replace(verb, model=None)  # whose models are known
+    own = [read_config(path)[0].recipe == CUSTOM for path in paths]
+    return [(verb if of_own else recipes).open(path) for path, of_own in zip(paths, own)]
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(OfRun):
     """Measure a trained model, each figure with its noise floor; writes evaluation.json and the
     report."""
 
@@ -42,21 +42,17 @@ class Evaluate:
     """Compare images in the features of FID, from this file of weights."""
     inception_resize: Literal["tf1", "clean"] = "tf1"
     """How images are resized to 299 × 299: as the first implementation does, or antialiased."""
-    model: Text = None
-    """PACKAGE.MODULE:NAME, the model of a run that was fitted to a model of your own: a class,
-    function or object."""
 
     def run(self) -> None:
         from monge.evaluation.figures import lines
         from monge.evaluation.inception import inception_network
-        from monge.runs import Run
         from monge.show import report
         from monge.training import distributed
 
-        run, extractor = Run(self.path, self.model), None
+        run, extractor = self.open(self.path), None
         if self.inception_weights is not None:
             extractor = inception_network(self.inception_weights, self.inception_resize)
-        # a loaded model is on the CPU
+        # figures are computed on the CPU, wherever the model is
         with distributed.group("cpu"), run.writing():
             result = run.evaluate(
                 self.n, self.sampler, self.seeds, metrics=self.metrics, extractor=extractor
@@ -72,7 +68,7 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
-class Compare:
+class Compare(OfRun):
     """Put trained models side by side in one picture and one table, and average runs that differ
     only in their seeds."""
 
@@ -80,12 +76,9 @@ class Compare:
     """Run directories."""
     out: Path
     """The folder to write compare.png, compare.md and compare.json to."""
-    model: Text = None
-    """PACKAGE.MODULE:NAME, the model of runs that were fitted to a model of your own: a class,
-    function or object."""
 
     def run(self) -> None:
-        runs = _opened(self.paths, self.model)
+        runs = _opened(self, self.paths)
         from monge.show import comparison
 
         for file in comparison.write(runs, self.out):
@@ -93,7 +86,7 @@ class Compare:
 
 
 @dataclass(frozen=True)
-class Explore:
+class Explore(OfRun):
     """Open a page that shows trained models and steers them."""
 
     paths: Annotated[Positional[tuple[Path, ...]], arg(name="runs")]
@@ -104,14 +97,11 @@ class Explore:
     """0 for a free one."""
     browser: bool = False
     """Open the page in the browser."""
-    model: Text = None
-    """PACKAGE.MODULE:NAME, the model of runs that were fitted to a model of your own: a class,
-    function or object."""
 
     def run(self) -> None:
         # shells that start it in the background have interrupts ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        runs = _opened(self.paths, self.model)
+        runs = _opened(self, self.paths)
         from monge.show.explore import explore
 
         explore(runs, self.host, self.port, browser=self.browser)

@@ -83,6 +83,8 @@ class Train:
     """small (default), or paper: networks, rates and weights as published, for mnist and faces."""
     resume: bool = False
     """Go on with the run in --out from its newest valid checkpoint."""
+    data_changed: bool = False
+    """With --resume: go on although the data have changed, which the run then records."""
     size: Int = None
     """Resize images to this side in pixels, after a centre crop."""
     crop: Int = None
@@ -140,7 +142,13 @@ class Train:
 
         config = self._config()
         try:
-            run = fit(config.recipe, config=config, out=self.out, resume=self.resume)
+            run = fit(
+                config.recipe,
+                config=config,
+                out=self.out,
+                resume=self.resume,
+                data_changed=self.data_changed,
+            )
         except Interrupted as stop:
             stop.args = (f"{stop}; the same command with --out RUN --resume goes on",)
             raise
@@ -235,7 +243,7 @@ def _flag(name: str, kind: Any, text: str, default: Any) -> tuple[str, Any, Any]
     return name, Annotated[kind | None, shown], dataclasses.field(default=None)
 
 
-VALUELESS = ("--resume", "--turn", "--compile", "--help", "-h")
+VALUELESS = ("--resume", "--data-changed", "--turn", "--compile", "--help", "-h")
 SEVERAL = ("--set", "--classes")
 
 

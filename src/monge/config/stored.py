@@ -59,7 +59,7 @@ def from_json(text: str) -> tuple[Config, Settled]:
     record = from_values(kind, {} if options is None else options, "config.options")
     config = dataclasses.replace(from_values(Config, asked, "config"), options=record)
     settled = from_values(Settled, values["settled"], "settled")
-    if settled.fingerprint is None and config.data.split is None:  # before there were any
+    if "fingerprint" not in values["settled"] and config.data.split is None:  # of monge 0.1
         config = override(config, "data.split", "position")
     return config.check(), settled
 

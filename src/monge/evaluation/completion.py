@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from monge._core.checks import finite, floating
+from monge._core.devices import to_device
 from monge._core.promotion import ANY, promoted
 from monge.data import Source, as_floats
 from monge.divergences import MMD
@@ -14,7 +15,7 @@ from monge.draws import generator, permutation
 from monge.evaluation.statistics import Figure, figure
 from monge.kernels import multiscale_imq
 from monge.models import evaluating
-from monge.models.protocols import Completer, has, prior_of
+from monge.models.protocols import Completer, complete, device_of, has, prior_of
 
 COMPLETIONS = 10
 
@@ -96,7 +97,7 @@ def completed(model: Completer, source: Source) -> tuple[Tensor, Tensor | None, 
     """Up to 1,000 held-out samples, their classes if any, and ten completions of each."""
     rows = permutation(0, "evaluation completions", len(source.test))[:1000]
     x = as_floats(source.test[rows])
-    drawn = model.complete(x, COMPLETIONS, generator(0, "evaluation completions"))
+    drawn = complete(model, x, COMPLETIONS, generator(0, "evaluation completions"))
     return x, None if source.test_labels is None else source.test_labels[rows], drawn
 
 
@@ -117,8 +118,9 @@ def _joint(model: Any, x: Tensor) -> dict[str, Figure]:
     if prior is None or not has(model, "summarise", "encode"):
         return {}
     with evaluating(model):
+        x = to_device(x, device_of(model))
         known = model.known(x)
-        phi, codes = model.summarise(x, known), model.encode(x, known).mean
+        phi, codes = model.summarise(x, known).cpu(), model.encode(x, known).mean.cpu()
     drawn, other = (prior.sample(len(x), generator(0, "joint", i)) for i in (0, 1))
     joint = [torch.cat([phi, z], 1) for z in (codes, drawn, other)]
     mmd = MMD(multiscale_imq(prior.spread + 2 * phi.shape[1]), paired=True)

@@ -8,7 +8,8 @@ Training calls `forward(x, draws) -> Pass`. Every other use calls a method:
 
 A `prior` (a `monge.priors.Prior`) is optional; it is what codes are compared with. Nothing else is
 assumed: the functions below work with whatever a model has, and where a method is missing they
-raise a ValueError that names it.
+raise a ValueError that names it. They take samples and codes from any device to the model's, and
+return what it makes of them where those are.
 """
 
 import inspect
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core.checks import dimension
+from monge._core.devices import to_device
 from monge.draws import standard_normal
 from monge.models.modes import evaluating
 from monge.models.paths import Path, between, moved
@@ -126,14 +128,20 @@ def prior_of(model: object) -> Prior | None:
     return prior if isinstance(prior, Prior) else None
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's parameters are; the CPU for one without any."""
+    return next(model.parameters(), torch.empty(0)).device
+
+
 def posterior(model: Any, x: Tensor) -> Any:
-    r"""What `model.encode` makes of samples x (n, \*): codes (n, dim), or a distribution of codes.
+    r"""What `model.encode` makes of samples x (n, \*): codes (n, dim), or a distribution of codes,
+    on the model's device.
 
     Raises:
         ValueError: for a model without `encode`, or one that returns anything else.
     """
     require(model, "encode", "a code")
-    q = model.encode(x)
+    q = model.encode(to_device(x, device_of(model)))
     codes = q if isinstance(q, Tensor) else getattr(q, "mean", None)
     if not isinstance(codes, Tensor) or codes.ndim != 2:
         shape = f" of shape {tuple(codes.shape)}" if isinstance(codes, Tensor) else ""
@@ -147,13 +155,13 @@ def posterior(model: Any, x: Tensor) -> Any:
 def mean_codes(model: Any, x: Tensor) -> Tensor:
     r"""The mean of Q(Z|x) for samples x (n, \*), (n, dim)."""
     q = posterior(model, x)
-    return q if isinstance(q, Tensor) else q.mean
+    return (q if isinstance(q, Tensor) else q.mean).to(x.device)
 
 
 def drawn_codes(model: Any, x: Tensor) -> Tensor:
     r"""A draw of Q(Z|x) for each of x (n, \*), (n, dim), from torch's global generator."""
     q = posterior(model, x)
-    return q if isinstance(q, Tensor) else q.rsample()
+    return (q if isinstance(q, Tensor) else q.rsample()).to(x.device)
 
 
 def latent_of(model: Any, x: Tensor) -> int | None:
@@ -175,7 +183,9 @@ def _batches(x: Tensor) -> tuple[Tensor, ...]:
 def decode(model: Any, z: Tensor, given: Tensor | None = None) -> Tensor:
     r"""The samples that codes z (n, dim) stand for; a `Completer` completes `given` (n, \*)."""
     require(model, "decode", "decoding")
-    return model.decode(z) if given is None else model.decode(z, given)
+    device = device_of(model)
+    arguments = [to_device(one, device) for one in (z, given) if one is not None]
+    return model.decode(*arguments).to(z.device)
 
 
 def reconstructs(model: object) -> bool:
@@ -186,7 +196,9 @@ def reconstructs(model: object) -> bool:
 def reconstruct(model: Any, x: Tensor) -> Tensor:
     r"""The reconstructions of samples x (n, \*): by the model's `reconstruct` if it has one, else
     its mean codes decoded."""
-    return model.reconstruct(x) if has(model, "reconstruct") else reconstructed(model, x)
+    if not has(model, "reconstruct"):
+        return reconstructed(model, x)
+    return model.reconstruct(to_device(x, device_of(model))).to(x.device)
 
 
 def reconstructed(model: Any, x: Tensor) -> Tensor:
@@ -199,7 +211,8 @@ def interpolate(model: Any, x: Tensor, y: Tensor, count: int, path: Path = torch
     r"""`count` frames from each of x to each of y (n, \*), line by line: by the model's
     `interpolate` if it has one, else by `interpolated`."""
     if has(model, "interpolate"):
-        return model.interpolate(x, y, count, path)
+        ends = [to_device(one, device_of(model)) for one in (x, y)]
+        return model.interpolate(*ends, count, path).to(x.device)
     return interpolated(model, x, y, count, path)
 
 
@@ -233,6 +246,29 @@ def _require_codes(model: object, purpose: str) -> None:
         require(model, method, purpose)
 
 
+def complete(
+    model: Completer,
+    x: Tensor,
+    count: int,
+    generator: torch.Generator | None = None,
+    *,
+    known: Tensor | None = None,
+    prior: Prior | None = None,
+) -> Tensor:
+    r"""`count` completions of each of the samples x (n, \*), as (n, count, \*)."""
+    there = to_device(x, _device_of_completer(model))
+    return model.complete(there, count, generator, known=known, prior=prior).to(x.device)
+
+
+def known_part(model: Completer, x: Tensor, known: Tensor | None = None) -> Tensor:
+    r"""A mask for each sample of x (n, \*), 1 where it is known; by default those of training."""
+    return model.known(to_device(x, _device_of_completer(model)), known).to(x.device)
+
+
+def _device_of_completer(model: Completer) -> torch.device:
+    return device_of(model) if isinstance(model, nn.Module) else torch.device("cpu")
+
+
 def generates(model: object) -> bool:
     """Whether `samples` can be called with a model."""
     from_prior = prior_of(model) is not None and has(model, "decode")
@@ -246,7 +282,7 @@ def samples(
     prior: Prior | None = None,
     given: Tensor | None = None,
 ) -> Iterator[Tensor]:
-    r"""n draws of a model in batches of at most 500, in evaluation mode and without gradient.
+    r"""n draws of a model in batches of at most 500, without gradient and on the CPU.
 
     A model with a `sample` of its own draws all of them at once; otherwise a batch of codes of the
     prior is decoded at a time, so that n may exceed what memory holds.
@@ -259,24 +295,25 @@ def samples(
         given: the n samples (n, \*) that a `Completer` completes.
     """
     if given is not None:
-        yield from _batches(model.complete(given, 1, generator, prior=prior)[:, 0])
+        yield from _batches(complete(model, given, 1, generator, prior=prior)[:, 0])
     elif prior is None and has(model, "sample") and not _combined(model.sample):
         with evaluating(model):
             drawn = model.sample(dimension("n", n), generator)
-        yield from _batches(drawn)
+        yield from _batches(drawn.cpu())
     else:
         prior = prior_of(model) if prior is None else prior
         if prior is None:
             raise _lacks(model, "sample", "sampling")
         require(model, "decode", "sampling from a prior")
-        yield from decoded(model, prior, n, generator)
+        for batch in decoded(model, prior, n, generator):
+            yield batch.cpu()
 
 
 def decoded(
     model: Any, prior: Prior, n: int, generator: torch.Generator | None = None
 ) -> Iterator[Tensor]:
     """n draws of a prior, decoded in batches of at most 500; a random decoder adds its noise."""
-    device = next(model.parameters(), torch.empty(0)).device
+    device = device_of(model)
     decoder = getattr(model, "decoder", None)
     # noise follows a generator of its own, so that the first draws are the same for every n
     noisy = isinstance(decoder, GaussianDecoder)

@@ -4,7 +4,7 @@ An exported model is two files, because encoders and decoders are used separatel
 stands for `model.encoder.onnx` (x ↦ code, and log_variance for a random encoder) and
 `model.decoder.onnx` (code ↦ sample). A model without `encode` has only the decoder, and one
 without `decode` only the encoder. Where a model completes samples, its encoder also takes the mask
-`known`, and its decoder the sample `given` with its mask.
+`known`, and its decoder the sample `given` with its mask. The data of the run are not needed.
 """
 
 import contextlib
@@ -23,10 +23,17 @@ from torch import Tensor, nn
 
 from monge._core.errors import FailedRun, needs
 from monge._core.files import write_all
-from monge.data import as_floats
 from monge.draws import generator
 from monge.models import evaluating
-from monge.models.protocols import Completer, has, mean_codes, prior_of, require
+from monge.models.protocols import (
+    Completer,
+    generates,
+    has,
+    mean_codes,
+    prior_of,
+    require,
+    samples,
+)
 from monge.runs.run import Run
 
 SUFFIXES = (".onnx", ".pt2")
@@ -110,15 +117,15 @@ class ExportedNetwork:
 def networks_of(run: Run, n: int = 16) -> list[ExportedNetwork]:
     """The encoder and the decoder of a run, as far as its model has them, with inputs.
 
-    The inputs are n test samples and their codes, or draws of the prior for a model without
-    `encode`.
+    The inputs are n samples of the model and their codes, or draws of the prior for a model
+    without `encode`.
 
     Raises:
         ValueError: for a model without `encode` and `decode`, or whose codes are not known.
     """
     model: Any = run.model
     if isinstance(model, Completer):
-        return _conditional_networks(model, _test_samples(run, n))
+        return _conditional_networks(model, _inputs(run, n))
     if not has(model, "encode"):
         require(model, "decode", "export")
         prior = prior_of(model)
@@ -127,7 +134,7 @@ def networks_of(run: Run, n: int = 16) -> list[ExportedNetwork]:
         assert prior is not None, "a model without `encode` and prior has been refused"
         codes = prior.sample(n, generator(0, "export"))
         return [ExportedNetwork("decoder", DecoderGraph(model), {"code": codes})]
-    x = _test_samples(run, n)
+    x = _inputs(run, n)
     encoder = ExportedNetwork("encoder", EncoderGraph(model), {"x": x})
     if not has(model, "decode"):
         return [encoder]
@@ -136,10 +143,17 @@ def networks_of(run: Run, n: int = 16) -> list[ExportedNetwork]:
     return [encoder, ExportedNetwork("decoder", DecoderGraph(model), {"code": codes})]
 
 
-def _test_samples(run: Run, n: int) -> Tensor:
-    """n test samples, from the first one on if there are fewer."""
-    test = run.source.test
-    return as_floats(test[torch.arange(n) % len(test)])
+def _inputs(run: Run, n: int) -> Tensor:
+    """n samples of the run's shape: draws of the model, or of noise in [0, 1], a table's in its
+    units, for a model that draws none without data."""
+    drawn, settled = generator(0, "export"), run.settled
+    if generates(run.model) and not isinstance(run.model, Completer):
+        return torch.cat(list(samples(run.model, n, drawn)))
+    noise = torch.rand(n, *settled.shape, generator=drawn)
+    if settled.moments is None:
+        return noise
+    mean, deviation = map(torch.tensor, settled.moments)
+    return mean + deviation * noise
 
 
 def _conditional_networks(model: Any, x: Tensor) -> list[ExportedNetwork]:

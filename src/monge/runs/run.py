@@ -37,7 +37,7 @@ from monge.evaluation import evaluate, summary
 from monge.evaluation.extractors import Extractor
 from monge.evaluation.samplers import draw, draw_codes, fit_mixture
 from monge.models.masks import is_mask_name
-from monge.models.protocols import Completer, require
+from monge.models.protocols import Completer, prior_of, require
 from monge.priors import Mixture, Prior
 from monge.recipes import find
 from monge.training import checkpoint
@@ -114,7 +114,10 @@ class Run:
         found = _trained(self.path)
         self._weights = _named(found)
         config, settled = self.config, self.settled
-        return _rebuilt(self.path, config, settled, self._given, found).to(self.device)
+        model = _rebuilt(self.path, config, settled, self._given, found).to(self.device)
+        if (prior := prior_of(model)) is not None:
+            prior.cpu()  # codes are drawn there, so that they do not depend on the device
+        return model
 
     @functools.cached_property
     def _weights(self) -> dict[str, str]:

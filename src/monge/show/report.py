@@ -21,9 +21,11 @@ from monge.evaluation.latent import MOST_CODES, coordinate_deviation, encode_all
 from monge.models import evaluating
 from monge.models.protocols import (
     Completer,
+    complete,
     generates,
     has,
     interpolate,
+    known_part,
     latent_of,
     prior_of,
     reconstruct,
@@ -77,8 +79,8 @@ def draw_all(run: Run) -> dict[str, Image.Image]:
         made["neighbours"] = pictures.neighbours(drawn[:10], source.train)
     if isinstance(model, Completer) and isinstance(pictures, GridPictures):
         x = as_floats(source.test[spread_over(len(source.test), 10)])
-        completions = model.complete(x, 5, generator(seed, "look"))
-        made["completions"] = pictures.completions(x, model.known(x), completions)
+        completions = complete(model, x, 5, generator(seed, "look"))
+        made["completions"] = pictures.completions(x, known_part(model, x), completions)
     if reconstructs(model):
         made |= _reconstructed(run)
     if has(model, "encode"):

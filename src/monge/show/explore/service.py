@@ -318,11 +318,12 @@ class Explorer:
     def mask(self) -> Tensor:
         """The part that the model was trained to see, (1, 1, h, w), 1 where known; the first mask
         of a model trained on random boxes."""
-        return self.completer.known(self.test([0]))
+        return protocols.known_part(self.completer, self.test([0]))
 
     def complete(self, x: Tensor, known: Tensor, count: int, seed: int) -> Tensor:
         r"""Completions (count, \*) of an image (1, c, h, w) that is known where `known`
         (1, 1, h, w) is 1."""
         if not 0 < float(known.mean()) < 1:
             raise ValueError("`known` is everything or nothing: leave a part to complete")
-        return self.completer.complete(x, count, generator(seed, "complete"), known=known)[0]
+        drawn = generator(seed, "complete")
+        return protocols.complete(self.completer, x, count, drawn, known=known)[0]
