@@ -4,15 +4,19 @@ import json
 import shutil
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 import monge
 from monge.config import Config, DataConfig, override
 from monge.data import identity, load
 from monge.data.readers.arrays import from_array
-from monge.runs import Run
+from monge.runs import Run, compare, export
+from monge.show import card, comparison, report, stamped
+from monge.show.explore import history
 from monge.training import checkpoint
 
 
@@ -263,3 +267,124 @@ def test_without_the_digests_a_change_is_told_by_the_fingerprints(place):
     (place / "data" / "0007.png").unlink()
     with pytest.raises(ValueError, match=r"fingerprint [0-9a-f]{8} in place of [0-9a-f]{8}"):
         opened(Run(place / "run"))
+
+
+# What figures and files are of
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """A run that was evaluated and then trained on."""
+    path = tmp_path_factory.mktemp("evaluated") / "run"
+    monge.fit("wae-mmd", "digits", config(), path, quiet=True).evaluate(100, metrics=["sliced"])
+    monge.fit("wae-mmd", "digits", config(**{"training.steps": 4}), path, resume=True, quiet=True)
+    return path
+
+
+def test_an_evaluation_of_an_older_checkpoint_is_marked_or_left_out(evaluated, tmp_path):
+    run = Run(evaluated)
+    said = run.outdated(run.evaluation())
+    assert said == "it is of step-2, and the run is at step-4: evaluate it again"
+    assert said in report.write(run).read_text("utf-8")
+    assert said in card.card(run)
+    assert history.read(run).protocol["out of date"] == said
+    comparison.write([run], tmp_path)
+    assert f"the evaluation of run is left out: {said}" in (tmp_path / "compare.md").read_text()
+    assert "pixel SW" not in (tmp_path / "compare.json").read_text().split('"notes"')[0]
+    Run(evaluated).evaluate(100, metrics=["sliced"])
+    assert run.outdated(run.evaluation()) is None
+    assert "out of date" not in report.write(run).read_text("utf-8")
+
+
+def test_the_report_shows_one_figure_for_one_thing(evaluated):
+    Run(evaluated).evaluate(100, metrics=["sliced"])
+    page = report.write(Run(evaluated)).read_text("utf-8")
+    for name in ("test reconstruction", "MMD² of codes", "pixel SW"):
+        assert page.count(f"<td>{name}</td>") == 1
+
+
+def test_figures_of_unlike_protocols_are_neither_averaged_nor_in_bold(tmp_path):
+    runs = []
+    for name, n, seed in (("a", 100, 0), ("b", 100, 1), ("c", 50, 2)):
+        made = monge.fit("wae-mmd", "digits", config(seed=seed), tmp_path / name, quiet=True)
+        made.evaluate(n, metrics=["sliced"])
+        runs.append(made)
+    alike, unlike = compare.summarised(runs[:2]), compare.summarised(runs)
+    assert "pixel SW" in alike["figures"]
+    assert "pixel SW" not in unlike["figures"]
+    assert unlike["notes"] == [
+        "LeNet-MIND, pixel SW of a, b, c are not averaged: n samples is 100 and 50, n test is 100 "
+        "and 50, n floor is 100 and 50"
+    ]
+    rows = [compare.summarised([runs[0]]), compare.summarised([runs[2]])]
+    column = [cells[compare.table(rows)[0].index("pixel SW")] for cells in compare.table(rows)[2:]]
+    assert not any("**" in cell for cell in column)
+    [said] = compare.notes(rows)
+    assert said.startswith("no best LeNet-MIND, pixel SW: n samples is 100 and 50")
+    rows = [compare.summarised([run]) for run in runs[:2]]
+    column = [cells[compare.table(rows)[0].index("pixel SW")] for cells in compare.table(rows)[2:]]
+    assert sum("**" in cell for cell in column) == 1
+
+
+def test_runs_that_computed_elsewhere_are_one_group(tmp_path):
+    pictures(tmp_path / "one", 40)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    runs = [
+        monge.fit(
+            "wae-mmd",
+            tmp_path / name,
+            config(seed=seed, **{"training.log_every": 1 + seed}),
+            tmp_path / f"run-{name}",
+            quiet=True,
+        )
+        for seed, name in enumerate(("one", "two"))
+    ]
+    assert [[run.name for run in group] for group in compare.grouped(runs)] == [
+        ["run-one", "run-two"]
+    ]
+
+
+def test_pictures_and_exported_files_name_weights_and_data(evaluated, tmp_path):
+    run = Run(evaluated)
+    report.write(run)
+    expected = {"checkpoint": "step-4", **run.provenance}
+    for file in (evaluated / "pictures" / "samples.png", tmp_path / "x.png"):
+        if file.parent == tmp_path:
+            file.write_bytes(stamped.png(Image.new("L", (8, 8)), run.provenance))
+        with Image.open(file) as picture:
+            texts = {name.removeprefix("monge "): text for name, text in picture.text.items()}
+        assert texts == expected
+    for name in ("x.onnx", "x.pt2"):
+        export.export(run, tmp_path / name)
+    stored = onnx.load(tmp_path / "x.decoder.onnx")
+    kept = {one.key.removeprefix("monge "): one.value for one in stored.metadata_props}
+    assert expected.items() <= kept.items()
+    extra = {"provenance.json": ""}
+    torch.export.load(tmp_path / "x.decoder.pt2", extra_files=extra)
+    assert json.loads(extra["provenance.json"]) == expected
+
+
+def test_a_mixture_is_fitted_again_for_other_weights_and_other_data(place):
+    run = Run(place / "run")
+    run.mixture(2)
+    file = place / "run" / "sampler-mixture.safetensors"
+    before = file.read_bytes()
+    shutil.rmtree(place / "data")
+    Run(place / "run").mixture(2)  # the data are not needed
+    assert file.read_bytes() == before
+    pictures(place / "data", 250)
+    Run(place / "run", data_changed=True).mixture(2)
+    assert file.read_bytes() != before
+    with safe_open(file, "pt") as stored:
+        metadata = stored.metadata()
+    assert metadata["fingerprint"] == load(DataConfig(str(place / "data"))).identity.fingerprint
+
+
+def test_export_and_samples_of_the_prior_need_no_data(tmp_path):
+    table = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    monge.fit("wae-mmd", table, config(), tmp_path / "run", quiet=True)
+    run = Run(tmp_path / "run")
+    export.export(run, tmp_path / "x.onnx")
+    card.write(run, tmp_path / "hub")
+    assert run.sample(5).shape == (5, 3)
+    assert "source" not in run.__dict__

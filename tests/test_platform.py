@@ -384,7 +384,7 @@ def test_a_terminal_that_is_closed_leaves_the_run_saved(tmp_path):
 @pytest.mark.faults
 def test_a_first_checkpoint_that_does_not_fit_says_so_and_leaves_no_part(tmp_path):
     out = tmp_path / "run"
-    done = shell(f"ulimit -f 8; {train(out)}")
+    done = shell(f"ulimit -f 128; {train(out)}")
     assert done.returncode == 1
     assert done.stderr == (
         "monge: error: step 3: no checkpoint could be saved: [Errno 27] File too large; "

@@ -34,21 +34,23 @@ class _Drawing(OfRun):
 
         return pictures_of(kind_named(run.settled.kind))
 
-    def _save(self, samples: Any, picture: Callable[[], Any], film: Any = None) -> None:
+    def _save(self, run: Any, samples: Any, picture: Callable[[], Any], film: Any = None) -> None:
         """Writes samples to .npy, their picture to .png, or a film to .gif; all or nothing."""
-        content = io.BytesIO()
+        from monge.show.stamped import gif, png
+
         if self.out.suffix == ".npy":
             import numpy as np
 
-            np.save(content, samples.numpy())
+            array = io.BytesIO()
+            np.save(array, samples.numpy())
+            content = array.getvalue()
         elif self.out.suffix == ".gif":
-            first, *rest = film()
-            first.save(content, "GIF", save_all=True, append_images=rest, duration=100, loop=0)
+            content = gif(film(), run.provenance)
         else:
-            picture().save(content, "PNG")
+            content = png(picture(), run.provenance)
         from monge._core.files import write_all
 
-        write_all(self.out.parent, {self.out.name: content.getvalue()})
+        write_all(self.out.parent, {self.out.name: content})
         print(self.out)
 
     def _some(self, run: Any, n: int) -> Any:
@@ -85,7 +87,7 @@ class Sample(_Drawing):
         prior = run.mixture() if self.sampler == "mixture" else None
         drawn = run.sample(self.n, generator(self.seed, "sample"), prior)
         pictures = self._pictures(run)
-        self._save(drawn, lambda: pictures.samples(drawn), lambda: pictures.turntable(drawn))
+        self._save(run, drawn, lambda: pictures.samples(drawn), lambda: pictures.turntable(drawn))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,7 @@ class Reconstruct(_Drawing):
         x = self._some(run, self.n)
         with evaluating(run.model):
             y = reconstruct(run.model, x)
-        self._save(y, lambda: self._pictures(run).reconstructions(x, y))
+        self._save(run, y, lambda: self._pictures(run).reconstructions(x, y))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +157,7 @@ class Complete(_Drawing):
         drawn = complete(model, x, self.samples, generator(self.seed, "complete"), known=known)
         known = known_part(model, x, known)
         pictures = self._pictures(run)
-        self._save(drawn.flatten(0, 1), lambda: pictures.completions(x, known.to(x), drawn))
+        self._save(run, drawn.flatten(0, 1), lambda: pictures.completions(x, known.to(x), drawn))
 
     def _mask(self, x: Any, known: str | None) -> Any:
         """A mask for each of x; None for that of the model."""
@@ -198,6 +200,7 @@ class Interpolate(_Drawing):
         path = spherical if self.path_ == "spherical" else lerp
         frames, pictures = paired(run.model, x, self.frames, path), self._pictures(run)
         self._save(
+            run,
             frames,
             lambda: pictures.interpolations(frames, self.frames),
             lambda: pictures.film(frames, self.frames),
@@ -233,4 +236,4 @@ class Traverse(_Drawing):
             raise ValueError(f"`index` {self.index} is beyond the {len(test)} test samples")
         x = as_floats(test[self.index : self.index + 1])
         frames = traversed(run.model, x, test, self.frames)
-        self._save(frames, lambda: self._pictures(run).interpolations(frames, self.frames))
+        self._save(run, frames, lambda: self._pictures(run).interpolations(frames, self.frames))

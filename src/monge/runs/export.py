@@ -12,9 +12,10 @@ import copy
 import dataclasses
 import inspect
 import io
+import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,7 @@ def export(run: Run, out: Path) -> list[Path]:
     contents = {}
     for exported in networks_of(run):
         with silence():
-            content, run_exported = convert(exported)
+            content, run_exported = convert(exported, run.provenance)
         check(exported, run_exported)
         contents[f"{out.stem}.{exported.name}{out.suffix}"] = content
     return write_all(out.parent, contents)
@@ -206,8 +207,11 @@ RunExported = Callable[[dict[str, Tensor]], list[Tensor]]
 """Runs an exported file: inputs by name to outputs."""
 
 
-def onnx_file(exported: ExportedNetwork) -> tuple[bytes, RunExported]:
-    """A network as an ONNX file, and what onnxruntime makes of inputs with it."""
+def onnx_file(
+    exported: ExportedNetwork, provenance: Mapping[str, str]
+) -> tuple[bytes, RunExported]:
+    """A network as an ONNX file, whose metadata hold `Run.provenance`, and what onnxruntime makes
+    of inputs with it."""
     with needs("export"):
         import onnxruntime
         import onnxscript  # noqa: F401 - torch.onnx needs it
@@ -222,7 +226,10 @@ def onnx_file(exported: ExportedNetwork) -> tuple[bytes, RunExported]:
         output_names=exported.output_names,
     )
     assert program is not None
-    content = program.model_proto.SerializeToString()
+    proto = program.model_proto
+    for name, value in provenance.items():
+        proto.metadata_props.add(key=f"monge {name}", value=value)
+    content = proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
     def run_exported(inputs: dict[str, Tensor]) -> list[Tensor]:
@@ -232,14 +239,18 @@ def onnx_file(exported: ExportedNetwork) -> tuple[bytes, RunExported]:
     return content, run_exported
 
 
-def torch_file(exported: ExportedNetwork) -> tuple[bytes, RunExported]:
-    """A network as `torch.export` saves it, and what PyTorch makes of inputs with the file."""
+def torch_file(
+    exported: ExportedNetwork, provenance: Mapping[str, str]
+) -> tuple[bytes, RunExported]:
+    """A network as `torch.export` saves it, with `Run.provenance` as its extra file
+    provenance.json, and what PyTorch makes of inputs with the file."""
     program = _traced(exported.network.eval(), exported)
     if unused := _unused(program):
         # the file would hold their weights too
         program = _traced(_without(exported.network, unused), exported)
     file = io.BytesIO()
-    torch.export.save(program, file)
+    extra = {"provenance.json": json.dumps(dict(provenance))}
+    torch.export.save(program, file, extra_files=extra)
     content = file.getvalue()
     loaded = torch.export.load(io.BytesIO(content)).module()
 

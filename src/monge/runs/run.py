@@ -154,6 +154,20 @@ class Run:
         file = self.path / "evaluation.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
+    def outdated(self, evaluation: dict[str, Any]) -> str | None:
+        """Why an evaluation is not of the weights and data that the run has now; None if it is."""
+        protocol, now = evaluation["protocol"], self.provenance
+        if "weights" not in protocol:
+            return "it does not say of which checkpoint it is: evaluate the run again"
+        if protocol["weights"] != now["weights"]:
+            return (
+                f"it is of {protocol['checkpoint']}, and the run is at {now['checkpoint']}: "
+                "evaluate it again"
+            )
+        if protocol.get("fingerprint") != now.get("fingerprint"):
+            return "it is of other data than the run has now: evaluate it again"
+        return None
+
     def summary(self) -> dict[str, float]:
         """The numbers that sum it up; see `monge.evaluation.summary`."""
         batch, seed = self.config.training.batch, self.config.seed

@@ -1,7 +1,6 @@
 """Folders in the layout of the Hugging Face hub, with a model card."""
 
 import dataclasses
-import io
 from pathlib import Path
 
 from safetensors.torch import save as save_tensors
@@ -9,11 +8,13 @@ from safetensors.torch import save as save_tensors
 from monge._core.files import write_all
 from monge._core.version import __version__
 from monge.config import CUSTOM, DATA, Config, override, to_json
+from monge.data.kinds import kind_named
 from monge.draws import generator
 from monge.evaluation.figures import lines
 from monge.models.protocols import Completer, has, prior_of
 from monge.runs import Run
 from monge.show.pictures import pictures_of
+from monge.show.stamped import png
 
 
 def write(run: Run, out: Path) -> Path:
@@ -38,19 +39,26 @@ def write(run: Run, out: Path) -> Path:
     if known is not None and Path(known).is_file():
         contents["known.png"] = Path(known).read_bytes()
         config = override(config, "known", "known.png")
-    kind = run.source.kind
-    drawn = run.sample(64 if kind.grid else 16, generator(0, "sample"))
-    picture = io.BytesIO()
-    pictures_of(kind).samples(drawn, run.source.test).save(picture, "PNG", optimize=True)
+    contents |= _picture(run)
     state = {name: x.contiguous().clone() for name, x in run.model.state_dict().items()}
     contents |= {
         "model.safetensors": save_tensors(state, {"format": "pt"}),
         "config.json": to_json(_anonymous(config), run.settled),
-        "samples.png": picture.getvalue(),
-        "README.md": card(run),
+        "README.md": card(run, "samples.png" in contents),
     }
     write_all(out, contents, "hub")
     return out
+
+
+def _picture(run: Run) -> dict[str, bytes]:
+    """A picture of samples, which needs no data; the report's of completions, if there is one, for
+    a model that completes samples."""
+    if isinstance(run.model, Completer):
+        drawn = run.path / "pictures" / "completions.png"
+        return {"samples.png": drawn.read_bytes()} if drawn.is_file() else {}
+    kind = kind_named(run.settled.kind)
+    samples = run.sample(64 if kind.grid else 16, generator(0, "sample"))
+    return {"samples.png": png(pictures_of(kind).samples(samples), run.provenance)}
 
 
 def _anonymous(config: Config) -> Config:
@@ -60,12 +68,14 @@ def _anonymous(config: Config) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, name=name, dir=None))
 
 
-def card(run: Run) -> str:
-    """The model card: what the model is, how to load it, and its evaluation."""
-    config, settled, source, model = run.config, run.settled, run.source, run.model
-    rows, evaluation = run.metrics(), run.evaluation()
+def card(run: Run, pictured: bool = True) -> str:
+    """The model card: what the model is, how to load it, and the evaluation of its weights."""
+    config, settled, model = run.config, run.settled, run.model
+    rows, evaluation, kind = run.metrics(), run.evaluation(), kind_named(settled.kind)
     table = "Not evaluated: `monge evaluate RUN` measures a run."
-    if evaluation is not None:
+    if evaluation is not None and (outdated := run.outdated(evaluation)):
+        table = f"The evaluation is left out: {outdated}."
+    elif evaluation is not None:
         protocol = "; ".join(f"{key}: {value}" for key, value in evaluation["protocol"].items())
         table = "\n".join([*lines(evaluation), "", f"*{protocol}.*"])
     prior = prior_of(model)
@@ -75,15 +85,17 @@ def card(run: Run) -> str:
         name=run.name,
         recipe=config.recipe,
         line=run.line,
-        data=source.name,
-        kind=source.kind.name,
-        shape="×".join(map(str, source.shape)),
+        data=Path(config.data.name).stem,
+        kind=kind.name,
+        shape="×".join(map(str, settled.shape)),
+        provenance="; ".join(f"{name} {value}" for name, value in run.provenance.items()),
+        picture="![Samples](samples.png)\n\n" if pictured else "",
         steps=f"{rows[-1]['step'] if rows else 0:,}",
         batch=config.training.batch,
         latent=latent,
         weight="" if settled.weight is None else f", λ = {settled.weight:g}",
         sampled="model.complete(images, 5)" if completes else "model.sample(16)",
-        use=f"# {source.kind.values}",
+        use=f"# {kind.values}",
         encode="\ncodes = model.encode(samples).mean" if has(model, "encode") else "",
         table=table,
         version=__version__,
@@ -104,16 +116,14 @@ tags:
 `{recipe}`: {line}. Trained on {data}, {kind}s of shape {shape}, for {steps} steps
 of {batch} samples with monge {version}{latent}{weight}.
 
-![Samples](samples.png)
-
-```python
+{picture}```python
 import monge  # {minor}.*
 
 model = monge.load("path/to/this/folder")
 samples = {sampled}  {use}{encode}
 ```
 
-The weights are safetensors and the settings JSON: nothing is unpickled.
+The weights are safetensors and the settings JSON: nothing is unpickled. Made of {provenance}.
 
 ## Evaluation
 

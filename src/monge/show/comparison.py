@@ -1,9 +1,9 @@
 """Several runs side by side: one picture and one table."""
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -14,9 +14,10 @@ from monge.draws import generator
 from monge.models import evaluating
 from monge.models.protocols import has, reconstruct
 from monge.runs import Run
-from monge.runs.compare import grouped, summarised, table
+from monge.runs.compare import grouped, notes, summarised, table
 from monge.show.pictures import GridPictures, pictures_of, spread_over
 from monge.show.report import paired
+from monge.show.stamped import png
 
 
 def write(runs: Sequence[Run], out: Path) -> list[Path]:
@@ -38,14 +39,20 @@ def write(runs: Sequence[Run], out: Path) -> list[Path]:
     columns = [_column(run, pictures, encoding, seed) for run in shown]
     rows = [summarised(group) for group in groups]
     heads = [f"{run.name} ({run.config.recipe})" for run in shown]
-    picture = io.BytesIO()
-    _arranged(columns, heads).save(picture, "PNG", optimize=True)
+    made_of = json.dumps({run.name: run.provenance for run in shown}, ensure_ascii=False)
     contents = {
-        "compare.png": picture.getvalue(),
-        "compare.md": "".join(f"| {' | '.join(cells)} |\n" for cells in table(rows)),
+        "compare.png": png(_arranged(columns, heads), {"runs": made_of}),
+        "compare.md": _markdown(rows),
         "compare.json": json.dumps(rows, indent=2) + "\n",
     }
     return write_all(out, contents)
+
+
+def _markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The table, and what it leaves out."""
+    lines = [f"| {' | '.join(cells)} |\n" for cells in table(rows)]
+    said = [f"- {note}.\n" for note in notes(rows)]
+    return "".join([*lines, *(["\n", *said] if said else [])])
 
 
 def _pictures(runs: Sequence[Run]) -> GridPictures:

@@ -3,7 +3,6 @@
 import base64
 import dataclasses
 import importlib.resources
-import io
 import json
 from pathlib import Path
 
@@ -35,7 +34,7 @@ from monge.models.protocols import (
 from monge.runs import Run
 from monge.show.pictures import GridPictures, pictures_of, spread_over
 from monge.show.plots import curves, latent_map
-from monge.training import checkpoint
+from monge.show.stamped import png
 
 CAPTIONS = {
     "curves": "Every term over the steps: as logged, and its running mean.",
@@ -129,17 +128,16 @@ def _page(run: Run) -> str:
     folder.mkdir(exist_ok=True)
     shown = []
     for name, picture in draw_all(run).items():
-        content = io.BytesIO()
-        picture.save(content, "PNG")
-        write_whole(folder / f"{name}.png", content.getvalue())
-        encoded = base64.b64encode(content.getvalue()).decode()
+        content = png(picture, run.provenance)
+        write_whole(folder / f"{name}.png", content)
+        encoded = base64.b64encode(content).decode()
         shown.append({"name": name.replace("_", " "), "text": CAPTIONS[name], "png": encoded})
     template = importlib.resources.files("monge.show").joinpath("report.html").read_text("utf-8")
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         template
     )
-    newest = checkpoint.newest_first(run.path / "checkpoints")
-    source = run.source
+    source, evaluation, numbers = run.source, run.evaluation(), run.summary()
+    figures = evaluation["figures"] if evaluation else {}
     records = {
         "config": dataclasses.asdict(run.config),
         "settled": dataclasses.asdict(run.settled),
@@ -151,11 +149,14 @@ def _page(run: Run) -> str:
         data=f"{source.name}: {len(source.train):,} training and {len(source.test):,} test "
         f"samples of shape {'×'.join(map(str, source.shape))}"
         + (f" ({source.summary})" if source.summary else ""),
-        numbers={name: f"{value:,.4g}" for name, value in run.summary().items()},
-        evaluation=run.evaluation(),
+        numbers={name: f"{value:,.4g}" for name, value in numbers.items()},
+        evaluation=evaluation,
+        # those of the numbers above are computed anew
+        figures={name: figure for name, figure in figures.items() if name not in numbers},
+        outdated=run.outdated(evaluation) if evaluation else None,
         pictures=shown,
         config=json.dumps(records, indent=2),
-        checkpoint=newest[0].name if newest else "none",
+        provenance=run.provenance,
         version=__version__,
         torch=torch.__version__,
     )

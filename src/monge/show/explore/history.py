@@ -27,9 +27,16 @@ def read(run: Run) -> ProgressReply:
             FigureReply(name=name, **{key: finite(one[key]) for key in one})
             for name, one in evaluation["figures"].items()
         ],
-        protocol={name: str(value) for name, value in evaluation["protocol"].items()},
+        protocol=_protocol(run, evaluation),
         config=shown(dataclasses.asdict(run.config)),
     )
+
+
+def _protocol(run: Run, evaluation: dict[str, Any]) -> dict[str, str]:
+    """What the figures rest on, and whether they are of older weights."""
+    protocol = {name: str(value) for name, value in evaluation["protocol"].items()}
+    outdated = run.outdated(evaluation) if protocol else None
+    return protocol if outdated is None else {"out of date": outdated, **protocol}
 
 
 def curve(name: str, rows: list[dict[str, Any]]) -> Curve:

@@ -1,0 +1,35 @@
+"""Pictures as files that name the weights and the data they were made of."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+PREFIX = "monge "
+"""Of the text entries of a picture, e.g. `monge checkpoint`."""
+
+
+def png(picture: Image.Image, provenance: Mapping[str, str]) -> bytes:
+    """A picture as a PNG file whose text entries hold `Run.provenance`."""
+    texts, content = PngInfo(), io.BytesIO()
+    for name, value in provenance.items():
+        texts.add_itxt(f"{PREFIX}{name}", value)
+    picture.save(content, "PNG", pnginfo=texts, optimize=True)
+    return content.getvalue()
+
+
+def gif(frames: Sequence[Image.Image], provenance: Mapping[str, str]) -> bytes:
+    """Frames as an endless GIF file of ten a second, whose comment holds `Run.provenance`."""
+    comment = "\n".join(f"{PREFIX}{name}: {value}" for name, value in provenance.items())
+    content, (first, *rest) = io.BytesIO(), frames
+    first.save(
+        content,
+        "GIF",
+        save_all=True,
+        append_images=rest,
+        duration=100,
+        loop=0,
+        comment=comment.encode(),
+    )
+    return content.getvalue()
