@@ -28,9 +28,8 @@ NETWORK = NetworkConfig(filters=(4, 8), critic=(16,), hidden=(16,), points=(8, 8
 class Built:
     """A run that was never trained, whose batch norms have seen something."""
 
-    provenance = {"checkpoint": "none"}
-
     def __init__(self, recipe: str, data: str = "digits", **settings):
+        self.provenance = {"checkpoint": "none"}
         self.source = load(DataConfig(name=data))
         self.config = Config(recipe=recipe, network=NETWORK)
         for name, value in settings.items():

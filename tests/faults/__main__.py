@@ -19,7 +19,7 @@ import torch._dynamo  # optimisers import it at first use: here once, not in eve
 
 # the package that the tests import too, and not its folder
 sys.path[0] = str(Path(__file__).parents[1])
-from faults import corrupt, disks, killed, nonfinite, writers  # noqa: E402
+from faults import changed, corrupt, disks, killed, nonfinite, writers  # noqa: E402
 from faults.common import child, ended  # noqa: E402
 
 KINDS = {
@@ -32,6 +32,7 @@ KINDS = {
     "corrupt": corrupt.run,
     "elastic": killed.elastic,
     "writers": writers.run,
+    "changed": changed.run,
 }
 SHOWN = ("survived", "faults", "failures", "means", "short")
 
