@@ -104,16 +104,17 @@ def explore(run: Path, *more: str) -> tuple[int, str]:
 
 def verbs(run: Path, out: Path) -> dict[str, Callable[..., tuple[int, str]]]:
     """What can be done with a run, by name; each takes more flags."""
+    sliced = ("--metrics", "sliced")
     png = ("--out", out / "x.png", "-n", "4")
     return {
         "resume": lambda *more: monge("train", "--out", run, "--resume", "--steps", "9", *more),
-        "evaluate": lambda *more: monge("evaluate", run, "--metrics", "sliced", *more),
+        "evaluate": lambda *more: monge("evaluate", run, *sliced, *more),
         "compare": lambda *more: monge("compare", run, "--out", out, *more),
         "explore": lambda *more: explore(run, *more),
         "reconstruct": lambda *more: monge("reconstruct", run, *png, *more),
         "interpolate": lambda *more: monge("interpolate", run, *png, *more),
         "traverse": lambda *more: monge("traverse", run, *png[:2], *more),
-        "mixture": lambda *more: monge("evaluate", run, "--sampler", "mixture", *more),
+        "mixture": lambda *more: monge("evaluate", run, *sliced, "--sampler", "mixture", *more),
         "sample": lambda *more: monge("sample", run, *png),
         "export": lambda *more: monge("export", run, "--hub", out / "hub"),
     }
@@ -177,6 +178,7 @@ def run(work: Path, short: bool) -> Tally:
     pairs = [(one, two) for one in names for two in names]
     for number, (one, two) in enumerate(pairs[::13] if short else pairs):
         for change in CHANGES if not short else CHANGES[number % 7 :][:1]:
+            shutil.rmtree(work / "out", ignore_errors=True)
             for name in ("data", "run"):
                 shutil.rmtree(work / name, ignore_errors=True)
                 shutil.copytree(whole / name, work / name)
