@@ -106,7 +106,8 @@ class Sample(_Drawing):
     """Draw samples from a trained model."""
 
     out: Path
-    """.png: a picture; .npy: the samples; .gif: clouds that turn."""
+    """.png: a picture; .npy: the samples, any number, written as they are drawn; .gif: clouds that
+    turn."""
     n: Number = 64
     """How many."""
     seed: int = 0
