@@ -39,8 +39,8 @@ def _refuse_preset(config: Config, source: Source) -> None:
         return
     if "images" in find(config.recipe).presets.get(config.preset, {}):
         raise ValueError(
-            f"`preset` {config.preset} of {config.recipe} is for images, and {source.name!r} holds "
-            f"{source.kind.name}s: use the preset small"
+            f"`preset` {config.preset} of {config.recipe} is for images, and {source.name!r} "
+            f"holds {source.kind.name}s: use the preset small"
         )
 
 
