@@ -80,7 +80,7 @@ def evaluate(
         "run": name,
         "recipe": recipe,
         "data": source.name,
-        "split": "test" if _held_out(source) else "train: none is held out",
+        "split": "test" if source.held_out else "train: none is held out",
         "sampler": "prior" if prior is None else type(prior).__name__.lower(),
         "seeds": seeds,
         "n samples": n,
@@ -109,14 +109,9 @@ def _checked_count(
     return n
 
 
-def _held_out(source: Source) -> bool:
-    """Whether the test samples are others than the training samples."""
-    return not torch.equal(source.train, source.test)
-
-
 def _floor_rows(source: Source) -> Tensor:
     """The training samples of which noise floors are made; none of those that are tested on."""
-    return floor_rows(source) if _held_out(source) else torch.empty(0, dtype=torch.long)
+    return floor_rows(source) if source.held_out else torch.empty(0, dtype=torch.long)
 
 
 def _of_samples(
