@@ -115,7 +115,7 @@ def test_evaluate_prints_every_figure_with_its_floor(monge_, trained):
     page = (trained / "report.html").read_text()
     assert "<h2>Evaluation</h2>" in page
     assert "features: LeNet" in page
-    assert monge_("evaluate", trained, "--n", 3)[0] == 2
+    assert monge_("evaluate", trained, "--n", 1)[0] == 2
     assert "using them all" in monge_("evaluate", trained)[1]
 
 

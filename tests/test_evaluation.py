@@ -516,7 +516,7 @@ def test_a_group_of_figures_alone_is_as_among_all(run):
     source = run.source
     measure = ImageMeasures(source, source.test, ["frechet"])
     kept = measure.statistics(source.train[:1000].split(300), 1000)
-    assert [fifth.count for fifth in kept.fifths] == [200] * 5
+    assert [part.count for part in kept.parts] == [200] * 5
     assert not kept._kept
     assert measure.train is None
 
@@ -548,7 +548,7 @@ def test_a_network_of_ones_own_is_a_feature_space(run):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n": 5}, "`n` must be"),
+        ({"n": 1}, "`n` must be at least 2 samples, got 1"),
         ({"metrics": ["fid"]}, "`metrics` knows no 'fid'"),
         ({"seeds": 0}, "`seeds`"),
         ({"sampler": "post"}, "`sampler`"),

@@ -5,7 +5,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -47,22 +47,28 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file so that a reader sees the old content or the new, never a part."""
+def write_whole(path: Path, content: str | bytes | Iterable[bytes]) -> None:
+    """Writes a file so that a reader sees the old content or the new, never a part; content that
+    comes in pieces is never held whole."""
     partial = path.with_name(f".{path.name}.part")
+    if isinstance(content, str):
+        # names of files that are not in the encoding of the file system keep their bytes
+        content = content.encode("utf-8", "surrogateescape")
     try:
-        if isinstance(content, str):
-            # names of files that are not in the encoding of the file system keep their bytes
-            content = content.encode("utf-8", "surrogateescape")
-        write_synced(partial, content)
+        with partial.open("wb") as file:
+            file.writelines([content] if isinstance(content, bytes) else content)
+            file.flush()
+            os.fsync(file.fileno())
         partial.rename(path)
-    except OSError:
+    except BaseException:  # also what raises while pieces are made
         partial.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
 
 
-def write_all(folder: Path, contents: Mapping[str, str | bytes], name: str = "out") -> list[Path]:
+def write_all(
+    folder: Path, contents: Mapping[str, str | bytes | Iterable[bytes]], name: str = "out"
+) -> list[Path]:
     """Writes files by name into a folder, which is made if need be, each whole or not at all.
 
     Raises:

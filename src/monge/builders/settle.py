@@ -5,14 +5,19 @@ import math
 
 import torch
 
-from monge.config import CUSTOM, PLANE, Config, Settled
+from monge.config import CUSTOM, DATA, PLANE, Config, Settled
 from monge.data.kinds import Kind, kind_named
 from monge.data.source import Source
 from monge.recipes import find
 
 
 def settle(config: Config, source: Source) -> Settled:
-    """The facts of a run with a configuration on data."""
+    """The facts of a run with a configuration on data.
+
+    Raises:
+        ValueError: for a preset that is for images where the data are not.
+    """
+    _refuse_preset(config, source)
     moments = source.moments()
     facts = settled(
         config,
@@ -27,6 +32,16 @@ def settle(config: Config, source: Source) -> Settled:
     )
     fingerprint = source.identity.fingerprint
     return dataclasses.replace(facts, fingerprint=fingerprint, order=source.order)
+
+
+def _refuse_preset(config: Config, source: Source) -> None:
+    if config.recipe == CUSTOM or config.data.name in DATA or source.kind.grid:
+        return
+    if "images" in find(config.recipe).presets.get(config.preset, {}):
+        raise ValueError(
+            f"`preset` {config.preset} of {config.recipe} is for images, and {source.name!r} "
+            f"holds {source.kind.name}s: use the preset small"
+        )
 
 
 def settled(

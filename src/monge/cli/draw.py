@@ -1,7 +1,8 @@
 """The verbs that draw: samples, reconstructions, completions, and paths through the codes."""
 
 import io
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,6 +10,9 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from monge.cli.common import Number, OfRun, Text
+
+MOST_FRAMES = 5000
+"""Of a path; as many are decoded at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,43 +31,74 @@ class _Drawing(OfRun):
             raise ValueError(f"`out` must end in {' or '.join(suffixes)}, got {str(self.out)!r}")
         return self.open(self.path)
 
-    def _pictures(self, run: Any) -> Any:
-        """The pictures of the run's kind of data."""
+    def _pictures(self, run: Any, count: int, columns: int = 8, frames: int = 1) -> Any:
+        """The pictures of the run's kind of data; a ValueError where `count` samples in `columns`
+        and `frames` are more than a picture or a film holds."""
         from monge.data.kinds import kind_named
         from monge.show.pictures import pictures_of
 
-        return pictures_of(kind_named(run.settled.kind))
+        pictures = pictures_of(kind_named(run.settled.kind))
+        if self.out.suffix != ".npy":
+            pictures.check_size(run.settled.shape, count, columns, frames)
+        return pictures
 
-    def _save(self, run: Any, samples: Any, picture: Callable[[], Any], film: Any = None) -> None:
-        """Writes samples to .npy, their picture to .png, or a film to .gif; all or nothing."""
-        from monge.show.stamped import gif, png
-
-        if self.out.suffix == ".npy":
-            import numpy as np
-
-            array = io.BytesIO()
-            np.save(array, samples.numpy())
-            content = array.getvalue()
-        elif self.out.suffix == ".gif":
-            content = gif(film(), run.provenance)
-        else:
-            content = png(picture(), run.provenance)
+    def _save(
+        self,
+        run: Any,
+        batches: Iterable[Any],
+        count: int,
+        picture: Callable[[Any], Any],
+        film: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """Writes `count` samples that come in batches to .npy as they come, their picture to .png,
+        or a film to .gif; all or nothing."""
         from monge._core.files import write_all
 
+        if self.out.suffix == ".npy":
+            write_all(self.out.parent, {self.out.name: _npy(batches, count)})
+            print(self.out)
+            return
+        import torch
+
+        from monge.show.stamped import gif, png
+
+        samples = torch.cat(list(batches))
+        if self.out.suffix == ".gif" and film is not None:
+            content = gif(film(samples), run.provenance)
+        else:
+            content = png(picture(samples), run.provenance)
         write_all(self.out.parent, {self.out.name: content})
         print(self.out)
 
     def _some(self, run: Any, n: int) -> Any:
-        """n held-out samples, spread evenly over them."""
+        """n held-out samples as they are stored, spread evenly over them."""
         if n < 1:
             raise ValueError(f"`n` must be at least 1, got {n}")
-        from monge.data import as_floats
         from monge.show.pictures import spread_over
 
         test = run.source.test
         if n > len(test):
             print(f"the test part has {len(test)} samples: using them all")
-        return as_floats(test[spread_over(len(test), n)])
+        return test[spread_over(len(test), n)]
+
+
+def _npy(batches: Iterable[Any], count: int) -> Iterator[bytes]:
+    """The bytes of a .npy file of `count` samples that come in batches."""
+    import numpy as np
+
+    left = count
+    for batch in batches:
+        array = np.ascontiguousarray(batch.numpy())
+        if left == count:
+            header = io.BytesIO()
+            shape = (count, *array.shape[1:])
+            fields = {"descr": array.dtype.str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(header, fields)
+            yield header.getvalue()
+        left -= len(array)
+        yield array.tobytes()
+    if left:
+        raise ValueError(f"`model` returns {count - left:,} samples where {count:,} are asked for")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +106,8 @@ class Sample(_Drawing):
     """Draw samples from a trained model."""
 
     out: Path
-    """.png: a picture; .npy: the samples; .gif: clouds that turn."""
+    """.png: a picture; .npy: the samples, any number, written as they are drawn; .gif: clouds that
+    turn."""
     n: Number = 64
     """How many."""
     seed: int = 0
@@ -83,11 +119,14 @@ class Sample(_Drawing):
     def run(self) -> None:
         run = self._run(".gif")
         from monge.draws import generator
+        from monge.show.pictures import TURN, TURNING
 
+        pictures = self._pictures(run, self.n)
+        if self.out.suffix == ".gif" and pictures.kind.turns:
+            pictures.check_size(run.settled.shape, self.n, TURNING, TURN)
         prior = run.mixture() if self.sampler == "mixture" else None
-        drawn = run.sample(self.n, generator(self.seed, "sample"), prior)
-        pictures = self._pictures(run)
-        self._save(run, drawn, lambda: pictures.samples(drawn), lambda: pictures.turntable(drawn))
+        drawn = run.samples(self.n, generator(self.seed, "sample"), prior)
+        self._save(run, drawn, self.n, pictures.samples, pictures.turntable)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +140,7 @@ class Reconstruct(_Drawing):
 
     def run(self) -> None:
         run = self._run()
+        from monge.data import as_floats
         from monge.models import evaluating
         from monge.models.protocols import reconstruct, reconstructs, require
 
@@ -108,9 +148,16 @@ class Reconstruct(_Drawing):
             require(run.model, "encode", "reconstruction")
             require(run.model, "decode", "reconstruction")
         x = self._some(run, self.n)
-        with evaluating(run.model):
-            y = reconstruct(run.model, x)
-        self._save(run, y, lambda: self._pictures(run).reconstructions(x, y))
+        pictures = self._pictures(run, 2 * len(x))
+
+        def reconstructed() -> Iterator[Any]:
+            for batch in map(as_floats, x.split(500)):
+                with evaluating(run.model):
+                    yield reconstruct(run.model, batch)
+
+        self._save(
+            run, reconstructed(), len(x), lambda y: pictures.reconstructions(as_floats(x), y)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +183,9 @@ class Complete(_Drawing):
         run = self._run()
         if self.samples < 1:
             raise ValueError(f"`samples` must be at least 1, got {self.samples}")
+        import torch
+
+        from monge.data import as_floats
         from monge.draws import generator
         from monge.models.protocols import Completer, complete, known_part
 
@@ -152,12 +202,22 @@ class Complete(_Drawing):
                 f"`run` {str(self.path)!r} is of {run.config.recipe}, whose model has no method "
                 "`complete`: give a run of conditional-wae"
             )
-        x = self._some(run, self.n)
-        known = self._mask(x, self.known or trained)
-        drawn = complete(model, x, self.samples, generator(self.seed, "complete"), known=known)
-        known = known_part(model, x, known)
-        pictures = self._pictures(run)
-        self._save(run, drawn.flatten(0, 1), lambda: pictures.completions(x, known.to(x), drawn))
+        x = as_floats(self._some(run, self.n))
+        count = len(x) * self.samples
+        pictures = self._pictures(run, count + 2 * len(x), self.samples + 2)
+        known = known_part(model, x, self._mask(x, self.known or trained))
+        seeded = generator(self.seed, "complete")
+
+        def completed() -> Iterator[Any]:
+            # one completion of each of some repeated samples: the draws are those of all at once
+            for first in range(0, count, 500):
+                rows = torch.arange(first, min(first + 500, count)) // self.samples
+                yield complete(model, x[rows], 1, seeded, known=known[rows])[:, 0]
+
+        def picture(drawn: Any) -> Any:
+            return pictures.completions(x, known.to(x), drawn.unflatten(0, (len(x), -1)))
+
+        self._save(run, completed(), count, picture)
 
     def _mask(self, x: Any, known: str | None) -> Any:
         """A mask for each of x; None for that of the model."""
@@ -184,12 +244,14 @@ class Interpolate(_Drawing):
 
     def run(self) -> None:
         run = self._run(".gif")
-        if self.n < 1 or self.frames < 2:
+        if self.n < 1 or not 2 <= self.frames <= MOST_FRAMES:
             raise ValueError(
-                f"`n` must be at least 1 and `frames` at least 2, got {self.n} and {self.frames}"
+                f"`n` must be at least 1 and `frames` from 2 to {MOST_FRAMES:,}, got {self.n} and "
+                f"{self.frames}"
             )
         from torch import lerp
 
+        from monge.data import as_floats
         from monge.models import spherical
         from monge.models.protocols import require
         from monge.show.report import paired
@@ -197,13 +259,19 @@ class Interpolate(_Drawing):
         for method in ("encode", "decode"):
             require(run.model, method, "interpolation")
         x = self._some(run, 2 * self.n)
-        path = spherical if self.path_ == "spherical" else lerp
-        frames, pictures = paired(run.model, x, self.frames, path), self._pictures(run)
+        count, path = len(x) // 2, spherical if self.path_ == "spherical" else lerp
+        if self.out.suffix == ".gif":
+            pictures = self._pictures(run, count, math.ceil(math.sqrt(count)), self.frames)
+        else:
+            pictures = self._pictures(run, count * self.frames, self.frames)
+        some = 2 * max(1, MOST_FRAMES // self.frames)
+        parts = x[: 2 * count].split(some)
         self._save(
             run,
-            frames,
-            lambda: pictures.interpolations(frames, self.frames),
-            lambda: pictures.film(frames, self.frames),
+            (paired(run.model, as_floats(pairs), self.frames, path) for pairs in parts),
+            count * self.frames,
+            lambda frames: pictures.interpolations(frames, self.frames),
+            lambda frames: pictures.film(frames, self.frames),
         )
 
 
@@ -220,13 +288,13 @@ class Traverse(_Drawing):
 
     def run(self) -> None:
         run = self._run()
-        if self.index < 0 or self.frames < 2:
+        if self.index < 0 or not 2 <= self.frames <= MOST_FRAMES:
             raise ValueError(
-                f"`index` must be at least 0 and `frames` at least 2, got {self.index} and "
-                f"{self.frames}"
+                f"`index` must be at least 0 and `frames` from 2 to {MOST_FRAMES:,}, got "
+                f"{self.index} and {self.frames}"
             )
         from monge.data import as_floats
-        from monge.models.protocols import require
+        from monge.models.protocols import latent_of, require
         from monge.show.report import traversed
 
         for method in ("encode", "decode"):
@@ -235,5 +303,7 @@ class Traverse(_Drawing):
         if self.index >= len(test):
             raise ValueError(f"`index` {self.index} is beyond the {len(test)} test samples")
         x = as_floats(test[self.index : self.index + 1])
+        count = (latent_of(run.model, x) or 0) * self.frames
+        pictures = self._pictures(run, count, self.frames)
         frames = traversed(run.model, x, test, self.frames)
-        self._save(run, frames, lambda: self._pictures(run).interpolations(frames, self.frames))
+        self._save(run, frames, count, lambda drawn: pictures.interpolations(drawn, self.frames))

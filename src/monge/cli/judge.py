@@ -63,6 +63,11 @@ class Evaluate(OfRun):
             if protocol["n test"] < self.n:
                 print(f"the test part has {protocol['n test']} samples: using them all")
             print("\n".join(lines(result)))
+            if 0 < protocol["n floor"] < protocol["n test"]:
+                print(f"the floor is of {protocol['n floor']} training samples: there are no more")
+            for remark in ("left out", "without floor"):
+                if remark in protocol:
+                    print(f"{remark}: {protocol.pop(remark)}")
             print("  ".join(f"{name} {value}" for name, value in protocol.items()))
             print(f"report: {report.write(run)}")
 

@@ -147,7 +147,7 @@ def _settings(row: Recipe, preset: str, data: str) -> Mapping[str, Any]:
         known = ", ".join(["small", *row.presets])
         raise ValueError(f"`preset` must be one of {known} for {row.name}, got {preset!r}")
     cases = row.presets[preset]
-    for case in (data, *([] if data in DATA else ["files"]), "any"):
+    for case in (data, *([] if data in DATA else ["images", "files"]), "any"):
         if case in cases:
             return {**row.settings, **cases[case]}
     raise ValueError(

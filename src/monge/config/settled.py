@@ -25,6 +25,9 @@ class Settled:
     """Mean and standard deviation of the columns of a table."""
     float64: bool = False
     """Whether a table is in float64, because float32 does not resolve one of its columns."""
+    batch: int | None = None
+    """Samples a step: those asked for, or all there are where these are fewer; None in older runs,
+    which have those asked for."""
     device: str | None = None
     """Where the run was last trained: cpu, cuda, cuda:1, … or mps; None in older runs."""
     precision: str | None = None

@@ -20,7 +20,7 @@ from monge.evaluation.sets import (
     pairwise_earth_mover,
     set_scores,
 )
-from monge.evaluation.statistics import Figure, Measured, Statistics, figure
+from monge.evaluation.statistics import Estimator, Figure, Measured, Statistics, figure
 from monge.models import evaluating
 from monge.models.protocols import reconstruct, reconstructs
 
@@ -43,12 +43,16 @@ class CloudMeasures(Measures):
         self.among: dict[str, Tensor] = {}
         super().__init__(source, real, metrics, extractor)
 
-    def groups(self) -> dict[str, Callable[[Statistics], Measured]]:
+    def groups(self) -> dict[str, list[Estimator]]:
         return {
-            "chamfer": lambda kept: self._sets("CD", pairwise_chamfer, kept),
-            "earth-mover": lambda kept: self._sets("EMD", pairwise_earth_mover, kept),
-            "occupancy": self._occupancy,
+            "chamfer": [self._of_sets("CD", pairwise_chamfer)],
+            "earth-mover": [self._of_sets("EMD", pairwise_earth_mover)],
+            "occupancy": [Estimator(("points JS",), 1, self._occupancy)],
         }
+
+    def _of_sets(self, name: str, distances: Callable[..., Tensor]) -> Estimator:
+        names = (f"MMD-{name}", f"coverage-{name}", f"1-NNA-{name}")
+        return Estimator(names, 2, lambda kept: self._sets(name, distances, kept))
 
     def features(self, x: Tensor) -> Tensor:
         return x

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from monge._core import processes
 from monge._core.references import resolve
@@ -17,7 +17,7 @@ from monge.draws import generator, permutation
 from monge.evaluation.extractors import Extractor, floor_rows
 from monge.evaluation.measures import NEAR, Measures
 from monge.evaluation.samplers import draw
-from monge.evaluation.statistics import Figure, Measured
+from monge.evaluation.statistics import Figure, Measured, lacking
 from monge.models.protocols import generates, require
 from monge.priors import Prior
 
@@ -40,8 +40,10 @@ def evaluate(
     Figures of samples come with a noise floor: the same figure of as many training samples, which
     a perfect model would have. The classifier whose features compare labelled images was not
     trained on them; they are therefore at most half of the training part. Figures of
-    reconstructions and completions have no floor. The figures depend on which methods the
-    model has: completions, reconstructions and codes are measured where there are any.
+    reconstructions and completions have no floor, and none has one where nothing is held out. The
+    figures depend on which methods the model has: completions, reconstructions and codes are
+    measured where there are any. Figures that need more samples than there are, are left out, and
+    so are their floors; the protocol names them.
 
     Args:
         model: a model that can be sampled; see `monge.models.protocols`.
@@ -63,22 +65,28 @@ def evaluate(
         deviation over the seeds and its floor, None where there is none.
 
     Raises:
-        ValueError: for bad arguments, fewer than 10 held-out samples, or a model without samples.
+        ValueError: for bad arguments, fewer than 2 samples to test, or a model without samples.
     """
     n = _checked_count(model, source, n, prior, seeds)
     real = source.test[permutation(0, "evaluation test", len(source.test))[:n]]
     measure = resolve(source.kind.measures, "measures")(source, real, metrics, extractor)
-    figures = _of_samples(measure, model, source, n, prior, seeds)
+    floor = _floor_rows(source)[:n]
+    figures = _of_samples(measure, model, source, n, floor, prior, seeds)
+    remarks = {
+        "left out": lacking(measure.estimators, n),
+        "without floor": ", ".join(name for name in figures if figures[name]["floor"] is None),
+    }
     protocol = {
         "run": name,
         "recipe": recipe,
         "data": source.name,
-        "split": "test",
+        "split": "test" if source.held_out else "train: none is held out",
         "sampler": "prior" if prior is None else type(prior).__name__.lower(),
         "seeds": seeds,
         "n samples": n,
         "n test": n,
-        "n floor": min(n, len(floor_rows(source))),
+        "n floor": len(floor),
+        **{remark: names for remark, names in remarks.items() if names},
         **measure.protocol(),
         "monge": __version__,
         "torch": torch.__version__,
@@ -94,31 +102,38 @@ def _checked_count(
     if seeds < 1:
         raise ValueError(f"`seeds` must be at least 1, got {seeds}")
     n = min(n, len(source.test))
-    if n < 10:
-        raise ValueError(
-            f"`n` must be at least 10 samples, got {n} (as many as there are to test)"
-        )
+    if n < 2:
+        raise ValueError(f"`n` must be at least 2 samples, got {n} (as many as there are to test)")
     if prior is None and not generates(model):
         require(model, "sample", "evaluation")
     return n
 
 
+def _floor_rows(source: Source) -> Tensor:
+    """The training samples of which noise floors are made; none of those that are tested on."""
+    return floor_rows(source) if source.held_out else torch.empty(0, dtype=torch.long)
+
+
 def _of_samples(
-    measure: Measures, model: nn.Module, source: Source, n: int, prior: Prior | None, seeds: int
+    measure: Measures,
+    model: nn.Module,
+    source: Source,
+    n: int,
+    chosen: Tensor,
+    prior: Prior | None,
+    seeds: int,
 ) -> dict[str, Figure]:
-    """The figures of samples, whose floor is that of as many training samples."""
-    chosen = floor_rows(source)[:n]
+    """The figures of n samples, whose floor is that of the chosen training samples."""
+
+    def of_training() -> Measured:
+        parts = chosen.split(500) if len(chosen) else ()
+        return measure(map(source.train.__getitem__, parts), len(chosen))
 
     def drawn(i: int) -> Measured:
         return measure(draw(model, source, n, generator(i, "evaluate"), prior), n)
 
-    floor, *values = processes.shared(
-        [
-            lambda: measure(map(source.train.__getitem__, chosen.split(500)), len(chosen)),
-            *(partial(drawn, i) for i in range(seeds)),
-        ]
-    )
-    if "near training" in floor:
+    floor, *values = processes.shared([of_training, *(partial(drawn, i) for i in range(seeds))])
+    if "near training" in values[0]:
         # training samples are near training samples; held-out ones are so by definition
         floor["near training"] = NEAR
     return {key: _over_seeds([one[key] for one in values], floor.get(key)) for key in values[0]}

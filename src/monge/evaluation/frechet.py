@@ -24,6 +24,11 @@ from torch import Tensor
 from monge._core.checks import dimension, finite, floating
 from monge._core.promotion import ANY, promoted
 
+PARTS = 5
+"""Into how many parts samples are cut for the extrapolation."""
+COLUMNS, ROWS = 4096, 1024
+"""Of wide tables so many columns are in float64 at a time, and of a kernel matrix so many rows."""
+
 
 class Moments:
     """Mean and covariance of rows (n, d) that come in batches, in float64 and memory O(d²)."""
@@ -89,17 +94,44 @@ def frechet_of_moments(one: Moments, two: Moments) -> float:
     a, b = one.covariance, two.covariance
     if len(a) != len(b):
         raise ValueError(f"`one` has {len(a)} features and `two` has {len(b)}")
-    if min(one.count, two.count) <= len(a):
-        warnings.warn(
-            f"the Fréchet distance of {min(one.count, two.count)} samples in {len(a)} dimensions "
-            "rests on singular covariances: it is far too large; compare it with its floor only",
-            stacklevel=3,
-        )
+    _warn_of_few(min(one.count, two.count), len(a))
     values, vectors = torch.linalg.eigh(a)
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
     shared = torch.linalg.eigvalsh(root @ b @ root).clamp_min(0).sqrt().sum()
     distance = (one.mean - two.mean).square().sum() + a.trace() + b.trace() - 2 * shared
     return max(float(distance), 0.0)
+
+
+def frechet_of_rows(x: Tensor, y: Tensor) -> float:
+    r"""FD between features x (n, d) and y (m, d), without root, at the cost of n × m matrices.
+
+    With the centred samples A = (x - m_1) / √(n - 1) and B likewise, S_1 = AᵀA and S_2 = BᵀB, so
+    that tr (S_1^{1/2} S_2 S_1^{1/2})^{1/2} is the sum of the singular values of A Bᵀ. It never
+    forms a d × d matrix, and is exact where the covariances are singular.
+    """
+    n, m = len(x), len(y)
+    if min(n, m) < 2:
+        raise ValueError(f"`x` and `y` must have at least 2 rows, got {n} and {m}")
+    _warn_of_few(min(n, m), x.shape[1])
+    product = torch.zeros(n, m, dtype=torch.float64)
+    distance = 0.0
+    for columns in zip(x.split(COLUMNS, 1), y.split(COLUMNS, 1)):
+        a, b = (part.detach().double().cpu() for part in columns)
+        means = [a.mean(0), b.mean(0)]
+        a, b = (a - means[0]) / (n - 1) ** 0.5, (b - means[1]) / (m - 1) ** 0.5
+        product += a @ b.T
+        distance += float((means[0] - means[1]).square().sum())
+        distance += float(a.square().sum() + b.square().sum())
+    return max(distance - 2 * float(torch.linalg.svdvals(product).sum()), 0.0)
+
+
+def _warn_of_few(n: int, d: int) -> None:
+    if n <= d:
+        warnings.warn(
+            f"the Fréchet distance of {n} samples in {d} dimensions rests on singular "
+            "covariances: it is far too large; compare it with its floor only",
+            stacklevel=3,
+        )
 
 
 @promoted(x=ANY, y=ANY)
@@ -111,6 +143,10 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     """
     features("x", x)
     features("y", y)
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"`y` must have {x.shape[1]} features, got {y.shape[1]}")
+    if min(len(x), len(y)) <= x.shape[1]:
+        return frechet_of_rows(x, y)
     return frechet_of_moments(moments(x), moments(y))
 
 
@@ -127,7 +163,7 @@ def frechet_extrapolated(x: Tensor, y: Tensor) -> float:
 
 def fifths(x: Tensor) -> list[Tensor]:
     """x (n, d) cut into five successive parts of as equal size as can be."""
-    edges = [i * len(x) // 5 for i in range(6)]
+    edges = [i * len(x) // PARTS for i in range(PARTS + 1)]
     return [x[a:b] for a, b in itertools.pairwise(edges)]
 
 
@@ -171,14 +207,42 @@ def kernel_distance(
     n = min(size, len(x), len(y))
     if n < 2:
         raise ValueError(f"`x` and `y` must have at least 2 rows, got {len(x)} and {len(y)}")
-    estimates: list[float] = []
-    for _ in range(subsets):
-        a, b = (z[torch.randperm(len(z), generator=generator)[:n]] for z in (x, y))
-        within = sum(float(k.sum() - k.diagonal().sum()) for k in (_cubic(a, a), _cubic(b, b)))
-        estimates.append(within / (n * (n - 1)) - 2 * float(_cubic(a, b).mean()))
-    values = torch.tensor(estimates, dtype=torch.float64)
+    chosen = [
+        [torch.randperm(len(z), generator=generator)[:n] for z in (x, y)] for _ in range(subsets)
+    ]
+    if (len(x) + len(y)) ** 2 <= 4 * subsets * n**2:  # all pairs are fewer than the subsets'
+        values = _estimates_at_once(x, y, *(torch.stack(index) for index in zip(*chosen)))
+    else:
+        values = torch.stack([_estimate(x[i], y[j]) for i, j in chosen])
     return Spread(float(values.mean()), float(values.std(correction=0)))
 
 
 def _cubic(x: Tensor, y: Tensor) -> Tensor:
     return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+def _estimate(x: Tensor, y: Tensor) -> Tensor:
+    """The unbiased MMD² of rows x (n, d) and y (n, d)."""
+    within = sum(k.sum() - k.diagonal().sum() for k in (_cubic(x, x), _cubic(y, y)))
+    return within / (len(x) * (len(x) - 1)) - 2 * _cubic(x, y).mean()
+
+
+def _estimates_at_once(x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor) -> Tensor:
+    """The unbiased MMD² of each of the subsets of rows with the indices of_x and of_y (s, n), as
+    (s,): each pair's kernel is computed once, and added to the subsets that hold both."""
+    n = of_x.shape[1]
+    a, b = (
+        torch.zeros(len(index), len(z), dtype=z.dtype, device=z.device).scatter_(
+            1, index.to(z.device), 1.0
+        )
+        for z, index in ((x, of_x), (y, of_y))
+    )
+    within = _sums(x, x, a, a) - a @ (x.square().mean(1) + 1) ** 3
+    within += _sums(y, y, b, b) - b @ (y.square().mean(1) + 1) ** 3
+    return within / (n * (n - 1)) - 2 * _sums(x, y, a, b) / n**2
+
+
+def _sums(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Σ_ij a_si k(x_i, y_j) b_sj for indicators a (s, n) and b (s, m) of rows, as (s,)."""
+    blocks = zip(x.split(ROWS), a.split(ROWS, 1))
+    return torch.stack([((w @ _cubic(z, y)) * b).sum(1) for z, w in blocks]).sum(0)

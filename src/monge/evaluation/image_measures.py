@@ -1,6 +1,6 @@
 r"""Measures of a model's images: in features, in pixels, and of their classes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
@@ -19,7 +19,7 @@ from monge.evaluation.pyramid import (
     pyramid_patches,
 )
 from monge.evaluation.sharpness import sharpness
-from monge.evaluation.statistics import Figure, Measured, Statistics, figure
+from monge.evaluation.statistics import Estimator, Figure, Measured, Statistics, figure
 from monge.models import evaluating
 from monge.transport import jensen_shannon, wasserstein_1d
 
@@ -54,12 +54,16 @@ class ImageMeasures(Measures):
     def features(self, x: Tensor) -> Tensor:
         return self.extractor(x)
 
-    def groups(self) -> dict[str, Callable[[Statistics], Measured]]:
+    def groups(self) -> dict[str, list[Estimator]]:
         groups = super().groups()
+        groups["sliced"].append(Estimator(("pixel SW",), 1, self._pixels))
+        if self.levels:
+            groups["sliced"].append(Estimator(("pyramid SW",), 1, self._pyramid))
         if self.channels in (1, 3):
-            groups["sharpness"] = lambda kept: {"sharpness": kept.sharpness}
+            sharp = Estimator(("sharpness",), 1, lambda kept: {"sharpness": kept.sharpness})
+            groups["sharpness"] = [sharp]
         if self.head is not None:
-            groups["classes"] = self._classes
+            groups["classes"] = [Estimator(("classes JS",), 1, self._classes)]
         return groups
 
     def protocol(self) -> dict[str, Any]:
@@ -94,14 +98,14 @@ class ImageMeasures(Measures):
             for i, patches in enumerate(pyramid_patches(batch, count, drawn)):
                 statistics.keep(f"pyramid {i}", patches)
 
-    def _sliced(self, kept: Statistics) -> Measured:
+    def _pixels(self, kept: Statistics) -> Measured:
         pixels = wasserstein_1d(kept["pixels"].T, self.real["pixels"].T)
-        distances = super()._sliced(kept) | {"pixel SW": float(pixels.square().mean().sqrt())}
-        if self.levels:
-            x, y = ([z[f"pyramid {i}"] for i in range(self.levels)] for z in (kept, self.real))
-            scales = pyramid_distances(x, y, generator=generator(0, "evaluation pyramid"))
-            distances["pyramid SW"] = fmean(scales)
-        return distances
+        return {"pixel SW": float(pixels.square().mean().sqrt())}
+
+    def _pyramid(self, kept: Statistics) -> Measured:
+        x, y = ([z[f"pyramid {i}"] for i in range(self.levels)] for z in (kept, self.real))
+        drawn = generator(0, "evaluation pyramid")
+        return {"pyramid SW": fmean(pyramid_distances(x, y, generator=drawn))}
 
     def _classes(self, kept: Statistics) -> Measured:
         one, two = (self._histogram(z["features"]) for z in (kept, self.real))

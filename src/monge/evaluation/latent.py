@@ -39,8 +39,13 @@ def principal_directions(codes: Tensor, count: int) -> tuple[Tensor, Tensor, Ten
     """The mean of codes (n, dim), their first `count` principal directions as orthonormal rows,
     and the deviations of the codes along them."""
     mean = codes.mean(0)
-    _, values, rows = torch.linalg.svd(codes - mean, full_matrices=False)
-    return mean, rows[:count], values[:count] / math.sqrt(len(codes) - 1)
+    centred, basis = codes - mean, None
+    if len(codes) < codes.shape[1]:  # the rows of a wide table span few dimensions
+        basis, triangle = torch.linalg.qr(centred.T)
+        centred = triangle.T
+    _, values, rows = torch.linalg.svd(centred, full_matrices=False)
+    rows = rows[:count] if basis is None else rows[:count] @ basis.T
+    return mean, rows, values[:count] / math.sqrt(len(codes) - 1)
 
 
 def principal_plane(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ for the Fréchet distance, features and projections for the others, never the im
 """
 
 import abc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,16 +15,19 @@ from monge.draws import generator, permutation
 from monge.evaluation.completion import completed, completion_figures
 from monge.evaluation.extractors import Extractor
 from monge.evaluation.fidelity import (
+    PRDC,
     memorisation,
     nearest_neighbour_test,
     precision_recall_density_coverage,
 )
 from monge.evaluation.frechet import (
+    PARTS,
+    frechet_distance,
     frechet_extrapolated_of_moments,
     frechet_of_moments,
     kernel_distance,
 )
-from monge.evaluation.statistics import Figure, Measured, Statistics, figure
+from monge.evaluation.statistics import Estimator, Figure, Measured, Statistics, figure
 from monge.evaluation.summary import errors
 from monge.evaluation.two_sample import network_test
 from monge.models.protocols import Completer
@@ -32,12 +35,18 @@ from monge.transport import wasserstein_1d
 from monge.transport.sliced import uniform_directions
 
 DIRECTIONS = 1000
+NEIGHBOUR = 5
+"""Precision, recall, density and coverage are of balls as wide as to this neighbour."""
 NEAR = 0.01
 """The share of test samples that counts as near to the training part."""
+LEAST_NEAR = round(1 / NEAR)
+"""How many test samples have such a share."""
 
 
 class Measures(abc.ABC):
     """Measures of samples against as many held-out samples.
+
+    A figure for which there are too few samples is left out.
 
     Args:
         source: the data.
@@ -62,6 +71,10 @@ class Measures(abc.ABC):
         if extractor is not None and not source.kind.grid:
             raise ValueError(f"`extractor` is for images, and {source.name!r} holds none")
         self.source = source
+        self.dim = self.features(source.train[:1]).shape[1]
+        # without a covariance of full rank the Fréchet distance is computed from the rows, which
+        # take less memory than moments
+        self.by_rows = len(real) <= self.dim
         groups = self.groups()
         if unknown := [name for name in metrics if name not in groups]:
             raise ValueError(
@@ -70,19 +83,37 @@ class Measures(abc.ABC):
             )
         self.wanted = {name: groups[name] for name in metrics or groups}
         rows = permutation(0, "evaluation memory", len(source.train))[:20_000]
-        self.train = self.features(source.train[rows]) if "memory" in self.wanted else None
+        memory = "memory" in self.wanted and len(real) >= LEAST_NEAR
+        self.train = self.features(source.train[rows]) if memory else None
         self.real = self.statistics(real.split(500), len(real))
 
-    def groups(self) -> dict[str, Callable[[Statistics], Measured]]:
+    def groups(self) -> dict[str, list[Estimator]]:
         """The measures by the names of their groups."""
+        frechet, sliced = self.figures
         return {
-            "frechet": self._frechet,
-            "kernel": self._kernel,
-            "neighbours": self._neighbours,
-            "tests": self._tests,
-            "memory": self._memory,
-            "sliced": self._sliced,
+            "frechet": [
+                Estimator((frechet,), 2, self._frechet),
+                Estimator((f"{frechet} extrapolated",), self._least_extrapolated, self._limit),
+            ],
+            "kernel": [Estimator(("KD",), 2, self._kernel)],
+            "neighbours": [Estimator(PRDC._fields, NEIGHBOUR + 1, self._neighbours)],
+            "tests": [
+                Estimator(("1-NN accuracy",), 2, self._nearest),
+                Estimator(("network accuracy",), 4, self._network),
+            ],
+            "memory": [Estimator(("near training",), LEAST_NEAR, self._memory)],
+            "sliced": [Estimator((sliced,), 1, self._sliced)],
         }
+
+    @property
+    def _least_extrapolated(self) -> int:
+        """How many samples are parts whose covariances have full rank."""
+        return PARTS * (self.dim + 1)
+
+    @property
+    def estimators(self) -> list[Estimator]:
+        """Those of the wanted groups."""
+        return [one for group in self.wanted.values() for one in group]
 
     @abc.abstractmethod
     def features(self, x: Tensor) -> Tensor:
@@ -122,9 +153,10 @@ class Measures(abc.ABC):
         if set(self.wanted) == {"sharpness"}:
             return
         features = self.features(batch)
-        if "frechet" in self.wanted:
-            statistics.moments(features)
-        if set(self.wanted) - {"frechet", "sharpness"}:
+        if "frechet" in self.wanted and not self.by_rows:
+            parts = PARTS if statistics.n >= self._least_extrapolated else 1
+            statistics.moments(features, parts)
+        if self.by_rows or set(self.wanted) - {"frechet", "sharpness"}:
             statistics.keep("features", features)
 
     def statistics(self, batches: Iterable[Tensor], n: int) -> Statistics:
@@ -136,20 +168,24 @@ class Measures(abc.ABC):
         return kept
 
     def __call__(self, batches: Iterable[Tensor], n: int) -> Measured:
-        r"""The wanted measures of n samples that come in batches (b, \*)."""
-        kept = self.statistics(batches, n)
-        groups = [group(kept) for group in self.wanted.values()]
-        return {name: value for group in groups for name, value in group.items()}
+        r"""The wanted measures of n samples that come in batches (b, \*), as far as n suffices."""
+        kept, measured = self.statistics(batches, n), {}
+        for one in self.estimators:
+            if one.least <= min(n, self.real.n):
+                measured |= one.compute(kept)
+        return measured
 
     def _frechet(self, kept: Statistics) -> Measured:
-        name = self.figures[0]
-        whole, real = (sum(one.fifths[1:], one.fifths[0]) for one in (kept, self.real))
-        distances = {name: frechet_of_moments(whole, real)}
-        if kept.n > 5 * len(whole.mean):  # a fifth of the samples still has a covariance
-            distances[f"{name} extrapolated"] = frechet_extrapolated_of_moments(
-                kept.fifths, self.real.fifths
-            )
-        return distances
+        if self.by_rows:
+            distance = frechet_distance(kept["features"], self.real["features"])
+        else:
+            whole, real = (sum(one.parts[1:], one.parts[0]) for one in (kept, self.real))
+            distance = frechet_of_moments(whole, real)
+        return {self.figures[0]: distance}
+
+    def _limit(self, kept: Statistics) -> Measured:
+        distance = frechet_extrapolated_of_moments(kept.parts, self.real.parts)
+        return {f"{self.figures[0]} extrapolated": distance}
 
     def _kernel(self, kept: Statistics) -> Measured:
         drawn = generator(0, "evaluation subsets")
@@ -157,14 +193,15 @@ class Measures(abc.ABC):
         return {"KD": distance.value}
 
     def _neighbours(self, kept: Statistics) -> Measured:
-        return precision_recall_density_coverage(kept["features"], self.real["features"])._asdict()
-
-    def _tests(self, kept: Statistics) -> Measured:
         x, y = kept["features"], self.real["features"]
-        return {
-            "1-NN accuracy": nearest_neighbour_test(x, y).value,
-            "network accuracy": network_test(x, y).value,
-        }
+        return precision_recall_density_coverage(x, y, NEIGHBOUR)._asdict()
+
+    def _nearest(self, kept: Statistics) -> Measured:
+        share = nearest_neighbour_test(kept["features"], self.real["features"])
+        return {"1-NN accuracy": share.value}
+
+    def _network(self, kept: Statistics) -> Measured:
+        return {"network accuracy": network_test(kept["features"], self.real["features"]).value}
 
     def _memory(self, kept: Statistics) -> Measured:
         assert self.train is not None

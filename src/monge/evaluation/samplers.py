@@ -9,12 +9,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import finite, floating
+from monge._core.checks import dimension, finite, floating
 from monge.data import Source, as_floats
 from monge.draws import stream
 from monge.models import evaluating
 from monge.models.protocols import Completer, drawn_codes, samples
 from monge.priors import Mixture, Prior
+
+COMPLETED = 10_000
+"""How many samples are completed at a time."""
 
 
 def draw(
@@ -24,7 +27,7 @@ def draw(
     generator: torch.Generator | None = None,
     prior: Prior | None = None,
 ) -> Iterator[Tensor]:
-    """n samples of a model in batches.
+    """n samples of a model in batches, so that n may exceed what memory holds.
 
     Arguments:
         model: any model that can be sampled.
@@ -34,10 +37,12 @@ def draw(
         generator: a CPU generator; torch's global one by default.
         prior: draws the codes in place of the model's own prior.
     """
-    given = None
-    if source is not None and isinstance(model, Completer):
-        given = as_floats(source.test[torch.arange(n) % len(source.test)])
-    return samples(model, n, generator, prior, given)
+    if source is None or not isinstance(model, Completer):
+        yield from samples(model, n, generator, prior)
+        return
+    for rows in torch.arange(dimension("n", n)).split(COMPLETED):
+        given = as_floats(source.test[rows % len(source.test)])
+        yield from samples(model, len(rows), generator, prior, given)
 
 
 def draw_codes(model: nn.Module, x: Tensor, seed: int = 0) -> Tensor:

@@ -1,5 +1,8 @@
 """What is measured, and what is kept of samples to measure it."""
 
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -20,7 +23,7 @@ class Statistics:
 
     def __init__(self, n: int):
         self.n, self.count = n, 0
-        self.fifths: list[Moments] = []
+        self.parts: list[Moments] = []
         self.sharpness = 0.0
         self._kept: dict[str, list[Tensor]] = {}
 
@@ -34,10 +37,29 @@ class Statistics:
             self._kept[name] = [torch.cat(self._kept[name])]
         return self._kept[name][0]
 
-    def moments(self, rows: Tensor) -> None:
-        """Takes features of the next samples into the fifth of the n where they belong."""
-        self.fifths = self.fifths or [Moments(rows.shape[1]) for _ in range(5)]
-        edges = [i * self.n // 5 - self.count for i in range(6)]
-        for fifth, first, last in zip(self.fifths, edges, edges[1:]):
-            if len(part := rows[max(first, 0) : max(last, 0)]):
-                fifth.update(part)
+    def moments(self, rows: Tensor, parts: int) -> None:
+        """Takes features of the next samples into the moments of the successive parts of the n to
+        which they belong."""
+        self.parts = self.parts or [Moments(rows.shape[1]) for _ in range(parts)]
+        edges = [i * self.n // parts - self.count for i in range(parts + 1)]
+        for moments, first, last in zip(self.parts, edges, edges[1:]):
+            if len(some := rows[max(first, 0) : max(last, 0)]):
+                moments.update(some)
+
+
+class Estimator(NamedTuple):
+    """One computation, the figures that it gives, and how many samples it needs."""
+
+    names: tuple[str, ...]
+    least: int
+    """From how many samples, a model's and held-out ones, the figures are what they are called."""
+    compute: Callable[[Statistics], Measured]
+
+
+def lacking(estimators: Iterable[Estimator], n: int) -> str:
+    """The figures that n samples are too few for, with how many they need; may be empty."""
+    return ", ".join(
+        f"{', '.join(one.names)} ({'need' if len(one.names) > 1 else 'needs'} {one.least} samples)"
+        for one in estimators
+        if one.least > n
+    )

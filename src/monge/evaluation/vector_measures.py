@@ -1,6 +1,6 @@
 r"""Measures of a model's vectors, in standard units."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch import Tensor
 from monge.data import Source, as_floats
 from monge.evaluation.extractors import Extractor
 from monge.evaluation.measures import Measures
-from monge.evaluation.statistics import Measured, Statistics
+from monge.evaluation.statistics import Estimator, Measured, Statistics
 from monge.transport import wasserstein
 
 MOST_EXACT = 2000
@@ -32,8 +32,8 @@ class VectorMeasures(Measures):
         self.moments = source.moments()
         super().__init__(source, real, metrics, extractor)
 
-    def groups(self) -> dict[str, Callable[[Statistics], Measured]]:
-        return super().groups() | {"exact": self._exact}
+    def groups(self) -> dict[str, list[Estimator]]:
+        return super().groups() | {"exact": [Estimator(("W2 exact",), 1, self._exact)]}
 
     def features(self, x: Tensor) -> Tensor:
         if self.moments is None:

@@ -29,6 +29,10 @@ from monge.priors import Prior
 
 F = TypeVar("F", bound=Callable[..., Any])
 MARK = "_combines"
+TRAVERSED = 5000
+"""How many codes of a traversal are decoded at a time."""
+CODES = 100_000
+"""How many codes of a prior are held at a time; they are decoded in smaller batches."""
 
 
 @runtime_checkable
@@ -232,12 +236,21 @@ def traverse(model: Any, x: Tensor, levels: Tensor) -> Tensor:
 
     Returns (n · dim · k, \*): code by code, coordinate by coordinate, level by level.
     """
+    return torch.cat(list(traversals(model, x, levels)))
+
+
+def traversals(model: Any, x: Tensor, levels: Tensor) -> Iterator[Tensor]:
+    r"""What `traverse` returns, in batches of at most 5,000."""
     _require_codes(model, "traversal")
-    z = mean_codes(model, x)
-    codes, given = moved(z, levels), None
-    if isinstance(model, Completer):
-        given = x.repeat_interleave(len(codes) // len(z), 0)
-    return decode(model, codes, given)
+    with evaluating(model):
+        codes = moved(mean_codes(model, x), levels)
+    completes, given = bool(isinstance(model, Completer)), None
+    for first in range(0, len(codes), TRAVERSED):
+        z = codes[first : first + TRAVERSED]
+        if completes:
+            given = x[torch.arange(first, first + len(z)) // (len(codes) // len(x))]
+        with evaluating(model):
+            yield decode(model, z, given)
 
 
 def _require_codes(model: object, purpose: str) -> None:
@@ -312,16 +325,21 @@ def samples(
 def decoded(
     model: Any, prior: Prior, n: int, generator: torch.Generator | None = None
 ) -> Iterator[Tensor]:
-    """n draws of a prior, decoded in batches of at most 500; a random decoder adds its noise."""
+    """n draws of a prior, decoded in batches of at most 500; a random decoder adds its noise.
+
+    Memory does not depend on n: a prior draws row by row, so that its draws may come in parts.
+    """
     device = device_of(model)
     decoder = getattr(model, "decoder", None)
     # noise follows a generator of its own, so that the first draws are the same for every n
     noisy = isinstance(decoder, GaussianDecoder)
     seed = int(torch.randint(2**62, (), generator=generator)) if noisy else 0
     noise = torch.Generator().manual_seed(seed)
-    for z in _batches(prior.sample(dimension("n", n), generator).to(device)):
-        with evaluating(model):
-            x = model.decode(z)
-            if isinstance(decoder, GaussianDecoder):
-                x = x + decoder.sigma * standard_normal(tuple(x.shape), noise).to(x)
-        yield x
+    for first in range(0, dimension("n", n), CODES):
+        codes = prior.sample(min(CODES, n - first), generator)
+        for z in _batches(codes.to(device)):
+            with evaluating(model):
+                x = model.decode(z)
+                if isinstance(decoder, GaussianDecoder):
+                    x = x + decoder.sigma * standard_normal(tuple(x.shape), noise).to(x)
+            yield x

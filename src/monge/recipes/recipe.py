@@ -53,7 +53,7 @@ class Recipe:
     """What the preset `small` sets besides for MNIST and Fashion-MNIST, tuned on MNIST."""
     presets: Mapping[str, Mapping[str, Settings]] = field(default_factory=dict)
     """What other presets set over `settings`: by their names, then by the name of a data set, or
-    `files` for data named by a path, or `any`."""
+    `images` for other images, or `files` for whatever is named by a path, or `any`."""
     needs: tuple[str, ...] = ()
     """What the kind of data must be: some of `bounded`, `ordered`, `unordered`, `grid`."""
     aliases: tuple[str, ...] = ()

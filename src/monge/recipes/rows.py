@@ -65,7 +65,7 @@ def paper(
 ) -> dict[str, dict[str, Settings]]:
     """The preset `paper`: layers of settings by images, then what is for all, then for some.
 
-    Images in files take the settings of CelebA.
+    Other images take the settings of CelebA.
     """
     merged: dict[str, dict[str, Any]] = {}
     for name in NETWORKS:
@@ -73,7 +73,7 @@ def paper(
         for layer in (NETWORKS, *layers, {name: every or {}}, images):
             merged[name] |= layer.get(name, {})
     mnist, celeba = merged["mnist"], merged["celeba"]
-    return {"paper": {"mnist": mnist, "fashion-mnist": mnist, "files": celeba}}
+    return {"paper": {"mnist": mnist, "fashion-mnist": mnist, "images": celeba}}
 
 
 def tuned(latent: int, rate: float, strength: str, value: float) -> dict[str, Any]:

@@ -98,6 +98,11 @@ class Run:
         return self.path.resolve().name
 
     @property
+    def batch(self) -> int:
+        """Samples a step."""
+        return self.settled.batch or self.config.training.batch
+
+    @property
     def line(self) -> str:
         """What its recipe is, in a line."""
         if self.config.recipe == CUSTOM:
@@ -170,8 +175,8 @@ class Run:
 
     def summary(self) -> dict[str, float]:
         """The numbers that sum it up; see `monge.evaluation.summary`."""
-        batch, seed = self.config.training.batch, self.config.seed
-        return summary(self.model, self.source, self.metrics(), batch=batch, seed=seed)
+        seed = self.config.seed
+        return summary(self.model, self.source, self.metrics(), batch=self.batch, seed=seed)
 
     def evaluate(
         self,

@@ -91,7 +91,7 @@ def card(run: Run, pictured: bool = True) -> str:
         provenance="; ".join(f"{name} {value}" for name, value in run.provenance.items()),
         picture="![Samples](samples.png)\n\n" if pictured else "",
         steps=f"{rows[-1]['step'] if rows else 0:,}",
-        batch=config.training.batch,
+        batch=run.batch,
         latent=latent,
         weight="" if settled.weight is None else f", λ = {settled.weight:g}",
         sampled="model.complete(images, 5)" if completes else "model.sample(16)",

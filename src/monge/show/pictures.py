@@ -5,7 +5,10 @@ All pictures are Pillow images.
 """
 
 import abc
+import itertools
 import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,9 +19,15 @@ from monge._core.references import resolve
 from monge.data import Kind, as_floats
 from monge.evaluation.nearest import nearest_samples
 from monge.show.plots import BLUE, GREY, scatter
-from monge.show.rendering import VIEWS, render
+from monge.show.rendering import SIDE, VIEWS, render
 
 WIDEST = 900
+TURN, TURNING = 36, 4
+"""Frames of a turntable, and the samples in a row of it."""
+MOST_PIXELS = 2**26
+"""Of a picture, or of all frames of a film."""
+MOST_POINTS, MOST_NUMBERS = 10**6, 2**26
+"""Of a scatter plot: points, and what they are made of."""
 
 
 def pictures_of(kind: Kind) -> "Pictures":
@@ -31,21 +40,37 @@ def spread_over(n: int, count: int) -> Tensor:
     return torch.linspace(0, n - 1, min(count, n)).long()
 
 
-def grid(images: Tensor, columns: int) -> Image.Image:
-    """Images (n, c, h, w) in [0, 1], row by row; small ones are enlarged by whole pixels."""
-    n, c, h, w = images.shape
-    gap = 1 if h < 16 else 2
-    rows = -(-n // columns)
-    canvas = np.full((rows * (h + gap) - gap, columns * (w + gap) - gap, c), 255, np.uint8)
-    pixels = (images.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    for i, image in enumerate(pixels):
-        top, left = (i // columns) * (h + gap), (i % columns) * (w + gap)
-        canvas[top : top + h, left : left + w] = np.moveaxis(image, 0, -1)
+def layout(count: int, columns: int, height: int, width: int) -> tuple[int, int, int]:
+    """The height and width in pixels of a grid of tiles, and by how much it is enlarged."""
+    gap = _gap(height)
+    high, wide = -(-count // columns) * (height + gap) - gap, columns * (width + gap) - gap
+    return high, wide, max(1, WIDEST // wide) if height < 64 else 1
+
+
+def _gap(height: int) -> int:
+    return 1 if height < 16 else 2
+
+
+def grid(
+    x: Tensor, columns: int, tiles: Callable[[Tensor], Tensor] = lambda images: images
+) -> Image.Image:
+    r"""Samples (n, \*), row by row; small ones are enlarged by whole pixels.
+
+    `tiles` makes images (b, c, h, w) in [0, 1] of b samples; a few hundred of them are held.
+    """
+    parts = map(tiles, x.split(500))
+    first = next(parts)
+    _, c, h, w = first.shape
+    gap = _gap(h)
+    high, wide, scale = layout(len(x), columns, h, w)
+    canvas = np.full((high, wide, c), 255, np.uint8)
+    places = itertools.product(range(0, high, h + gap), range(0, wide, w + gap))
+    for images in itertools.chain([first], parts):
+        pixels = (images.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+        for image, (top, left) in zip(pixels, places):
+            canvas[top : top + h, left : left + w] = np.moveaxis(image, 0, -1)
     picture = Image.fromarray(canvas[..., 0] if c == 1 else canvas)
-    scale = max(1, WIDEST // picture.width) if h < 64 else 1
-    return picture.resize(
-        (picture.width * scale, picture.height * scale), Image.Resampling.NEAREST
-    )
+    return picture.resize((wide * scale, high * scale), Image.Resampling.NEAREST)
 
 
 class Pictures(abc.ABC):
@@ -56,6 +81,27 @@ class Pictures(abc.ABC):
 
     def __init__(self, kind: Kind):
         self.kind = kind
+
+    def check_size(
+        self, shape: tuple[int, ...], count: int, columns: int = 8, frames: int = 1
+    ) -> None:
+        """Refuses what is too large to be drawn, before it is made.
+
+        Args:
+            shape: of one sample.
+            count: samples of a picture.
+            columns: samples in a row.
+            frames: pictures of a film.
+
+        Raises:
+            ValueError: with the size that it would have.
+        """
+        most = min(MOST_POINTS, MOST_NUMBERS // math.prod(shape))
+        if count > most:
+            raise ValueError(
+                f"`out` would be a plot of {count:,} points, and at most {most:,} of "
+                f"{math.prod(shape):,} numbers are drawn: ask for fewer, or give .npy"
+            )
 
     @abc.abstractmethod
     def samples(self, drawn: Tensor, test: Tensor | None = None) -> Image.Image:
@@ -101,9 +147,26 @@ class GridPictures(Pictures):
     def tiles(self, x: Tensor) -> Tensor:
         r"""Samples (n, \*) as images (n, c, h, w) in [0, 1]."""
 
+    def tile(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Height and width in pixels of one of the tiles."""
+        h, w = self.tiles(torch.zeros(1, *shape)).shape[2:]
+        return h, w
+
+    def check_size(
+        self, shape: tuple[int, ...], count: int, columns: int = 8, frames: int = 1
+    ) -> None:
+        high, wide, scale = layout(count, columns, *self.tile(shape))
+        high, wide = high * scale, wide * scale
+        if high * wide * frames > MOST_PIXELS:
+            what = "a picture" if frames == 1 else f"{frames:,} pictures"
+            raise ValueError(
+                f"`out` would be {what} of {wide:,} × {high:,} pixels, and at most "
+                f"{MOST_PIXELS:,} pixels are drawn: ask for fewer samples, or give .npy"
+            )
+
     def grid(self, x: Tensor, columns: int = 8) -> Image.Image:
         r"""Samples (n, \*), row by row."""
-        return grid(self.tiles(x), columns)
+        return grid(x, columns, self.tiles)
 
     def samples(self, drawn: Tensor, test: Tensor | None = None) -> Image.Image:
         return self.grid(drawn)
@@ -149,14 +212,17 @@ class CloudPictures(GridPictures):
     def tiles(self, x: Tensor) -> Tensor:
         return render(x)
 
+    def tile(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        return SIDE, SIDE
+
     def views(self, drawn: Tensor) -> Image.Image | None:
         """Clouds from three sides each, two clouds in a row."""
-        return grid(render(drawn, VIEWS), 2)
+        return grid(drawn, 2, lambda clouds: render(clouds, VIEWS))
 
-    def turntable(self, drawn: Tensor, columns: int = 4, frames: int = 36) -> list[Image.Image]:
+    def turntable(self, drawn: Tensor) -> list[Image.Image]:
         """The frames of a turn about the upright axis."""
-        turns = [2 * math.pi * i / frames for i in range(frames)]
-        return [grid(render(drawn, (turn,)), columns) for turn in turns]
+        turns = [2 * math.pi * i / TURN for i in range(TURN)]
+        return [grid(drawn, TURNING, partial(render, views=(turn,))) for turn in turns]
 
 
 class VectorPictures(Pictures):

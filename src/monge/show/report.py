@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import importlib.resources
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import jinja2
@@ -29,7 +30,7 @@ from monge.models.protocols import (
     prior_of,
     reconstruct,
     reconstructs,
-    traverse,
+    traversals,
 )
 from monge.runs import Run
 from monge.show.pictures import GridPictures, pictures_of, spread_over
@@ -59,12 +60,10 @@ def paired(model: nn.Module, x: Tensor, count: int, path=torch.lerp) -> Tensor:
         return interpolate(model, x[0 : len(x) // 2 * 2 : 2], x[1::2], count, path)
 
 
-def traversed(model: nn.Module, x: Tensor, test: Tensor, count: int) -> Tensor:
+def traversed(model: nn.Module, x: Tensor, test: Tensor, count: int) -> Iterator[Tensor]:
     """The codes of samples x with every coordinate moved by up to two deviations of the prior; of
-    the codes of the samples `test` for a model without a prior."""
-    with evaluating(model):
-        levels = coordinate_deviation(model, test) * torch.linspace(-2, 2, count)
-        return traverse(model, x, levels)
+    the codes of the samples `test` for a model without a prior. They come in batches."""
+    return traversals(model, x, coordinate_deviation(model, test) * torch.linspace(-2, 2, count))
 
 
 def draw_all(run: Run) -> dict[str, Image.Image]:
@@ -107,7 +106,8 @@ def _reconstructed(run: Run) -> dict[str, Image.Image]:
         return made
     made["interpolations"] = pictures.interpolations(paired(model, x[:16], 10), 10)
     if kind.grid and (latent_of(model, x) or 0) <= MOST_TRAVERSED:
-        made["traversals"] = pictures.interpolations(traversed(model, x[:1], test, 10), 10)
+        frames = torch.cat(list(traversed(model, x[:1], test, 10)))
+        made["traversals"] = pictures.interpolations(frames, 10)
     return made
 
 

@@ -123,6 +123,7 @@ def _trained(
     if config.training.patience is not None:
         samples, held = held_apart(samples, config.seed)
     batches = _batches(len(samples), config)
+    settled = dataclasses.replace(settled, batch=batches.size)
     steps = _steps(config.training, batches)
 
     with running_out(0, config.training.batch, config.training.micro_batch):
@@ -152,6 +153,11 @@ def _trained(
         say(_opening(trainer, samples, resident))
         if source.summary:
             say(f"data: {source.summary}")
+        if batches.size < config.training.batch:
+            say(
+                f"batch: all {batches.size} training samples, fewer than the "
+                f"{config.training.batch} of a batch by default"
+            )
     if resident:
         samples = samples.to(trainer.device)
     loop.run(
@@ -266,12 +272,25 @@ def rehearse(
 
 
 def _batches(count: int, config: Config) -> Batches:
+    """The batches of `count` samples. All of them are one batch where there are fewer than in a
+    batch by default; a batch of another size was asked for, and is refused."""
     size, (_, world) = config.training.batch, processes.world()
+    if size > count and size in _default_batches(config):
+        size = count
     if size < world:
         raise ValueError(
             f"`batch` is {size}, fewer samples than the {world} processes: raise it or start fewer"
         )
     return Batches(count, size, config.seed, least=max(2, world))
+
+
+def _default_batches(config: Config) -> set[int]:
+    """The batches of configurations that do not set it: of any, and of the recipe's."""
+    sizes = {TrainingConfig.batch}
+    if config.recipe != CUSTOM:
+        asked = Config.of(config.recipe, config.preset, config.data.name)
+        sizes.add(asked.training.batch)
+    return sizes
 
 
 def _steps(training: TrainingConfig, batches: Batches) -> int:

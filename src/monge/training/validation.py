@@ -13,7 +13,16 @@ from monge.training.objective import arguments
 
 
 def held_apart(samples: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Splits samples into a training set and a validation set of a tenth, at least 2 samples."""
+    """Splits samples into a training set and a validation set of a tenth, at least 2 samples.
+
+    Raises:
+        ValueError: for fewer than 4 samples.
+    """
+    if len(samples) < 4:
+        raise ValueError(
+            f"`patience` holds samples apart to judge by, and there are {len(samples)} in all: "
+            "leave it out for fewer than 4"
+        )
     order = permutation(seed, "validation", len(samples))
     count = max(2, len(samples) // 10)
     return samples[order[count:].sort().values], samples[order[:count].sort().values]

@@ -124,6 +124,7 @@ def _unflagged(config: DataConfig, read: Callable[[], Source]) -> Source:
         if getattr(config, name) is not None:
             raise ValueError(
                 f"`{name}` has no meaning for {config.name!r}: only images in files are "
-                "cropped, resized, converted and cached"
+                "cropped, resized, converted and cached (a preset that sets it, as paper does, "
+                "is for images: use the preset small)"
             )
     return read()
