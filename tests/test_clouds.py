@@ -387,8 +387,8 @@ def test_a_run_on_clouds_is_evaluated(tmp_path):
 
 def test_a_turn_is_a_film_and_images_have_none():
     clouds_, images = pictures_of(CLOUD), pictures_of(IMAGE)
-    frames = clouds_.turntable(torch.randn(2, 30, 3).clamp(-0.5, 0.5), columns=2, frames=4)
-    assert len({frame.tobytes() for frame in frames}) == 4
+    frames = clouds_.turntable(torch.randn(2, 30, 3).clamp(-0.5, 0.5))
+    assert len({frame.tobytes() for frame in frames}) == 36
     assert len(images.film(torch.rand(6, 1, 8, 8), 3)) == 4  # there and back
     with pytest.raises(ValueError, match=r"`out` \.gif"):
         images.turntable(torch.rand(2, 1, 8, 8))

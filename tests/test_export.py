@@ -119,8 +119,8 @@ def test_a_file_that_differs_is_not_written(monkeypatch, tmp_path):
     """The check at export fails on another network's output, before anything is written."""
     real = export.torch_file
 
-    def wrong(part):
-        content, run_exported = real(part)
+    def wrong(part, provenance):
+        content, run_exported = real(part, provenance)
         return content, lambda inputs: [y + 1e-3 for y in run_exported(inputs)]
 
     monkeypatch.setattr(export, "torch_file", wrong)

@@ -138,7 +138,8 @@ def test_a_directory_in_which_a_training_was_killed_at_once_is_free(tmp_path):
         process.wait()
         monge.fit("vae", "digits", config(), tmp_path, quiet=True)
     names = {p.name for p in tmp_path.iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "checkpoints", "pictures", "report.html"}
+    kept = {"config.json", "identity.npy", "metrics.jsonl", "checkpoints", "pictures"}
+    assert names == {*kept, "report.html"}
 
 
 def test_a_holder_that_has_not_signed_yet_is_not_mistaken_for_a_killed_one(tmp_path, monkeypatch):

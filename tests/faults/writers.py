@@ -66,7 +66,7 @@ def mixed(out: Path, recipe: str, expected: str) -> str | None:
     if steps != list(range(1, STEPS + 1)):
         return f"the log has the steps {steps}"
     names = {path.name for path in out.iterdir()}
-    if names - {"config.json", "metrics.jsonl", "checkpoints", "best"}:
+    if names - {"config.json", "identity.npy", "metrics.jsonl", "checkpoints", "best"}:
         return f"it holds {sorted(names)}"
     return None if digest(out, STEPS) == expected else "the weights are of another run"
 
