@@ -438,7 +438,7 @@ def test_labels_of_any_type_become_classes(tmp_path):
 
 def test_a_first_row_with_a_number_is_no_header(tmp_path):
     (tmp_path / "x.csv").write_text("NA,5\n" + "1,2\n" * 10)
-    with pytest.raises(ValueError, match="could not convert string 'NA'"):
+    with pytest.raises(ValueError, match="line 1, column 0 is missing, 'NA'"):
         load(DataConfig(str(tmp_path / "x.csv")))
 
 

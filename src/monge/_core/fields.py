@@ -96,14 +96,23 @@ def from_values(cls: type, values: Any, where: str) -> Any:
     types = typing.get_type_hints(cls)
     arguments = {}
     for name, value in values.items():
-        if dataclasses.is_dataclass(types[name]):
-            arguments[name] = from_values(typing.cast(type, types[name]), value, f"{where}.{name}")
-            continue
-        arguments[name] = _tupled(value)
-        demand(
-            fits(arguments[name], types[name]), f"{where}.{name}", value, _described(types[name])
-        )
+        arguments[name] = _from_value(types[name], value, f"{where}.{name}")
     return cls(**arguments)
+
+
+def _from_value(annotation: Any, value: Any, where: str) -> Any:
+    """A value of a field from parsed JSON: a record, a tuple of records, or a plain value."""
+    if dataclasses.is_dataclass(annotation):
+        return from_values(typing.cast(type, annotation), value, where)
+    records = [one for one in typing.get_args(annotation) if dataclasses.is_dataclass(one)]
+    if records and value is not None:
+        if typing.get_origin(annotation) is not tuple:
+            return _from_value(records[0], value, where)
+        demand(isinstance(value, list), where, value, "a list")
+        return tuple(_from_value(records[0], one, f"{where}[{i}]") for i, one in enumerate(value))
+    value = _tupled(value)
+    demand(fits(value, annotation), where, value, _described(annotation))
+    return value
 
 
 def _without_default(field: dataclasses.Field) -> bool:

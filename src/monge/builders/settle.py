@@ -5,7 +5,7 @@ import math
 
 import torch
 
-from monge.config import CUSTOM, DATA, PLANE, Config, Settled
+from monge.config import CUSTOM, DATA, PLANE, Config, Schema, Settled
 from monge.data.kinds import Kind, kind_named
 from monge.data.source import Source
 from monge.recipes import find
@@ -26,6 +26,7 @@ def settle(config: Config, source: Source) -> Settled:
         samples=len(source.train),
         spread=source.spread(),
         float64=source.train.dtype == torch.float64,
+        schema=source.schema,
         moments=None
         if moments is None
         else (tuple(moments[0].tolist()), tuple(moments[1].tolist())),
@@ -52,10 +53,12 @@ def settled(
     samples: int,
     spread: float | None = None,
     float64: bool = False,
+    schema: Schema | None = None,
     moments: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
 ) -> Settled:
     """The facts of a run on data of which only these are known: `samples` of `shape` to train on,
-    with E‖x - x'‖² = `spread`, kept in float64 or in float32."""
+    with E‖x - x'‖² = `spread`, kept in float64 or in float32, which are
+    the rows of a table with this schema."""
     kind = kind_named(kind)
     row = None if config.recipe == CUSTOM else find(config.recipe)
     latent = config.latent
@@ -75,4 +78,5 @@ def settled(
         spread=spread,
         moments=moments,
         float64=float64,
+        schema=schema,
     )

@@ -273,9 +273,9 @@ def _read(path: Path):
     """The samples of a file as rows (n, d), in the dtype of the file, whether they are bytes of
     images, which are divided by 255, and whether they are images."""
     from monge.data.kinds import kind_of
-    from monge.data.readers.arrays import read, real
+    from monge.data.readers.arrays import real
 
-    samples = real(read(path).samples, str(path))
+    samples = real(_numbers(path), str(path))
     kind = kind_of(samples, str(path))
     if kind.unordered:
         raise ValueError(
@@ -285,6 +285,20 @@ def _read(path: Path):
     rows = kind.layout(samples, str(path)).reshape(len(samples), -1)
     scaled = kind.bounded and samples.dtype == "uint8"
     return (rows / 255.0 if scaled else rows), scaled, kind.bounded
+
+
+def _numbers(path: Path):
+    """The numbers in a file."""
+    from monge.data.readers.arrays import read
+
+    found = read(path)
+    for column in () if found.schema is None else found.schema.columns:
+        if column.kind == "category":
+            raise ValueError(
+                f"{str(path)!r} has a column {column.name!r} of texts, such as "
+                f"{column.values[0]!r}: distances are between rows of numbers"
+            )
+    return found.samples
 
 
 def _pair(given: Distance):
@@ -327,11 +341,11 @@ def _weights(name: str, path: Path | None, samples):
     """The weights in a file, divided by their sum; None without a file."""
     import torch
 
-    from monge.data.readers.arrays import read, real
+    from monge.data.readers.arrays import real
 
     if path is None:
         return None
-    w = real(read(path).samples, str(path)).astype("float64")
+    w = real(_numbers(path), str(path)).astype("float64")
     flag = f"`--{name.replace('_', '-')}` {str(path)!r}"
     if w.size != w.shape[0] or len(w) != len(samples):
         raise ValueError(

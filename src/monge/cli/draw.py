@@ -38,7 +38,7 @@ class _Drawing(OfRun):
         from monge.show.pictures import pictures_of
 
         pictures = pictures_of(kind_named(run.settled.kind))
-        if self.out.suffix != ".npy":
+        if self.out.suffix not in (".npy", ".csv"):
             pictures.check_size(run.settled.shape, count, columns, frames)
         return pictures
 
@@ -50,8 +50,8 @@ class _Drawing(OfRun):
         picture: Callable[[Any], Any],
         film: Callable[[Any], Any] | None = None,
     ) -> None:
-        """Writes `count` samples that come in batches to .npy as they come, their picture to .png,
-        or a film to .gif; all or nothing."""
+        """Writes `count` samples that come in batches to .npy as they come, rows of a table to
+        .csv, their picture to .png, or a film to .gif; all or nothing."""
         from monge._core.files import write_all
 
         if self.out.suffix == ".npy":
@@ -63,7 +63,9 @@ class _Drawing(OfRun):
         from monge.show.stamped import gif, png
 
         samples = torch.cat(list(batches))
-        if self.out.suffix == ".gif" and film is not None:
+        if self.out.suffix == ".csv":
+            content = run.schema.to_csv(samples)
+        elif self.out.suffix == ".gif" and film is not None:
             content = gif(film(samples), run.provenance)
         else:
             content = png(picture(samples), run.provenance)
@@ -107,7 +109,7 @@ class Sample(_Drawing):
 
     out: Path
     """.png: a picture; .npy: the samples, any number, written as they are drawn; .gif: clouds that
-    turn."""
+    turn; .csv: rows of a table, in its units and with its names and labels."""
     n: Number = 64
     """How many."""
     seed: int = 0
@@ -117,7 +119,7 @@ class Sample(_Drawing):
     """Draw codes from the prior, or from a Gaussian mixture fitted to the training codes."""
 
     def run(self) -> None:
-        run = self._run(".gif")
+        run = self._run(".gif", ".csv")
         from monge.draws import generator
         from monge.show.pictures import TURN, TURNING
 

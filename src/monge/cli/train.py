@@ -31,6 +31,9 @@ FIELDS = {
     "classes": "data.classes",
     "turn": "data.turn",
     "jitter": "data.jitter",
+    "categorical": "data.categorical",
+    "leave_out": "data.leave_out",
+    "missing": "data.missing",
     "seed": "seed",
     "preset": "preset",
     "latent": "latent",
@@ -101,6 +104,14 @@ class Train:
     """Turn clouds at random about the upright axis, y, whenever they are seen."""
     jitter: Float = None
     """Deviation of Gaussian noise on the points of clouds whenever they are seen; 0 by default."""
+    categorical: tuple[str, ...] = ()
+    """Columns of a table that are categories though they hold numbers; of texts they are anyway.
+    `label` or `class`, which is otherwise not modelled, is then modelled, too."""
+    leave_out: tuple[str, ...] = ()
+    """Columns of a table to leave out."""
+    missing: Literal["refuse", "indicator"] | None = None
+    """Missing cells of a table: refuse (default), or indicator, which models where cells are
+    missing, so that samples have missing cells as well."""
     batch: Int = None
     """Samples a step; 100 by default."""
     micro_batch: Int = None
@@ -244,7 +255,7 @@ def _flag(name: str, kind: Any, text: str, default: Any) -> tuple[str, Any, Any]
 
 
 VALUELESS = ("--resume", "--data-changed", "--turn", "--compile", "--help", "-h")
-SEVERAL = ("--set", "--classes")
+SEVERAL = ("--set", "--classes", "--categorical", "--leave-out", "--leave_out")
 
 
 def recipe_name(arguments: Sequence[str]) -> str:

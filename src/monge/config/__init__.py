@@ -4,6 +4,7 @@
 """
 
 from monge.config.asked import CUSTOM, PLANE, Config, override
+from monge.config.schema import Column, Schema
 from monge.config.settings import DATA, PUBLISHED, DataConfig, NetworkConfig, TrainingConfig
 from monge.config.settled import Settled
 from monge.config.stored import from_json, read_config, to_json
@@ -13,9 +14,11 @@ __all__ = [
     "DATA",
     "PLANE",
     "PUBLISHED",
+    "Column",
     "Config",
     "DataConfig",
     "NetworkConfig",
+    "Schema",
     "Settled",
     "TrainingConfig",
     "from_json",

@@ -52,6 +52,13 @@ class DataConfig:
     kind: str | None = None
     """What the samples of an array are: image, vector, cloud, or `module:Class` of a kind of your
     own; by default what their shape says."""
+    categorical: tuple[str, ...] = ()
+    """Columns of a table that are categories though they hold numbers, or a header does not name
+    them; `label` or `class` is then modelled, too."""
+    leave_out: tuple[str, ...] = ()
+    """Columns of a table that are left out."""
+    missing: Literal["refuse", "indicator"] = "refuse"
+    """Missing cells of a table: refused, or modelled by an indicator beside the column's mean."""
 
     def __post_init__(self):
         # a run is found again from wherever it is opened

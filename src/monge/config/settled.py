@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from monge._core.version import __version__
+from monge.config.schema import Schema
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Settled:
     batch: int | None = None
     """Samples a step: those asked for, or all there are where these are fewer; None in older runs,
     which have those asked for."""
+    schema: Schema | None = None
+    """What the columns of a table in a text file are; None of other data, and in older runs."""
     device: str | None = None
     """Where the run was last trained: cpu, cuda, cuda:1, … or mps; None in older runs."""
     precision: str | None = None

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from monge.config import DataConfig, Schema
 from monge.data.identity import (
     Identity,
     combined,
@@ -51,8 +52,8 @@ class Source:
     test_labels: Tensor | None = None
     classes: tuple[str, ...] = ()
     """The names of the labels 0, 1, …"""
-    columns: tuple[str, ...] = ()
-    """The names of a table's columns, where its file gives them."""
+    schema: Schema | None = None
+    """What the columns of a table in a text file are, and how samples become its rows."""
     summary: str = ""
     """One line on what was read, and what was left out and why."""
     contents: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
@@ -98,6 +99,21 @@ class Source:
         if self.train.dtype != torch.float64:
             return self
         return dataclasses.replace(self, train=self.train.float(), test=self.test.float())
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of a table's columns, where its file gives them."""
+        return self.schema.names if self.schema is not None and self.schema.header else ()
+
+    def heeding(self, config: DataConfig) -> "Source":
+        """Itself, or a ValueError where settings of tables are given for other data."""
+        for name in ("categorical", "leave_out", "missing"):
+            value = getattr(config, name)
+            if self.schema is None and value != getattr(DataConfig, name):
+                raise ValueError(
+                    f"`{name}` is for tables in text files, got {value!r} for {self.name!r}"
+                )
+        return self
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -244,7 +260,7 @@ def split(
     samples: np.ndarray,
     labels=None,
     parts=None,
-    columns: Sequence[str] = (),
+    schema: Schema | None = None,
     summary: str = "",
     contents: np.ndarray | None = None,
     by_position: bool = False,
@@ -254,7 +270,7 @@ def split(
     Arguments:
         labels: a class for each sample, of any type.
         parts: the part each sample belongs to.
-        columns: the names of a table's columns.
+        schema: what the columns of a table are.
         summary: one line on what was read and what was left out.
         contents: the digests of what was read of each sample, uint64 (n,); by default of the
             samples themselves.
@@ -279,7 +295,7 @@ def split(
         train_labels,
         test_labels,
         classes,
-        tuple(columns),
+        schema,
         summary,
         (contents[train], contents[test]),
     )

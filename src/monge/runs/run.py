@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,7 +24,9 @@ from monge.builders import build
 from monge.config import (
     CUSTOM,
     PUBLISHED,
+    Column,
     Config,
+    Schema,
     Settled,
     override,
     read_config,
@@ -42,6 +44,9 @@ from monge.priors import Mixture, Prior
 from monge.recipes import find
 from monge.training import checkpoint
 from monge.training.loop import read_metrics
+
+if TYPE_CHECKING:
+    import polars
 
 Given = nn.Module | Callable[[], nn.Module] | str | None
 """A model of your own: an instance, which is copied, a class or function that makes one, or
@@ -281,6 +286,37 @@ class Run:
     ) -> Tensor:
         r"""n draws of the model in one tensor (n, \*)."""
         return torch.cat(list(self.samples(n, generator, prior)))
+
+    @property
+    def schema(self) -> Schema:
+        """What the columns of the run's table are; plain numbers without names for vectors that
+        come from no table in a text file.
+
+        Raises:
+            ValueError: for data that are no table.
+        """
+        settled = self.settled
+        if settled.schema is not None:
+            return settled.schema
+        if len(settled.shape) != 1:
+            raise ValueError(
+                f"`run` {str(self.path)!r} is of {settled.kind}s, which are no rows of a table: "
+                "give .png or .npy"
+            )
+        columns = (Column(str(i), "float") for i in range(settled.shape[0]))
+        return Schema(tuple(columns), header=False)
+
+    def table(
+        self, n: int, generator: torch.Generator | None = None, prior: Prior | None = None
+    ) -> "polars.DataFrame":
+        """n draws of the model as rows of the table that it was trained on: a Polars frame in the
+        units of its columns, with their names and labels; see `Schema.decode`.
+
+        Raises:
+            ValueError: for data that are no table.
+        """
+        schema = self.schema
+        return schema.decode(self.sample(n, generator, prior))
 
     @functools.cached_property
     def source(self) -> Source:

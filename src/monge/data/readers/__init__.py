@@ -21,9 +21,9 @@ def load(config: DataConfig) -> Source:
 
     Raises:
         ValueError: for a name or path that is neither a data set nor readable, with the reason;
-            for settings of clouds or classes that the data do not have.
+            for settings of clouds, tables or classes that the data do not have.
     """
-    source = _read(config)
+    source = _read(config).heeding(config)
     if config.kind is not None and source.kind != kind_named(config.kind):
         raise ValueError(
             f"`kind` {config.kind!r} is for arrays, and {config.name!r} holds {source.kind.name}s"
@@ -43,7 +43,7 @@ def given(data: Data, config: DataConfig) -> Source:
     if data is None or isinstance(data, (str, Path)):
         return load(config)
     array = data.detach().cpu().numpy() if isinstance(data, Tensor) else np.asarray(data)
-    return arrays.from_array(array, config=config)
+    return arrays.from_array(array, config=config).heeding(config)
 
 
 def _read(config: DataConfig) -> Source:

@@ -4,14 +4,13 @@ import dataclasses
 import importlib.metadata
 import re
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from monge._core.files import DAMAGED
-from monge.config import DataConfig
+from monge.config import DataConfig, Schema
 from monge.data.identity import digests
 from monge.data.kinds import CLOUD, IMAGE, kind_named, kind_of
 from monge.data.readers import tables
@@ -31,8 +30,8 @@ class Content(NamedTuple):
     """The part of each sample: train, test, …"""
     key: str | None = None
     """What the samples are called."""
-    columns: tuple[str, ...] = ()
-    """The names of a table's columns, where the file gives them."""
+    schema: Schema | None = None
+    """What the columns of a table in a text file are."""
     summary: str = ""
     """One line on what was read, and what was left out."""
 
@@ -54,7 +53,7 @@ def from_array(
     parts=None,
     name: str = "array",
     config: DataConfig = AS_IT_IS,
-    columns: Sequence[str] = (),
+    schema: Schema | None = None,
     summary: str = "",
 ) -> Source:
     """A source from an array (n, …), of the kind that `config` names or that its shape says.
@@ -62,7 +61,7 @@ def from_array(
     Arguments:
         labels: a class for each sample, of any type.
         parts: the part each sample belongs to.
-        columns: the names of a table's columns.
+        schema: what the columns of a table are.
         summary: one line on what was read and what was left out.
 
     Raises:
@@ -77,7 +76,7 @@ def from_array(
         kind.read(samples, name, config),
         labels,
         parts,
-        columns,
+        schema,
         summary,
         digests(samples),
         by_position=config.split == "position",
@@ -103,7 +102,7 @@ def real(samples: np.ndarray, name: str) -> np.ndarray:
 
 def load(path: Path, config: DataConfig) -> Source:
     """A source from a .npy, .npz or .csv file, or another table in text."""
-    found = read(path)
+    found = read(path, config)
     if found.key == "points" and config.kind is None:
         config = dataclasses.replace(config, kind=CLOUD.name)
     return from_array(
@@ -112,7 +111,7 @@ def load(path: Path, config: DataConfig) -> Source:
         found.parts,
         path.name,
         config,
-        found.columns,
+        found.schema,
         found.summary,
     )
 
@@ -152,8 +151,11 @@ def _is_text(head: bytes) -> bool:
     return text and re.search(rb"\d", head) is not None
 
 
-def read(path: Path) -> Content:
+def read(path: Path, config: DataConfig = AS_IT_IS) -> Content:
     """What a .npy, .npz or .csv file holds, or another table in text.
+
+    Arguments:
+        config: of a table, which columns are categories or left out, and missing cells.
 
     Raises:
         ValueError: for another kind of file, or one that is damaged.
@@ -161,14 +163,14 @@ def read(path: Path) -> Content:
     try:
         kind = format_of(path)
         if kind is not None:
-            return READERS[kind](path)
+            return READERS[kind](path, config)
     except DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{str(path)!r} is not readable: {reason}") from None
     raise ValueError(f"{str(path)!r} is no file of samples: give a .npy, .npz or .csv file")
 
 
-def _npy(path: Path) -> Content:
+def _npy(path: Path, _: DataConfig) -> Content:
     with path.open("rb") as file:  # which NumPy itself leaves open where it is damaged
         array = np.load(file, allow_pickle=False)
     if not isinstance(array, np.ndarray):
@@ -176,7 +178,7 @@ def _npy(path: Path) -> Content:
     return Content(array)
 
 
-def _npz(path: Path) -> Content:
+def _npz(path: Path, _: DataConfig) -> Content:
     """Samples under the key `images`, `points` or `x`; optional `labels`, their
     `class_names`, and `split` of train / test."""
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -195,9 +197,9 @@ def _npz(path: Path) -> Content:
     return Content(content[key], labels, content.get("split"), key)
 
 
-def _table(path: Path) -> Content:
-    found = tables.read(path)
-    return Content(found.values, found.labels, columns=found.columns, summary=found.summary)
+def _table(path: Path, config: DataConfig) -> Content:
+    found = tables.read(path, config)
+    return Content(found.values, found.labels, schema=found.schema, summary=found.summary)
 
 
 READERS = {".npy": _npy, ".npz": _npz, ".csv": _table, ".tsv": _table}

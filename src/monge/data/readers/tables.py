@@ -4,282 +4,178 @@ Polars parses numbers exactly rounded, over all cores, and fails where a cell is
 does not look for the dialect, and fills short rows, so that both are seen to here.
 """
 
-import csv
-import io
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from monge._core.promotion import EXACT_INTEGERS
+from monge.config import DataConfig
+from monge.config.schema import Column, Schema, number_columns
 from monge.data.kinds import unresolved
+from monge.data.readers.dialect import Rows, cells_in, cells_of, is_integer, opened
 
-NUMBER = re.compile(
-    r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf(inity)?)\s*", re.IGNORECASE | re.ASCII
-)
-INTEGER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
-DIALECTS = ((",", "."), (";", "."), (";", ","), ("\t", "."), ("\t", ","), ("|", "."), ("|", ","))
-"""Separators with decimal signs, the first of those that fit equally well is taken."""
+if TYPE_CHECKING:
+    import polars as pl
+
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 LABELS = ("label", "class")
-SAMPLE_LINES, SAMPLE_BYTES = 200, 2**20
-
-
-class Dialect(NamedTuple):
-    """How a file writes its cells."""
-
-    separator: str
-    decimal: str
-    width: int
-    """The cells of a row."""
-
-    def is_number(self, cell: str) -> bool:
-        """Whether a cell is a number."""
-        if self.decimal == ",":
-            if "." in cell:
-                return False
-            cell = cell.replace(",", ".")
-        return NUMBER.fullmatch(cell) is not None
+MISSING = (
+    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
+    *("<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null"),
+)
+"""How programs write a missing cell: what pandas reads as such."""
+FILL = "fill it in, remove the row, or give --missing indicator"
+MOST_CATEGORIES = 1000
+NOTATION = r"^[+-]?[\s\d.,'_%$€£]*\d[\s\d.,'_%$€£]*([eE][+-]?\d+)?$"
+"""What may be a number in a notation that is not read: `1.234,50`, `12 %`."""
 
 
 class Table(NamedTuple):
-    """A table of numbers, with the names of its columns where the file gives them."""
+    """A table as samples of a model, and what its columns are."""
 
     values: np.ndarray
-    """(n, d), float64, or int64 where float64 would round an integer."""
+    """(n, d'), float64, or int64 where float64 would round an integer."""
     labels: np.ndarray | None
-    columns: tuple[str, ...]
+    schema: Schema
     summary: str
 
 
-class _Rows(NamedTuple):
-    """The rows of a file below its header."""
-
-    source: Path | bytes
-    """The file, or its content in UTF-8 with one newline between lines."""
-    before: int
-    """How many lines come before them."""
-    dialect: Dialect
-    names: list[str]
-    """Of all columns; empty without a header."""
-
-    def named(self, column: int) -> str:
-        """How a message calls a column."""
-        return repr(self.names[column]) if self.names else str(column)
-
-    def lines(self) -> list[bytes]:
-        """The lines of the rows, without their newlines."""
-        source = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
-        return source.split(b"\n")[self.before :]
-
-
-def read(path: Path) -> Table:
-    """A table of numbers in a text file, separated by commas, semicolons, tabs or bars.
+def read(path: Path, config: DataConfig | None = None) -> Table:
+    """A table in a text file, separated by commas, semicolons, tabs or bars.
 
     A first row without any number is a header. Its column `label` or `class` holds classes of any
-    type, and a first column without a name, of distinct integers or texts, is an index, which is
-    left out.
+    type, and a first column without a name, of distinct integers or texts, is an index; neither
+    is part of the samples. Columns of texts below a header are categories.
+
+    Args:
+        path: the file.
+        config: its columns `categorical` and `leave_out`, by their names, or by their numbers in
+            a table without a header, and what becomes of `missing` cells.
 
     Raises:
-        ValueError: for rows of unlike lengths, and cells that are empty or no numbers, by line.
+        ValueError: for rows of unlike lengths, cells that are missing or no numbers, by line, and
+            columns that there are not.
     """
-    if _is_plain(path):  # Polars maps the file
-        source, encoding = path, ""
-    else:
-        content, encoding = _utf8(path.read_bytes())
-        source = _closed(content)
-    rows = _opened(source)
+    config = config or DataConfig()
+    rows, encoding = opened(path)
+    categorical, left_out = (_places(rows, config, f) for f in ("categorical", "leave_out"))
     names = [name.lower() for name in rows.names]
-    labelled = [i for i, name in enumerate(names) if name in LABELS]
+    modelled = {*range(rows.dialect.width)} - set(left_out)
+    labelled = [
+        i for i in sorted(modelled - set(categorical)) if i < len(names) and names[i] in LABELS
+    ]
     texts = {i: _texts(rows, i) for i in labelled[:1]}
-    index = _is_index(rows)
-    rest = [i for i in range(rows.dialect.width) if i not in labelled and not (index and i == 0)]
-    values = _values(rows, rest)
+    index = 0 in modelled and 0 not in categorical and _is_index(rows)
+    rest = sorted(modelled - {*labelled} - ({0} if index else set()))
+    if not rest:
+        raise ValueError("no column is left to train on")
+    values, schema = _modelled(rows, rest, set(categorical), config.missing == "indicator")
+    left = [f"column {rows.named(i)}" for i in (*left_out, *labelled[1:])]
+    left += ["the index column"] * index
+    summary = _summary(rows, encoding, len(values), schema, left)
+    return Table(values, texts[labelled[0]] if labelled else None, schema, summary)
+
+
+def _places(rows: Rows, config: DataConfig, field: str) -> list[int]:
+    """The columns that a setting names.
+
+    Raises:
+        ValueError: for a name that no column has, or several have.
+    """
+    names = rows.names or [str(i) for i in range(rows.dialect.width)]
+    for name in getattr(config, field):
+        if (count := names.count(name)) != 1:
+            few = f"{', '.join(names[:20])}{', …' if len(names) > 20 else ''}"
+            problem = "no column" if count == 0 else f"{count} columns"
+            raise ValueError(f"`{field}` {name!r} names {problem} of the table: {few}")
+    return [names.index(name) for name in getattr(config, field)]
+
+
+def _summary(rows: Rows, encoding: str, n: int, schema: Schema, left: list[str]) -> str:
+    """One line on what was read, and what was left out."""
     separator, decimal, width = rows.dialect
-    summary = f"read {len(values):,} rows of {len(rest):,} column{'s' * (len(rest) != 1)}"
-    summary += " below a header" if rows.names else ""
+    count = len(schema.columns)
+    text = f"read {n:,} rows of {count:,} column{'s' * (count != 1)}"
+    text += " below a header" if rows.names else ""
     if width > 1:
-        summary += f", separated by {SEPARATORS[separator]}"
-    summary += ", with decimal commas" if decimal == "," else ""
-    summary += f", in {encoding}" if encoding else ""
-    left = [f"column {rows.named(i)}" for i in labelled[1:]] + ["the index column"] * index
-    summary += f"; left out {', '.join(left)}" if left else ""
-    columns = tuple(rows.names[i] for i in rest) if rows.names else ()
-    return Table(values, texts[labelled[0]] if labelled else None, columns, summary)
+        text += f", separated by {SEPARATORS[separator]}"
+    text += ", with decimal commas" if decimal == "," else ""
+    text += f", in {encoding}" if encoding else ""
+    categories = [c for c in schema.columns if c.kind == "category"]
+    if categories:
+        few = [f"{c.name!r} ({len(c.values)})" for c in categories[:10]]
+        text += f"; categories {', '.join(few)}{', …' if len(categories) > 10 else ''}"
+    missing = sum(c.fill is not None or "" in c.values for c in schema.columns)
+    text += f"; missing cells in {missing:,} column{'s' * (missing != 1)}" if missing else ""
+    return text + (f"; left out {', '.join(left)}" if left else "")
 
 
-def _is_plain(path: Path) -> bool:
-    """Whether a file is ASCII with single newlines and no quotes."""
-    with path.open("rb") as file:
-        while block := file.read(2**22):
-            if not block.isascii() or any(sign in block for sign in (b"\r", b"\0", b'"')):
-                return False
-    return True
-
-
-def _closed(content: bytes) -> bytes:
-    """A text whose quotes are all closed; Polars panics at the end of one where they are not.
-
-    Raises:
-        ValueError: naming the first line that has an odd number of them.
-    """
-    if content.count(b'"') % 2:
-        lines = enumerate(content.split(b"\n"), 1)
-        first = next(number for number, line in lines if line.count(b'"') % 2)
-        raise ValueError(f"line {first} has a quote that is not closed")
-    return content
-
-
-def _utf8(content: bytes) -> tuple[bytes, str]:
-    """A text in UTF-8, whatever its encoding was, and what that was if it was another."""
-    encoding = ""
-    if content.startswith(b"\xef\xbb\xbf"):
-        content = content[3:]
-    elif content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encoding = "utf-16"
-    elif len(head := content[:200]) > 3 and head[1::2].count(0) > 0.9 * len(head[1::2]):
-        encoding = "utf-16-le"
-    elif len(head) > 3 and head[::2].count(0) > 0.9 * len(head[::2]):
-        encoding = "utf-16-be"
-    if encoding:
-        content = content.decode(encoding).encode()
-    elif not content.isascii():
-        try:
-            content.decode()
-        except UnicodeDecodeError:
-            encoding = "latin-1"
-            content = content.decode(encoding).encode()
-    if b"\0" in content:
-        raise ValueError("it holds bytes that are no text")
-    if b"\r" in content:
-        content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    return content, encoding
-
-
-def _cells(lines: Sequence[str], separator: str) -> Iterator[tuple[int, list[str]]]:
-    """The number of the last line of each row and its cells; blank lines are skipped."""
-    reader = csv.reader(lines, delimiter=separator)
-    try:
-        for row in reader:
-            if len(row) > 1 or any(cell.strip() for cell in row):
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise ValueError(f"line {reader.line_num}: {error}") from None
-
-
-def _cells_of(row: list[str]) -> str:
-    return "1 cell" if len(row) == 1 else f"{len(row):,} cells"
-
-
-def _first_lines(source: Path | bytes) -> list[str]:
-    """The first whole lines, at least three where there are so many."""
-    lines, size = [], 0
-    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
-        while len(lines) < SAMPLE_LINES and (size < SAMPLE_BYTES or len(lines) < 3):
-            if not (line := file.readline()):
-                break
-            lines.append(line.decode().removesuffix("\n"))
-            size += len(line)
-    return lines
-
-
-def _opened(source: Path | bytes) -> _Rows:
-    """The rows below the header, if there is one, and their dialect.
-
-    Raises:
-        ValueError: for nothing at all, or a header of another length than the rows.
-    """
-    lines = _first_lines(source)
-    declared = re.fullmatch(r"sep=(.)", lines[0].strip(" "), re.IGNORECASE) if lines else None
-    before = 1 if declared else 0  # Excel's first line
-    dialect = _dialect(lines[before:], declared[1] if declared else None)
-    rows = list(_cells(lines[before:], dialect.separator))
-    if not rows:
-        raise ValueError("it holds nothing")
-    (last, first), body = rows[0], [row for _, row in rows[1:]]
-    if not _is_header(first, body, dialect):
-        return _Rows(source, before, dialect, [])
-    if body and len(first) != dialect.width:
-        raise ValueError(
-            f"line {before + last} has {_cells_of(first)} and the rows below it have "
-            f"{dialect.width}: name every column, or remove the line"
-        )
-    names = [name.strip() for name in first]
-    names[0] = names[0].removeprefix("#").strip()  # as NumPy writes it
-    if not body:
-        dialect = dialect._replace(width=len(first))
-    return _Rows(source, before + last, dialect, names)
-
-
-def _dialect(lines: list[str], declared: str | None) -> Dialect:
-    """The separator and decimal sign by which most rows have one length and most cells are
-    numbers."""
-    best, most = Dialect(",", ".", 1), (-1.0, False, -1)
-    for separator, decimal in DIALECTS:
-        if declared is not None and separator != declared:
-            continue
-        try:
-            rows = [row for _, row in _cells(lines, separator)]
-        except ValueError:  # one cell of a long line
-            continue
-        body = rows[1:] or rows
-        if not body:
-            continue
-        width, count = Counter(map(len, body)).most_common(1)[0]
-        if width == 1 and decimal == ",":
-            continue  # without a separator beside it, a comma is one itself
-        dialect = Dialect(separator, decimal, width)
-        cells = [cell for row in body if len(row) == width for cell in row if cell.strip()]
-        share = sum(map(dialect.is_number, cells)) / max(1, len(cells))
-        score = (share * count / len(body), len(rows[0]) == width, width)
-        if score > most:
-            best, most = dialect, score
-    return best
-
-
-def _is_header(first: list[str], body: list[list[str]], dialect: Dialect) -> bool:
-    """Whether the first row has no numbers, or integers that number the columns: of an index and
-    columns 0, 1, … as pandas writes them, or above columns that hold no integers."""
-    numbers = [dialect.is_number(cell) for cell in first]
-    if not any(numbers):
-        return any(cell.strip() for cell in first)
-    body = [row for row in body if len(row) == len(first)]
-    whole = all(map(_is_integer, first))
-    if not first[0].strip() and first[1:] == [str(i) for i in range(len(first) - 1)]:
-        index = [row[0] for row in body]
-        return bool(body) and len(set(index)) == len(index) and all(map(_is_integer, index))
-    fractions = len(body) > 2 and not any(_is_integer(cell) for row in body for cell in row)
-    return whole and len(set(first)) == len(first) > 1 and fractions
-
-
-def _is_integer(cell: str) -> bool:
-    return INTEGER.fullmatch(cell) is not None
-
-
-def _is_index(rows: _Rows) -> bool:
+def _is_index(rows: Rows) -> bool:
     """Whether the first column numbers or names the rows: one without a name of distinct integers
     or texts, or `index` of 0, 1, …"""
     name = rows.names[0].lower() if rows.names else None
     if name not in ("", "unnamed: 0", "index") or rows.dialect.width < 2:
         return False
     column = _texts(rows, 0)
-    whole = all(map(_is_integer, column))
+    whole = all(map(is_integer, column))
     if name == "index":
         return whole and column.tolist() == [str(i) for i in range(len(column))]
     texts = not any(map(rows.dialect.is_number, column))
     return (whole or texts) and len(set(column)) == len(column)
 
 
-def _frame(rows: _Rows, wanted: Sequence[int], kind: Any, decimal_comma: bool = False) -> Any:
-    """Some columns as Polars reads them, or None where it cannot, or leaves cells empty."""
+def _modelled(
+    rows: Rows, wanted: list[int], categorical: set[int], missing: bool
+) -> tuple[np.ndarray, Schema]:
+    """Some columns as elements of samples (n, d'), and what they are.
+
+    Arguments:
+        categorical: columns that are categories whatever they hold.
+        missing: whether cells may be missing.
+
+    Raises:
+        ValueError: for a row of another length, a cell that is missing or no number, a category of
+            too many values, or a column without any cell.
+    """
+    names = [rows.names[i] if rows.names else str(i) for i in wanted]
+    if not categorical:
+        table = _numbers(rows, wanted)
+        if table is not None and not np.isnan(table).any():
+            return table, Schema(tuple(number_columns(table, names)), bool(rows.names))
+    import polars as pl
+
+    texts = _all_texts(rows)
+    parsed = _parsed(rows, texts)
+    named = {i for i in wanted if i in categorical or _is_text(rows, texts[i], parsed[i])}
+    bad = [i for i in wanted if i not in named and parsed[i].null_count() > texts[i].null_count()]
+    if bad or (not missing and any(texts[i].null_count() for i in wanted)):
+        numbers = [i for i in wanted if i not in named]
+        raise ValueError(_fault(rows, numbers, sorted(named), missing=missing))
+    columns = []
+    for i, name in zip(wanted, names):
+        if texts[i].null_count() == len(texts[i]):
+            raise ValueError(
+                f"column {rows.named(i)} is empty in every row: leave it out with --leave-out"
+            )
+        if i in named:
+            columns.append(_category(name, texts[i]))
+        else:
+            numbers = parsed[i].fill_null(np.nan).to_numpy()
+            columns += number_columns(numbers[:, None], [name])
+    schema = Schema(tuple(columns), bool(rows.names))
+    cells = [(texts if i in named else parsed)[i].alias(str(i)) for i in wanted]
+    return schema.encode(pl.DataFrame(cells)), schema
+
+
+def _frame(rows: Rows, wanted: Sequence[int], kind: Any, decimal_comma: bool = False) -> Any:
+    """Some columns as Polars reads them, null where a cell is empty; None where it cannot."""
     import polars as pl
 
     chosen = set(wanted)
     try:
-        frame = pl.read_csv(
+        return pl.read_csv(
             rows.source,
             has_header=False,
             skip_lines=rows.before,
@@ -292,57 +188,130 @@ def _frame(rows: _Rows, wanted: Sequence[int], kind: Any, decimal_comma: bool = 
         return pl.DataFrame(schema={str(i): kind for i in wanted})
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return None
-    return None if sum(frame.null_count().row(0)) else frame
 
 
-def _without_blank_lines(rows: _Rows) -> _Rows:
+def _is_full(frame: "pl.DataFrame | None") -> bool:
+    """Whether a frame was read and no cell of it is empty."""
+    return frame is not None and not sum(frame.null_count().row(0))
+
+
+def _without_blank_lines(rows: Rows) -> Rows:
     content = b"\n".join(line for line in rows.lines() if line.strip())
     return rows._replace(source=content, before=0)
 
 
-def _texts(rows: _Rows, column: int) -> np.ndarray:
-    """The cells of one column, without the blanks around them."""
-    import polars as pl
-
-    frame = _frame(rows, [column], pl.String)
-    if frame is None:
-        frame = _frame(_without_blank_lines(rows), [column], pl.String)
-    if frame is None:
-        raise ValueError(_fault(rows, [], [column]))
-    return frame.to_series().str.strip_chars().to_numpy().astype(str)
-
-
-def _values(rows: _Rows, wanted: list[int]) -> np.ndarray:
-    """Some columns as numbers (n, d).
+def _texts(rows: Rows, column: int) -> np.ndarray:
+    """The cells of one column, without the blanks around them.
 
     Raises:
-        ValueError: for a row of another length, or a cell that is empty or no number.
+        ValueError: for a row of another length, or an empty cell.
     """
     import polars as pl
 
+    frame = _frame(rows, [column], pl.String)
+    if not _is_full(frame):
+        frame = _frame(_without_blank_lines(rows), [column], pl.String)
+    if not _is_full(frame):
+        raise ValueError(_fault(rows, [], [column], missing=False))
+    return frame.to_series().str.strip_chars().to_numpy().astype(str)
+
+
+def _all_texts(rows: Rows) -> "list[pl.Series]":
+    """The cells of every column, without the blanks around them; null where they are missing.
+
+    Raises:
+        ValueError: for a row of another length.
+    """
+    import polars as pl
+
+    width = rows.dialect.width
+    frame = _frame(_without_blank_lines(rows), range(width), pl.String)
+    # Polars fills short rows with nulls, of which the last cell is one
+    if frame is None or (frame[str(width - 1)].null_count() and _is_ragged(rows)):
+        raise ValueError(_fault(rows, [], [], missing=True))
+    cell = pl.all().str.strip_chars()
+    return frame.select(pl.when(~cell.is_in(MISSING)).then(cell)).get_columns()
+
+
+def _is_ragged(rows: Rows) -> bool:
+    lines = [line.decode() for line in rows.lines()]
+    cells = cells_in(lines, rows.dialect.separator)
+    return any(len(row) != rows.dialect.width for _, row in cells)
+
+
+def _parsed(rows: Rows, texts: "list[pl.Series]") -> "list[pl.Series]":
+    """All columns as numbers, null where a cell is none, with the decimal sign of most."""
+    import polars as pl
+
+    frame = pl.DataFrame(texts)
+    best, most = [], -1
+    for sign in _signs(rows):
+        cell = pl.all()
+        if sign == ",":  # a point becomes what is no number
+            cell = cell.str.replace(".", "point", literal=True)
+            cell = cell.str.replace(",", ".", literal=True)
+        found = frame.select(cell.cast(pl.Float64, strict=False).fill_nan(None)).get_columns()
+        whole = sum(one.null_count() == text.null_count() for one, text in zip(found, texts))
+        if whole > most:
+            best, most = found, whole
+    return best
+
+
+def _signs(rows: Rows) -> tuple[str, ...]:
+    """The decimal signs that the numbers of a file may have."""
     separator, decimal, _ = rows.dialect
-    signs = (decimal, ",") if decimal == "." and separator != "," else (decimal,)
-    for sign in () if _has_lone_quotes(rows) else signs:
+    return (decimal, ",") if decimal == "." and separator != "," else (decimal,)
+
+
+def _is_text(rows: Rows, texts: "pl.Series", parsed: "pl.Series") -> bool:
+    """Whether a column is a category by its cells: below a header that names it, with no cell that
+    is a number, in this notation or another."""
+    name = rows.names[int(texts.name)] if rows.names else ""
+    if not name or parsed.null_count() < len(parsed) or texts.null_count() == len(texts):
+        return False
+    return not texts.drop_nulls().str.contains(NOTATION).any()
+
+
+def _category(name: str, texts: "pl.Series") -> Column:
+    """A column of categories, whose values are sorted; a missing cell is one more.
+
+    Raises:
+        ValueError: for more than 1,000 values, or more than half as many as rows.
+    """
+    values = sorted(texts.drop_nulls().unique().to_list())
+    if len(values) > min(MOST_CATEGORIES, max(20, len(texts) // 2)):
+        raise ValueError(
+            f"column {name!r} has {len(values):,} different values in {len(texts):,} rows, too "
+            f"many for categories: leave it out with --leave-out {name!r}"
+        )
+    return Column(name, "category", (*values, "") if texts.null_count() else tuple(values))
+
+
+def _numbers(rows: Rows, wanted: list[int]) -> np.ndarray | None:
+    """Some columns as numbers (n, d), or None where a cell is missing or no number."""
+    import polars as pl
+
+    for sign in () if _has_lone_quotes(rows) else _signs(rows):
         # a decimal comma goes with points for thousands, which Polars would take for decimals
         if sign == "." or not any(b"." in line for line in rows.lines()):
             frame = _frame(rows, wanted, pl.Float64, sign == ",")
-            if frame is not None:
+            if _is_full(frame):
                 return _exact(frame.to_numpy(order="c"), rows, wanted)
     texts = _frame(_without_blank_lines(rows), wanted, pl.String)
-    if texts is None:
-        raise ValueError(_fault(rows, wanted, []))
-    for sign in signs:
+    if not _is_full(texts):
+        return None
+    for sign in _signs(rows):
         cell = pl.all().str.strip_chars()
         if sign == ",":  # a point becomes what is no number
             cell = cell.str.replace(".", "point", literal=True)
             cell = cell.str.replace(",", ".", literal=True)
         frame = texts.select(cell.cast(pl.Float64, strict=False))
-        if not sum(frame.null_count().row(0)):
+        if _is_full(frame):
             return _exact(frame.to_numpy(order="c"), rows, wanted)
-    raise ValueError(_fault(rows, wanted, []))
+    return None
 
 
-def _has_lone_quotes(rows: _Rows) -> bool:
+def _has_lone_quotes(rows: Rows) -> bool:
     """Whether a cell may be a single quote, at which Polars panics if it is to be a number."""
     if isinstance(rows.source, Path):
         return False
@@ -351,7 +320,7 @@ def _has_lone_quotes(rows: _Rows) -> bool:
     return lone or rows.source.endswith(tuple(one + b'"' for one in ends))
 
 
-def _exact(table: np.ndarray, rows: _Rows, wanted: list[int]) -> np.ndarray:
+def _exact(table: np.ndarray, rows: Rows, wanted: list[int]) -> np.ndarray:
     """A table in float64, or in int64 where float64 would round an integer.
 
     Raises:
@@ -364,7 +333,7 @@ def _exact(table: np.ndarray, rows: _Rows, wanted: list[int]) -> np.ndarray:
     whole = {
         k: np.array([int(cell) for cell in column])
         for k, column in enumerate(cells)
-        if all(map(_is_integer, column))
+        if all(map(is_integer, column))
     }
     if len(whole) == len(wanted) and all(c.dtype.kind in "iu" for c in whole.values()):
         return np.stack([whole[k] for k in range(len(wanted))], 1)
@@ -378,24 +347,22 @@ def _exact(table: np.ndarray, rows: _Rows, wanted: list[int]) -> np.ndarray:
     return table
 
 
-def _fault(rows: _Rows, numbers: Sequence[int], texts: Sequence[int]) -> str:
-    """The first row of another length, or cell that is empty or no number, by its line."""
-    separator, _, width = rows.dialect
+def _fault(rows: Rows, numbers: Sequence[int], texts: Sequence[int], *, missing: bool) -> str:
+    """The first row of another length, or cell that is no number or, unless cells may be
+    `missing`, is missing, by its line."""
     lines = [line.decode() for line in rows.lines()]
-    for last, row in _cells(lines, separator):
+    for last, row in cells_in(lines, rows.dialect.separator):
         line = rows.before + last
-        if len(row) != width:
-            return f"line {line} has {_cells_of(row)}, and most rows have {width}"
-        for column in (*numbers, *texts):
-            cell = row[column]
-            if not cell.strip():
+        if len(row) != rows.dialect.width:
+            return f"line {line} has {cells_of(row)}, and most rows have {rows.dialect.width}"
+        for column in sorted((*numbers, *texts)):
+            cell, place = row[column].strip(), f"line {line}, column {rows.named(column)}"
+            if cell in MISSING:
+                if not missing:
+                    return f"{place} is {f'missing, {cell!r}' if cell else 'empty'}: {FILL}"
+            elif column in numbers and not rows.dialect.is_number(cell):
                 return (
-                    f"line {line}, column {rows.named(column)} is empty: fill it in, or remove "
-                    "the row"
-                )
-            if column in numbers and not rows.dialect.is_number(cell):
-                return (
-                    f"could not convert string {cell.strip()[:40]!r} to a number in line {line}, "
-                    f"column {rows.named(column)}"
+                    f"could not convert string {cell[:40]!r} to a number in {place}: correct it, "
+                    "or name the column with --categorical or --leave-out"
                 )
     return "it has quotes that do not match, or numbers in several notations"

@@ -1,0 +1,217 @@
+"""How a text file writes a table: its encoding, separator, decimal sign and header."""
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+NUMBER = re.compile(
+    r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf(inity)?)\s*", re.IGNORECASE | re.ASCII
+)
+INTEGER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
+DIALECTS = ((",", "."), (";", "."), (";", ","), ("\t", "."), ("\t", ","), ("|", "."), ("|", ","))
+"""Separators with decimal signs, the first of those that fit equally well is taken."""
+SAMPLE_LINES, SAMPLE_BYTES = 200, 2**20
+
+
+class Dialect(NamedTuple):
+    """How a file writes its cells."""
+
+    separator: str
+    decimal: str
+    width: int
+    """The cells of a row."""
+
+    def is_number(self, cell: str) -> bool:
+        """Whether a cell is a number."""
+        if self.decimal == ",":
+            if "." in cell:
+                return False
+            cell = cell.replace(",", ".")
+        return NUMBER.fullmatch(cell) is not None
+
+
+class Rows(NamedTuple):
+    """The rows of a file below its header."""
+
+    source: Path | bytes
+    """The file, or its content in UTF-8 with one newline between lines."""
+    before: int
+    """How many lines come before them."""
+    dialect: Dialect
+    names: list[str]
+    """Of all columns; empty without a header."""
+
+    def named(self, column: int) -> str:
+        """How a message calls a column."""
+        return repr(self.names[column]) if self.names else str(column)
+
+    def lines(self) -> list[bytes]:
+        """The lines of the rows, without their newlines."""
+        source = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
+        return source.split(b"\n")[self.before :]
+
+
+def opened(path: Path) -> tuple[Rows, str]:
+    """The rows of a file below its header, if there is one, and its encoding where that is not
+    UTF-8.
+
+    Raises:
+        ValueError: for no text, a quote that is not closed, nothing at all, or a header of another
+            length than the rows.
+    """
+    if _is_plain(path):  # Polars maps the file
+        return _opened(path), ""
+    content, encoding = _utf8(path.read_bytes())
+    return _opened(_closed(content)), encoding
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether a file is ASCII with single newlines and no quotes."""
+    with path.open("rb") as file:
+        while block := file.read(2**22):
+            if not block.isascii() or any(sign in block for sign in (b"\r", b"\0", b'"')):
+                return False
+    return True
+
+
+def _closed(content: bytes) -> bytes:
+    """A text whose quotes are all closed; Polars panics at the end of one where they are not.
+
+    Raises:
+        ValueError: naming the first line that has an odd number of them.
+    """
+    if content.count(b'"') % 2:
+        lines = enumerate(content.split(b"\n"), 1)
+        first = next(number for number, line in lines if line.count(b'"') % 2)
+        raise ValueError(f"line {first} has a quote that is not closed")
+    return content
+
+
+def _utf8(content: bytes) -> tuple[bytes, str]:
+    """A text in UTF-8, whatever its encoding was, and what that was if it was another."""
+    encoding = ""
+    if content.startswith(b"\xef\xbb\xbf"):
+        content = content[3:]
+    elif content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encoding = "utf-16"
+    elif len(head := content[:200]) > 3 and head[1::2].count(0) > 0.9 * len(head[1::2]):
+        encoding = "utf-16-le"
+    elif len(head) > 3 and head[::2].count(0) > 0.9 * len(head[::2]):
+        encoding = "utf-16-be"
+    if encoding:
+        content = content.decode(encoding).encode()
+    elif not content.isascii():
+        try:
+            content.decode()
+        except UnicodeDecodeError:
+            encoding = "latin-1"
+            content = content.decode(encoding).encode()
+    if b"\0" in content:
+        raise ValueError("it holds bytes that are no text")
+    if b"\r" in content:
+        content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return content, encoding
+
+
+def cells_in(lines: Sequence[str], separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The number of the last line of each row and its cells; blank lines are skipped."""
+    reader = csv.reader(lines, delimiter=separator)
+    try:
+        for row in reader:
+            if len(row) > 1 or any(cell.strip() for cell in row):
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num}: {error}") from None
+
+
+def cells_of(row: list[str]) -> str:
+    return "1 cell" if len(row) == 1 else f"{len(row):,} cells"
+
+
+def _first_lines(source: Path | bytes) -> list[str]:
+    """The first whole lines, at least three where there are so many."""
+    lines, size = [], 0
+    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+        while len(lines) < SAMPLE_LINES and (size < SAMPLE_BYTES or len(lines) < 3):
+            if not (line := file.readline()):
+                break
+            lines.append(line.decode().removesuffix("\n"))
+            size += len(line)
+    return lines
+
+
+def _opened(source: Path | bytes) -> Rows:
+    """The rows below the header, if there is one, and their dialect.
+
+    Raises:
+        ValueError: for nothing at all, or a header of another length than the rows.
+    """
+    lines = _first_lines(source)
+    declared = re.fullmatch(r"sep=(.)", lines[0].strip(" "), re.IGNORECASE) if lines else None
+    before = 1 if declared else 0  # Excel's first line
+    dialect = _dialect(lines[before:], declared[1] if declared else None)
+    rows = list(cells_in(lines[before:], dialect.separator))
+    if not rows:
+        raise ValueError("it holds nothing")
+    (last, first), body = rows[0], [row for _, row in rows[1:]]
+    if not _is_header(first, body, dialect):
+        return Rows(source, before, dialect, [])
+    if body and len(first) != dialect.width:
+        raise ValueError(
+            f"line {before + last} has {cells_of(first)} and the rows below it have "
+            f"{dialect.width}: name every column, or remove the line"
+        )
+    names = [name.strip() for name in first]
+    names[0] = names[0].removeprefix("#").strip()  # as NumPy writes it
+    if not body:
+        dialect = dialect._replace(width=len(first))
+    return Rows(source, before + last, dialect, names)
+
+
+def _dialect(lines: list[str], declared: str | None) -> Dialect:
+    """The separator and decimal sign by which most rows have one length and most cells are
+    numbers."""
+    best, most = Dialect(",", ".", 1), (-1.0, False, -1)
+    for separator, decimal in DIALECTS:
+        if declared is not None and separator != declared:
+            continue
+        try:
+            rows = [row for _, row in cells_in(lines, separator)]
+        except ValueError:  # one cell of a long line
+            continue
+        body = rows[1:] or rows
+        if not body:
+            continue
+        width, count = Counter(map(len, body)).most_common(1)[0]
+        if width == 1 and decimal == ",":
+            continue  # without a separator beside it, a comma is one itself
+        dialect = Dialect(separator, decimal, width)
+        cells = [cell for row in body if len(row) == width for cell in row if cell.strip()]
+        share = sum(map(dialect.is_number, cells)) / max(1, len(cells))
+        score = (share * count / len(body), len(rows[0]) == width, width)
+        if score > most:
+            best, most = dialect, score
+    return best
+
+
+def _is_header(first: list[str], body: list[list[str]], dialect: Dialect) -> bool:
+    """Whether the first row has no numbers, or integers that number the columns: of an index and
+    columns 0, 1, … as pandas writes them, or above columns that hold no integers."""
+    numbers = [dialect.is_number(cell) for cell in first]
+    if not any(numbers):
+        return any(cell.strip() for cell in first)
+    body = [row for row in body if len(row) == len(first)]
+    whole = all(map(is_integer, first))
+    if not first[0].strip() and first[1:] == [str(i) for i in range(len(first) - 1)]:
+        index = [row[0] for row in body]
+        return bool(body) and len(set(index)) == len(index) and all(map(is_integer, index))
+    fractions = len(body) > 2 and not any(is_integer(cell) for row in body for cell in row)
+    return whole and len(set(first)) == len(first) > 1 and fractions
+
+
+def is_integer(cell: str) -> bool:
+    return INTEGER.fullmatch(cell) is not None
