@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -219,21 +220,18 @@ class Schema:
 def number_columns(table: np.ndarray, names: list[str]) -> list[Column]:
     """What the columns of a table of numbers (n, d) are: integers where every value is one,
     otherwise floats; NaN is a missing cell."""
+    missing = np.any(np.isnan(table), axis=0)
     with np.errstate(invalid="ignore", over="ignore"):
-        missing = np.any(np.isnan(table), axis=0)
-        whole = np.all((table == np.rint(table)) | np.isnan(table), axis=0)
-        whole &= ~np.any(abs(table) >= LARGEST_INTEGER, axis=0)
         return [
-            _number_column(table[:, i], name, bool(missing[i]), bool(whole[i]))
-            for i, name in enumerate(names)
+            _number_column(table[:, i], name, bool(missing[i])) for i, name in enumerate(names)
         ]
 
 
-def _number_column(x: np.ndarray, name: str, missing: bool, whole: bool) -> Column:
+def _number_column(x: np.ndarray, name: str, missing: bool) -> Column:
     fill = float(np.nanmean(x)) if missing else None
     x = x[~np.isnan(x)] if missing else x
-    constant = (x[0].item() if (x == x[0]).all() else None) if len(x) else None
-    if whole:
+    constant = x[0].item() if len(x) and _every(x, lambda part: part == x[0]) else None
+    if _every(x, lambda part: (part == np.rint(part)) & (abs(part) < LARGEST_INTEGER)):
         constant = None if constant is None else int(constant)
         return Column(name, "integer", constant=constant, fill=fill)
     return Column(name, "float", decimals=_decimals(x), constant=constant, fill=fill)
@@ -242,6 +240,11 @@ def _number_column(x: np.ndarray, name: str, missing: bool, whole: bool) -> Colu
 def _decimals(x: np.ndarray) -> int | None:
     """The fewest decimals that write all values exactly; None for more than `MOST_DECIMALS`."""
     for k in range(1, MOST_DECIMALS + 1):
-        if all((np.round(part, k) == part).all() for part in (x[:100], x)):
+        if _every(x, lambda part, k=k: np.round(part, k) == part):
             return k
     return None
+
+
+def _every(x: np.ndarray, holds: Callable[[np.ndarray], np.ndarray]) -> bool:
+    """Whether something holds of all values, the first of which mostly decide."""
+    return bool(holds(x[:100]).all()) and bool(holds(x).all())
