@@ -37,7 +37,8 @@ class Evaluate(OfRun):
     """Draws of samples: figures are their means, with standard deviations."""
     metrics: tuple[str, ...] = ()
     """Groups of figures, all by default: frechet, kernel, neighbours, tests, memory, sliced; for
-    images sharpness, classes; for tables exact; for clouds chamfer, earth-mover, occupancy."""
+    images sharpness, classes; for tables exact, columns; for clouds chamfer, earth-mover,
+    occupancy."""
     inception_weights: Path | None = None
     """Compare images in the features of FID, from this file of weights."""
     inception_resize: Literal["tf1", "clean"] = "tf1"

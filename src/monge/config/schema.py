@@ -196,7 +196,7 @@ class Schema:
         if not np.isfinite(x).all():
             raise ValueError("`samples` holds NaN or infinite values: has the training diverged?")
         cells = [column.decode(x[:, block]) for column, block in zip(self.columns, self.blocks)]
-        return pl.DataFrame([one.alias(name) for one, name in zip(cells, self._distinct_names())])
+        return pl.DataFrame([one.alias(name) for one, name in zip(cells, self.distinct_names)])
 
     def to_csv(self, samples: Any) -> bytes:
         """Samples (n, d') as a table in UTF-8, separated by commas, below a header where the file
@@ -207,8 +207,9 @@ class Schema:
         rows = self.decode(samples).write_csv(include_header=False)
         return (lines.getvalue() + rows).encode()
 
-    def _distinct_names(self) -> list[str]:
-        """Names of the columns of a frame, in which no two are alike."""
+    @property
+    def distinct_names(self) -> list[str]:
+        """Names of the columns, of which no two are alike."""
         seen: set[str] = set()
         names = []
         for i, name in enumerate(self.names):

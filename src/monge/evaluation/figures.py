@@ -15,6 +15,7 @@ from monge._core.version import __version__
 from monge.data import Source
 from monge.draws import generator, permutation
 from monge.evaluation.extractors import Extractor, floor_rows
+from monge.evaluation.marginals import OF_COLUMN
 from monge.evaluation.measures import NEAR, Measures
 from monge.evaluation.samplers import draw
 from monge.evaluation.statistics import Figure, Measured, lacking
@@ -52,8 +53,8 @@ def evaluate(
         prior: draws the codes in place of the model's own prior, e.g. a fitted `Mixture`.
         seeds: how many independent draws of n samples; figures are their means.
         metrics: groups of measures: frechet, kernel, neighbours, tests, memory, sliced; also
-            sharpness and classes for images, exact for vectors; for clouds chamfer, earth-mover
-            and occupancy instead. All of them by default.
+            sharpness and classes for images, exact and columns for vectors; for clouds chamfer,
+            earth-mover and occupancy instead. All of them by default.
         extractor: a feature space for images in place of the default one, e.g.
             `inception_network(file)`.
         seed: of the draws of codes.
@@ -62,7 +63,8 @@ def evaluate(
 
     Returns:
         `protocol`, what the figures rest on, and `figures`, each a value with its standard
-        deviation over the seeds and its floor, None where there is none.
+        deviation over the seeds and its floor, None where there is none; of vectors also
+        `columns`, the figures of single columns.
 
     Raises:
         ValueError: for bad arguments, fewer than 2 samples to test, or a model without samples.
@@ -72,6 +74,7 @@ def evaluate(
     measure = resolve(source.kind.measures, "measures")(source, real, metrics, extractor)
     floor = _floor_rows(source)[:n]
     figures = _of_samples(measure, model, source, n, floor, prior, seeds)
+    columns = {name: figures.pop(name) for name in list(figures) if name.startswith(OF_COLUMN)}
     remarks = {
         "left out": lacking(measure.estimators, n),
         "without floor": ", ".join(name for name in figures if figures[name]["floor"] is None),
@@ -92,7 +95,8 @@ def evaluate(
         "torch": torch.__version__,
         "numpy": numpy.__version__,
     }
-    return {"protocol": protocol, "figures": figures | measure.of_model(model, seed)}
+    result = {"protocol": protocol, "figures": figures | measure.of_model(model, seed)}
+    return result | {"columns": columns} if columns else result
 
 
 def _checked_count(
@@ -149,10 +153,23 @@ def _over_seeds(values: list[float], floor: float | None) -> Figure:
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """The figures of an evaluation as the rows of a Markdown table."""
+    """The figures of an evaluation as the rows of a Markdown table, the worst of single columns
+    below the others."""
     rows = ["| figure | value | ± | floor |", "|---|---|---|---|"]
-    for name, figure in result["figures"].items():
+    worst = worst_columns(result)
+    for name, figure in (result["figures"] | worst).items():
         cells = (figure["value"], figure["deviation"], figure["floor"])
         texts = ["–" if cell is None else f"{cell:.4g}" for cell in cells]
-        rows.append(f"| {name} | {' | '.join(texts)} |")
+        text = " ".join(name.split()).replace("|", "\\|")
+        rows.append(f"| {text} | {' | '.join(texts)} |")
+    if more := len(result.get("columns", {})) - len(worst):
+        rows.append(f"| {more:,} more of single columns, in evaluation.json | | | |")
     return rows
+
+
+def worst_columns(result: dict[str, Any], count: int = 5) -> dict[str, Figure]:
+    """The figures of the `count` worst columns of numbers and of categories, the worst first."""
+    every = result.get("columns", {})
+    worst = sorted(every, key=lambda name: -every[name]["value"])
+    kinds = [[name for name in worst if name.startswith(kind)][:count] for kind in OF_COLUMN]
+    return {name: every[name] for names in kinds for name in names}

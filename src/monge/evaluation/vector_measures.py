@@ -7,6 +7,7 @@ from torch import Tensor
 
 from monge.data import Source, as_floats
 from monge.evaluation.extractors import Extractor
+from monge.evaluation.marginals import Marginals, as_outside
 from monge.evaluation.measures import Measures
 from monge.evaluation.statistics import Estimator, Measured, Statistics
 from monge.transport import wasserstein
@@ -17,7 +18,9 @@ MOST_EXACT = 2000
 class VectorMeasures(Measures):
     """Measures of vectors (n, d) in the standard units of the training samples' columns.
 
-    Samples of a kind without such units are compared element by element, as they are.
+    Samples of a kind without such units are compared element by element, as they are. Those of a
+    table with categories or missing cells are compared as they are outside, and every table column
+    by column as well.
     """
 
     figures = "FD", "3 d SW²"
@@ -30,21 +33,37 @@ class VectorMeasures(Measures):
         extractor: Extractor | None = None,
     ):
         self.moments = source.moments()
+        self.schema = source.schema
         super().__init__(source, real, metrics, extractor)
+        self.marginals = Marginals(source, real) if "columns" in self.wanted else None
 
     def groups(self) -> dict[str, list[Estimator]]:
-        return super().groups() | {"exact": [Estimator(("W2 exact",), 1, self._exact)]}
+        groups = super().groups() | {"exact": [Estimator(("W2 exact",), 1, self._exact)]}
+        if self.moments is None:
+            return groups
+        return groups | {"columns": [Estimator(("figures of columns",), 2, self._columns)]}
 
     def features(self, x: Tensor) -> Tensor:
         if self.moments is None:
             return as_floats(x).flatten(1)
+        if self.schema is not None and not self.schema.is_numeric:
+            x = as_outside(self.schema, x)  # labels, not the shares of which they are the largest
         mean, deviation = self.moments
         return (x - mean) / deviation
+
+    def collect(self, statistics: Statistics, batch: Tensor) -> None:
+        super().collect(statistics, batch)
+        if "columns" in self.wanted:
+            statistics.keep("samples", batch)
 
     def protocol(self) -> dict[str, Any]:
         if self.moments is None:
             return {"features": "elements"}
         return {"features": "columns in standard units of the training part"}
+
+    def _columns(self, kept: Statistics) -> Measured:
+        assert self.marginals is not None
+        return self.marginals(kept["samples"])
 
     def _exact(self, kept: Statistics) -> Measured:
         x, y = (z["features"][:MOST_EXACT] for z in (kept, self.real))
