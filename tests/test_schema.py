@@ -25,7 +25,9 @@ from monge.config import (
     to_json,
 )
 from monge.data import load
+from monge.data.kinds import VECTOR
 from monge.data.readers import tables
+from monge.show.pictures import VectorPictures
 
 PEOPLE = {
     "age": ["31", "47", "", "52"],
@@ -295,3 +297,27 @@ def test_rows_of_vectors_and_not_of_images(tmp_path, monkeypatch, capsys):
     assert stop.value.code == 2
     assert not out.exists()
     assert "of images, which are no rows of a table: give .png" in capsys.readouterr().err
+
+
+def test_the_report_draws_the_columns(run):
+    page = run.report.read_text(encoding="utf-8")
+    assert "<h2>marginals</h2>" in page
+    assert (run.path / "pictures" / "marginals.png").exists()
+
+
+def test_marginals_are_drawn_whatever_columns_are_called_and_hold(run):
+    """Names that matplotlib takes for formulas, columns of one name, one value or no cell."""
+    names = ["$x_{", "a", "a", "", "é\n|", "q"]
+    columns = [Column(name, "float", fill=0.0) for name in names]
+    columns.append(Column("c", "category", tuple(f"$v{i}$" for i in range(12))))
+    columns += [Column(f"wide {i}", "integer") for i in range(30)]
+    schema = Schema(tuple(columns))
+    x = torch.randn(20, schema.width)
+    x[:, 1] = 1.0  # missing
+    x[:, 2] = 3.0
+    picture = VectorPictures(VECTOR).marginals(x, x.flip(0), schema)
+    one = VectorPictures(VECTOR).marginals(x[:, :2], x[:, :2], Schema((columns[0],)))
+    assert picture is not None
+    assert one is not None
+    assert picture.width > 3 * one.width
+    assert 5 * one.height < picture.height < 7 * one.height  # 24 columns, 4 a row

@@ -5,6 +5,7 @@ All pictures are Pillow images.
 """
 
 import abc
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable
@@ -16,12 +17,15 @@ from PIL import Image
 from torch import Tensor
 
 from monge._core.references import resolve
+from monge.config import Schema
 from monge.data import Kind, as_floats
 from monge.evaluation.nearest import nearest_samples
-from monge.show.plots import BLUE, GREY, scatter
+from monge.show.plots import BLUE, GREY, marginals, scatter
 from monge.show.rendering import SIDE, VIEWS, render
 
 WIDEST = 900
+MOST_MARGINALS = 24
+"""Columns of a table that the report draws."""
 TURN, TURNING = 36, 4
 """Frames of a turntable, and the samples in a row of it."""
 MOST_PIXELS = 2**26
@@ -117,6 +121,10 @@ class Pictures(abc.ABC):
 
     def neighbours(self, drawn: Tensor, train: Tensor) -> Image.Image | None:
         """Drawn samples and the nearest training samples, if they can be compared by eye."""
+        return None
+
+    def marginals(self, drawn: Tensor, test: Tensor, schema: Schema) -> Image.Image | None:
+        """The columns of samples and of held-out samples, if they are rows of a table."""
         return None
 
     def views(self, drawn: Tensor) -> Image.Image | None:
@@ -235,6 +243,12 @@ class VectorPictures(Pictures):
         if test is not None:
             groups.insert(0, ("test", as_floats(test[: len(drawn)]).flatten(1), GREY))
         return scatter(groups, "samples")
+
+    def marginals(self, drawn: Tensor, test: Tensor, schema: Schema) -> Image.Image | None:
+        """Of the first columns, as they are outside."""
+        first = dataclasses.replace(schema, columns=schema.columns[:MOST_MARGINALS])
+        real, samples = (first.decode(x.flatten(1)[:, : first.width]) for x in (test, drawn))
+        return marginals(real, samples)
 
     def reconstructions(self, x: Tensor, y: Tensor) -> Image.Image:
         groups = [("test", x.flatten(1), GREY), ("reconstruction", y.flatten(1), BLUE)]

@@ -7,7 +7,9 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
+import polars as pl
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -64,6 +66,66 @@ def latent_map(codes: Tensor, prior: Tensor | None, labels: Tensor | None) -> Im
     axes.set_xlabel("first principal direction of the codes")
     axes.set_ylabel("second")
     return _rendered(figure)
+
+
+def marginals(real: pl.DataFrame, drawn: pl.DataFrame) -> Image.Image:
+    """A small plot of each column of two tables: histograms of numbers, shares of labels, of the
+    missing cells among them."""
+    across = min(4, real.width)
+    down = -(-real.width // across)
+    figure = Figure(figsize=(2.9 * across, 2.1 * down))
+    every = figure.subplots(down, across, squeeze=False).ravel()
+    for axes, name in zip(every, real.columns):
+        (_shares if real[name].dtype == pl.String else _histograms)(axes, real[name], drawn[name])
+        missing = [one[name].null_count() / max(1, one.height) for one in (real, drawn)]
+        text = name if len(name) <= 28 else f"{name[:27]}…"
+        if any(missing) and real[name].dtype != pl.String:
+            text += f" (missing {missing[0]:.0%}, {missing[1]:.0%})"
+        axes.set_title(_plain(text), fontsize=8)
+        axes.tick_params(labelsize=6)
+        axes.set_yticks([])
+    for axes in every[real.width :]:
+        axes.set_axis_off()
+    every[0].legend(frameon=False, fontsize=6)
+    figure.tight_layout()
+    return _rendered(figure)
+
+
+def _histograms(axes: Axes, real: pl.Series, drawn: pl.Series) -> None:
+    """Histograms of a number over the range of nearly all values."""
+    x, y = (one.drop_nulls().to_numpy().astype(np.float64) for one in (real, drawn))
+    both = np.concatenate([x, y])
+    low, high = np.quantile(both, [0.002, 0.998]) if len(both) else (0.0, 1.0)
+    if real.dtype.is_integer() and high - low < 30:
+        bins = np.arange(np.floor(low), np.ceil(high) + 2) - 0.5
+    else:
+        bins = np.linspace(low, high if high > low else low + 1, 31)
+    for values, filled, colour, name in ((x, True, GREY, "test"), (y, False, BLUE, "samples")):
+        heights = np.histogram(values, bins)[0] / max(1, len(values))
+        axes.stairs(heights, bins, fill=filled, color=colour, label=name)
+    axes.locator_params(axis="x", nbins=5)
+
+
+def _shares(axes: Axes, real: pl.Series, drawn: pl.Series, most: int = 8) -> None:
+    """Shares of the most frequent labels; the others together."""
+    shares = []
+    for one in (real, drawn):
+        counted = one.fill_null("missing").value_counts(normalize=True)
+        shares.append(dict(zip(counted.to_series(0), counted.to_series(1))))
+    labels = sorted(shares[0] | shares[1], key=lambda v: -shares[0].get(v, 0.0))
+    shown = labels if len(labels) <= most else [*labels[: most - 1], "others"]
+    for share, shift, colour, name in zip(shares, (-0.2, 0.2), (GREY, BLUE), ("test", "samples")):
+        heights = [share.get(label, 0.0) for label in shown]
+        if len(labels) > most:
+            heights[-1] = 1 - sum(heights[:-1])
+        axes.bar(np.arange(len(shown)) + shift, heights, 0.4, color=colour, label=name)
+    ticks = [_plain(v if len(v) <= 10 else f"{v[:9]}…") for v in shown]
+    axes.set_xticks(range(len(shown)), ticks, rotation=30 if len(shown) > 4 else 0)
+
+
+def _plain(text: str) -> str:
+    """A text of a stranger, in which matplotlib finds no formula and no second line."""
+    return " ".join(text.split()).replace("$", r"\$")
 
 
 def term_names(rows: Sequence[dict]) -> list[str]:

@@ -17,6 +17,7 @@ from monge._core.locks import alone
 from monge._core.version import __version__
 from monge.data import as_floats
 from monge.draws import generator
+from monge.evaluation.figures import worst_columns
 from monge.evaluation.latent import MOST_CODES, coordinate_deviation, encode_all
 from monge.models import evaluating
 from monge.models.protocols import (
@@ -43,6 +44,8 @@ CAPTIONS = {
     "completions": "Test samples: the known part, five completions with draws of the prior, the "
     "whole.",
     "samples": "Random samples: decoded draws of the prior.",
+    "marginals": "Columns of the table, at most the first 24: test samples in grey, random "
+    "samples in blue.",
     "views": "Random samples from three sides.",
     "interpolations": "Straight lines between the codes of two test samples, decoded.",
     "traversals": "One test sample whose code is moved, one coordinate a row, by up to two "
@@ -73,6 +76,8 @@ def draw_all(run: Run) -> dict[str, Image.Image]:
     if generates(model):
         drawn = run.sample(source.kind.shown, generator(seed, "look"))
         made["samples"] = pictures.samples(drawn, source.test)
+        if len(source.shape) == 1:
+            made["marginals"] = pictures.marginals(drawn, source.test, run.schema)
         made["views"] = pictures.views(drawn[:8])
         made["neighbours"] = pictures.neighbours(drawn[:10], source.train)
     if isinstance(model, Completer) and isinstance(pictures, GridPictures):
@@ -137,7 +142,8 @@ def _page(run: Run) -> str:
         template
     )
     source, evaluation, numbers = run.source, run.evaluation(), run.summary()
-    figures = evaluation["figures"] if evaluation else {}
+    worst = worst_columns(evaluation) if evaluation else {}
+    figures = evaluation["figures"] | worst if evaluation else {}
     records = {
         "config": dataclasses.asdict(run.config),
         "settled": dataclasses.asdict(run.settled),
@@ -153,6 +159,7 @@ def _page(run: Run) -> str:
         evaluation=evaluation,
         # those of the numbers above are computed anew
         figures={name: figure for name, figure in figures.items() if name not in numbers},
+        worst=worst,
         outdated=run.outdated(evaluation) if evaluation else None,
         pictures=shown,
         config=json.dumps(records, indent=2),
