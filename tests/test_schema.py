@@ -246,6 +246,40 @@ def test_settings_of_tables_are_refused_for_other_data(tmp_path, name, settings)
         monge.fit("vae", np.zeros((10, 2)), Config(data=settings))
 
 
+def test_rows_are_known_by_their_cells(people):
+    """Not by the mean that stands for missing ones, which depends on all rows."""
+    source = load(dataclasses.replace(EVERY, name=str(people)))
+    text = people.read_text(encoding="utf-8")
+    people.write_text(text + "90,f,1.5,7,True,7,1,a\n", encoding="utf-8")
+    more = load(dataclasses.replace(EVERY, name=str(people)))
+    assert more.schema != source.schema
+    assert source.identity.difference(more.identity) == "added 1, removed 0, changed 0"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (",f,", ",w,", "column 'sex' is sex=m, sex=w, sex=missing in place of sex=f, sex=m"),
+        ("wave", "tide", "column 'tide' in place of 'wave'"),
+    ],
+)
+def test_other_labels_do_not_replace_those_of_a_run(run, people, old, new, reason):
+    text = people.read_text(encoding="utf-8")
+    people.write_text(text.replace(old, new).replace("31,", "32,"), encoding="utf-8")
+    with pytest.raises(ValueError, match=reason):
+        assert monge.Run(run.path, data_changed=True).source
+    with pytest.raises(ValueError, match=reason):
+        monge.fit(config=run.config, out=run.path, resume=True, data_changed=True)
+
+
+def test_other_rows_replace_those_of_a_run_on_purpose(run, people):
+    text = people.read_text(encoding="utf-8")
+    people.write_text(text.replace("31,", "32,"), encoding="utf-8")
+    with pytest.raises(ValueError, match="changed 10: give those as --data"):
+        assert monge.Run(run.path).source
+    assert monge.Run(run.path, data_changed=True).source.columns == run.schema.names
+
+
 @pytest.fixture
 def run(people, tmp_path):
     config = Config(

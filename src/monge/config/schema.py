@@ -150,6 +150,19 @@ class Schema:
         """Whether every column is one number, so that samples are the table as it is."""
         return all(c.kind != "category" and c.fill is None for c in self.columns)
 
+    def difference(self, other: Schema | None) -> str | None:
+        """How the elements of samples mean something else in another table, if they do."""
+        if other is None:
+            return "no table in a text file"
+        for here, there in zip(self.columns, other.columns):
+            if here.name != there.name:
+                return f"column {there.name!r} in place of {here.name!r}"
+            if here.elements != there.elements:
+                few = [", ".join(one.elements[:10]) for one in (there, here)]
+                return f"column {here.name!r} is {few[0]} in place of {few[1]}"
+        count, others = len(self.columns), len(other.columns)
+        return None if count == others else f"{others} columns in place of {count}"
+
     def encode(self, frame: pl.DataFrame) -> np.ndarray:
         """The rows of a table as samples of a model.
 

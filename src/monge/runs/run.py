@@ -339,6 +339,12 @@ class Run:
                 f"`data` {source.name!r} cannot replace those of the run {str(self.path)!r}: "
                 f"{change}"
             )
+        schema = None if change is None else self.settled.schema
+        if schema is not None and (other := schema.difference(source.schema)):
+            raise ValueError(
+                f"`data` {source.name!r} cannot replace those of the run {str(self.path)!r}: "
+                f"{other}"
+            )
         if change is None and isinstance(self._data, (str, Path)):
             self._record_place(str(self._data))
         return source

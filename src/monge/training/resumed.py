@@ -95,6 +95,10 @@ def facts(
         raise ValueError(
             f"`data` {source.name!r} cannot replace those of the run {str(path)!r}: {change}"
         )
+    if stored.schema is not None and (other := stored.schema.difference(source.schema)):
+        raise ValueError(
+            f"`data` {source.name!r} cannot replace those of the run {str(path)!r}: {other}"
+        )
     known = dataclasses.replace(
         stored, samples=found.samples, fingerprint=found.fingerprint, order=found.order
     )

@@ -32,6 +32,8 @@ class Content(NamedTuple):
     """What the samples are called."""
     schema: Schema | None = None
     """What the columns of a table in a text file are."""
+    contents: np.ndarray | None = None
+    """The digests of its rows where samples are not what was read."""
     summary: str = ""
     """One line on what was read, and what was left out."""
 
@@ -55,6 +57,7 @@ def from_array(
     config: DataConfig = AS_IT_IS,
     schema: Schema | None = None,
     summary: str = "",
+    contents: np.ndarray | None = None,
 ) -> Source:
     """A source from an array (n, …), of the kind that `config` names or that its shape says.
 
@@ -63,6 +66,7 @@ def from_array(
         parts: the part each sample belongs to.
         schema: what the columns of a table are.
         summary: one line on what was read and what was left out.
+        contents: the digests of what was read of each sample; by default of the samples.
 
     Raises:
         ValueError: for what `real` refuses, and for other shapes or ranges.
@@ -78,7 +82,7 @@ def from_array(
         parts,
         schema,
         summary,
-        digests(samples),
+        digests(samples) if contents is None else contents,
         by_position=config.split == "position",
     )
 
@@ -113,6 +117,7 @@ def load(path: Path, config: DataConfig) -> Source:
         config,
         found.schema,
         found.summary,
+        found.contents,
     )
 
 
@@ -199,7 +204,13 @@ def _npz(path: Path, _: DataConfig) -> Content:
 
 def _table(path: Path, config: DataConfig) -> Content:
     found = tables.read(path, config)
-    return Content(found.values, found.labels, schema=found.schema, summary=found.summary)
+    return Content(
+        found.values,
+        found.labels,
+        schema=found.schema,
+        contents=found.contents,
+        summary=found.summary,
+    )
 
 
 READERS = {".npy": _npy, ".npz": _npz, ".csv": _table, ".tsv": _table}

@@ -13,6 +13,7 @@ import numpy as np
 from monge._core.promotion import EXACT_INTEGERS
 from monge.config import DataConfig
 from monge.config.schema import Column, Schema, number_columns
+from monge.data.identity import combined, digests, digests_of_texts
 from monge.data.kinds import unresolved
 from monge.data.readers.dialect import Rows, cells_in, cells_of, is_integer, opened
 
@@ -40,6 +41,9 @@ class Table(NamedTuple):
     labels: np.ndarray | None
     schema: Schema
     summary: str
+    contents: np.ndarray | None
+    """The digests of cells (n,) where values are not what the cells hold: labels, missing cells;
+    they do not depend on what other rows hold."""
 
 
 def read(path: Path, config: DataConfig | None = None) -> Table:
@@ -71,11 +75,12 @@ def read(path: Path, config: DataConfig | None = None) -> Table:
     rest = sorted(modelled - {*labelled} - ({0} if index else set()))
     if not rest:
         raise ValueError("no column is left to train on")
-    values, schema = _modelled(rows, rest, set(categorical), config.missing == "indicator")
+    missing = config.missing == "indicator"
+    values, schema, contents = _modelled(rows, rest, set(categorical), missing)
     left = [f"column {rows.named(i)}" for i in (*left_out, *labelled[1:])]
     left += ["the index column"] * index
     summary = _summary(rows, encoding, len(values), schema, left)
-    return Table(values, texts[labelled[0]] if labelled else None, schema, summary)
+    return Table(values, texts[labelled[0]] if labelled else None, schema, summary, contents)
 
 
 def _places(rows: Rows, config: DataConfig, field: str) -> list[int]:
@@ -128,8 +133,9 @@ def _is_index(rows: Rows) -> bool:
 
 def _modelled(
     rows: Rows, wanted: list[int], categorical: set[int], missing: bool
-) -> tuple[np.ndarray, Schema]:
-    """Some columns as elements of samples (n, d'), and what they are.
+) -> tuple[np.ndarray, Schema, np.ndarray | None]:
+    """Some columns as elements of samples (n, d'), what they are, and the digests of their cells
+    where these are not the elements.
 
     Arguments:
         categorical: columns that are categories whatever they hold.
@@ -143,7 +149,7 @@ def _modelled(
     if not categorical:
         table = _numbers(rows, wanted)
         if table is not None and not np.isnan(table).any():
-            return table, Schema(tuple(number_columns(table, names)), bool(rows.names))
+            return table, Schema(tuple(number_columns(table, names)), bool(rows.names)), None
     import polars as pl
 
     texts = _all_texts(rows)
@@ -166,7 +172,13 @@ def _modelled(
             columns += number_columns(numbers[:, None], [name])
     schema = Schema(tuple(columns), bool(rows.names))
     cells = [(texts if i in named else parsed)[i].alias(str(i)) for i in wanted]
-    return schema.encode(pl.DataFrame(cells)), schema
+    digest = [
+        digests_of_texts(one.fill_null("").to_list())
+        if one.dtype == pl.String
+        else digests(one.fill_null(np.nan).to_numpy())
+        for one in cells
+    ]
+    return schema.encode(pl.DataFrame(cells)), schema, combined(*digest)
 
 
 def _frame(rows: Rows, wanted: Sequence[int], kind: Any, decimal_comma: bool = False) -> Any:
