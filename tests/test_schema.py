@@ -355,3 +355,14 @@ def test_marginals_are_drawn_whatever_columns_are_called_and_hold(run):
     assert one is not None
     assert picture.width > 3 * one.width
     assert 5 * one.height < picture.height < 7 * one.height  # 24 columns, 4 a row
+
+
+def test_distances_are_between_numbers(people, monkeypatch, capsys):
+    text = people.read_text(encoding="utf-8").replace("NA", "m").replace("NaN", "1")
+    people.write_text(text.replace("\n,m", "\n3,m"), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["monge", "distance", str(people), str(people)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "has a column 'sex' of texts, such as 'f': distances are between rows" in error

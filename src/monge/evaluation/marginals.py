@@ -49,13 +49,15 @@ class Marginals:
         self.owner = torch.tensor(
             [i for i, column in enumerate(self.schema.columns) for _ in range(column.width)]
         )
-        self.real = real[: self.rows]
+        self.real = as_outside(self.schema, real[: self.rows])
 
     def __call__(self, samples: Tensor) -> Measured:
         """The figures of samples (n, d')."""
-        x, y = self._standard(samples[: self.rows]), self._real
+        outside = as_outside(self.schema, samples[: self.rows])
+        x, y = self._standard(outside), self._standard(self.real)
         w1 = wasserstein_1d(x.T.contiguous(), y.T.contiguous(), p=1).tolist()
-        differences = (x.mean(0) - y.mean(0)).abs() * self.deviation  # of shares, for indicators
+        # of shares, for indicators
+        differences = (outside.double().mean(0) - self.real.double().mean(0)).abs()
         figures: Measured = {}
         for column, name, block in zip(self.schema.columns, self.names, self.schema.blocks):
             if column.kind == "category":
@@ -74,16 +76,12 @@ class Marginals:
         return figures
 
     @functools.cached_property
-    def _real(self) -> Tensor:
-        return self._standard(self.real)
-
-    @functools.cached_property
     def _real_correlations(self) -> Tensor:
-        return self._correlations(self._real)
+        return self._correlations(self._standard(self.real))
 
     def _standard(self, x: Tensor) -> Tensor:
-        """Samples (n, d') as they are outside, in standard units."""
-        return ((as_outside(self.schema, x) - self.mean) / self.deviation).float()
+        """Samples (n, d') in standard units."""
+        return ((x - self.mean) / self.deviation).float()
 
     def _correlations(self, x: Tensor) -> Tensor:
         """Pearson's correlations (d', d') of elements of different columns, otherwise 0; 0 also of

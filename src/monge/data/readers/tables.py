@@ -27,7 +27,7 @@ MISSING = (
     *("<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null"),
 )
 """How programs write a missing cell: what pandas reads as such."""
-FILL = "fill it in, remove the row, or give --missing indicator"
+FILL = "fill it in, remove the row, or train with --missing indicator"
 MOST_CATEGORIES = 1000
 NOTATION = r"^[+-]?[\s\d.,'_%$€£]*\d[\s\d.,'_%$€£]*([eE][+-]?\d+)?$"
 """What may be a number in a notation that is not read: `1.234,50`, `12 %`."""
@@ -375,6 +375,6 @@ def _fault(rows: Rows, numbers: Sequence[int], texts: Sequence[int], *, missing:
             elif column in numbers and not rows.dialect.is_number(cell):
                 return (
                     f"could not convert string {cell[:40]!r} to a number in {place}: correct it, "
-                    "or name the column with --categorical or --leave-out"
+                    "or train with --categorical or --leave-out and its name"
                 )
     return "it has quotes that do not match, or numbers in several notations"
