@@ -147,7 +147,7 @@ def test_a_wrong_suffix_does_no_harm():
         (ply("binary_little_endian", TRIANGLES)[:-3], ".ply", "early end-of-file"),
         (stl(False)[:-7], ".stl", "no readable .stl"),
         (obj().replace(b"f 1/", b"f 999/"), ".obj", "no readable .obj|does not have"),
-        (b"v 0 0\nv 1 0\nv 1 1\nf 1 2 3\n", ".obj", "no readable .obj"),
+        (b"v 0 0\nv 1 0\nv 1 1\nf 1 2 3\n", ".obj", "fewer than three numbers"),
         (b"hello", ".obj", "no readable .obj"),
         (b"OFF BINARY\n\0\0\0\4", ".off", "or is binary"),
         (off("4OFF", " 1"), ".off", "does not begin with OFF"),
@@ -205,8 +205,8 @@ def test_one_array_in_a_folder_is_given_by_itself(tmp_path):
 def test_meshes_of_all_formats_in_one_folder(tmp_path):
     for i, (content, suffix) in enumerate(MESHES.values()):
         (tmp_path / f"{i:02}{suffix.upper() if i % 2 else suffix}").write_bytes(content)
-    for name in ("texture.jpg", "absent.mtl"):
-        (tmp_path / name).write_bytes(b"\xff\xd8\xff")
+    (tmp_path / "texture.jpg").write_bytes(b"\xff\xd8\xff")
+    (tmp_path / "absent.mtl").write_bytes(b"newmtl a\n")
     with pytest.warns(UserWarning, match=r"left out 1 of another kind \(images\): texture\.jpg"):
         source = load(DataConfig(str(tmp_path), points=60))
     both = np.concatenate([source.train.numpy(), source.test.numpy()])

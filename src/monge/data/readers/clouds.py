@@ -1,15 +1,14 @@
 """Point clouds in files, centred and in the unit sphere; meshes are sampled by area.
 
-plyfile reads .ply and trimesh .obj and .stl, both of the extra `clouds`; .off, .xyz and arrays are
-read here.
+plyfile reads .ply and trimesh .stl, both of the extra `clouds`; .off, .obj, .xyz and arrays are
+read here. (trimesh cuts the polygons of .obj into fans, which leave concave ones.)
 """
 
 import importlib
 import io
-import itertools
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -19,9 +18,10 @@ from monge._core.files import DAMAGED
 from monge.config import DataConfig
 from monge.data.identity import digest
 from monge.data.kinds import CLOUD, finite_points, in_unit_sphere
-from monge.data.readers.discovery import BESIDE_PARTS, HEAD, Found, kind_of_file
+from monge.data.readers.discovery import HEAD, Found, kind_of_file
 from monge.data.readers.images import MOST_BYTES, MOST_FAILURES
-from monge.data.readers.layout import parts_and_labels, strays
+from monge.data.readers.layout import laid_out, parts_and_labels
+from monge.data.readers.polygons import triangulated
 from monge.data.source import Source, split
 from monge.draws import seed_of
 
@@ -55,11 +55,9 @@ def folder(found: Found, config: DataConfig) -> Source:
             f"`data` {found.where!r} holds one file of clouds, {files[0]!r}: give that file if it "
             "is an array of many, or a folder of several"
         )
-    stray = strays(files, found.where)
-    for name in sorted(stray):
-        found.left.add(BESIDE_PARTS, name)
+    files = laid_out(files, found.where, found.left)
     names, clouds, contents, bad = [], [], [], []
-    for name in (name for name in files if name not in stray):
+    for name in files:
         try:
             if (path / name).stat().st_size > MOST_BYTES:
                 raise ValueError(f"over {MOST_BYTES:,} bytes")
@@ -107,7 +105,7 @@ def decode(content: bytes, suffix: str, points: int | None, name: str) -> np.nda
     """
     count, generator = points or POINTS, np.random.default_rng(seed_of("clouds", digest(content)))
     kind, stands_for = kind_of_file(name, content[:HEAD])
-    if kind in ("clouds", "arrays") and suffix != ".npz":
+    if kind in ("clouds", "arrays"):
         suffix = stands_for or suffix
     try:
         found, triangles = READERS[suffix](content)
@@ -137,9 +135,16 @@ def _xyz(content: bytes) -> Shape:
     """A row a point: x y z, and what else there is."""
     rows = [line.split() for line in content.decode("ascii", "replace").splitlines()]
     rows = [row[:3] for row in rows if row and not row[0].startswith("#")]
-    if any(len(row) < 3 for row in rows):
+    return Shape(_floats(rows))
+
+
+def _floats(rows: Sequence[Sequence[str]]) -> np.ndarray:
+    """Rows of three numbers as coordinates (n, 3)."""
+    if any(len(row) != 3 for row in rows):
         raise ValueError("a row has fewer than three numbers")
-    return Shape(np.array(rows, dtype=float).reshape(-1, 3))
+    if any("_" in word for row in rows for word in row):
+        raise ValueError("a coordinate has an underscore, which is no digit")
+    return np.array(rows, dtype=float).reshape(-1, 3)
 
 
 def _array(content: bytes) -> Shape:
@@ -162,11 +167,11 @@ def _ply(content: bytes) -> Shape:
     """The vertices of a .ply file, ascii or binary, and its faces if it has any; other properties
     are left out."""
     plyfile = _package("plyfile", ".ply")
-    header = content[: content.find(b"end_header") + 1]
-    counts = re.findall(rb"element[ \t]+\w+[ \t]+(\d+)", header)
+    header = re.split(rb"[\r\n]end_header", content, maxsplit=1)[0]
+    counts = re.findall(rb"[\r\n]element[ \t]+\w+[ \t]+(\d+)", header)
     if any(int(count) > len(content) for count in counts):
         raise ValueError("its header promises more elements than it can hold")
-    if re.search(rb"format[ \t]+ascii", header):
+    if re.search(rb"[\r\n]format[ \t]+ascii", header):
         lines = [line for line in content.splitlines() if line.strip()]
         content = b"\n".join([*lines, b""])
     try:
@@ -185,30 +190,52 @@ def _ply(content: bytes) -> Shape:
     points = np.stack([finite_points(vertices.data[axis]) for axis in "xyz"], 1)
     lists = [] if "face" not in elements else elements["face"].properties
     name = next((p.name for p in lists if p.name in ("vertex_indices", "vertex_index")), None)
-    return Shape(points, None if name is None else _triangles(elements["face"].data[name], points))
+    return Shape(
+        points, None if name is None else triangulated(elements["face"].data[name], points)
+    )
 
 
-def _mesh(content: bytes, suffix: str) -> Shape:
-    """The vertices and triangles of a mesh that trimesh reads; several objects are one."""
-    trimesh = _package("trimesh", suffix)
+def _obj(content: bytes) -> Shape:
+    """The vertices and faces of an .obj file; several objects are one."""
+    text = content.decode("utf-8", "replace").replace("\\\r\n", " ").replace("\\\n", " ")
+    rows: list[list[str]] = []
+    polygons: list[list[int]] = []
+    for line in text.splitlines():
+        kind, *words = line.partition("#")[0].split() or [""]
+        if kind == "v":
+            rows.append(words[:3])
+        elif kind == "f":
+            corners = [int(word.partition("/")[0]) for word in words]
+            if 0 in corners:
+                raise ValueError("a face names vertex 0, and the first is 1")
+            # negative ones count back from the last vertex so far
+            polygons.append([i - 1 if i > 0 else len(rows) + i for i in corners])
+    if not rows:
+        raise ValueError("no readable .obj file: it holds no vertices x, y, z")
+    points = finite_points(_floats(rows))
+    return Shape(points, triangulated(polygons, points) if polygons else None)
+
+
+def _stl(content: bytes) -> Shape:
+    """The triangles of an .stl file, ascii or binary; several objects are one."""
+    trimesh = _package("trimesh", ".stl")
     try:
-        read = trimesh.load(
-            io.BytesIO(content), file_type=suffix[1:], process=False, skip_materials=True
-        )
+        read = trimesh.load(io.BytesIO(content), file_type="stl", process=False)
         if isinstance(read, trimesh.Scene):
             read = read.to_geometry()
-        points, triangles = np.asarray(read.vertices), getattr(read, "faces", None)
+        points, triangles = np.asarray(read.vertices), np.asarray(read.faces)
     except Exception as error:  # whatever the library meets in a damaged file
-        raise ValueError(f"no readable {suffix} file ({type(error).__name__}: {error})") from None
+        raise ValueError(f"no readable .stl file ({type(error).__name__}: {error})") from None
     if points.ndim != 2 or points.shape[1] != 3 or len(points) == 0:
-        raise ValueError(f"no readable {suffix} file: it holds no vertices x, y, z")
-    return Shape(points, None if triangles is None else _triangles(triangles, points))
+        raise ValueError("no readable .stl file: it holds no vertices x, y, z")
+    return Shape(points, triangulated(triangles, points))
 
 
 def _off(content: bytes) -> Shape:
     """The mesh of an .off file, with normals and colours (COFF, NOFF, …) or without."""
     text = re.sub(r"#.*", "", content.decode("ascii", "replace")).strip()
-    head = re.match(r"(ST)?C?N?OFF(?![A-Za-z])(\s*BINARY)?", text)
+    # the word itself may be left out before the three counts
+    head = re.match(r"(ST)?C?N?OFF(?![A-Za-z])(\s*BINARY)?|(?=\d+[ \t]+\d+[ \t]+\d+\s)", text)
     if not head or head[2]:
         raise ValueError("it does not begin with OFF, COFF or NOFF, or is binary")
     lines = [line.split() for line in text[head.end() :].strip().splitlines() if line.strip()]
@@ -216,32 +243,11 @@ def _off(content: bytes) -> Shape:
     rows = lines[1 : 1 + vertices + faces]
     if vertices < 1 or faces < 0 or len(rows) < vertices + faces:
         raise ValueError(f"it has {len(rows)} of {vertices} vertices and {faces} faces")
-    points = finite_points(
-        np.array([[float(word) for word in row[:3]] for row in rows[:vertices]])
-    )
+    points = finite_points(_floats([row[:3] for row in rows[:vertices]]))
+    if any(len(row) < 1 + int(row[0]) for row in rows[vertices:]):
+        raise ValueError("a face has fewer corners than it promises")
     polygons = [[int(word) for word in row[1 : 1 + int(row[0])]] for row in rows[vertices:]]
-    return Shape(points, _triangles(polygons, points) if faces else None)
-
-
-def _triangles(polygons: Any, points: np.ndarray) -> np.ndarray:
-    """Polygons, each a list of rows of `points`, cut into fans of triangles (m, 3)."""
-    if isinstance(polygons, np.ndarray) and polygons.ndim == 2 and polygons.shape[1] == 3:
-        triangles = polygons.astype(int)
-    else:
-        triangles = np.array(
-            [
-                (int(polygon[0]), int(a), int(b))
-                for polygon in polygons
-                if len(polygon) > 2
-                for a, b in itertools.pairwise(polygon[1:])
-            ],
-            dtype=int,
-        ).reshape(-1, 3)
-    if len(polygons) and len(triangles) == 0:
-        raise ValueError("its faces have no area")
-    if len(triangles) and not 0 <= triangles.min() <= triangles.max() < len(points):
-        raise ValueError("its faces name vertices that it does not have")
-    return triangles
+    return Shape(points, triangulated(polygons, points) if faces else None)
 
 
 def _sampled(
@@ -262,8 +268,8 @@ READERS: dict[str, Callable[[bytes], Shape]] = {
     ".ply": _ply,
     ".xyz": _xyz,
     ".off": _off,
-    ".obj": lambda content: _mesh(content, ".obj"),
-    ".stl": lambda content: _mesh(content, ".stl"),
+    ".obj": _obj,
+    ".stl": _stl,
     ".npy": _array,
     ".npz": _array,
 }
