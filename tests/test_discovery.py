@@ -285,7 +285,7 @@ def test_classes_may_be_called_almost_anything(tmp_path, places):
 
 def test_a_validation_part_that_is_left_out_is_said(tmp_path):
     source = read(filled(tmp_path, parted("train", "val", "test")))
-    assert source.summary == "read 12 images; left out 4 of the validation part"
+    assert source.summary == "read 8 images; left out 4 of the validation part"
     assert sorted(source.test[:, 0, 0, 0].tolist()) == [40, 41, 42, 43]
 
 

@@ -7,6 +7,7 @@ it is handed to `Source`, or named `module:Class` in `data.kind`.
 
 import abc
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,8 @@ Moments = tuple[Tensor, Tensor]
 """Mean and standard deviation of the columns of a table."""
 Augmentation = Callable[[Tensor, Draws], Tensor]
 LARGEST = float(np.finfo(np.float32).max)
+DARK = 64
+"""Images of bytes that stay below have at most a quarter of the range."""
 COLUMN_RESOLUTION = 1e-5
 """A dtype resolves a column if its values are at most this many standard deviations apart."""
 
@@ -243,6 +246,7 @@ class Image(Kind):
     def read(self, samples: np.ndarray, name: str, config: DataConfig) -> np.ndarray:
         """Bytes stay bytes, which take a quarter of the memory."""
         if samples.dtype == np.uint8:
+            warn_of_dark(samples, name)
             return np.ascontiguousarray(self.layout(samples, name))
         return super().read(samples, name, config)
 
@@ -401,6 +405,16 @@ class Cloud(Kind):
         return lambda x, draws: turned(x, draws, turn=config.turn, jitter=config.jitter)
 
 
+def warn_of_dark(images: np.ndarray, name: str) -> None:
+    """Warns of images of bytes in another range than 0 to 255, such as masks of 0 and 1."""
+    if 0 < (most := int(images.max())) < DARK:
+        warnings.warn(
+            f"{name!r} has bytes from {images.min()} to {most}, which are read as if from 0 to "
+            f"255: multiply them, or give {'booleans' if most == 1 else 'floats in [0, 1]'}",
+            stacklevel=3,
+        )
+
+
 def in_float32(samples: np.ndarray, name: str) -> np.ndarray:
     """An array in float32, if that holds its values."""
     with np.errstate(over="ignore"):
@@ -414,13 +428,17 @@ def unresolved(table: np.ndarray, dtype: type[np.floating[Any]]) -> np.ndarray:
     """Which columns of a table (n, d) a dtype rounds by more than `COLUMN_RESOLUTION` of their
     standard deviation, (d,)."""
     wide = table.astype(np.float64)
-    if table.dtype.kind in "iu" and dtype is np.float64:
-        inexact = (abs(wide) > EXACT_INTEGERS).any(0)
+    inexact = (wide.astype(dtype) != wide).any(0)
+    if table.dtype.kind in "iu":  # differences modulo 2^64 are exact where float64 is not
+        inexact |= (abs(wide) > EXACT_INTEGERS).any(0)
+        whole = table.astype(np.uint64)
+        offsets = (whole - table.min(0).astype(np.uint64)).astype(np.float64)
     else:
-        inexact = (wide.astype(dtype) != wide).any(0)
+        offsets = wide - wide[0]
     magnitude = abs(wide).max(0)
-    deviation = np.std(wide - wide[0], 0)
-    return inexact & (np.spacing(magnitude.astype(dtype)) > COLUMN_RESOLUTION * deviation)
+    lost = np.spacing(magnitude.astype(dtype)) > COLUMN_RESOLUTION * np.std(offsets, 0)
+    # float64 is the last resort, and all that it could lose of a constant column is a rounding
+    return inexact & lost & (offsets.any(0) | (dtype is not np.float64))
 
 
 def finite_points(points: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +29,8 @@ LEAST = 2
 """Samples that each part has: divergences compare samples."""
 PARTS = {
     "train": {"train", "training"},
-    "test": {"test", "testing"},
-    "val": {"val", "valid", "validation"},
+    "test": {"test", "testing", "holdout"},
+    "val": {"val", "valid", "validation", "dev", "eval"},
 }
 """What an official part may be called, in upper or lower case."""
 
@@ -210,7 +211,7 @@ def division(
     """
     n = len(contents)
     if parts is not None:
-        names, which = np.unique(np.asarray(parts), return_inverse=True)
+        names, which = np.unique(decoded(parts), return_inverse=True)
         known = np.array([part_named(str(part)) or "" for part in names])
         parts = known[which]
         train, test = parts == "train", parts == ("test" if "test" in known else "val")
@@ -237,6 +238,20 @@ def part_named(name: str) -> str | None:
     return next((part for part, names in PARTS.items() if name.strip().lower() in names), None)
 
 
+def unused_parts(parts: Sequence[str] | None, n: int) -> list[str]:
+    """Why each of n samples is in neither part, as `of the validation part`; empty where it is in
+    one."""
+    if parts is None:
+        return [""] * n
+    names, which = np.unique(decoded(parts), return_inverse=True)
+    known = {part_named(str(name)) for name in names}
+    reasons = {"train": "", "test": "", "val": "of the validation part" * ("test" in known)}
+    said = [
+        reasons.get(part_named(str(name)) or "", f"of the part {str(name)!r}") for name in names
+    ]
+    return [said[i] for i in which]
+
+
 def _enough(name: str, train: int, test: int) -> None:
     if min(train, test) < LEAST:
         raise ValueError(
@@ -246,12 +261,22 @@ def _enough(name: str, train: int, test: int) -> None:
 
 
 def numbered(name: str, labels) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels of any type as numbers 0, 1, …, and the names of the classes."""
-    labels = np.asarray(labels)
+    """Labels of any type as numbers 0, 1, …, and the names of the classes, with accents in one
+    form."""
+    labels = decoded(labels)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise ValueError(f"`data` {name!r} has labels that are NaN or infinite")
+    if labels.dtype.kind == "U":
+        called, which = np.unique(labels, return_inverse=True)
+        labels = np.array([unicodedata.normalize("NFC", name) for name in called])[which]
     names, numbers = np.unique(labels, return_inverse=True)
     return numbers, tuple(map(str, names))
+
+
+def decoded(texts) -> np.ndarray:
+    """Labels or names as an array, bytes decoded from UTF-8."""
+    texts = np.asarray(texts)
+    return np.char.decode(texts, "utf-8") if texts.dtype.kind == "S" else texts
 
 
 def split(

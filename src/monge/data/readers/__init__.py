@@ -92,7 +92,7 @@ def _file(path: Path, config: DataConfig) -> Source:
         raise ValueError(f"`data` {config.name!r} is not readable: {error}") from None
     suffix = path.suffix.lower()
     kind, _ = kind_of_file(path.name, head)
-    if suffix in arrays.READERS or arrays.format_of(path) is not None:
+    if arrays.format_of(path) is not None:
         return _unflagged(config, lambda: arrays.load(path, config))
     if kind == "clouds":
         raise ValueError(

@@ -3,7 +3,7 @@
 import dataclasses
 import importlib.metadata
 import re
-import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from monge.data.identity import digests
 from monge.data.kinds import CLOUD, IMAGE, kind_named, kind_of
 from monge.data.readers import tables
 from monge.data.readers.discovery import HEAD, kind_of_file
-from monge.data.source import Source, split
+from monge.data.source import Source, decoded, split, unused_parts
 
 AS_IT_IS = DataConfig()
 """Of an array, without settings."""
@@ -46,7 +46,8 @@ def digits() -> Source:
     table = np.loadtxt(file, delimiter=",", encoding="utf-8")
     images = np.round(table[:, :64] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     parts = np.repeat(["train", "test"], [1500, 297])
-    return split("digits", IMAGE, images, table[:, 64].astype(int), parts)
+    summary = "read 1,797 images of 10 classes"
+    return split("digits", IMAGE, images, table[:, 64].astype(int), parts, summary=summary)
 
 
 def from_array(
@@ -73,7 +74,7 @@ def from_array(
     """
     samples = real(samples, name)
     kind = kind_of(samples, name) if config.kind is None else kind_named(config.kind)
-    summary = summary or f"read {len(samples):,} {kind.name}s"
+    summary = summary or _summary(kind.name, len(samples), parts)
     return split(
         name,
         kind,
@@ -85,6 +86,15 @@ def from_array(
         digests(samples) if contents is None else contents,
         by_position=config.split == "position",
     )
+
+
+def _summary(noun: str, n: int, parts) -> str:
+    """One line on what was read of an array, e.g. `read 20 vectors; left out 10 of the validation
+    part`."""
+    unused = Counter(unused_parts(parts, n))
+    text = f"read {unused.pop('', 0):,} {noun}s"
+    left = ", ".join(f"{count:,} {reason}" for reason, count in unused.items())
+    return text + (f"; left out {left}" if left else "")
 
 
 def real(samples: np.ndarray, name: str) -> np.ndarray:
@@ -128,24 +138,13 @@ def format_of(path: Path) -> str | None:
     if not path.is_file():
         return None
     with path.open("rb") as file:
-        kind, stands_for = kind_of_file(path.name, head := file.read(HEAD))
-    if kind == "arrays":
-        return stands_for
-    if kind == "archives" and _holds_arrays(path):
-        return ".npz"
-    if suffix in READERS:
-        return suffix
-    return ".csv" if suffix in TEXTS and kind is None and _is_text(head) else None
-
-
-def _holds_arrays(path: Path) -> bool:
-    """Whether a zip archive is one of NumPy's; a damaged one is not."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except DAMAGED:
-        return False
-    return bool(names) and all(name.endswith(".npy") for name in names)
+        head = file.read(HEAD)
+    kind, stands_for = kind_of_file("", head)  # by content alone
+    if kind is not None:
+        return stands_for if kind == "arrays" else None
+    if suffix in (*TEXTS, *READERS) and _is_text(head):
+        return ".csv"
+    return suffix if suffix in READERS else None
 
 
 def _is_text(head: bytes) -> bool:
@@ -198,8 +197,26 @@ def _npz(path: Path, _: DataConfig) -> Content:
             )
     labels, names = content.get("labels"), content.get("class_names")
     if labels is not None and names is not None:
-        labels = names[labels]
+        labels = _named(labels, decoded(names))
     return Content(content[key], labels, content.get("split"), key)
+
+
+def _named(labels: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """The names of labels 0, 1, …
+
+    Raises:
+        ValueError: for labels that are no places in the names, or names that are not distinct.
+    """
+    if names.ndim != 1 or len(set(names.tolist())) < len(names):
+        raise ValueError("class_names must be a list of distinct names, one a class")
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"labels are {labels.dtype}: integers are needed to choose class_names")
+    if labels.size and not 0 <= labels.min() <= labels.max() < len(names):
+        raise ValueError(
+            f"labels run from {labels.min()} to {labels.max()}, but there are {len(names)} "
+            f"class_names, for labels from 0 to {len(names) - 1}"
+        )
+    return names[labels]
 
 
 def _table(path: Path, config: DataConfig) -> Content:

@@ -50,7 +50,7 @@ try:
 except ImportError:  # Windows: processes that begin together each decode, and one's work stays
     fcntl = None
 
-LAYOUT = 3  # to be raised when the same images would be stored otherwise
+LAYOUT = 4  # to be raised when the same images would be stored otherwise
 FILES = ("train.npy", "test.npy", "labels.npz", "notes.json")
 SETTLED = 2 * 10**9
 """Nanoseconds after which a file that is written to has another time of change."""
@@ -225,6 +225,7 @@ def _fill(
         "classes": classes,
         "bad": decoding.bad,
         "wide": decoding.wide,
+        "most": decoding.most,
         "total": len(images.names),
     }
     write_synced(whole / "notes.json", json.dumps(notes).encode())
@@ -258,7 +259,7 @@ def _opened(folder: Path, images: ImageFiles) -> Source:
     notes = json.loads((folder / "notes.json").read_text("utf-8"))
     if text := failures(notes["bad"], notes["total"], images.where):
         warnings.warn(text, stacklevel=2)
-    if text := misfit(notes["wide"], images.where):
+    if text := misfit(notes["wide"], notes["most"], images.where):
         warnings.warn(text, stacklevel=2)
     with np.load(folder / "labels.npz") as stored:
         kept = {name: stored[name] for name in stored.files}

@@ -7,32 +7,33 @@ other kinds are told apart by their first bytes. Whatever is left out is counted
 import os
 import re
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from monge._core.files import DAMAGED
-from monge.data.source import part_named
+from monge.data.source import unused_parts
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 CLOUDS = (".ply", ".xyz", ".off", ".obj", ".stl")
 TEXT = {".txt", ".json", ".xml", ".md", ".html", ".yaml", ".yml", ".cls", ".mtl", ".log", ".py"}
-"""Suffixes of files that accompany samples, and are not opened."""
+"""Suffixes of files that accompany samples, and are not opened where there are many."""
+MOST_TEXTS = 100
 LITTER = {"__MACOSX", "@eaDir", "$RECYCLE.BIN"}
 HEAD = 512
 NO_DECODER = "no decoder"
-BESIDE_PARTS = "beside the folders of parts"
 COMPANIONS = ("tables", "archives")
 """Kinds of files that lie beside samples and hold none of them."""
 MOST_OTHERS = 0.5
 """So many files of other kinds, as a share of those of the main kind, may be left out."""
 SIGNATURES = (
     (rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|II\*\0|MM\0\*", "images", ".png"),
-    (rb"BM....\0\0\0\0|P[1-6][ \t\r\n#]", "images", ".bmp"),
-    (rb"ply[ \t]*\r?\n", "clouds", ".ply"),
-    (rb"(ST)?C?N?4?n?OFF\b", "clouds", ".off"),
+    (rb"BM....\0\0\0\0|P[1-6](\s+\d|\s*#)", "images", ".bmp"),
+    (rb"ply[ \t]*[\r\n]\s*(format|comment|obj_info)", "clouds", ".ply"),
+    (rb"(ST)?C?N?4?n?OFF\s*(#|BINARY|\d+\s)", "clouds", ".off"),
     (rb"\x93NUMPY", "arrays", ".npy"),
+    (rb"PK\x03\x04.{26}[^/\0]{1,200}\.npy", "arrays", ".npz"),
     (rb"PK\x03\x04", "archives", ".zip"),
     (rb".{257}ustar", "shards", ".tar"),
     (rb"....ftyp(avi[fs]|hei[cx]|mif1|msf1)|\xff\x0a|\0\0\0\x0c(JXL|jP  )", NO_DECODER, ""),
@@ -59,6 +60,8 @@ class LeftOut:
     def __init__(self) -> None:
         self.expected: dict[str, list[str]] = {}
         self.unexpected: dict[str, list[str]] = {}
+        self.notes: list[str] = []
+        """What else a user should know of how the names of files were understood."""
 
     def add(self, reason: str, name: str, expected: bool = False) -> None:
         """Counts one file under a reason such as `hidden`."""
@@ -67,15 +70,15 @@ class LeftOut:
 
     def warn(self, where: str) -> None:
         """One warning of all that a user may have wanted to be read."""
-        if self.unexpected:
-            told = _told(self.unexpected)
-            warnings.warn(f"`data` {where!r}: left out {told}", stacklevel=3)
+        left = [f"left out {_told(self.unexpected)}"] if self.unexpected else []
+        if said := left + self.notes:
+            warnings.warn(f"`data` {where!r}: {'; '.join(said)}", stacklevel=3)
 
     def summary(self, read: Sequence[str], noun: str, parts=None, labels=None, bad=0) -> str:
         """One line, e.g. `read 30 images; left out 3 .avif (no decoder), 2 hidden`.
 
         Arguments:
-            read: what was read, by name.
+            read: what could be read, by name; those of parts that are not used are left out.
             parts: the part of each of them, if any.
             labels: the label of each of them, if any.
             bad: how many files could not be read.
@@ -83,14 +86,14 @@ class LeftOut:
         reasons = self.unexpected | self.expected
         if bad:
             reasons = {"damaged": [""] * bad} | reasons
-        if parts is not None and {"test", "val"} <= set(map(part_named, parts)):
-            validation = [n for n, part in zip(read, parts) if part_named(part) == "val"]
-            reasons = reasons | {"of the validation part": validation}
+        unused = unused_parts(parts, len(read))
+        for reason in filter(None, unused):
+            reasons = reasons | {reason: [name for name, of in zip(read, unused) if of == reason]}
         told = _told(reasons, names=False)
-        text = f"read {len(read):,} {noun}"
+        text = f"read {unused.count(''):,} {noun}"
         if labels is not None:
-            text += f" of {len(set(labels)):,} classes"
-        return text + (f"; left out {told}" if told else "")
+            text += f" of {len({one for one, of in zip(labels, unused) if not of}):,} classes"
+        return "; ".join([text, *([f"left out {told}"] if told else []), *self.notes])
 
 
 def _told(reasons: dict[str, list[str]], names: bool = True) -> str:
@@ -161,16 +164,18 @@ def kind_of_file(name: str, head: bytes) -> tuple[str | None, str]:
     suffix = PurePosixPath(name).suffix.lower()
     for pattern, kind, stands_for in SIGNATURES:
         if re.match(pattern, head, re.DOTALL):
-            return ("arrays", ".npz") if suffix == ".npz" else (kind, stands_for)
+            return kind, stands_for
     return BY_SUFFIX.get(suffix), suffix
 
 
 def sorted_by_kind(where: str, names: Iterable[str], head: Callable[[str], bytes]) -> Found:
     """Sorts files into kinds. `head` gives a file's first bytes; it is asked only where the
-    suffix is not one of images or of accompanying text."""
+    suffix is not one of images, nor one of text that more than a hundred files have."""
     found = Found(where, {}, LeftOut())
-    for name in sorted(names):
-        suffix = PurePosixPath(name.replace("\\", "/")).suffix.lower()
+    names = sorted(names)
+    suffixes = [PurePosixPath(name.replace("\\", "/")).suffix.lower() for name in names]
+    unopened = {s for s, count in Counter(suffixes).items() if s in TEXT and count > MOST_TEXTS}
+    for name, suffix in zip(names, suffixes):
         if is_hidden(name):
             found.left.add("hidden", name, expected=True)
             continue
@@ -178,7 +183,7 @@ def sorted_by_kind(where: str, names: Iterable[str], head: Callable[[str], bytes
             found.kinds.setdefault("images", []).append(name)
             continue
         try:
-            kind = None if suffix in TEXT else kind_of_file(name, head(name))[0]
+            kind = None if suffix in unopened else kind_of_file(name, head(name))[0]
         except DAMAGED:
             found.left.add("unreadable", name)
             continue
@@ -189,6 +194,18 @@ def sorted_by_kind(where: str, names: Iterable[str], head: Callable[[str], bytes
         else:
             found.kinds.setdefault(kind, []).append(name)
     return found
+
+
+def _what_is(entry: os.DirEntry[str]) -> str:
+    """Whether an entry, its links followed, is a `file` or a `folder`, or else why it is none."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+    except OSError:  # as a ring of links, which only the entry itself is left out for
+        pass
+    return "broken links" if entry.is_symlink() else "neither files nor folders"
 
 
 def files_in(folder: Path) -> Found:
@@ -216,14 +233,15 @@ def files_in(folder: Path) -> Found:
             with os.scandir(folder / inner) as entries:
                 for entry in entries:
                     name = f"{inner}/{entry.name}" if inner else entry.name
-                    if entry.is_dir() and is_hidden(entry.name):
+                    what = _what_is(entry)
+                    if what == "folder" and is_hidden(entry.name):
                         hidden.append(name)
-                    elif entry.is_dir():
+                    elif what == "folder":
                         (links if entry.is_symlink() else folders).append(name)
-                    elif entry.is_file():
+                    elif what == "file":
                         names.append(name)
-                    elif entry.is_symlink():
-                        problems.add("broken links", name)
+                    else:
+                        problems.add(what, name)
         except OSError:
             problems.add("unreadable folders", inner or ".")
     found = sorted_by_kind(str(folder), names, head)

@@ -11,7 +11,7 @@ from typing import Any
 
 from monge.data.readers.discovery import LeftOut
 from monge.data.readers.images import MOST_BYTES, ImageFiles
-from monge.data.readers.layout import Labelling, known_classes
+from monge.data.readers.layout import Labelling, known_classes, too_many
 
 PREFIX = "hf:"
 
@@ -38,6 +38,10 @@ def dataset(name: str) -> ImageFiles:
         for i in range(len(part))
     }
 
+    left = LeftOut()
+    if label is not None:
+        left.notes += too_many(next(iter(splits.values())).features[label].names)
+
     def read(one: str) -> bytes:
         part, i = rows[one]
         cell = part[i][image]
@@ -59,7 +63,7 @@ def dataset(name: str) -> ImageFiles:
         classes = next(iter(splits.values())).features[label].names
         return parts, known_classes([classes[number] for number in given])
 
-    return ImageFiles(name, list(rows), read, labelling, LeftOut())
+    return ImageFiles(name, list(rows), read, labelling, left)
 
 
 def _splits(name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monge.data.kinds import IMAGE
+from monge.data.kinds import IMAGE, warn_of_dark
 from monge.data.source import Source, split
 
 FILES = {
@@ -52,7 +52,9 @@ def read(path: Path) -> np.ndarray:
             they say.
     """
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+        with path.open("rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"  # whatever it is called
+        with (gzip.open if zipped else open)(path, "rb") as file:
             head = file.read(4)
             if len(head) < 4 or head[:3] != b"\0\0\x08" or not 1 <= head[3] <= 4:
                 raise ValueError(f"{path}: no idx file of bytes (magic {head.hex() or 'missing'})")
@@ -109,7 +111,10 @@ def folder(path: Path, name: str | None = None) -> Source:
     images = np.concatenate([part["train-images"], part["test-images"]])[:, None]
     labels = np.concatenate([part["train-labels"], part["test-labels"]])
     counts = [len(part["train-images"]), len(part["test-images"])]
-    return split(name or path.name, IMAGE, images, labels, np.repeat(["train", "test"], counts))
+    warn_of_dark(images, str(path))
+    summary = f"read {len(images):,} images of {len(np.unique(labels)):,} classes"
+    parts = np.repeat(["train", "test"], counts)
+    return split(name or path.name, IMAGE, images, labels, parts, summary=summary)
 
 
 def named(name: str, directory: str | None) -> Source:

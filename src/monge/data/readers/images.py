@@ -15,21 +15,20 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from monge._core.files import DAMAGED
 from monge.config import DataConfig
 from monge.data.identity import digest
 from monge.data.kinds import IMAGE
 from monge.data.readers.discovery import (
-    BESIDE_PARTS,
     HEAD,
     Found,
     LeftOut,
     is_hidden,
     sorted_by_kind,
 )
-from monge.data.readers.layout import Labelling, parts_and_labels, strays
+from monge.data.readers.layout import Labelling, laid_out, parts_and_labels
 from monge.data.source import Source, split
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -142,7 +141,8 @@ class Decoding:
 
     Iterating gives the name and pixels, uint8 (c, h, w), of each that can be read; those that
     cannot are kept in `bad`, each with its reason, the values of those of more than 8 bits in
-    `wide`, and the digests of those that can be read in `contents`.
+    `wide`, the largest byte of all in `most`, and the digests of those that can be read in
+    `contents`.
 
     Raises:
         ValueError: for images that differ in size, at the first that does.
@@ -153,6 +153,7 @@ class Decoding:
         self.bad: list[tuple[str, str]] = []
         self.wide: list[Range] = []
         self.contents: list[int] = []
+        self.most = 0
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
         first: tuple[str, np.ndarray] | None = None
@@ -163,6 +164,7 @@ class Decoding:
             found, seen, content = found
             self.wide += [seen] if seen else []
             self.contents.append(content)
+            self.most = max(self.most, int(found.max()))
             first = first or (name, found)
             if found.shape[1:] != first[1].shape[1:]:
                 (h0, w0), (h1, w1) = first[1].shape[1:], found.shape[1:]
@@ -177,6 +179,8 @@ class Decoding:
             content = self.images.read(name)
             pixels, seen = _decoded(content, self.config, MOST_PIXELS)
             return pixels, seen, content_of(content, self.config)
+        except UnidentifiedImageError:  # whose message is the address of a buffer
+            return "in no format that is read"
         except DAMAGED as error:
             return str(error).splitlines()[0] if str(error) else type(error).__name__
 
@@ -210,10 +214,12 @@ def failures(bad: Sequence[Sequence[str]], total: int, where: str) -> str | None
     return text
 
 
-def misfit(wide: Sequence[Sequence[int]], where: str) -> str | None:
-    """What a warning says of images of more than 8 bits whose values are not 0 to 65,535."""
+def misfit(wide: Sequence[Sequence[int]], largest: int, where: str) -> str | None:
+    """What a warning says of images of more than 8 bits whose values are not 0 to 65,535, or of
+    masks of 8 bits whose values are 0 and 1."""
     if not wide:
-        return None
+        black = f"the images in {where} hold 0 and 1, which are read as if from 0 to 255: "
+        return f"{black}multiply them by 255, or save 1 bit a pixel" if largest == 1 else None
     least, most = min(low for low, _ in wide), max(high for _, high in wide)
     if least >= 0 and DARK <= most <= 65535:
         return None
@@ -233,7 +239,7 @@ def in_memory(images: ImageFiles, config: DataConfig) -> Source:
         pixels.append(found)
     if text := failures(decoding.bad, len(images.names), images.where):
         warnings.warn(text, stacklevel=2)
-    if text := misfit(decoding.wide, images.where):
+    if text := misfit(decoding.wide, decoding.most, images.where):
         warnings.warn(text, stacklevel=2)
     samples = np.empty((len(pixels), max(map(len, pixels)), *pixels[0].shape[1:]), np.uint8)
     for row, found in zip(samples, pixels):
@@ -278,11 +284,7 @@ def stamp_of(path: str | Path) -> Stamp:
 
 
 def _of(found: Found, read: Callable[[str], bytes], stamp: Callable[[str], Stamp]) -> ImageFiles:
-    names = found.of("images")
-    stray = strays(names, found.where)
-    for name in sorted(stray):
-        found.left.add(BESIDE_PARTS, name)
-    names = [name for name in names if name not in stray]
+    names = laid_out(found.of("images"), found.where, found.left)
     return ImageFiles(found.where, names, read, parts_and_labels, found.left, stamp)
 
 
@@ -294,7 +296,7 @@ def archive(path: Path) -> ImageFiles:
     """
     try:
         zipped = zipfile.ZipFile(path)  # closed when the last to read from it is gone
-    except zipfile.BadZipFile as error:
+    except DAMAGED as error:
         raise ValueError(f"`data` {str(path)!r} is no readable zip archive: {error}") from None
     names = [one.filename for one in zipped.infolist() if not one.is_dir()]
     shown = [name.replace("\\", "/") for name in names if not is_hidden(name)]

@@ -1,21 +1,35 @@
 """What the folders of a data set say: an official part (train, test, …) and a class."""
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
+from monge.data.readers.discovery import LeftOut
 from monge.data.source import PARTS, part_named
 
 Labelling = tuple[Sequence[str] | None, Sequence[str] | Sequence[int] | None]
 Folders = tuple[str, ...]
+BESIDE_PARTS = "beside the folders of parts"
+BESIDE_CLASSES = "beside the folders of classes"
 MOST_STRAY = 5
-"""So many files, or one in a hundred, may lie beside the folders of parts."""
+"""So many files, or one in a hundred, may lie beside the folders of parts or classes."""
+MOST_CLASSES = 1000
 DEEPEST = 3
+WORD = re.compile("[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+"""A word in a name such as `seg_train`, `trainA` or `TestSet`."""
 
 
 def known_classes(labels: Sequence | None):
     """Labels as they are if they are of 2 to 1,000 classes, else None."""
-    return labels if labels is not None and 2 <= len(set(labels)) <= 1000 else None
+    return labels if labels is not None and 2 <= len(set(labels)) <= MOST_CLASSES else None
+
+
+def too_many(labels: Sequence) -> list[str]:
+    """A note on labels that are not read because they are of more than 1,000 classes, if so."""
+    if (count := len(set(labels))) <= MOST_CLASSES:
+        return []
+    return [f"labels of {count:,} classes are not read: {MOST_CLASSES:,} are the most"]
 
 
 def parts_and_labels(names: list[str]) -> Labelling:
@@ -24,14 +38,35 @@ def parts_and_labels(names: list[str]) -> Labelling:
 
     Folders that all names share say nothing. Classes are read if there are 2 to 1,000.
     """
-    paths = _below_shared(names)
+    parts, labels = _folders_of(names)
+    return parts, None if "" in labels else known_classes(labels)
+
+
+def _folders_of(names: list[str]) -> tuple[list[str] | None, list[str]]:
+    """The part of each file, if there are several, and its first folder above or below it."""
+    paths = _below_shared(map(_folders, names))
     level = _level_of_parts(paths)
     parts = None
     if level is not None:
         parts = [part_named(path[level]) or "" for path in paths]
-        paths = [path[:level] + path[level + 1 :] for path in paths]
-    labels = [path[0] if path else "" for path in paths]
-    return parts, None if "" in labels else known_classes(labels)
+        paths = _without(level, paths)
+    return parts, [path[0] if path else "" for path in paths]
+
+
+def laid_out(names: list[str], where: str, left: LeftOut) -> list[str]:
+    """The files that lie in the folders of parts and classes, where there are such folders; a few
+    beside them are left out.
+
+    Raises:
+        ValueError: for a layout that only some of the files follow.
+    """
+    for reason, beside in ((BESIDE_PARTS, strays), (BESIDE_CLASSES, unclassed)):
+        stray = beside(names, where)
+        for name in sorted(stray):
+            left.add(reason, name)
+        names = [name for name in names if name not in stray]
+    left.notes += notes(names)
+    return names
 
 
 def strays(names: list[str], where: str) -> set[str]:
@@ -40,7 +75,7 @@ def strays(names: list[str], where: str) -> set[str]:
     Raises:
         ValueError: for a layout of parts that only some of the files follow.
     """
-    paths = _below_shared(names)
+    paths = _below_shared(map(_folders, names))
     level = _level_of_parts(paths)
     if level is None:
         _refuse_half_named(paths, where)
@@ -49,7 +84,7 @@ def strays(names: list[str], where: str) -> set[str]:
     others = sorted(
         {path[level] for path in paths if len(path) > level and not part_named(path[level])}
     )
-    if others or len(stray) > max(MOST_STRAY, len(names) // 100):
+    if others or not _are_few(stray, names):
         beside = f"a folder {others[0]!r}" if others else f"{len(stray):,} files"
         raise ValueError(
             f"`data` {where!r} has {beside} beside its folders {_called(paths, level)}: move "
@@ -58,16 +93,76 @@ def strays(names: list[str], where: str) -> set[str]:
     return stray
 
 
-def _below_shared(names: list[str]) -> list[Folders]:
+def unclassed(names: list[str], where: str) -> set[str]:
+    """Files that lie beside the folders of classes, and are of none.
+
+    Raises:
+        ValueError: for many of them.
+    """
+    paths = _below_shared(map(_folders, names))
+    level = _level_of_parts(paths)
+    rest = dict(zip(names, paths if level is None else _without(level, paths)))
+    stray: set[str] = set()
+    while True:
+        stray |= {name for name, path in rest.items() if not path}
+        rest = {name: path for name, path in rest.items() if path}
+        folders = sorted({path[0] for path in rest.values()})
+        if len(folders) != 1:
+            break
+        rest = {name: path[1:] for name, path in rest.items()}
+    if not (stray and 2 <= len(folders) <= MOST_CLASSES):
+        return set()
+    if len(stray) >= len(rest) or not _are_few(stray, names):
+        raise ValueError(
+            f"`data` {where!r} has {len(stray):,} files beside the folders "
+            f"{', '.join(map(repr, folders[:3]))}{', …' if len(folders) > 3 else ''}, which would "
+            "be classes: move those files into one of them, or all files into one folder"
+        )
+    return stray
+
+
+def notes(names: list[str]) -> list[str]:
+    """What folders seem to say, but are not taken to: too many classes, and a training part
+    without one to test on."""
+    _, labels = _folders_of(names)
+    said = too_many([label for label in labels if label])
+    paths = _below_shared(map(_folders, names))
+    for level in range(DEEPEST if _level_of_parts(paths) is None else 0):
+        train = sorted(f for f in _at(paths, level) if part_named(f) == "train")
+        others = sorted(_at(paths, level) - set(train))
+        inside = {
+            path[level + 1] for path in paths if len(path) > level + 1 and path[level] in train
+        }
+        if train and others and (len(others) == 1 or len(inside) > 1):
+            beside = ", ".join(map(repr, others[:3])) + (", …" if len(others) > 3 else "")
+            said.append(
+                f"the folder {train[0]!r} beside {beside} is no training part, for want of a "
+                "test or val part"
+            )
+    return said
+
+
+def _are_few(stray: set[str], names: list[str]) -> bool:
+    return len(stray) <= max(MOST_STRAY, len(names) // 100)
+
+
+def _below_shared(paths: Iterable[Folders]) -> list[Folders]:
     """The folders of each file, without those that all share."""
-    paths = [_folders(name) for name in names]
+    paths = list(paths)
     while paths and all(paths) and len({path[0] for path in paths}) == 1:
         paths = [path[1:] for path in paths]
     return paths
 
 
+def _without(level: int, paths: list[Folders]) -> list[Folders]:
+    """The folders of each file without that of its part, nor those that all share then."""
+    return _below_shared(path[:level] + path[level + 1 :] for path in paths)
+
+
 def _folders(name: str) -> Folders:
-    return PurePosixPath(name.replace("\\", "/")).parts[:-1]
+    """The folders of a file, with accents in one form: macOS writes é as e and an accent."""
+    folder = name.replace("\\", "/").rpartition("/")[0]
+    return PurePosixPath(unicodedata.normalize("NFC", folder)).parts
 
 
 def _level_of_parts(paths: list[Folders]) -> int | None:
@@ -93,7 +188,7 @@ def _refuse_half_named(paths: list[Folders], where: str) -> None:
     for level in range(2):
         folders = sorted(_at(paths, level))
         like = {
-            part: [f for f in folders if synonyms & set(re.split(r"[^a-z]+", f.lower()))]
+            part: [f for f in folders if synonyms & {w.lower() for w in WORD.findall(f)}]
             for part, synonyms in PARTS.items()
         }
         held = like["test"] + like["val"]

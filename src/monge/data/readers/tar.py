@@ -12,8 +12,8 @@ import tarfile
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from monge._core.files import DAMAGED
 from monge.data.readers.discovery import (
-    BESIDE_PARTS,
     HEAD,
     IMAGES,
     Found,
@@ -22,13 +22,22 @@ from monge.data.readers.discovery import (
     kind_of_file,
 )
 from monge.data.readers.images import MOST_BYTES, ImageFiles, Stamp, stamp_of
-from monge.data.readers.layout import Labelling, known_classes, parts_and_labels, strays
+from monge.data.readers.layout import (
+    BESIDE_PARTS,
+    Labelling,
+    known_classes,
+    parts_and_labels,
+    strays,
+    too_many,
+)
 
 PATTERN = re.compile(r"[*?\[{]")
 UNSURE = ("", "jfif", "jpe")
 """Suffixes of members that are images if their first bytes say so. Others may be masks."""
 MOST_SHARDS = 100_000
 MOST_LABEL_BYTES = 1000
+MOST_LINKS = 40
+"""So many links in a row are followed, as in Linux."""
 
 
 class Place(NamedTuple):
@@ -124,6 +133,7 @@ def shards(name: str, paths: list[str], left: LeftOut) -> ImageFiles:
     if not samples:
         raise ValueError(f"`data` {name!r} holds no images ({', '.join(sorted(IMAGES))})")
     labelled = any(sample.label is not None for sample in samples.values())
+    left.notes += too_many([sample.label for sample in samples.values() if sample.label])
 
     def read(one: str) -> bytes:
         image, label = samples[one]
@@ -150,7 +160,7 @@ def _samples(shard: str, called: str, left: LeftOut) -> dict[str, TarSample]:
     """The samples of a shard, by what it is called and the names of their images."""
     images: dict[str, tuple[str, Place]] = {}
     labels: dict[str, str] = {}
-    for name, place in _members(shard):
+    for name, place in _members(shard, called, left):
         folder, slash, last = name.rpartition("/")
         stem, _, suffix = last.partition(".")
         key, suffix = folder + slash + stem, suffix.lower()
@@ -175,23 +185,35 @@ def _samples(shard: str, called: str, left: LeftOut) -> dict[str, TarSample]:
     }
 
 
-def _members(shard: str) -> Iterator[tuple[str, Place]]:
-    """The names and places of the plain files in a tar archive.
+def _members(shard: str, called: str, left: LeftOut) -> Iterator[tuple[str, Place]]:
+    """The names and places of the files in a tar archive; links are followed, and have the place
+    of the file they lead to.
 
     `tarfile` takes a damaged header for the end: the blocks of zeros that end an archive must be
     there, and nothing behind them.
     """
+    places: dict[str, Place] = {}
+    links: dict[str, str] = {}
     try:
         with tarfile.open(shard, "r:") as archive:
             while (member := archive.next()) is not None:
                 archive.members = []  # pyright: ignore
-                if member.isreg() and not member.issparse():
-                    yield member.name, Place(shard, member.offset_data, member.size)
+                if member.issym():
+                    beside = os.path.dirname(member.name)
+                    links[member.name] = os.path.normpath(os.path.join(beside, member.linkname))
+                elif member.islnk():
+                    links[member.name] = os.path.normpath(member.linkname)
+                elif member.isreg() and not member.issparse():
+                    place = Place(shard, member.offset_data, member.size)
+                    places[os.path.normpath(member.name)] = place
+                    yield member.name, place
+                elif not member.isdir():
+                    left.add("members that are no plain files", f"{called}/{member.name}")
             end = archive.offset
         with open(shard, "rb") as file:
             file.seek(end)
             rest = file.read(2 * tarfile.RECORDSIZE)
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+    except (tarfile.TarError, *DAMAGED) as error:
         raise ValueError(
             f"`data` {shard!r} is no whole tar archive ({error}): copy it again, or gunzip it"
         ) from None
@@ -200,3 +222,11 @@ def _members(shard: str) -> Iterator[tuple[str, Place]]:
             f"`data` {shard!r} holds no member and no end at byte {end:,}: it is truncated, "
             "damaged, or several archives in one; copy it again"
         )
+    leads = {os.path.normpath(name): target for name, target in links.items()}
+    for name, target in links.items():
+        for _ in range(MOST_LINKS):
+            target = leads.get(target, target)
+        if target in places:
+            yield name, places[target]
+        else:
+            left.add("links to no file", f"{called}/{name}")
