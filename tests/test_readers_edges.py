@@ -376,7 +376,7 @@ def surface(points: np.ndarray, triangles: np.ndarray) -> float:
 
 
 def test_concave_polygons_are_cut_within_themselves():
-    """Stars about a point, in any plane and from any corner: the area is the shoelace formula's."""
+    """Stars about a point, in any plane and from any corner: their area by the shoelace."""
     rng = np.random.default_rng(0)
     for _ in range(100):
         k = int(rng.integers(5, 30))

@@ -65,7 +65,6 @@ def test_numbers_are_those_that_numpy_reads(table):
         (",a,b\n0,1,2\n1,3,4\n", [[1, 2], [3, 4]]),  # pandas, with its index
         ("Unnamed: 0;a;b\n7;1;2\n3;3;4\n", [[1, 2], [3, 4]]),  # and once more, a part of it
         (",0,1\n0,5,2\n1,3,4\n", [[5, 2], [3, 4]]),  # names that are numbers
-        ("0,1\n.5,2.\n3.0,4.5\n1e0,2e0\n", [[0.5, 2], [3, 4.5], [1, 2]]),  # without an index
         (",a\nbob,1\namy,2\n", [[1], [2]]),  # names of rows
         ("index,a\n0,1\n1,2\n", [[1], [2]]),
         ("index,a\n0,1\n0,2\n", [[0, 1], [0, 2]]),  # which is none
@@ -112,6 +111,131 @@ def test_what_is_wrong_is_named_by_its_line(table, content, reason):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("quoted", [False, True])
+@pytest.mark.parametrize(
+    ("header", "rows", "bad"),
+    [
+        ("class,temp", ["a,20", "b,21", "a,22"], "b,21,5"),
+        ("label,price,area", ["x,950,40", "y,3,4"], "y,1,234,41"),
+        (",a,b", [f"{i},1,2" for i in range(9)], "9,3,4,9"),
+        ("a,b,label,class", ["1,2,x,z", "5,6,x,z"], "3,4,y"),  # the last of which is not read
+        ("a,b,label,class", ["1,2,x,z", "5,6,x,"], "3,4,y"),
+        ("class,a,b", ["x,1,2"] * 400, "y,1,2,3"),
+        ("a,b,class", ["1,2,x"] * 400, "1,2"),
+    ],
+)
+def test_every_row_is_counted_whatever_is_read_of_it(table, header, rows, bad, quoted):
+    lines = [header, *rows[:-1], bad, rows[-1]]
+    if quoted:  # as csv.QUOTE_ALL writes them
+        lines = [",".join(f'"{cell}"' for cell in line.split(",")) for line in lines]
+    found = rf"line {len(rows) + 1} has {bad.count(',') + 1} cells, and most rows have"
+    with pytest.raises(ValueError, match=found):
+        table("\n".join(lines))
+    assert len(table("\n".join([*lines[:-2], lines[-1]])).values) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("content", "values", "labels"),
+    [
+        ("label,x,y\ncat,1,2\ndog,3,4\n ", [[1, 2], [3, 4]], ["cat", "dog"]),
+        ("label,x\n\n \na,1\n\t\nb,2\n\n", [[1], [2]], ["a", "b"]),
+        (",x,y\n0,1,2\n1,3,4\n  \n", [[1, 2], [3, 4]], None),
+        ("a\n1\n2\n\n \n", [[1], [2]], None),
+        ("\n\n1\n2\n", [[1], [2]], None),
+        ('t,label\n1,"a\n\nb"\n2,c\n', [[1], [2]], ["a\n\nb", "c"]),  # within quotes
+        ('x, label\n1, "cat"\n2, cat', [[1], [2]], ["cat", "cat"]),  # as R and people write
+        ('1, "2"\n3 ,"4" \n', [[1, 2], [3, 4]], None),
+        ('x;label\n1; "a; b" \n2;"a ""b"", c"\n', [[1], [2]], ["a; b", 'a "b", c']),
+        ("1,5;2,5\n3;4\n5;6\n7;8", [[1.5, 2.5], [3, 4], [5, 6], [7, 8]], None),
+        (f"a,b\n{2**63},1\n{2**64 - 1},2\n", [[2**63, 1], [2**64 - 1, 2]], None),
+    ],
+)
+def test_lines_and_cells_that_mislead(table, content, values, labels):
+    """Blank lines, blanks at quotes, a first row with the other decimal sign, and 64 bits."""
+    found = table(content)
+    np.testing.assert_array_equal(found.values, values)
+    assert (None if found.labels is None else found.labels.tolist()) == labels
+    assert not any('"' in name or " " in name for name in found.schema.names)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("a\n1\n\n3\n4", "line 3, column 'a' is empty"),
+        ('a\n1\n""\n3\n', "line 3, column 'a' is empty"),
+        ("1\t2\n3\t4\n\t\n5\t6", "line 3, column 0 is empty"),
+        ("1,2\n3,4\n,\n5,6", "line 3, column 0 is empty"),
+        ('a,label\n1,""\n2,x\n', "line 2, column 'label' is empty: fill it in, or remove"),
+        ("a,label\n1, \n2,x\n", "line 2, column 'label' is empty"),
+        ("0,5\n1\n2\n3", "could not convert string '0,5' to a number in line 1"),
+        ("1.5;2.5\n3,5;4,5\n5,5;6,5\n", "could not convert string '1.5' to a number in line 1"),
+        ("".join(f"{2**62 + 7 * i},{i / 2}\n" for i in range(9)), "column 0 holds integers beyo"),
+        ("".join(f"{2**63 + 7 * i},{-i}\n" for i in range(9)), "column 0 holds integers beyond"),
+        ("".join(f"{10**25 + i}\n" for i in range(9)), "column 0 holds integers beyond 2"),
+    ],
+)
+def test_cells_that_would_be_lost_are_refused(table, content, reason):
+    with pytest.raises(ValueError, match=reason):
+        table(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "values", "said"),
+    [
+        (
+            "0,1\n.5,2.\n3.0,4.5\n1e0,2e0\n",
+            [[0.5, 2], [3, 4.5], [1, 2]],
+            r"\(0, 1\) is read",
+        ),
+        (
+            "0,1,2\n5,6,8\n9,4,5\n",
+            [[0, 1, 2], [5, 6, 8], [9, 4, 5]],
+            r"as a sample",
+        ),
+        ("2019;2020;2021\n5;6;8\n", [[2019, 2020, 2021], [5, 6, 8]], "is read as a sample"),
+        (
+            '"1,234"\t5\n"12,345"\t6\n999\t7\n',
+            [[1.234, 5], [12.345, 6], [999, 7]],
+            "may separ",
+        ),
+        ("a;b\n1,234;5\n12,345;6\n", [[1.234, 5], [12.345, 6]], "'a' .* 1,234 is read as 1.234"),
+        ("a;b\n1.234;5\n12.345;6\n999;7", [[1.234, 5], [12.345, 6], [999, 7]], "'a' may separate"),
+    ],
+)
+def test_what_can_be_read_in_two_ways_is_warned_of(table, content, values, said):
+    with pytest.warns(UserWarning, match=said):
+        found = table(content)
+    np.testing.assert_array_equal(found.values, values)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "1.234\n12.345\n2.500\n",  # numpy.savetxt(fmt="%.3f")
+        "1,234;1\n0,500;2\n",
+        "1,234;1\n12,34;2\n",
+        "1.5\n2\n999\n",
+        "0,1,2\n3,4,5\n6,7,8\n",
+    ],
+)
+def test_what_is_ordinary_is_not_warned_of(table, content):
+    table(content)
+
+
+def test_more_classes_than_are_read_are_said(table):
+    with pytest.warns(UserWarning, match="labels of 1,001 classes are not read"):
+        found = table("label,x\n" + "".join(f"{i / 7},{i}\n" for i in range(1001)))
+    assert found.labels is None
+    assert "labels of 1,001 classes are not read" in found.summary
+
+
+def test_the_encoding_of_windows(table):
+    found = table("preis €,label\n1,„a“\n2,b\n".encode("cp1252"))
+    assert found.schema.names == ("preis €",)
+    assert set(found.labels) == {"„a“", "b"}
+    assert "\x81" in table(b"a\x81,b\n1,2\n").schema.names[0]  # which Windows does not have
+
+
 @pytest.mark.parametrize(
     "encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16", "utf-16-le", "utf-16-be"]
 )
@@ -124,7 +248,7 @@ def test_every_encoding(table, encoding):
     assert found.schema.names == ("größe",)
     np.testing.assert_array_equal(found.values[:, 0], np.arange(20))
     assert set(found.labels) == {"käse", "été" if encoding == "latin-1" else "œuf"}
-    assert ("latin-1" in found.summary) == (encoding == "latin-1")
+    assert ("windows-1252" in found.summary) == (encoding == "latin-1")
 
 
 def test_columns_and_summary_are_on_the_source(tmp_path):

@@ -5,6 +5,8 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,8 +35,21 @@ class Dialect(NamedTuple):
             cell = cell.replace(",", ".")
         return NUMBER.fullmatch(cell) is not None
 
+    @property
+    def signs(self) -> tuple[str, ...]:
+        """The decimal signs that the numbers of the file may have: the dialect is chosen by its
+        first rows."""
+        other = self.decimal == "." and self.separator != "," and self.width > 1
+        return (".", ",") if other else (self.decimal,)
 
-class Rows(NamedTuple):
+    def is_number_in_any(self, cell: str) -> bool:
+        """Whether a cell is a number with a decimal point or, unless it separates cells, comma."""
+        both = "." if self.separator == "," else ".,"
+        return any(self._replace(decimal=sign).is_number(cell) for sign in both)
+
+
+@dataclass(frozen=True)
+class Rows:
     """The rows of a file below its header."""
 
     source: Path | bytes
@@ -44,6 +59,8 @@ class Rows(NamedTuple):
     dialect: Dialect
     names: list[str]
     """Of all columns; empty without a header."""
+    doubt: str = ""
+    """What a warning says of a first row that may be names or a sample."""
 
     def named(self, column: int) -> str:
         """How a message calls a column."""
@@ -54,10 +71,47 @@ class Rows(NamedTuple):
         source = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
         return source.split(b"\n")[self.before :]
 
+    @cached_property
+    def body(self) -> bytes:
+        """The lines of the rows without those that are blank. In a file of one column they are
+        empty cells, but for those at its end."""
+        lines = self.lines()
+        while lines and self._is_blank(lines[-1]):
+            lines.pop()
+        if self.dialect.width == 1:
+            return b"\n".join(lines)
+        kept, inside = [], False
+        for line in lines:
+            if inside or not self._is_blank(line):  # a cell in quotes may hold blank lines
+                kept.append(line)
+            inside ^= line.count(b'"') % 2 == 1
+        return b"\n".join(kept)
+
+    def _is_blank(self, line: bytes) -> bool:
+        return not line.strip(b" " if self.dialect.separator == "\t" else b" \t")
+
+    def cells(self) -> Iterator[tuple[int, list[str]]]:
+        """The line of the file where each row ends, and its cells."""
+        lines = [line.decode() for line in self.lines()]
+        if self.dialect.width == 1:
+            while lines and not lines[-1].strip():
+                lines.pop()
+        for last, row in cells_in(lines, self.dialect.separator, self.dialect.width == 1):
+            yield self.before + last, row
+
+    @cached_property
+    def is_ragged(self) -> bool:
+        """Whether a row has another length than most."""
+        separator, _, width = self.dialect
+        if b'"' not in self.body:
+            counted = (line.count(separator.encode()) for line in self.body.split(b"\n"))
+            return any(count != width - 1 for count in counted)
+        return any(len(row) != width for _, row in self.cells())
+
 
 def opened(path: Path) -> tuple[Rows, str]:
     """The rows of a file below its header, if there is one, and its encoding where that is not
-    UTF-8.
+    UTF-8. Blanks around cells in quotes are gone.
 
     Raises:
         ValueError: for no text, a quote that is not closed, nothing at all, or a header of another
@@ -67,6 +121,16 @@ def opened(path: Path) -> tuple[Rows, str]:
         return _opened(path), ""
     content, encoding = _utf8(path.read_bytes())
     return _opened(_closed(content)), encoding
+
+
+def _without_blanks_at_quotes(content: bytes, separator: str) -> bytes:
+    """A text whose quotes begin and end their cells: Polars takes those behind a blank for a part
+    of the cell."""
+    sign = re.escape(separator.encode())
+    if not re.search(rb'(?:^|[\n%b]) +"|" +(?:$|[\n%b])' % (sign, sign), content):
+        return content
+    cell = rb'(^|[\n%b]) *("(?:[^"]|"")*") *(?=$|[\n%b])' % (sign, sign)
+    return re.sub(cell, rb"\1\2", content)
 
 
 def _is_plain(path: Path) -> bool:
@@ -108,8 +172,12 @@ def _utf8(content: bytes) -> tuple[bytes, str]:
         try:
             content.decode()
         except UnicodeDecodeError:
-            encoding = "latin-1"
-            content = content.decode(encoding).encode()
+            encoding = "windows-1252"
+            try:
+                content = content.decode(encoding).encode()
+            except UnicodeDecodeError:  # five bytes stand for nothing in it
+                encoding = "latin-1"
+                content = content.decode(encoding).encode()
     if b"\0" in content:
         raise ValueError("it holds bytes that are no text")
     if b"\r" in content:
@@ -117,13 +185,16 @@ def _utf8(content: bytes) -> tuple[bytes, str]:
     return content, encoding
 
 
-def cells_in(lines: Sequence[str], separator: str) -> Iterator[tuple[int, list[str]]]:
-    """The number of the last line of each row and its cells; blank lines are skipped."""
+def cells_in(
+    lines: Sequence[str], separator: str, blank: bool = False
+) -> Iterator[tuple[int, list[str]]]:
+    """The number of the last line of each row and its cells; `blank` lines are skipped or are
+    empty cells."""
     reader = csv.reader(lines, delimiter=separator)
     try:
         for row in reader:
-            if len(row) > 1 or any(cell.strip() for cell in row):
-                yield reader.line_num, row
+            if blank or len(row) > 1 or any(cell.strip() for cell in row):
+                yield reader.line_num, row or [""]
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num}: {error}") from None
 
@@ -153,13 +224,19 @@ def _opened(source: Path | bytes) -> Rows:
     lines = _first_lines(source)
     declared = re.fullmatch(r"sep=(.)", lines[0].strip(" "), re.IGNORECASE) if lines else None
     before = 1 if declared else 0  # Excel's first line
+    while before < len(lines) and not lines[before].strip(" "):
+        before += 1
     dialect = _dialect(lines[before:], declared[1] if declared else None)
+    if isinstance(source, bytes):
+        tidy = _without_blanks_at_quotes(source, dialect.separator)
+        if tidy != source:
+            return _opened(tidy)
     rows = list(cells_in(lines[before:], dialect.separator))
     if not rows:
         raise ValueError("it holds nothing")
     (last, first), body = rows[0], [row for _, row in rows[1:]]
     if not _is_header(first, body, dialect):
-        return Rows(source, before, dialect, [])
+        return Rows(source, before, dialect, [], _doubt(first, body, is_header=False))
     if body and len(first) != dialect.width:
         raise ValueError(
             f"line {before + last} has {cells_of(first)} and the rows below it have "
@@ -169,7 +246,8 @@ def _opened(source: Path | bytes) -> Rows:
     names[0] = names[0].removeprefix("#").strip()  # as NumPy writes it
     if not body:
         dialect = dialect._replace(width=len(first))
-    return Rows(source, before + last, dialect, names)
+    doubt = _doubt(first, body, is_header=True)
+    return Rows(source, before + last, dialect, names, doubt)
 
 
 def _dialect(lines: list[str], declared: str | None) -> Dialect:
@@ -201,7 +279,7 @@ def _dialect(lines: list[str], declared: str | None) -> Dialect:
 def _is_header(first: list[str], body: list[list[str]], dialect: Dialect) -> bool:
     """Whether the first row has no numbers, or integers that number the columns: of an index and
     columns 0, 1, … as pandas writes them, or above columns that hold no integers."""
-    numbers = [dialect.is_number(cell) for cell in first]
+    numbers = [dialect.is_number_in_any(cell) for cell in first]
     if not any(numbers):
         return any(cell.strip() for cell in first)
     body = [row for row in body if len(row) == len(first)]
@@ -211,6 +289,32 @@ def _is_header(first: list[str], body: list[list[str]], dialect: Dialect) -> boo
         return bool(body) and len(set(index)) == len(index) and all(map(is_integer, index))
     fractions = len(body) > 2 and not any(is_integer(cell) for row in body for cell in row)
     return whole and len(set(first)) == len(first) > 1 and fractions
+
+
+def _doubt(first: list[str], body: list[list[str]], *, is_header: bool) -> str:
+    """What a warning says of a first row of integers that number the columns, or seem to."""
+    if len(first) < 2 or not all(map(is_integer, first)):
+        return ""
+    some = ", ".join(first[:4]) + (", …" if len(first) > 4 else "")
+    if is_header:
+        return (
+            f"its first row ({some}) is read as names of columns: if it is a sample, write it "
+            f"with decimals, as {first[0].strip()}.0"
+        )
+    counts = _counts(first) and (int(first[0]) == 0 or len(first) > 2)
+    if not body or not counts or any(map(_counts, body[:9])):
+        return ""
+    return (
+        f"its first row ({some}) is read as a sample: if it names the columns, give them names "
+        "that are no numbers"
+    )
+
+
+def _counts(row: list[str]) -> bool:
+    """Whether a row is i, i + 1, i + 2, …"""
+    return all(map(is_integer, row)) and [int(cell) - int(row[0]) for cell in row] == [
+        *range(len(row))
+    ]
 
 
 def is_integer(cell: str) -> bool:

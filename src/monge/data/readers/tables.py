@@ -1,12 +1,9 @@
-"""Tables in text files, by Polars: a row a sample, in any of the dialects that programs write.
+"""Tables in text files, by Polars: a row a sample, in any of the dialects that programs write."""
 
-Polars parses numbers exactly rounded, over all cores, and fails where a cell is no number. It
-does not look for the dialect, and fills short rows, so that both are seen to here.
-"""
-
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -14,20 +11,24 @@ from monge._core.promotion import EXACT_INTEGERS
 from monge.config import DataConfig
 from monge.config.schema import Column, Schema, number_columns
 from monge.data.identity import combined, digests, digests_of_texts
-from monge.data.kinds import unresolved
-from monge.data.readers.dialect import Rows, cells_in, cells_of, is_integer, opened
+from monge.data.kinds import COLUMN_RESOLUTION
+from monge.data.readers.cells import (
+    MISSING,
+    all_texts,
+    columns_of,
+    fault_in,
+    frame_of,
+    is_full,
+    texts_of,
+)
+from monge.data.readers.dialect import Rows, is_integer, opened
+from monge.data.readers.layout import too_many
 
 if TYPE_CHECKING:
     import polars as pl
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 LABELS = ("label", "class")
-MISSING = (
-    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
-    *("<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null"),
-)
-"""How programs write a missing cell: what pandas reads as such."""
-FILL = "fill it in, remove the row, or train with --missing indicator"
 MOST_CATEGORIES = 1000
 NOTATION = r"^[+-]?[\s\d.,'_%$€£]*\d[\s\d.,'_%$€£]*([eE][+-]?\d+)?$"
 """What may be a number in a notation that is not read: `1.234,50`, `12 %`."""
@@ -70,17 +71,23 @@ def read(path: Path, config: DataConfig | None = None) -> Table:
     labelled = [
         i for i in sorted(modelled - set(categorical)) if i < len(names) and names[i] in LABELS
     ]
-    texts = {i: _texts(rows, i) for i in labelled[:1]}
+    labels = texts_of(rows, labelled[0]) if labelled else None
     index = 0 in modelled and 0 not in categorical and _is_index(rows)
     rest = sorted(modelled - {*labelled} - ({0} if index else set()))
     if not rest:
         raise ValueError("no column is left to train on")
     missing = config.missing == "indicator"
-    values, schema, contents = _modelled(rows, rest, set(categorical), missing)
+    values, schema, contents, sign = _modelled(rows, rest, set(categorical), missing)
+    notes = [rows.doubt] if rows.doubt else []
+    if labels is not None and (many := too_many(labels.tolist())):
+        labels, notes = None, notes + many
+    notes += _thousands(rows, schema, rest, values)
+    if notes:
+        warnings.warn(f"{str(path)!r}: {'; '.join(notes)}", stacklevel=2)
     left = [f"column {rows.named(i)}" for i in (*left_out, *labelled[1:])]
     left += ["the index column"] * index
-    summary = _summary(rows, encoding, len(values), schema, left)
-    return Table(values, texts[labelled[0]] if labelled else None, schema, summary, contents)
+    summary = _summary(rows, encoding, sign, len(values), schema, left)
+    return Table(values, labels, schema, "; ".join([summary, *notes]), contents)
 
 
 def _places(rows: Rows, config: DataConfig, field: str) -> list[int]:
@@ -98,15 +105,15 @@ def _places(rows: Rows, config: DataConfig, field: str) -> list[int]:
     return [names.index(name) for name in getattr(config, field)]
 
 
-def _summary(rows: Rows, encoding: str, n: int, schema: Schema, left: list[str]) -> str:
+def _summary(rows: Rows, encoding: str, sign: str, n: int, schema: Schema, left: list[str]) -> str:
     """One line on what was read, and what was left out."""
-    separator, decimal, width = rows.dialect
+    separator, _, width = rows.dialect
     count = len(schema.columns)
     text = f"read {n:,} rows of {count:,} column{'s' * (count != 1)}"
     text += " below a header" if rows.names else ""
     if width > 1:
         text += f", separated by {SEPARATORS[separator]}"
-    text += ", with decimal commas" if decimal == "," else ""
+    text += ", with decimal commas" if sign == "," else ""
     text += f", in {encoding}" if encoding else ""
     categories = [c for c in schema.columns if c.kind == "category"]
     if categories:
@@ -123,7 +130,7 @@ def _is_index(rows: Rows) -> bool:
     name = rows.names[0].lower() if rows.names else None
     if name not in ("", "unnamed: 0", "index") or rows.dialect.width < 2:
         return False
-    column = _texts(rows, 0)
+    column = texts_of(rows, 0)
     whole = all(map(is_integer, column))
     if name == "index":
         return whole and column.tolist() == [str(i) for i in range(len(column))]
@@ -133,9 +140,9 @@ def _is_index(rows: Rows) -> bool:
 
 def _modelled(
     rows: Rows, wanted: list[int], categorical: set[int], missing: bool
-) -> tuple[np.ndarray, Schema, np.ndarray | None]:
-    """Some columns as elements of samples (n, d'), what they are, and the digests of their cells
-    where these are not the elements.
+) -> tuple[np.ndarray, Schema, np.ndarray | None, str]:
+    """Some columns as elements of samples (n, d'), what they are, the digests of their cells where
+    these are not the elements, and the decimal sign.
 
     Arguments:
         categorical: columns that are categories whatever they hold.
@@ -147,18 +154,18 @@ def _modelled(
     """
     names = [rows.names[i] if rows.names else str(i) for i in wanted]
     if not categorical:
-        table = _numbers(rows, wanted)
+        table, sign = _numbers(rows, wanted)
         if table is not None and not np.isnan(table).any():
-            return table, Schema(tuple(number_columns(table, names)), bool(rows.names)), None
+            return table, Schema(tuple(number_columns(table, names)), bool(rows.names)), None, sign
     import polars as pl
 
-    texts = _all_texts(rows)
-    parsed = _parsed(rows, texts)
+    texts = all_texts(rows)
+    parsed, sign = _parsed(rows, texts)
     named = {i for i in wanted if i in categorical or _is_text(rows, texts[i], parsed[i])}
     bad = [i for i in wanted if i not in named and parsed[i].null_count() > texts[i].null_count()]
     if bad or (not missing and any(texts[i].null_count() for i in wanted)):
         numbers = [i for i in wanted if i not in named]
-        raise ValueError(_fault(rows, numbers, sorted(named), missing=missing))
+        raise ValueError(fault_in(rows, numbers, sorted(named), missing=missing))
     columns = []
     for i, name in zip(wanted, names):
         if texts[i].null_count() == len(texts[i]):
@@ -178,86 +185,53 @@ def _modelled(
         else digests(one.fill_null(np.nan).to_numpy())
         for one in cells
     ]
-    return schema.encode(pl.DataFrame(cells)), schema, combined(*digest)
+    return schema.encode(pl.DataFrame(cells)), schema, combined(*digest), sign
 
 
-def _frame(rows: Rows, wanted: Sequence[int], kind: Any, decimal_comma: bool = False) -> Any:
-    """Some columns as Polars reads them, null where a cell is empty; None where it cannot."""
-    import polars as pl
-
-    chosen = set(wanted)
-    try:
-        return pl.read_csv(
-            rows.source,
-            has_header=False,
-            skip_lines=rows.before,
-            schema={str(i): kind if i in chosen else pl.String for i in range(rows.dialect.width)},
-            columns=list(wanted),
-            separator=rows.dialect.separator,
-            decimal_comma=decimal_comma,
-        )
-    except pl.exceptions.NoDataError:
-        return pl.DataFrame(schema={str(i): kind for i in wanted})
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        return None
-
-
-def _is_full(frame: "pl.DataFrame | None") -> bool:
-    """Whether a frame was read and no cell of it is empty."""
-    return frame is not None and not sum(frame.null_count().row(0))
+def _thousands(rows: Rows, schema: Schema, wanted: Sequence[int], values: np.ndarray) -> list[str]:
+    """Notes on columns whose numbers may have separators of thousands, which are read as decimal
+    signs: three digits behind each, and no number of 1,000 or more."""
+    suspects = [
+        i
+        for i, column, block in zip(wanted, schema.columns, schema.blocks)
+        if column.kind == "float" and _may_be_thousands(values[:, block.start], column.fill)
+    ]
+    said = []
+    for i, cells in zip(suspects, columns_of(rows, suspects)):
+        cells = cells.filter(~cells.is_in(MISSING))
+        signed = cells.filter(cells.str.contains(r"^[+-]?[1-9]\d{0,2}[.,]\d{3}$"))
+        plain = cells.str.contains(r"^[+-]?\d{1,3}$").sum()
+        if len(signed) + plain < len(cells) or len(signed) < 2:
+            continue
+        if plain or "," in signed[0]:  # points with three digits behind each are common
+            said.append(
+                f"column {rows.named(i)} may separate thousands, and {signed[0]} is read as "
+                f"{signed[0].replace(',', '.')}: if it is a thousand, leave the sign out"
+            )
+    return said
 
 
-def _without_blank_lines(rows: Rows) -> Rows:
-    content = b"\n".join(line for line in rows.lines() if line.strip())
-    return rows._replace(source=content, before=0)
+def _may_be_thousands(x: np.ndarray, fill: float | None) -> bool:
+    """Whether numbers are integers below 1,000, or have three decimals and are at least 1; the
+    first mostly decide."""
+    for part in (x[:100], x):
+        part = abs(part if fill is None else part[part != fill])
+        if not (part < 1000).all():
+            return False
+        whole = part == np.rint(part)
+        thousandths = abs(1000 * part - np.rint(1000 * part)) < 1e-6
+        if not (whole | (thousandths & (part >= 1))).all():
+            return False
+    return True
 
 
-def _texts(rows: Rows, column: int) -> np.ndarray:
-    """The cells of one column, without the blanks around them.
-
-    Raises:
-        ValueError: for a row of another length, or an empty cell.
-    """
-    import polars as pl
-
-    frame = _frame(rows, [column], pl.String)
-    if not _is_full(frame):
-        frame = _frame(_without_blank_lines(rows), [column], pl.String)
-    if not _is_full(frame):
-        raise ValueError(_fault(rows, [], [column], missing=False))
-    return frame.to_series().str.strip_chars().to_numpy().astype(str)
-
-
-def _all_texts(rows: Rows) -> "list[pl.Series]":
-    """The cells of every column, without the blanks around them; null where they are missing.
-
-    Raises:
-        ValueError: for a row of another length.
-    """
-    import polars as pl
-
-    width = rows.dialect.width
-    frame = _frame(_without_blank_lines(rows), range(width), pl.String)
-    # Polars fills short rows with nulls, of which the last cell is one
-    if frame is None or (frame[str(width - 1)].null_count() and _is_ragged(rows)):
-        raise ValueError(_fault(rows, [], [], missing=True))
-    cell = pl.all().str.strip_chars()
-    return frame.select(pl.when(~cell.is_in(MISSING)).then(cell)).get_columns()
-
-
-def _is_ragged(rows: Rows) -> bool:
-    lines = [line.decode() for line in rows.lines()]
-    cells = cells_in(lines, rows.dialect.separator)
-    return any(len(row) != rows.dialect.width for _, row in cells)
-
-
-def _parsed(rows: Rows, texts: "list[pl.Series]") -> "list[pl.Series]":
+def _parsed(rows: Rows, texts: "list[pl.Series]") -> "tuple[list[pl.Series], str]":
     """All columns as numbers, null where a cell is none, with the decimal sign of most."""
     import polars as pl
 
     frame = pl.DataFrame(texts)
-    best, most = [], -1
-    for sign in _signs(rows):
+    best, chosen, most = [], "", -1
+    for sign in rows.dialect.signs:
         cell = pl.all()
         if sign == ",":  # a point becomes what is no number
             cell = cell.str.replace(".", "point", literal=True)
@@ -265,14 +239,8 @@ def _parsed(rows: Rows, texts: "list[pl.Series]") -> "list[pl.Series]":
         found = frame.select(cell.cast(pl.Float64, strict=False).fill_nan(None)).get_columns()
         whole = sum(one.null_count() == text.null_count() for one, text in zip(found, texts))
         if whole > most:
-            best, most = found, whole
-    return best
-
-
-def _signs(rows: Rows) -> tuple[str, ...]:
-    """The decimal signs that the numbers of a file may have."""
-    separator, decimal, _ = rows.dialect
-    return (decimal, ",") if decimal == "." and separator != "," else (decimal,)
+            best, chosen, most = found, sign, whole
+    return best, chosen
 
 
 def _is_text(rows: Rows, texts: "pl.Series", parsed: "pl.Series") -> bool:
@@ -299,28 +267,29 @@ def _category(name: str, texts: "pl.Series") -> Column:
     return Column(name, "category", (*values, "") if texts.null_count() else tuple(values))
 
 
-def _numbers(rows: Rows, wanted: list[int]) -> np.ndarray | None:
-    """Some columns as numbers (n, d), or None where a cell is missing or no number."""
+def _numbers(rows: Rows, wanted: list[int]) -> tuple[np.ndarray | None, str]:
+    """Some columns as numbers (n, d), or None where a cell is missing or no number; and their
+    decimal sign."""
     import polars as pl
 
-    for sign in () if _has_lone_quotes(rows) else _signs(rows):
+    for sign in () if _has_lone_quotes(rows) else rows.dialect.signs:
         # a decimal comma goes with points for thousands, which Polars would take for decimals
         if sign == "." or not any(b"." in line for line in rows.lines()):
-            frame = _frame(rows, wanted, pl.Float64, sign == ",")
-            if _is_full(frame):
-                return _exact(frame.to_numpy(order="c"), rows, wanted)
-    texts = _frame(_without_blank_lines(rows), wanted, pl.String)
-    if not _is_full(texts):
-        return None
-    for sign in _signs(rows):
+            frame = frame_of(rows, wanted, pl.Float64, sign == ",")
+            if is_full(frame):
+                return _exact(frame.to_numpy(order="c"), rows, wanted), sign
+    texts = frame_of(rows, wanted, pl.String)
+    if not is_full(texts):
+        return None, ""
+    for sign in rows.dialect.signs:
         cell = pl.all().str.strip_chars()
         if sign == ",":  # a point becomes what is no number
             cell = cell.str.replace(".", "point", literal=True)
             cell = cell.str.replace(",", ".", literal=True)
         frame = texts.select(cell.cast(pl.Float64, strict=False))
-        if _is_full(frame):
-            return _exact(frame.to_numpy(order="c"), rows, wanted)
-    return None
+        if is_full(frame):
+            return _exact(frame.to_numpy(order="c"), rows, wanted), sign
+    return None, ""
 
 
 def _has_lone_quotes(rows: Rows) -> bool:
@@ -341,40 +310,28 @@ def _exact(table: np.ndarray, rows: Rows, wanted: list[int]) -> np.ndarray:
     if table.size == 0 or max(table.max(), -table.min()) <= EXACT_INTEGERS:
         return table
     large = np.abs(table).max(0) > EXACT_INTEGERS
-    cells = [_texts(rows, k) for k in wanted]
     whole = {
-        k: np.array([int(cell) for cell in column])
-        for k, column in enumerate(cells)
+        k: [int(cell) for cell in column]
+        for k, column in enumerate(columns_of(rows, wanted))
         if all(map(is_integer, column))
     }
-    if len(whole) == len(wanted) and all(c.dtype.kind in "iu" for c in whole.values()):
-        return np.stack([whole[k] for k in range(len(wanted))], 1)
+    if len(whole) == len(wanted):
+        least, most = min(map(min, whole.values())), max(map(max, whole.values()))
+        for dtype in (np.int64, np.uint64):
+            if np.iinfo(dtype).min <= least and most <= np.iinfo(dtype).max:
+                return np.stack([np.array(column, dtype) for column in whole.values()], 1)
     for k, column in whole.items():
-        exact = column.dtype.kind in "iu"
-        if large[k] and exact and unresolved(column[:, None], np.float64).any():
+        if large[k] and _is_lost(column):
             raise ValueError(
-                f"column {k} holds integers beyond 2^53 that vary by less than float64 can "
-                "resolve: subtract its first value"
+                f"column {rows.named(wanted[k])} holds integers beyond 2^53 that vary by less "
+                "than float64 can resolve: subtract its first value"
             )
     return table
 
 
-def _fault(rows: Rows, numbers: Sequence[int], texts: Sequence[int], *, missing: bool) -> str:
-    """The first row of another length, or cell that is no number or, unless cells may be
-    `missing`, is missing, by its line."""
-    lines = [line.decode() for line in rows.lines()]
-    for last, row in cells_in(lines, rows.dialect.separator):
-        line = rows.before + last
-        if len(row) != rows.dialect.width:
-            return f"line {line} has {cells_of(row)}, and most rows have {rows.dialect.width}"
-        for column in sorted((*numbers, *texts)):
-            cell, place = row[column].strip(), f"line {line}, column {rows.named(column)}"
-            if cell in MISSING:
-                if not missing:
-                    return f"{place} is {f'missing, {cell!r}' if cell else 'empty'}: {FILL}"
-            elif column in numbers and not rows.dialect.is_number(cell):
-                return (
-                    f"could not convert string {cell[:40]!r} to a number in {place}: correct it, "
-                    "or train with --categorical or --leave-out and its name"
-                )
-    return "it has quotes that do not match, or numbers in several notations"
+def _is_lost(column: list[int]) -> bool:
+    """Whether float64 does not resolve a column of integers of any size."""
+    least = min(column)
+    deviation = np.std([float(value - least) for value in column])
+    spacing = np.spacing(float(max(map(abs, column))))
+    return len(set(column)) > 1 and bool(spacing > COLUMN_RESOLUTION * deviation)
