@@ -74,10 +74,12 @@ def write_all(
     Raises:
         ValueError: if they cannot be written; `name` is the argument that gave the folder.
     """
+    place = folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file, content in contents.items():
-            write_whole(folder / file, content)
+            place = folder / file
+            write_whole(place, content)
     except OSError as error:
-        raise ValueError(f"`{name}` {str(folder)!r} cannot be written: {error}") from None
+        raise ValueError(f"`{name}` {str(place)!r} cannot be written: {error}") from None
     return [folder / file for file in contents]

@@ -59,6 +59,8 @@ def parse(argv: list[str]) -> Any:
             )
     except SystemExit as stop:
         if stop.code == 0:
+            if error := lost():  # of the help
+                raise FailedRun(f"not all of the output could be written: {error}") from None
             raise
         # a title, with or without a box around, then the reason up to the next rule
         lines = [line.strip("│| \n") for line in complaint.getvalue().splitlines()[1:]]
@@ -86,7 +88,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="replace")
     if sys.argv[1:] in (["--version"], ["-V"]):
         print(f"monge {__version__}")
-        sys.exit(0)
+        sys.exit(0 if lost() is None else 1)
     code, complaint = 0, None
     try:
         asked = parse(sys.argv[1:])

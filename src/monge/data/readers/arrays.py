@@ -46,8 +46,7 @@ def digits() -> Source:
     table = np.loadtxt(file, delimiter=",", encoding="utf-8")
     images = np.round(table[:, :64] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     parts = np.repeat(["train", "test"], [1500, 297])
-    summary = "read 1,797 images of 10 classes"
-    return split("digits", IMAGE, images, table[:, 64].astype(int), parts, summary=summary)
+    return split("digits", IMAGE, images, table[:, 64].astype(int), parts)
 
 
 def from_array(

@@ -112,7 +112,7 @@ def folder(path: Path, name: str | None = None) -> Source:
     labels = np.concatenate([part["train-labels"], part["test-labels"]])
     counts = [len(part["train-images"]), len(part["test-images"])]
     warn_of_dark(images, str(path))
-    summary = f"read {len(images):,} images of {len(np.unique(labels)):,} classes"
+    summary = "" if name else f"read {len(images):,} images of {len(np.unique(labels))} classes"
     parts = np.repeat(["train", "test"], counts)
     return split(name or path.name, IMAGE, images, labels, parts, summary=summary)
 
