@@ -61,11 +61,13 @@ def test_a_ring_of_links_takes_nothing_else_with_it(tmp_path):
     (tmp_path / "a" / "00.png").symlink_to("y")
     (tmp_path / "a" / "y").symlink_to("00.png")
     os.mkfifo(tmp_path / "a" / "pipe.png")
+    (tmp_path / "a" / ".#lock").symlink_to("user@host")  # as Emacs leaves them
     with pytest.warns(UserWarning, match="left out") as seen:
         source = loaded(tmp_path)
     assert levels(source) == [0, 1, 2, 3, 20, 21, 22, 23]
     assert "3 broken links: a/00.png, a/y, z/loop/self" in str(seen[0].message)
     assert "1 neither files nor folders: a/pipe.png" in str(seen[0].message)
+    assert source.summary.endswith("1 hidden")
 
 
 @pytest.mark.parametrize("zipped", [False, True])

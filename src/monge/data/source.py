@@ -266,10 +266,11 @@ def numbered(name: str, labels) -> tuple[np.ndarray, tuple[str, ...]]:
     labels = decoded(labels)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise ValueError(f"`data` {name!r} has labels that are NaN or infinite")
-    if labels.dtype.kind == "U":
-        called, which = np.unique(labels, return_inverse=True)
-        labels = np.array([unicodedata.normalize("NFC", name) for name in called])[which]
     names, numbers = np.unique(labels, return_inverse=True)
+    if labels.dtype.kind == "U":
+        called = [unicodedata.normalize("NFC", name) for name in names.tolist()]
+        names, merged = np.unique(called, return_inverse=True)
+        numbers = merged[numbers]
     return numbers, tuple(map(str, names))
 
 

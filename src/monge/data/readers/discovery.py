@@ -238,7 +238,7 @@ def files_in(folder: Path) -> Found:
                         hidden.append(name)
                     elif what == "folder":
                         (links if entry.is_symlink() else folders).append(name)
-                    elif what == "file":
+                    elif what == "file" or is_hidden(entry.name):  # as links that editors leave
                         names.append(name)
                     else:
                         problems.add(what, name)
