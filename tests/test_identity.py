@@ -213,7 +213,9 @@ def test_unlike_data_are_refused_and_accepted_on_purpose(place):
 
 def test_moved_data_are_accepted_and_recorded(place):
     (place / "data").rename(place / "moved")
-    with pytest.raises(ValueError, match="neither a file or folder"):
+    with pytest.raises(
+        ValueError, match=r"are no longer at .*data': give their new place as --data"
+    ):
         opened(Run(place / "run"))
     assert opened(Run(place / "run", data=place / "moved"))
     again = Run(place / "run")

@@ -115,7 +115,7 @@ class Schema:
 
     `encode` and `decode` are inverse to each other on the rows of the table::
 
-        run = monge.fit("vae", "people.csv")
+        run = monge.fit("wae-mmd", "people.csv")
         frame = run.settled.schema.decode(run.sample(1000))  # a Polars frame
         frame.write_csv("synthetic.csv")
     """

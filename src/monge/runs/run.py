@@ -35,6 +35,7 @@ from monge.config import (
 from monge.config.stored import NAME as CONFIG
 from monge.data import Data, Source, given
 from monge.data.identity import differing, form_of
+from monge.data.readers import tar
 from monge.evaluation import evaluate, summary
 from monge.evaluation.extractors import Extractor
 from monge.evaluation.samplers import draw, draw_codes, fit_mixture
@@ -359,6 +360,11 @@ class Run:
                 f"`run` {str(self.path)!r} was fitted to an array: give its data as --data "
                 "FILE.npy, or as `data`"
             )
+        elif self._data is None and _is_gone(config.data.name):
+            raise ValueError(
+                f"`data` of the run {str(self.path)!r} are no longer at {config.data.name!r}: "
+                "give their new place as --data"
+            )
         return given(self._data, config.data)
 
     def _placed(self, name: str) -> Config:
@@ -391,6 +397,11 @@ class Run:
         with contextlib.suppress(NotWritable), alone(self.path, "run"):
             write_whole(self.path / CONFIG, to_json(moved, self.settled))
             self.config = moved
+
+
+def _is_gone(name: str) -> bool:
+    """Whether data that a run names by a path are not there."""
+    return os.path.isabs(name) and not os.path.exists(name) and not tar.are_named(name)
 
 
 def load(run_directory: str | Path, model: Given = None) -> nn.Module:
