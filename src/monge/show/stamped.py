@@ -14,7 +14,9 @@ def png(picture: Image.Image, provenance: Mapping[str, str]) -> bytes:
     """A picture as a PNG file whose text entries hold `Run.provenance`."""
     texts, content = PngInfo(), io.BytesIO()
     for name, value in provenance.items():
-        texts.add_itxt(f"{PREFIX}{name}", value)
+        # names of files that are not in the encoding of the file system keep their bytes
+        readable = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        texts.add_itxt(f"{PREFIX}{name}", readable)
     picture.save(content, "PNG", pnginfo=texts, optimize=True)
     return content.getvalue()
 
@@ -30,6 +32,6 @@ def gif(frames: Sequence[Image.Image], provenance: Mapping[str, str]) -> bytes:
         append_images=rest,
         duration=100,
         loop=0,
-        comment=comment.encode(),
+        comment=comment.encode("utf-8", "surrogateescape"),
     )
     return content.getvalue()
