@@ -242,7 +242,9 @@ def taken(given, out: Path) -> str | None:
     except ValueError as error:
         if out.exists():
             return f"written before: {error}"
-        return None if "finite" in str(error) else f"not named: {error}"
+        # in a table NaN is a missing cell
+        named = "finite" in str(error) or "is missing, 'nan'" in str(error)
+        return None if named else f"not named: {error}"
     except FailedRun as error:
         words = str(error)
     else:
