@@ -129,7 +129,8 @@ def _contents(images: ImageFiles, config: DataConfig, cache: Path) -> dict[str, 
     ]
     made = io.BytesIO()
     np.save(made, np.array(sure, np.uint64).reshape(-1, 2))
-    write_whole(file, made.getvalue())
+    with _alone(cache):
+        write_whole(file, made.getvalue())
     return {name: found[name] for name in images.names}
 
 
