@@ -12,12 +12,13 @@ from safetensors import safe_open
 
 import monge
 from monge.config import Config, DataConfig, override
-from monge.data import identity, load
+from monge.data import Source, identity, load
 from monge.data.readers.arrays import from_array
 from monge.runs import Run, compare, export
 from monge.show import card, comparison, report, stamped
 from monge.show.explore import history
 from monge.training import checkpoint
+from monge.training.validation import held_apart
 
 
 def config(**settings) -> Config:
@@ -86,6 +87,33 @@ def test_each_part_of_few_samples_has_two(count):
         assert source.held_out
 
 
+def test_copies_of_an_image_stay_together_where_the_lowest_digests_fill_a_part(tmp_path):
+    for seed in range(20):
+        pixels = np.random.default_rng(seed).integers(0, 255, (3, 8, 8), dtype=np.uint8)
+        source = from_array(np.repeat(pixels, 4, 0))
+        assert not rows(source.train) & rows(source.test)
+        assert min(len(source.train), len(source.test)) >= 4
+
+
+def test_the_parts_of_a_labelled_table_do_not_depend_on_the_order_of_its_rows():
+    x = np.random.default_rng(0).integers(0, 3, (300, 2)).astype(float)
+    labels = np.arange(300) % 4
+    one, other = from_array(x, labels), from_array(x[::-1], labels[::-1])
+    assert one.identity.fingerprint == other.identity.fingerprint
+
+
+def test_the_validation_part_is_a_function_of_content():
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(300, 2)))
+    contents = identity.digests(x.numpy())
+    train, held = held_apart(x, 3, contents)
+    order = np.random.default_rng(1).permutation(299)
+    others = held_apart(x[order], 3, contents[order])
+    assert not rows(train) & rows(others[1])
+    assert not rows(held) & rows(others[0])
+    assert 10 < len(held) < 60
+    assert rows(held) != rows(held_apart(x, 4, contents)[1])
+
+
 @pytest.mark.parametrize("count", [2, 3])
 def test_of_two_or_three_samples_none_is_held_out_and_that_is_said(count):
     source = from_array(np.random.default_rng(0).normal(size=(count, 2)))
@@ -133,6 +161,19 @@ def test_digests_do_not_depend_on_the_byte_order_and_layout_of_arrays():
     for other in (x.astype(">f8"), np.asfortranarray(x), np.repeat(x, 2, 0)[::2]):
         np.testing.assert_array_equal(identity.digests(x), identity.digests(other))
     assert len(set(identity.digests(x).tolist())) == 50
+
+
+@pytest.mark.parametrize(("one", "other"), [("u1", "?"), ("u1", "i1"), ("i4", "f4")])
+def test_numbers_of_another_type_are_other_data(one, other):
+    x = np.random.default_rng(0).integers(0, 2, (60, 8, 8)).astype(one)
+    assert not set(identity.digests(x)) & set(identity.digests(x.view(other)))
+
+
+def test_labels_without_names_are_told_apart():
+    x = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(8) % 2
+    made = [Source("x", "vector", x[:4], x[4:], one[:4], one[4:]) for one in (labels, 1 - labels)]
+    assert made[0].identity.fingerprint != made[1].identity.fingerprint
 
 
 def test_the_cache_of_images_has_the_same_fingerprint_and_reads_files_once(tmp_path, monkeypatch):

@@ -181,7 +181,8 @@ def test_training_stops_after_epochs_without_a_better_figure_and_keeps_the_best(
     figures = [row["validation"] for row in run.metrics() if "validation" in row]
     assert since_best(figures) == 3
     assert 4 <= len(figures) < 60
-    _, held = held_apart(run.source.train, run.config.seed)
+    source = run.source
+    _, held = held_apart(source.train, run.config.seed, source.train_contents, repeats=True)
     assert figure(run.model, held, 20, run.config.seed) == pytest.approx(min(figures), rel=1e-6)
     before = run.report.stat().st_mtime_ns
     again = fit(

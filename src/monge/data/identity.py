@@ -8,6 +8,7 @@ not forgeries.
 
 import functools
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +29,16 @@ def digest(content: bytes, seed: int = 0) -> int:
 
 
 def digests(rows: np.ndarray) -> np.ndarray:
-    r"""The digests of the rows of an array of numbers (n, \*), as uint64 (n,)."""
+    r"""The digests of the rows of an array of numbers (n, \*), as uint64 (n,).
+
+    They depend on the type of the numbers, since images of bytes are read as 0 … 255 and others as
+    0 … 1, and not on the order of its bytes.
+    """
     little = rows.astype(rows.dtype.newbyteorder("<"), order="C", copy=False)
     content: Any = little.reshape(len(rows), -1).view(np.uint8)
-    return np.fromiter(map(xxh3_64_intdigest, content), np.uint64, len(rows))
+    kind = digest(little.dtype.str.encode())
+    hashed = map(xxh3_64_intdigest, content, itertools.repeat(kind))
+    return np.fromiter(hashed, np.uint64, len(rows))
 
 
 def digests_of_texts(texts: Sequence[str]) -> np.ndarray:

@@ -78,8 +78,11 @@ class Source:
     @functools.cached_property
     def _digests(self) -> list[np.ndarray]:
         """A digest of each sample with its part and its label, a part at a time."""
-        labels, names = (self.train_labels, self.test_labels), digests_of_texts(self.classes)
-        made = []
+        labels, made = (self.train_labels, self.test_labels), []
+        known = [named for named in labels if named is not None and len(named)]
+        count = 1 + max((int(named.max()) for named in known), default=-1)
+        # labels without names are named by their numbers
+        names = digests_of_texts([*self.classes, *map(str, range(len(self.classes), count))])
         for part, content in enumerate(self._contents):
             named = labels[part]
             label = np.zeros_like(content) if named is None else names[named.numpy()]
@@ -89,6 +92,11 @@ class Source:
     @functools.cached_property
     def _contents(self) -> tuple[np.ndarray, np.ndarray]:
         return self.contents or (digests(self.train.numpy()), digests(self.test.numpy()))
+
+    @property
+    def train_contents(self) -> np.ndarray:
+        """The digests of what was read of the training samples, uint64 (n,)."""
+        return self._contents[0]
 
     @property
     def held_out(self) -> bool:
@@ -192,6 +200,7 @@ def division(
     contents: np.ndarray,
     parts=None,
     *,
+    labels: np.ndarray | None = None,
     repeats: bool = False,
     by_position: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -199,13 +208,16 @@ def division(
 
     Without parts a tenth is held out, the samples whose digests are in the lowest tenth, so that
     to add, rename or remove one moves no other. Where that leaves fewer than two in a part, the
-    lowest digests fill it. Of two or three samples none is held out: both parts are all of them.
+    lowest digests fill it, with all copies of a sample as long as both parts then have two. Of two
+    or three samples none is held out: both parts are all of them.
 
     Args:
         name: of the data.
         contents: the digests of what was read of each sample, uint64 (n,).
         parts: the part each sample belongs to, by any of the names in `PARTS`. The test part is
             held out, or the validation part where there is no test part; all others are left out.
+        labels: the digests of their labels, by which equal samples that `repeats` holds out one
+            by one are told apart.
         repeats: equal samples are held out one by one, and not all or none of them.
         by_position: holds out the rows that monge 0.1 did, a tenth or 10,000.
     """
@@ -225,12 +237,26 @@ def division(
         count = min(max(LEAST, int(HELD_OUT * n)), 10_000)
         test = np.isin(np.arange(n), permutation(0, "held out", n)[:count].numpy())
         return ~test, test
-    drawn = combined(contents, occurrences(contents)) if repeats else contents
+    drawn = contents
+    if repeats:
+        named = contents if labels is None else combined(contents, labels)
+        drawn = combined(named, occurrences(named))
     test = drawn < HELD_OUT * 2.0**64
-    count = min(max(int(test.sum()), LEAST), n - LEAST)
-    if count != test.sum():
-        test = np.isin(np.arange(n), np.argsort(drawn, kind="stable")[:count])
+    if not LEAST <= test.sum() <= n - LEAST:
+        test = _lowest(drawn, LEAST if test.sum() < LEAST else n - LEAST)
     return ~test, test
+
+
+def _lowest(drawn: np.ndarray, count: int) -> np.ndarray:
+    """The samples with the `count` lowest of (n,) digests, as a mask; all with the same digest, or
+    none, if each part still has `LEAST`."""
+    ordered = np.sort(drawn)
+    whole = drawn <= ordered[count - 1]
+    below = drawn < ordered[count - 1]
+    for test in (whole, below):
+        if LEAST <= test.sum() <= len(drawn) - LEAST:
+            return test
+    return np.isin(np.arange(len(drawn)), np.argsort(drawn, kind="stable")[:count])
 
 
 def part_named(name: str) -> str | None:
@@ -303,11 +329,17 @@ def split(
         by_position: see `division`.
     """
     contents = digests(samples) if contents is None else contents
-    train, test = division(name, contents, parts, repeats=kind.repeats, by_position=by_position)
-    classes: tuple[str, ...] = ()
+    numbers, classes = (None, ()) if labels is None else numbered(name, labels)
+    train, test = division(
+        name,
+        contents,
+        parts,
+        labels=None if numbers is None else digests_of_texts(classes)[numbers],
+        repeats=kind.repeats,
+        by_position=by_position,
+    )
     train_labels = test_labels = None
-    if labels is not None:
-        numbers, classes = numbered(name, labels)
+    if numbers is not None:
         train_labels, test_labels = (torch.from_numpy(numbers[part]) for part in (train, test))
     x = torch.from_numpy(samples[train])
     y = torch.from_numpy(samples[test]) if (train != test).any() else x

@@ -121,7 +121,9 @@ def _trained(
         settled, change = resumed.facts(stored[1], settled, source, path, data_changed)
     samples, held = source.train, None
     if config.training.patience is not None:
-        samples, held = held_apart(samples, config.seed)
+        contents = None if config.data.split == "position" else source.train_contents
+        repeats = source.kind.repeats
+        samples, held = held_apart(samples, config.seed, contents, repeats=repeats)
     batches = _batches(len(samples), config)
     settled = dataclasses.replace(settled, batch=batches.size)
     steps = _steps(config.training, batches)

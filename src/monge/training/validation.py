@@ -1,19 +1,31 @@
 """The figure of a validation set, by which training can stop early."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from monge._core.devices import to_device
 from monge.adversarial import Learned
-from monge.data.source import as_floats
+from monge.data.identity import combined
+from monge.data.source import as_floats, division
 from monge.divergences import SlicedWasserstein
-from monge.draws import Draws, permutation
+from monge.draws import Draws, permutation, seed_of
 from monge.models import evaluating, matchings, pairs
 from monge.training.objective import arguments
 
 
-def held_apart(samples: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def held_apart(
+    samples: Tensor, seed: int, contents: np.ndarray | None = None, *, repeats: bool = False
+) -> tuple[Tensor, Tensor]:
     """Splits samples into a training set and a validation set of a tenth, at least 2 samples.
+
+    Args:
+        samples: (n, *).
+        seed: of the run.
+        contents: the digests of what was read of each sample, uint64 (n,), by which the validation
+            set is chosen, so that to add, rename or remove one moves no other; by position without
+            them, as monge 0.1 did.
+        repeats: see `monge.data.source.division`.
 
     Raises:
         ValueError: for fewer than 4 samples.
@@ -23,6 +35,10 @@ def held_apart(samples: Tensor, seed: int) -> tuple[Tensor, Tensor]:
             f"`patience` holds samples apart to judge by, and there are {len(samples)} in all: "
             "leave it out for fewer than 4"
         )
+    if contents is not None:
+        drawn = combined(contents, np.full_like(contents, seed_of(seed, "validation")))
+        rest, chosen = division("validation", drawn, repeats=repeats)
+        return samples[torch.from_numpy(rest)], samples[torch.from_numpy(chosen)]
     order = permutation(seed, "validation", len(samples))
     count = max(2, len(samples) // 10)
     return samples[order[count:].sort().values], samples[order[:count].sort().values]

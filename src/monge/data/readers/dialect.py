@@ -200,6 +200,7 @@ def cells_in(
 
 
 def cells_of(row: list[str]) -> str:
+    """How many cells a row has, in words."""
     return "1 cell" if len(row) == 1 else f"{len(row):,} cells"
 
 
@@ -318,4 +319,5 @@ def _counts(row: list[str]) -> bool:
 
 
 def is_integer(cell: str) -> bool:
+    """Whether a cell is an integer."""
     return INTEGER.fullmatch(cell) is not None
