@@ -431,3 +431,110 @@ def test_export_and_samples_of_the_prior_need_no_data(tmp_path):
     card.write(run, tmp_path / "hub")
     assert run.sample(5).shape == (5, 3)
     assert "source" not in run.__dict__
+
+
+# What a run goes on from
+
+
+def test_with_patience_changed_data_start_the_judgement_anew(place):
+    longer = config(**{"training.steps": 24, "training.patience": 50, "training.batch": 20})
+    data, path = place / "data", place / "patient"
+    monge.fit("wae-mmd", data, longer, path, quiet=True)
+    shutil.rmtree(data)
+    pictures(data, 240, seed=5)
+    longer = override(longer, "training.steps", 60)
+    run = monge.fit("wae-mmd", data, longer, path, resume=True, data_changed=True, quiet=True)
+    figures = [row["validation"] for row in run.metrics() if "validation" in row]
+    assert any("validation on earlier data" in row for row in run.metrics())
+    best = checkpoint.newest(path / "best")
+    assert best is not None
+    notes = checkpoint.notes(best[1])
+    assert notes["validation"] == min(figures)
+    assert notes["data"] == run.settled.fingerprint
+    assert Run(path).steps == checkpoint.step_of(best[0]) == Run(path).summary()["steps"]
+
+
+def test_changed_data_without_a_step_to_train_are_refused(place):
+    (place / "data" / "0007.png").unlink()
+    before = (place / "run" / "config.json").read_text()
+    given = Run(place / "run").config
+    with pytest.raises(ValueError, match="`data_changed` has no step to train"):
+        monge.fit(
+            "wae-mmd", None, given, place / "run", resume=True, data_changed=True, quiet=True
+        )
+    assert (place / "run" / "config.json").read_text() == before
+
+
+def test_weights_of_earlier_data_are_told_from_the_data_of_the_run(place):
+    run = Run(place / "run")
+    assert "trained on" not in run.provenance
+    stored = json.loads((place / "run" / "config.json").read_text())
+    stored["settled"]["fingerprint"] = "0" * 32  # as after a kill before the first checkpoint
+    (place / "run" / "config.json").write_text(json.dumps(stored))
+    assert Run(place / "run").provenance["trained on"] == run.settled.fingerprint
+
+
+def test_a_folder_of_the_hub_is_not_resumed_and_names_no_folder(place):
+    card.write(Run(place / "run"), place / "hub")
+    before = {file.name: file.read_bytes() for file in (place / "hub").iterdir()}
+    longer = override(Run(place / "run").config, "training.steps", 9)
+    with pytest.raises(ValueError, match="holds published weights and no checkpoint"):
+        monge.fit("wae-mmd", None, longer, place / "hub", resume=True, quiet=True)
+    assert opened(Run(place / "hub", data=place / "data"))
+    assert {file.name: file.read_bytes() for file in (place / "hub").iterdir()} == before
+
+
+def test_runs_that_have_not_come_equally_far_are_not_averaged(place):
+    one = Run(place / "run")
+    longer = config(seed=1, **{"training.steps": 4})
+    longer = override(longer, "data.name", str(place / "data"))
+    other = monge.fit("wae-mmd", None, longer, place / "other", quiet=True)
+    stored = json.loads((place / "other" / "config.json").read_text())
+    stored["config"]["training"]["steps"] = 2  # as if it had been asked for the same
+    (place / "other" / "config.json").write_text(json.dumps(stored))
+    assert [len(group) for group in compare.grouped([one, Run(other.path)])] == [1, 1]
+
+
+def test_a_mixture_that_is_kept_does_not_hide_other_data(place):
+    Run(place / "run").mixture(2)
+    with pytest.raises(ValueError, match="are not those of the run"):
+        Run(place / "run", data=pictures(place / "other", 40, seed=9)).mixture(2)
+
+
+@pytest.mark.parametrize("text", ["{}", "{", "[]", '{"protocol": 1, "figures": {}}'])
+def test_a_damaged_evaluation_is_named_and_left_out(place, text):
+    (place / "run" / "evaluation.json").write_text(text)
+    with pytest.warns(UserWarning, match=r"evaluation\.json' is damaged and left out"):
+        assert Run(place / "run").evaluation() is None
+
+
+def test_a_run_keeps_the_mask_image_it_was_trained_with(place):
+    image = np.zeros((8, 8), np.uint8)
+    image[:4] = 255
+    Image.fromarray(image).save(place / "mask.png")
+    given = override(Config.of("conditional-wae"), "known", str(place / "mask.png"))
+    for name, value in {"training.steps": 2, "training.batch": 8}.items():
+        given = override(given, name, value)
+    monge.fit("conditional-wae", place / "data", given, place / "masked", quiet=True)
+    x = Run(place / "masked").source.test[:2] / 255
+    expected = Run(place / "masked").model.known(x)
+    Image.fromarray(255 - image).save(place / "mask.png")
+    assert Run(place / "masked").model.known(x).equal(expected)
+    (place / "mask.png").unlink()
+    assert Run(place / "masked").model.known(x).equal(expected)
+    longer = override(given, "training.steps", 4)
+    again = monge.fit(
+        "conditional-wae", place / "data", longer, place / "masked", resume=True, quiet=True
+    )
+    assert again.model.known(x).equal(expected)
+    card.write(Run(place / "masked"), place / "published")
+    assert monge.load(place / "published").known(x).equal(expected)
+
+
+def test_arrays_that_numpy_would_misread_are_converted_or_refused(tmp_path):
+    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    run = monge.fit("wae-mmd", x.bfloat16(), config(), tmp_path / "run", quiet=True)
+    assert run.source.train.dtype == torch.float32
+    masked = np.ma.masked_greater(x.numpy(), 1.0)
+    with pytest.raises(ValueError, match="masked elements"):
+        monge.fit("wae-mmd", masked, config(), tmp_path / "other", quiet=True)

@@ -2,13 +2,26 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import torch
 
-from monge.config import CUSTOM, DATA, PLANE, Config, Schema, Settled
+from monge.config import CUSTOM, DATA, PLANE, Config, Schema, Settled, override
 from monge.data.kinds import Kind, kind_named
 from monge.data.source import Source
+from monge.models.masks import is_mask_name
 from monge.recipes import find
+
+MASK = "known.png"
+"""The file of a run that holds the mask image it was trained with, whatever its format."""
+
+
+def with_kept_mask(config: Config, run: Path) -> Config:
+    """A configuration whose mask image is the one that a run, or a folder of the hub, keeps."""
+    known = getattr(config.options, "known", None)
+    if known is None or is_mask_name(known) or not (run / MASK).is_file():
+        return config
+    return override(config, "known", str(run.absolute() / MASK))
 
 
 def settle(config: Config, source: Source) -> Settled:

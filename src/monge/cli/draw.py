@@ -207,7 +207,10 @@ class Complete(_Drawing):
         x = as_floats(self._some(run, self.n))
         count = len(x) * self.samples
         pictures = self._pictures(run, count + 2 * len(x), self.samples + 2)
-        known = known_part(model, x, self._mask(x, self.known or trained))
+        part = self.known or trained
+        if part == trained != "random":
+            part = None  # the model has its own mask, whatever has become of the image
+        known = known_part(model, x, self._mask(x, part))
         seeded = generator(self.seed, "complete")
 
         def completed() -> Iterator[Any]:

@@ -41,7 +41,8 @@ class _Measured(NamedTuple):
 
 
 def grouped(runs: Sequence[Run]) -> list[list[Run]]:
-    """The runs in groups whose settings differ only in the seed, and in where they computed."""
+    """The runs in groups whose settings differ only in the seed, and in where they computed, and
+    that have come equally far on equal data."""
     groups: list[list[Run]] = []
     for run in runs:
         for group in groups:
@@ -55,10 +56,14 @@ def grouped(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def _settings(run: Run) -> dict[str, Any]:
+    """What the runs of a group have in common."""
     fingerprint = run.settled.fingerprint or run.config.data.name
     settings = leaves(run.config).items()
     kept = {name: value for name, value in settings if name not in (*FREE, "seed")}
-    return {**kept, "data": fingerprint}
+    done = {"data": fingerprint, "changes": run.settled.changes}
+    if run.config.training.patience is None:  # which ends runs of one kind at unlike steps
+        done["steps"] = run.steps
+    return {**kept, **done}
 
 
 def summarised(group: Sequence[Run]) -> dict[str, Any]:

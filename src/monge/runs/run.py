@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from monge._core import processes
 from monge._core.devices import chosen_device
+from monge._core.errors import warn
 from monge._core.files import write_whole
 from monge._core.locks import NotWritable, alone
 from monge._core.references import resolve
 from monge.builders import build
+from monge.builders.settle import with_kept_mask
 from monge.config import (
     CUSTOM,
     PUBLISHED,
@@ -39,7 +41,6 @@ from monge.data.readers import tar
 from monge.evaluation import evaluate, summary
 from monge.evaluation.extractors import Extractor
 from monge.evaluation.samplers import draw, draw_codes, fit_mixture
-from monge.models.masks import is_mask_name
 from monge.models.protocols import Completer, prior_of, require
 from monge.priors import Mixture, Prior
 from monge.recipes import find
@@ -119,6 +120,16 @@ class Run:
         """The logged rows."""
         return read_metrics(self.path)
 
+    @property
+    def steps(self) -> int:
+        """The steps that the trained model has taken, fewer than the run's where an earlier model
+        was the best on the validation set."""
+        name = self.provenance["checkpoint"]
+        if name.startswith("step-"):
+            return checkpoint.step_of(Path(name))
+        rows = self.metrics()
+        return rows[-1]["step"] if rows else 0
+
     @functools.cached_property
     def model(self) -> nn.Module:
         """The trained model in evaluation mode, from the newest checkpoint that verifies."""
@@ -138,8 +149,11 @@ class Run:
     def provenance(self) -> dict[str, str]:
         """What tells the weights and the data of the run from others: `checkpoint`, the newest one
         that verifies, `weights`, their digest, and `fingerprint`, of the data as they were
-        read here, or else as the run knows them; `data changed` where those differ."""
+        read here, or else as the run knows them; `data changed` where those differ, and `trained
+        on`, the fingerprint of the data of the weights, where the run has gone on to others."""
         made = dict(self._weights)
+        if made.get("trained on") in (None, self.settled.fingerprint):
+            made.pop("trained on", None)
         if "source" not in self.__dict__:
             fingerprint, change = self.settled.fingerprint, None
         else:
@@ -163,7 +177,16 @@ class Run:
     def evaluation(self) -> dict[str, Any] | None:
         """What `monge evaluate` last wrote, or None."""
         file = self.path / "evaluation.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        if not file.exists():
+            return None
+        try:
+            stored = json.loads(file.read_text(encoding="utf-8"))
+            whole = all(isinstance(stored[part], dict) for part in ("protocol", "figures"))
+        except (ValueError, TypeError, KeyError):
+            whole = False
+        if not whole:
+            warn(f"{str(file)!r} is damaged and left out: evaluate the run again")
+        return stored if whole else None
 
     def outdated(self, evaluation: dict[str, Any]) -> str | None:
         """Why an evaluation is not of the weights and data that the run has now; None if it is."""
@@ -182,7 +205,8 @@ class Run:
     def summary(self) -> dict[str, float]:
         """The numbers that sum it up; see `monge.evaluation.summary`."""
         seed = self.config.seed
-        return summary(self.model, self.source, self.metrics(), batch=self.batch, seed=seed)
+        rows = [row for row in self.metrics() if row["step"] <= self.steps]
+        return summary(self.model, self.source, rows, batch=self.batch, seed=seed)
 
     def evaluate(
         self,
@@ -250,7 +274,7 @@ class Run:
         require(model, "encode", "the mixture sampler")
         file = self.path / "sampler-mixture.safetensors"
         fingerprint = self.settled.fingerprint or "unknown"
-        if self.data_changed:
+        if self.data_changed or self._data is not None:
             fingerprint = self.source.identity.fingerprint
         made_for = {
             "weights": _digest(model),
@@ -392,8 +416,8 @@ class Run:
     def _record_place(self, name: str) -> None:
         """Keeps in the run where its data have moved to, unless it cannot be written now."""
         moved = self._placed(name)
-        if moved == self.config:
-            return
+        if moved == self.config or not (self.path / "checkpoints").is_dir():
+            return  # a folder of the hub names no folder of this machine
         with contextlib.suppress(NotWritable), alone(self.path, "run"):
             write_whole(self.path / CONFIG, to_json(moved, self.settled))
             self.config = moved
@@ -441,8 +465,10 @@ def _trained(path: Path) -> checkpoint.Verified:
 
 
 def _named(found: checkpoint.Verified) -> dict[str, str]:
-    """The step and the digest of the weights of a checkpoint."""
-    return {"checkpoint": found[0].name, "weights": checkpoint.weights_of(found)}
+    """The step, the digest of the weights and the fingerprint of the data of a checkpoint."""
+    named = {"checkpoint": found[0].name, "weights": checkpoint.weights_of(found)}
+    data = checkpoint.notes(found[1]).get("data") if "training.json" in found[1] else None
+    return named if data is None else {**named, "trained on": data}
 
 
 def _rebuilt(
@@ -454,21 +480,13 @@ def _rebuilt(
     elif model is not None:
         raise ValueError(f"`model` is for runs of a model of your own, and {path} is of a recipe")
     else:
-        built = build(_beside(config, path), settled)
+        built = build(with_kept_mask(config, path), settled)
     try:
         weights = checkpoint.tensors(found[1], WEIGHTS)
     except SafetensorError as error:
         raise ValueError(f"{str(found[0])!r} is damaged: {error}") from None
     checkpoint.load_weights(built, weights, repr(str(found[0])))
     return built.eval()
-
-
-def _beside(config: Config, folder: Path) -> Config:
-    """A configuration whose mask image lies beside the weights, as in a folder of the hub."""
-    known = getattr(config.options, "known", None)
-    if known is None or is_mask_name(known) or Path(known).name != known:
-        return config
-    return override(config, "known", str(folder.absolute() / known))
 
 
 def _digest(model: nn.Module) -> str:

@@ -7,6 +7,7 @@ from safetensors.torch import save as save_tensors
 
 from monge._core.files import write_all
 from monge._core.version import __version__
+from monge.builders.settle import MASK, with_kept_mask
 from monge.config import CUSTOM, DATA, Config, override, to_json
 from monge.data.kinds import kind_named
 from monge.draws import generator
@@ -14,7 +15,7 @@ from monge.evaluation.figures import lines
 from monge.models.protocols import Completer, has, prior_of
 from monge.runs import Run
 from monge.show.pictures import pictures_of
-from monge.show.stamped import png
+from monge.show.stamped import png, written
 
 
 def write(run: Run, out: Path) -> Path:
@@ -35,10 +36,10 @@ def write(run: Run, out: Path) -> Path:
         raise ValueError(f"`hub` {str(out)!r} is not empty: give a new folder")
     contents: dict[str, str | bytes] = {}
     config = dataclasses.replace(run.config, device="auto")
-    known = getattr(config.options, "known", None)
+    known = getattr(with_kept_mask(config, run.path).options, "known", None)
     if known is not None and Path(known).is_file():
-        contents["known.png"] = Path(known).read_bytes()
-        config = override(config, "known", "known.png")
+        contents[MASK] = Path(known).read_bytes()
+        config = override(config, "known", MASK)
     contents |= _picture(run)
     state = {name: x.contiguous().clone() for name, x in run.model.state_dict().items()}
     contents |= {
@@ -55,7 +56,8 @@ def _picture(run: Run) -> dict[str, bytes]:
     a model that completes samples."""
     if isinstance(run.model, Completer):
         drawn = run.path / "pictures" / "completions.png"
-        return {"samples.png": drawn.read_bytes()} if drawn.is_file() else {}
+        fresh = drawn.is_file() and written(drawn).get("weights") == run.provenance["weights"]
+        return {"samples.png": drawn.read_bytes()} if fresh else {}
     kind = kind_named(run.settled.kind)
     samples = run.sample(64 if kind.grid else 16, generator(0, "sample"))
     return {"samples.png": png(pictures_of(kind).samples(samples), run.provenance)}
@@ -71,7 +73,7 @@ def _anonymous(config: Config) -> Config:
 def card(run: Run, pictured: bool = True) -> str:
     """The model card: what the model is, how to load it, and the evaluation of its weights."""
     config, settled, model = run.config, run.settled, run.model
-    rows, evaluation, kind = run.metrics(), run.evaluation(), kind_named(settled.kind)
+    evaluation, kind = run.evaluation(), kind_named(settled.kind)
     table = "Not evaluated: `monge evaluate RUN` measures a run."
     if evaluation is not None and (outdated := run.outdated(evaluation)):
         table = f"The evaluation is left out: {outdated}."
@@ -88,9 +90,10 @@ def card(run: Run, pictured: bool = True) -> str:
         data=Path(config.data.name).stem,
         kind=kind.name,
         shape="×".join(map(str, settled.shape)),
-        provenance="; ".join(f"{name} {value}" for name, value in run.provenance.items()),
+        provenance="; ".join(f"{name} {value}" for name, value in run.provenance.items())
+        + "".join(f"; data changed {change}" for change in settled.changes),
         picture="![Samples](samples.png)\n\n" if pictured else "",
-        steps=f"{rows[-1]['step'] if rows else 0:,}",
+        steps=f"{run.steps:,}",
         batch=run.batch,
         latent=latent,
         weight="" if settled.weight is None else f", λ = {settled.weight:g}",

@@ -154,7 +154,8 @@ def _page(run: Run) -> str:
         line=run.line,
         data=f"{source.name}: {len(source.train):,} training and {len(source.test):,} test "
         f"samples of shape {'×'.join(map(str, source.shape))}"
-        + (f" ({source.summary})" if source.summary else ""),
+        + (f" ({source.summary})" if source.summary else "")
+        + "".join(f"; changed {change}" for change in run.settled.changes),
         numbers={name: f"{value:,.4g}" for name, value in numbers.items()},
         evaluation=evaluation,
         # those of the numbers above are computed anew

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -19,6 +20,15 @@ def png(picture: Image.Image, provenance: Mapping[str, str]) -> bytes:
         texts.add_itxt(f"{PREFIX}{name}", readable)
     picture.save(content, "PNG", pnginfo=texts, optimize=True)
     return content.getvalue()
+
+
+def written(file: Path) -> dict[str, str]:
+    """What a PNG file of `png` says that it was made of."""
+    with Image.open(file, formats=["PNG"]) as picture:
+        texts = getattr(picture, "text", {})
+    return {
+        name.removeprefix(PREFIX): text for name, text in texts.items() if name.startswith(PREFIX)
+    }
 
 
 def gif(frames: Sequence[Image.Image], provenance: Mapping[str, str]) -> bytes:

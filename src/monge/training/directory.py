@@ -92,6 +92,11 @@ def _make(path: Path) -> list[Path]:
 
 def _refuse_taken(path: Path, resume: bool) -> None:
     """Refuses what is no directory, or holds anything but the run that is to be resumed."""
+    if resume and (path / "model.safetensors").is_file() and not (path / "checkpoints").is_dir():
+        raise ValueError(
+            f"`out` {str(path)!r} holds published weights and no checkpoint to go on from: resume "
+            "the run that they were exported from"
+        )
     taken = not path.is_dir() or {p.name for p in path.iterdir()} - LEFTOVERS
     if taken and not (resume and (path / "config.json").exists()):
         way = "it holds no run to resume" if resume else "go on with --resume"

@@ -17,6 +17,7 @@ from monge._core.devices import chosen_device, current, described
 from monge._core.errors import FailedRun
 from monge._core.files import write_all
 from monge.builders import build, settle
+from monge.builders.settle import MASK, with_kept_mask
 from monge.config import (
     CUSTOM,
     PUBLISHED,
@@ -129,7 +130,8 @@ def _trained(
     steps = _steps(config.training, batches)
 
     with running_out(0, config.training.batch, config.training.micro_batch):
-        model = _model(model_or_recipe, config, settled, device)
+        built = with_kept_mask(config, path) if stored else config
+        model = _model(model_or_recipe, built, settled, device)
         augment = source.kind.augmentation(config.data)
         trainer = Trainer(model, config.training, seed=config.seed, device=device, augment=augment)
     if config.recipe not in RECIPES:
@@ -144,11 +146,10 @@ def _trained(
     start = trainer.position
     settled = _as_trained(settled, trainer)
     if change is not None:
-        line = f"at step {start}: {change}"
-        settled = dataclasses.replace(settled, changes=(*settled.changes, line))
+        settled = resumed.changed(settled, change, start, steps, path)
     if stored and start:
         resumed.warn_of_bits(stored[1], settled)
-    processes.from_first(lambda: write_all(path, _records(config, settled, source)))
+    processes.from_first(lambda: write_all(path, _records(config, settled, source, stored)))
     model.train()
     resident = is_resident(samples, trainer.device)
     if not quiet and processes.first():
@@ -192,11 +193,20 @@ def _as_trained(settled: Settled, trainer: Trainer) -> Settled:
     )
 
 
-def _records(config: Config, settled: Settled, source: Source) -> dict[str, str | bytes]:
+def _records(
+    config: Config, settled: Settled, source: Source, stored: Stored
+) -> dict[str, str | bytes]:
     """The files that a run is rebuilt from and knows its data by."""
     digests = io.BytesIO()
     np.save(digests, source.identity.digests)
-    return {"config.json": to_json(config, settled), identity.NAME: digests.getvalue()}
+    records: dict[str, str | bytes] = {
+        "config.json": to_json(config, settled),
+        identity.NAME: digests.getvalue(),
+    }
+    known = getattr(config.options, "known", None)
+    if known is not None and not is_mask_name(known) and not stored:
+        records[MASK] = Path(known).read_bytes()
+    return records
 
 
 def _opening(trainer: Trainer, samples: Tensor, resident: bool) -> str:

@@ -1,13 +1,18 @@
 """What a resumed run may change, and what it must not."""
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 
+from monge._core import processes
 from monge._core.errors import warn
 from monge._core.fields import leaves
+from monge._core.files import write_whole
 from monge.config import Config, Settled, override
 from monge.data import Source
 from monge.data.identity import differing, form_of
+from monge.training.loop import read_metrics
 
 HORIZON = ("training.epochs", "training.steps")
 FREE = (
@@ -103,6 +108,32 @@ def facts(
         stored, samples=found.samples, fingerprint=found.fingerprint, order=found.order
     )
     return known, change
+
+
+def changed(settled: Settled, change: str, start: int, steps: int, path: Path) -> Settled:
+    """The facts of a run whose data have changed on purpose; its best model and its validation
+    figures, which were judged by the data before, no longer count.
+
+    Raises:
+        ValueError: if no step is left to train on the data.
+    """
+    if start >= steps:
+        raise ValueError(
+            f"`data_changed` has no step to train: the run {str(path)!r} has reached all {steps}: "
+            "give more --steps or --epochs"
+        )
+    processes.from_first(lambda: _forget_validation(path))
+    return dataclasses.replace(settled, changes=(*settled.changes, f"at step {start}: {change}"))
+
+
+def _forget_validation(path: Path) -> None:
+    """Removes the best model, and renames its figures in the log."""
+    shutil.rmtree(path / "best", ignore_errors=True)
+    rows = read_metrics(path)
+    if any("validation" in row for row in rows):
+        renamed = {"validation": "validation on earlier data"}
+        kept = [{renamed.get(name, name): row[name] for name in row} for row in rows]
+        write_whole(path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def _refuse_other_facts(stored: Settled, found: Settled, path: Path) -> None:

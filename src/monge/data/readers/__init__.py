@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from monge.config import DATA, DataConfig
@@ -42,6 +43,10 @@ def given(data: Data, config: DataConfig) -> Source:
         return data.checked()
     if data is None or isinstance(data, (str, Path)):
         return load(config)
+    if np.ma.is_masked(data):
+        raise ValueError("`data` is an array with masked elements: fill them, or leave them out")
+    if isinstance(data, Tensor) and data.dtype == torch.bfloat16:  # which NumPy does not have
+        data = data.float()
     array = data.detach().cpu().numpy() if isinstance(data, Tensor) else np.asarray(data)
     return arrays.from_array(array, config=config).heeding(config)
 
