@@ -10,36 +10,12 @@ import zlib
 
 import numpy as np
 import pytest
-import torch
+from folders import filled, levels, picture
+from folders import loaded as read
 from PIL import Image
 
-from monge.config import DataConfig
-from monge.data import CLOUD, IMAGE, Source, load
+from monge.data import CLOUD, IMAGE
 from monge.data.readers import discovery
-
-
-def picture(level: int = 0, form: str = "PNG", side: int = 4) -> bytes:
-    content = io.BytesIO()
-    Image.new("L", (side, side), level).save(content, form)
-    return content.getvalue()
-
-
-def filled(folder, files):
-    """A folder with files: a number is an image of that grey level."""
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture(content) if isinstance(content, int) else content)
-    return folder
-
-
-def read(path, **settings) -> Source:
-    return load(DataConfig(str(path), **settings))
-
-
-def levels(source: Source) -> list[int]:
-    """The grey levels of all images of both parts."""
-    return sorted(torch.cat([source.train, source.test])[:, 0, 0, 0].tolist())
 
 
 def ply(points) -> bytes:

@@ -11,39 +11,13 @@ import zipfile
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
+from folders import filled, levels, loaded, picture
 
-from monge.config import DataConfig
-from monge.data import CLOUD, IMAGE, Source, load
+from monge.data import CLOUD, IMAGE
 from monge.data.kinds import unresolved
 from monge.data.readers import clouds, idx
 from monge.data.readers.arrays import from_array, read
 from monge.data.readers.polygons import triangulated
-
-
-def picture(level: int = 0) -> bytes:
-    content = io.BytesIO()
-    Image.new("L", (4, 4), level).save(content, "PNG")
-    return content.getvalue()
-
-
-def filled(folder, files):
-    """A folder with files: a number is an image of that grey level."""
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture(content) if isinstance(content, int) else content)
-    return folder
-
-
-def loaded(path, **settings) -> Source:
-    return load(DataConfig(str(path), **settings))
-
-
-def levels(source: Source) -> list[int]:
-    """The grey levels of all images of both parts."""
-    return sorted(torch.cat([source.train, source.test])[:, 0, 0, 0].tolist())
 
 
 def of_folders(*places: str, count: int = 4) -> dict[str, int]:

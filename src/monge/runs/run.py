@@ -1,12 +1,11 @@
 """A run directory: what was run, what it measured, and the trained model rebuilt from it."""
 
 import contextlib
-import copy
 import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +19,6 @@ from monge._core.devices import chosen_device
 from monge._core.errors import warn
 from monge._core.files import write_whole
 from monge._core.locks import NotWritable, alone
-from monge._core.references import resolve
-from monge.builders import build
-from monge.builders.settle import with_kept_mask
 from monge.config import (
     CUSTOM,
     PUBLISHED,
@@ -44,17 +40,12 @@ from monge.evaluation.samplers import draw, draw_codes, fit_mixture
 from monge.models.protocols import Completer, prior_of, require
 from monge.priors import Mixture, Prior
 from monge.recipes import find
+from monge.runs.rebuilt import Given, named, rebuilt, trained
 from monge.training import checkpoint
 from monge.training.loop import read_metrics
 
 if TYPE_CHECKING:
     import polars
-
-Given = nn.Module | Callable[[], nn.Module] | str | None
-"""A model of your own: an instance, which is copied, a class or function that makes one, or
-`package.module:name` of either."""
-
-WEIGHTS = "model.safetensors"
 
 
 class Run:
@@ -133,17 +124,17 @@ class Run:
     @functools.cached_property
     def model(self) -> nn.Module:
         """The trained model in evaluation mode, from the newest checkpoint that verifies."""
-        found = _trained(self.path)
-        self._weights = _named(found)
+        found = trained(self.path)
+        self._weights = named(found)
         config, settled = self.config, self.settled
-        model = _rebuilt(self.path, config, settled, self._given, found).to(self.device)
+        model = rebuilt(self.path, config, settled, self._given, found).to(self.device)
         if (prior := prior_of(model)) is not None:
             prior.cpu()  # codes are drawn there, so that they do not depend on the device
         return model
 
     @functools.cached_property
     def _weights(self) -> dict[str, str]:
-        return _named(_trained(self.path))
+        return named(trained(self.path))
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -428,86 +419,7 @@ def _is_gone(name: str) -> bool:
     return os.path.isabs(name) and not os.path.exists(name) and not tar.are_named(name)
 
 
-def load(run_directory: str | Path, model: Given = None) -> nn.Module:
-    """Rebuilds a trained model, in evaluation mode, on the CPU.
-
-    Arguments:
-        run_directory: a run, or a folder that `monge export --hub` wrote.
-        model: of a run that was fitted to a model of your own, that model with any weights: an
-            instance, which is copied and not changed, a class or function that makes one, or
-            `package.module:name`.
-
-    Raises:
-        ValueError: if the directory is no run, holds no checkpoint that verifies, or weights that
-            are not the model's.
-    """
-    path = Path(run_directory)
-    config, settled = read_config(path)
-    return _rebuilt(path, config, settled, model, _trained(path))
-
-
-def _trained(path: Path) -> checkpoint.Verified:
-    """The checkpoint that holds the trained model of a run: the best one on the validation set, or
-    the newest one that verifies; the weights of a folder in the hub's layout.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    if not (path / "checkpoints").is_dir() and (path / WEIGHTS).is_file():
-        return path / WEIGHTS, {WEIGHTS: (path / WEIGHTS).read_bytes()}
-    found = checkpoint.newest(path / "best") or checkpoint.newest(path / "checkpoints")
-    if found is None:
-        damaged = checkpoint.newest_first(path / "checkpoints")
-        if damaged:
-            checkpoint.verified(damaged[0])  # says what is wrong with it
-        raise ValueError(f"`run` {str(path)!r} has no checkpoint: train it with --resume")
-    return found
-
-
-def _named(found: checkpoint.Verified) -> dict[str, str]:
-    """The step, the digest of the weights and the fingerprint of the data of a checkpoint."""
-    named = {"checkpoint": found[0].name, "weights": checkpoint.weights_of(found)}
-    data = checkpoint.notes(found[1]).get("data") if "training.json" in found[1] else None
-    return named if data is None else {**named, "trained on": data}
-
-
-def _rebuilt(
-    path: Path, config: Config, settled: Settled, model: Given, found: checkpoint.Verified
-) -> nn.Module:
-    """The model of a run with the weights of a checkpoint, in evaluation mode."""
-    if config.recipe == CUSTOM:
-        built = _given(model, path)
-    elif model is not None:
-        raise ValueError(f"`model` is for runs of a model of your own, and {path} is of a recipe")
-    else:
-        built = build(with_kept_mask(config, path), settled)
-    try:
-        weights = checkpoint.tensors(found[1], WEIGHTS)
-    except SafetensorError as error:
-        raise ValueError(f"{str(found[0])!r} is damaged: {error}") from None
-    checkpoint.load_weights(built, weights, repr(str(found[0])))
-    return built.eval()
-
-
 def _digest(model: nn.Module) -> str:
     """The sha256 of a model's weights, as safetensors hold them."""
     weights = {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
     return hashlib.sha256(save_tensors(weights)).hexdigest()
-
-
-def _given(model: Given, path: Path) -> nn.Module:
-    """The model of one's own that a person has given."""
-    if model is None:
-        raise ValueError(
-            f"`run` {str(path)!r} was fitted to a model of your own: give it as `model`, or as "
-            "--model package.module:name"
-        )
-    if isinstance(model, str):
-        model = resolve(model, "model", beside=os.getcwd())
-    if isinstance(model, nn.Module):
-        return copy.deepcopy(model)  # otherwise two runs opened with it would share their weights
-    if callable(model):
-        model = model()
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
-    return model
