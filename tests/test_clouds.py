@@ -375,7 +375,7 @@ def test_a_run_on_clouds_is_evaluated(tmp_path):
     result = run.evaluate(50)
     figures = result["figures"]
     assert figures["1-NNA-CD"]["value"] > 0.9
-    assert result["protocol"]["n samples"] == len(run.source.test) == 11
+    assert result["protocol"]["n samples"] == len(run.source.test) == 15
     for name in ("MMD-CD", "coverage-CD", "1-NNA-EMD", "points JS"):
         assert figures[name]["floor"] is not None
     assert 0 < figures["test reconstruction"]["floor"] < figures["test reconstruction"]["value"]

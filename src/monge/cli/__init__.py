@@ -12,6 +12,7 @@ import itertools
 import os
 import re
 import sys
+import time
 import warnings
 from typing import Any, Union
 
@@ -117,6 +118,8 @@ def main() -> None:
     # all processes see the same invalid input, but a failure may be seen by a single one
     if complaint and (code == 1 or first()):
         print(f"monge: {' '.join(complaint.split())}", file=sys.stderr)
+    elif complaint:
+        time.sleep(1)  # torchrun ends all as soon as one has ended, and the first is to be heard
     if "torch.distributed" in sys.modules and os.environ.get("WORLD_SIZE", "1") != "1":
         # threads of gloo that are still running can abort an interpreter that cleans up
         sys.stdout.flush()
