@@ -102,12 +102,17 @@ def explore(run: Path, *more: str) -> tuple[int, str]:
     return 0, ""
 
 
-def verbs(run: Path, out: Path) -> dict[str, Callable[..., tuple[int, str]]]:
-    """What can be done with a run, by name; each takes more flags."""
+def verbs(run: Path, out: Path, steps: int = 9) -> dict[str, Callable[..., tuple[int, str]]]:
+    """What can be done with a run, by name; each takes more flags.
+
+    A training is resumed up to `steps`.
+    """
     sliced = ("--metrics", "sliced")
     png = ("--out", out / "x.png", "-n", "4")
     return {
-        "resume": lambda *more: monge("train", "--out", run, "--resume", "--steps", "9", *more),
+        "resume": lambda *more: monge(
+            "train", "--out", run, "--resume", "--steps", str(steps), *more
+        ),
         "evaluate": lambda *more: monge("evaluate", run, *sliced, *more),
         "compare": lambda *more: monge("compare", run, "--out", out, *more),
         "explore": lambda *more: explore(run, *more),
@@ -129,14 +134,14 @@ def between(work: Path, one: str, change: Callable[[Path], str], two: str) -> st
     shutil.rmtree(out, ignore_errors=True)
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
     difference = change(data)
-    code, said = verbs(run, out)[two]()
+    code, said = verbs(run, out, 12)[two]()
     if not difference or two in UNREAD:
         return f"the same data are refused: {said!r}" if code else None
     if code != 2 or said.count("\n") > 1 or difference not in said:
         return f"exit code {code}, {said!r}"
     if before != {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}:
         return "the run was written to"
-    code, said = verbs(run, out)[two]("--data-changed")
+    code, said = verbs(run, out, 12)[two]("--data-changed")
     if code:
         return f"with --data-changed: exit code {code}, {said!r}"
     return _unrecorded(run, out, two, difference)
