@@ -1,5 +1,6 @@
 """What the folders of a data set say: an official part (train, test, …) and a class."""
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -161,7 +162,11 @@ def _without(level: int, paths: list[Folders]) -> list[Folders]:
 
 def _folders(name: str) -> Folders:
     """The folders of a file, with accents in one form: macOS writes é as e and an accent."""
-    folder = name.replace("\\", "/").rpartition("/")[0]
+    return _parts(name.replace("\\", "/").rpartition("/")[0])
+
+
+@functools.lru_cache(2**14)
+def _parts(folder: str) -> Folders:
     return PurePosixPath(unicodedata.normalize("NFC", folder)).parts
 
 
