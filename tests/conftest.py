@@ -23,9 +23,10 @@ def _seeded():
 
 @pytest.fixture(autouse=True, scope="session")
 def _cache(tmp_path_factory):
-    """Classifiers are trained once a session, and the user's own are left alone."""
+    """Classifiers are trained once a session, and the user's own and their key are left alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MONGE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors import safe_open
 
 import monge
-from monge.config import Config, DataConfig, override
+from monge.config import Config, DataConfig, override, read_config, to_json
 from monge.data import Source, identity, load
 from monge.data.readers.arrays import from_array
 from monge.runs import Run, compare, export
@@ -211,9 +211,9 @@ def place(trained, tmp_path):
     """A copy of the run and of its data, which are not where they were."""
     shutil.copytree(trained / "data", tmp_path / "data")
     shutil.copytree(trained / "run", tmp_path / "run")
-    stored = json.loads((tmp_path / "run" / "config.json").read_text())
-    stored["config"]["data"]["name"] = str(tmp_path / "data")
-    (tmp_path / "run" / "config.json").write_text(json.dumps(stored))
+    config, settled = read_config(tmp_path / "run")
+    here = override(config, "data.name", str(tmp_path / "data"))
+    (tmp_path / "run" / "config.json").write_text(to_json(here, settled))
     return tmp_path
 
 
@@ -222,7 +222,7 @@ def test_the_fingerprint_is_in_the_run_and_in_every_checkpoint(place):
     assert run.settled.fingerprint == run.source.identity.fingerprint
     for folder in checkpoint.newest_first(place / "run" / "checkpoints"):
         notes = checkpoint.notes(checkpoint.verified(folder))
-        assert notes["data"] == run.settled.fingerprint
+        assert notes.data == run.settled.fingerprint
     protocol = run.evaluate(metrics=["sliced"])["protocol"]
     assert protocol["fingerprint"] == run.settled.fingerprint
     assert protocol["checkpoint"] == "step-2"
@@ -449,8 +449,8 @@ def test_with_patience_changed_data_start_the_judgement_anew(place):
     best = checkpoint.newest(path / "best")
     assert best is not None
     notes = checkpoint.notes(best[1])
-    assert notes["validation"] == min(figures)
-    assert notes["data"] == run.settled.fingerprint
+    assert notes.validation == min(figures)
+    assert notes.data == run.settled.fingerprint
     assert Run(path).steps == checkpoint.step_of(best[0]) == Run(path).summary()["steps"]
 
 

@@ -25,6 +25,7 @@ def fit(
     *,
     resume: bool = False,
     data_changed: bool = False,
+    trust_data: bool = False,
     quiet: bool = False,
 ) -> Run:
     """Trains a model and writes a run directory with checkpoints, metrics, pictures and report.
@@ -44,6 +45,8 @@ def fit(
             `checkpoint_seconds` may be others; every other setting must be as it was, or None.
             The data must be the same samples.
         data_changed: go on although the data have changed, which the run then records.
+        trust_data: with `resume`, opens folders that the run names although it was not made by
+            this account.
         quiet: show no progress.
 
     `config.device` is auto by default: the GPU where there is one, otherwise the CPU. The device
@@ -67,12 +70,12 @@ def fit(
     config = asked(model_or_recipe, data, config)
     with (
         group(chosen_device(config.check().device)),
-        opened(config, out, resume) as (path, stored),
+        opened(config, out, resume, trust_data) as (path, stored),
     ):
         trained = train(
             model_or_recipe, data, config, path, stored, data_changed=data_changed, quiet=quiet
         )
-        run = Run(trained.path)
+        run = Run(trained.path, trust_data=True)
         run.source = trained.source
         if trained.model is not None:
             run.model = trained.model

@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -35,8 +36,8 @@ def main() -> None:
         parser.error(f"no kind {', '.join(sorted(unknown))}: one of {', '.join(KINDS)}")
     faults = 0
     for kind in given.kinds or KINDS:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found = Tally(**pool.apply(measured, (kind, given.cases)))
+        with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+            found = Tally(**pool.submit(measured, kind, given.cases).result())
         faults += len(found.faults)
         print(
             f"{kind:10} {found.cases:,} cases: {found.accepted:,} accepted, {found.refused:,} "

@@ -1,5 +1,13 @@
-"""The kinds of malformed input, by name: each module of this package that has a `FUZZ` or more."""
+"""The kinds of malformed input, by name."""
 
+from attacks import runs
 from attacks.fuzzing import Fuzz
 
-KINDS: dict[str, Fuzz] = {fuzz.name: fuzz for fuzz in ()}
+KINDS: dict[str, Fuzz] = {
+    fuzz.name: fuzz
+    for fuzz in (
+        runs.CONFIGS,
+        runs.CHECKPOINTS,
+        runs.RECORDS,
+    )
+}

@@ -1,9 +1,12 @@
-"""Records of settings: frozen dataclasses whose fields are checked, and read from text or JSON."""
+"""Records of settings: frozen dataclasses whose fields are checked, and read from text."""
 
 import dataclasses
 import math
 import typing
 from typing import Any, Literal
+
+LARGEST = 2**31 - 1
+"""Of counts and sizes; no tensor holds more of anything."""
 
 
 def demand(ok: bool, name: str, value: Any, wanted: str) -> None:
@@ -23,12 +26,15 @@ def choices(record: Any) -> None:
 
 
 def at_least(record: Any, least: float, *names: str) -> None:
-    """Demands of some fields, where they are given, finite numbers of at least `least`."""
+    """Demands of some fields, where they are given, finite numbers of at least `least`, and of
+    counts that they are no larger than `LARGEST`."""
     for name in names:
         value = getattr(record, name)
         whole = isinstance(value, int) or least == 0  # counts are integers
         good = value is None or (whole and value >= least and math.isfinite(value))
         demand(good, name, value, f"{'' if whole else 'an integer of '}at least {least}")
+        small = not isinstance(value, int) or value <= LARGEST
+        demand(small, name, value, f"at most {LARGEST:,}")
 
 
 def positive(record: Any, *names: str) -> None:
@@ -48,29 +54,6 @@ def leaves(record: Any, prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def fits(value: Any, annotation: Any) -> bool:
-    """Whether a value, JSON's lists being tuples, has the type of a field."""
-    arguments, origin = typing.get_args(annotation), typing.get_origin(annotation)
-    if annotation is Any:
-        return True
-    if origin is Literal:
-        return value in arguments
-    if origin is tuple:
-        if not isinstance(value, tuple):
-            return False
-        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-        return len(kinds) == len(value) and all(map(fits, value, kinds))
-    if arguments:
-        return any(fits(value, one) for one in arguments)
-    if annotation is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return (annotation in (None, type(None)) and value is None) or (
-        isinstance(annotation, type) and isinstance(value, annotation)
-    )
-
-
 def readable(annotation: Any) -> bool:
     """Whether a field of this type can be a flag, be stored, and be read again."""
     arguments, origin = typing.get_args(annotation), typing.get_origin(annotation)
@@ -82,51 +65,6 @@ def readable(annotation: Any) -> bool:
     if members and type(None) in arguments:
         return len(members) == 1 and readable(members[0])
     return annotation in (bool, int, float, str)
-
-
-def from_values(cls: type, values: Any, where: str) -> Any:
-    """The record of a class from parsed JSON; a ValueError for what it does not know."""
-    known = {field.name for field in dataclasses.fields(cls)}
-    if not isinstance(values, dict) or (unknown := set(values) - known):
-        what = sorted(unknown) if isinstance(values, dict) else values
-        raise ValueError(f"`{where}` does not know {what!r}")
-    required = {field.name for field in dataclasses.fields(cls) if _without_default(field)}
-    if missing := sorted(required - set(values)):
-        raise ValueError(f"`{where}` has no {missing[0]!r}")
-    types = typing.get_type_hints(cls)
-    arguments = {}
-    for name, value in values.items():
-        arguments[name] = _from_value(types[name], value, f"{where}.{name}")
-    return cls(**arguments)
-
-
-def _from_value(annotation: Any, value: Any, where: str) -> Any:
-    """A value of a field from parsed JSON: a record, a tuple of records, or a plain value."""
-    if dataclasses.is_dataclass(annotation):
-        return from_values(typing.cast(type, annotation), value, where)
-    records = [one for one in typing.get_args(annotation) if dataclasses.is_dataclass(one)]
-    if records and value is not None:
-        if typing.get_origin(annotation) is not tuple:
-            return _from_value(records[0], value, where)
-        demand(isinstance(value, list), where, value, "a list")
-        return tuple(_from_value(records[0], one, f"{where}[{i}]") for i, one in enumerate(value))
-    value = _tupled(value)
-    demand(fits(value, annotation), where, value, _described(annotation))
-    return value
-
-
-def _without_default(field: dataclasses.Field) -> bool:
-    missing = dataclasses.MISSING
-    return field.default is missing and field.default_factory is missing
-
-
-def _described(annotation: Any) -> str:
-    named = getattr(annotation, "__name__", "") if isinstance(annotation, type) else ""
-    return named or str(annotation).replace("typing.", "")
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(map(_tupled, value)) if isinstance(value, list) else value
 
 
 def from_text(text: str, annotation: Any, name: str) -> Any:

@@ -193,11 +193,13 @@ def build(config: Config, settled: Settled) -> Any:
     """The untrained model of a run's recipe.
 
     Raises:
-        ValueError: for data of a kind that the recipe is not for, or a row whose `build` cannot
-            be imported or returns no model.
+        ValueError: for data of a kind that the recipe is not for, or of another shape than the
+            kind's, or a row whose `build` cannot be imported or returns no model.
     """
-    row = find(config.recipe)
-    required(row, kind_named(settled.kind))
+    row, kind = find(config.recipe), kind_named(settled.kind)
+    required(row, kind)
+    if kind.dimensions not in (None, len(settled.shape)):
+        raise ValueError(f"`shape` {settled.shape} is none of {kind.name}s")
     function = resolve(row.build, "build")
     if not callable(function):
         raise ValueError(f"`build` {row.build!r} of the recipe {row.name} is no function")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 
 import torch
@@ -17,10 +18,19 @@ MASK = "known.png"
 
 
 def with_kept_mask(config: Config, run: Path) -> Config:
-    """A configuration whose mask image is the one that a run, or a folder of the hub, keeps."""
+    """A configuration whose mask image is the one that a run, or a folder of the hub, keeps.
+
+    Raises:
+        ValueError: if it keeps none: what its config.json names may be any file.
+    """
     known = getattr(config.options, "known", None)
-    if known is None or is_mask_name(known) or not (run / MASK).is_file():
+    if known is None or is_mask_name(known) or re.fullmatch(r"[\d\s,]+", known):
         return config
+    if not (run / MASK).is_file():
+        raise ValueError(
+            f"`run` {str(run)!r} was trained with the mask image {known!r}, of which it keeps no "
+            f"copy: put it into the run as {MASK}, if you have it"
+        )
     return override(config, "known", str(run.absolute() / MASK))
 
 

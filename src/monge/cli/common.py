@@ -23,6 +23,8 @@ class OfRun:
     """Where the data of the run are now, by name or path; by default where they were last."""
     data_changed: bool = False
     """Go on although the data are not those of the run; what is written says how they differ."""
+    trust_data: bool = False
+    """Open the data that a run names though it was not made by this account."""
     device: Text = None
     """Where the networks compute: cpu (default), auto, cuda, cuda:1, … or mps."""
     model: Text = None
@@ -38,6 +40,7 @@ class OfRun:
             self.model,
             data=self.data,
             data_changed=self.data_changed,
+            trust_data=self.trust_data,
             device=self.device or "cpu",
         )
 

@@ -88,6 +88,8 @@ class Train:
     """Go on with the run in --out from its newest valid checkpoint."""
     data_changed: bool = False
     """With --resume: go on although the data have changed, which the run then records."""
+    trust_data: bool = False
+    """With --resume: open the data that the run names though it was not made by this account."""
     size: Int = None
     """Resize images to this side in pixels, after a centre crop."""
     crop: Int = None
@@ -159,6 +161,7 @@ class Train:
                 out=self.out,
                 resume=self.resume,
                 data_changed=self.data_changed,
+                trust_data=self.trust_data,
             )
         except Interrupted as stop:
             stop.args = (f"{stop}; the same command with --out RUN --resume goes on",)
@@ -168,12 +171,16 @@ class Train:
 
     def _config(self) -> "Config":
         """The default or, with --resume, the stored configuration with the flags laid over it."""
-        from monge.config import CUSTOM, Config, override, read_config
+        from monge.config import CUSTOM, Config, override, read_sealed
+        from monge.config.trust import refuse_paths
         from monge.recipes import names
 
         stored = None
-        if self.resume and self.out and (self.out / "config.json").exists():
-            stored, _ = read_config(self.out)
+        if self.resume and self.out and os.path.lexists(self.out / "config.json"):
+            stored, _, foreign = read_sealed(self.out)
+            typed = {"name": self.data, "dir": self.data_dir, "cache": self.cache}
+            left = {name: path for name, path in foreign.items() if typed[name] is None}
+            refuse_paths(self.out, {} if self.trust_data else left)
             if stored.recipe == CUSTOM:
                 raise ValueError(
                     f"`out` {str(self.out)!r} is a run of a model of your own: resume it with "
@@ -254,7 +261,7 @@ def _flag(name: str, kind: Any, text: str, default: Any) -> tuple[str, Any, Any]
     return name, Annotated[kind | None, shown], dataclasses.field(default=None)
 
 
-VALUELESS = ("--resume", "--data-changed", "--turn", "--compile", "--help", "-h")
+VALUELESS = ("--resume", "--data-changed", "--trust-data", "--turn", "--compile", "--help", "-h")
 SEVERAL = ("--set", "--classes", "--categorical", "--leave-out", "--leave_out")
 
 
@@ -277,7 +284,7 @@ def _resumed(arguments: Sequence[str]) -> str:
 
     places = [b for a, b in itertools.pairwise(arguments) if a == "--out"]
     places += [a.removeprefix("--out=") for a in arguments if a.startswith("--out=")]
-    if "--resume" in arguments and places and (Path(places[0]) / "config.json").exists():
+    if "--resume" in arguments and places and os.path.lexists(Path(places[0]) / "config.json"):
         stored, _ = read_config(Path(places[0]))
         return "" if stored.recipe == CUSTOM else stored.recipe
     return ""

@@ -7,7 +7,7 @@ from monge.config.asked import CUSTOM, PLANE, Config, override
 from monge.config.schema import Column, Schema
 from monge.config.settings import DATA, PUBLISHED, DataConfig, NetworkConfig, TrainingConfig
 from monge.config.settled import Settled
-from monge.config.stored import from_json, read_config, to_json
+from monge.config.stored import from_json, read_config, read_sealed, to_json
 
 __all__ = [
     "CUSTOM",
@@ -24,5 +24,6 @@ __all__ = [
     "from_json",
     "override",
     "read_config",
+    "read_sealed",
     "to_json",
 ]

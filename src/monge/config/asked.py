@@ -16,6 +16,8 @@ CUSTOM = "custom"
 """Stands in the place of a recipe for a model of your own."""
 PLANE = ("ring", "disk", "swiss-roll")
 """Priors in the plane."""
+MOST_THREADS = 1024
+"""A process cannot have any number, and OpenMP ends one that asks for more than it can have."""
 PARAMETERS = {
     "prior_scale": ("gaussian", "mixture", "swiss-roll"),
     "prior_radius": ("uniform", "mixture"),
@@ -104,6 +106,8 @@ class Config:
         demand(self.preset in presets, "preset", self.preset, f"one of {', '.join(presets)}")
         choices(self)
         at_least(self, 1, "latent", "threads", "prior_components")
+        few = self.threads is None or self.threads <= MOST_THREADS
+        demand(few, "threads", self.threads, f"at most {MOST_THREADS}")
         choices(self.options)
         for record in (self.options, self.data, self.network, self.training):
             if hasattr(record, "check"):  # a stranger's options need not have it

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+from monge._core.fields import demand
 
 if TYPE_CHECKING:
     import polars as pl
@@ -219,6 +222,18 @@ class Schema:
             csv.writer(lines, lineterminator="\n").writerow(self.names)
         rows = self.decode(samples).write_csv(include_header=False)
         return (lines.getvalue() + rows).encode()
+
+    def check(self) -> None:
+        """A ValueError for a column that no table has."""
+        for column in self.columns:
+            if column.kind == "category":
+                demand(len(column.values) > 0, "values", column.values, "labels, of a category")
+            numbers = (column.fill, column.constant)
+            finite = all(one is None or math.isfinite(one) for one in numbers)
+            demand(finite, "fill", numbers, "finite, as must be `constant`")
+            decimals = column.decimals
+            known = decimals is None or 0 <= decimals <= MOST_DECIMALS
+            demand(known, "decimals", decimals, f"from 0 to {MOST_DECIMALS}")
 
     @property
     def distinct_names(self) -> list[str]:

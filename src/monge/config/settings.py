@@ -5,9 +5,10 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from monge._core.fields import at_least, choices, demand, positive
+from monge._core.fields import LARGEST, at_least, choices, demand, positive
 
 PUBLISHED = ("mnist", "fashion-mnist")
+MOST_LAYERS = 100
 
 DATA = {
     "digits": "1,797 real 8×8 digits, embedded; the last 297 are the test part (scikit-learn)",
@@ -106,7 +107,11 @@ class NetworkConfig:
         demand(len(self.filters) > 0, "filters", self.filters, "at least one number")
         for name in ("filters", "hidden", "critic", "points", "cloud"):
             sizes = getattr(self, name)
-            demand(all(size >= 1 for size in sizes), name, sizes, "numbers of at least 1")
+            demand(
+                len(sizes) <= MOST_LAYERS, name, f"{len(sizes)} numbers", f"{MOST_LAYERS} at most"
+            )
+            each = all(1 <= size <= LARGEST for size in sizes)
+            demand(each, name, sizes, f"numbers from 1 to {LARGEST:,}")
 
 
 @dataclass(frozen=True)

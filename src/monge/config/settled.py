@@ -1,7 +1,11 @@
 """What a run has found: facts that follow from what was asked and from the data."""
 
+import math
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from monge._core.fields import LARGEST, at_least, demand, positive
 from monge._core.version import __version__
 from monge.config.schema import Schema
 
@@ -47,3 +51,30 @@ class Settled:
     """What was changed of the data on purpose, a line for each resume with `data_changed`."""
     version: str = __version__
     """Of monge, when the run was started."""
+
+    def check(self) -> None:
+        """A ValueError for facts that no run can have found."""
+        shape = self.shape
+        demand(len(self.kind) <= 200, "settled.kind", self.kind[:200], "a kind, or module:name")
+        sizes = len(shape) > 0 and all(1 <= size <= LARGEST for size in shape)
+        demand(sizes, "settled.shape", shape, "sizes of at least 1")
+        at_least(self, 1, "samples", "latent", "batch", "threads")
+        at_least(self, 0, "spread")
+        positive(self, "weight")
+        if self.moments is not None:
+            lengths = [len(one) for one in self.moments]
+            of_columns = lengths == [math.prod(shape)] * 2
+            demand(of_columns, "settled.moments", lengths, f"two times {math.prod(shape)} numbers")
+            demand(_finite(self.moments[0]), "settled.moments", "NaN or infinity", "finite")
+            above = _finite(self.moments[1]) and min(self.moments[1]) > 0
+            demand(above, "settled.moments", "a deviation", "positive and finite")
+        if self.schema is not None:
+            width = self.schema.width
+            demand(shape == (width,), "settled.schema", f"{width} elements", f"of shape {shape}")
+            self.schema.check()
+        device = self.device is None or re.fullmatch(r"cpu|mps|cuda(:\d{1,3})?", self.device)
+        demand(bool(device), "settled.device", self.device, "cpu, cuda, cuda:1, … or mps")
+
+
+def _finite(numbers: Iterable[float]) -> bool:
+    return all(map(math.isfinite, numbers))

@@ -1,23 +1,51 @@
 """config.json: what was asked and what was found, under keys of their own.
 
-    {"format": 2, "config": {…}, "settled": {…}}
+    {"format": 2, "config": {…}, "settled": {…}, "seal": "…"}
 
-Runs of monge 0.1 kept both in one flat record (format 1); they are read as well.
+Runs of monge 0.1 kept both in one flat record (format 1); they are read as well. Whoever has made
+a run, its config.json is checked whole: types, ranges, and that nothing in it is unknown.
 """
 
 import dataclasses
+import importlib.util
 import json
+import os
+import sys
+import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from monge._core.fields import from_values
+from monge._core.references import is_reference
+from monge._core.untrusted import content_of, converted, parsed, refuse_links, shortened
 from monge.config.asked import CUSTOM, Config, override
 from monge.config.settled import Settled
+from monge.config.trust import is_own, paths_of, seal_of
 from monge.recipes import find
 from monge.recipes.options import NoOptions
 
 FORMAT = 2
+MOST_SAID = 500
+"""Characters of a message, which may quote what is stored."""
 NAME = "config.json"
+ENTRIES = (
+    NAME,
+    "metrics.jsonl",
+    "checkpoints",
+    "best",
+    "pictures",
+    "evaluation.json",
+    "report.html",
+    "identity.npy",
+    "known.png",
+    "sampler-mixture.safetensors",
+    "model.safetensors",
+    "samples.png",
+    "README.md",
+    ".lock",
+    ".lock.json",
+)
+"""What monge reads and writes in a run, or in a folder of the hub."""
 
 
 def to_json(config: Config, settled: Settled) -> str:
@@ -27,27 +55,29 @@ def to_json(config: Config, settled: Settled) -> str:
         "config": dataclasses.asdict(config),
         "settled": dataclasses.asdict(settled),
     }
+    if (seal := seal_of(config)) is not None:
+        values["seal"] = seal
     return json.dumps(values, indent=2) + "\n"
 
 
-def from_json(text: str) -> tuple[Config, Settled]:
+def from_json(text: str | bytes) -> tuple[Config, Settled]:
     """The inverse of `to_json`, also of what monge 0.1 wrote.
 
     Raises:
         ValueError: for anything else.
     """
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error}") from None
+    return _from_values(parsed(text))
+
+
+def _from_values(values: Any) -> tuple[Config, Settled]:
     if not isinstance(values, dict):
-        raise ValueError(f"it holds a {type(values).__name__}")
+        raise ValueError(f"it holds {shortened(values)} in place of a record")
     if "format" not in values:
         values = _migrated(values)
     if values["format"] != FORMAT:
         raise ValueError(
-            f"its format is {values['format']!r} and this monge reads {FORMAT}: install the "
-            "version of monge that wrote it"
+            f"its format is {shortened(values['format'])} and this monge reads {FORMAT}: install "
+            "the version of monge that wrote it"
         )
     for key in ("config", "settled"):
         if not isinstance(values.get(key), dict):
@@ -56,12 +86,35 @@ def from_json(text: str) -> tuple[Config, Settled]:
     options = asked.pop("options", None)
     name = asked.get("recipe", Config.recipe)
     kind = NoOptions if name == CUSTOM else find(name).options
-    record = from_values(kind, {} if options is None else options, "config.options")
-    config = dataclasses.replace(from_values(Config, asked, "config"), options=record)
-    settled = from_values(Settled, values["settled"], "settled")
+    record = _record(kind, {} if options is None else options, "config.options")
+    config = dataclasses.replace(_record(Config, asked, "config"), options=record)
+    settled = _record(Settled, values["settled"], "settled")
     if "fingerprint" not in values["settled"] and config.data.split is None:  # of monge 0.1
         config = override(config, "data.split", "position")
+    settled.check()
     return config.check(), settled
+
+
+def _record(kind: type, values: Any, where: str) -> Any:
+    _refuse_unknown(kind, values, where)
+    return converted(values, kind, where)
+
+
+def _refuse_unknown(kind: Any, values: Any, where: str) -> None:
+    """Refuses keys that are no fields of a record or of the records in it."""
+    records = [one for one in (kind, *typing.get_args(kind)) if dataclasses.is_dataclass(one)]
+    if not records:
+        return
+    if isinstance(values, list):
+        for i, one in enumerate(values):
+            _refuse_unknown(records[0], one, f"{where}[{i}]")
+    if not isinstance(values, dict):
+        return
+    types = typing.get_type_hints(records[0])
+    if unknown := sorted(values.keys() - types.keys()):
+        raise ValueError(f"`{where}` does not know {shortened(unknown[0])}")
+    for name, value in values.items():
+        _refuse_unknown(types[name], value, f"{where}.{name}")
 
 
 _FACTS = ("kind", "shape", "samples", "spread", "version")
@@ -83,14 +136,19 @@ def _migrated(old: dict[str, Any]) -> dict[str, Any]:
     """Format 2 of the flat record of monge 0.1."""
     version = str(old.get("version"))
     if version.split(".")[:2] != ["0", "1"]:
-        raise ValueError(f"it was made by monge {version}: install that version to use it")
-    network = dict(old.get("network", {}))
+        raise ValueError(
+            f"it was made by monge {shortened(version)[1:-1]}: install that version to use it"
+        )
+    network = old.get("network", {})
+    if not isinstance(network, dict):
+        raise ValueError(f"`network` is {shortened(network)}: expected a record")
+    network = dict(network)
     recipe = old.get("recipe", Config.recipe)
     kind = NoOptions if recipe == CUSTOM else find(recipe).options
     names = {field.name for field in dataclasses.fields(kind)}
     asked = {field.name for field in dataclasses.fields(Config)} - {"options"}
-    if unknown := old.keys() - asked - set(_FACTS) - set(_OPTIONS):
-        raise ValueError(f"it does not know {sorted(unknown)}")
+    if unknown := sorted(old.keys() - asked - set(_FACTS) - set(_OPTIONS)):
+        raise ValueError(f"it does not know {shortened(unknown[0])}")
     network["published"] = old.get("preset") == "paper"
     old = {**old, "summary": network.pop("summary", 32), "network": network}
     if old.get("kind") != "cloud":
@@ -107,19 +165,69 @@ def _migrated(old: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _refuse_code(values: Any, run: Path) -> None:
+    """Refuses a record that names code in its own folder, which Python may find there, or a module
+    of Python's own, which is no recipe and no kind of data.
+
+    Nothing is imported to see that.
+    """
+    for name in ("recipe", "kind"):
+        for text in _values_of(values, name):
+            if not isinstance(text, str) or not is_reference(text):
+                continue
+            module = text.partition(":")[0].partition(".")[0]
+            if module in sys.stdlib_module_names:
+                raise ValueError(f"`{name}` {text!r} is in a module of Python's own")
+            try:
+                spec = importlib.util.find_spec(module)
+            except (ImportError, ValueError):
+                spec = None
+            places = (
+                [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
+            )
+            home = os.path.realpath(run)
+            for place in filter(None, places):
+                if os.path.commonpath([home, os.path.realpath(place)]) == home:
+                    raise ValueError(
+                        f"`{name}` {text!r} is code in the folder of the run itself, which is not "
+                        "imported: install it, if you trust it"
+                    )
+
+
+def _values_of(values: Any, name: str) -> Iterator[Any]:
+    """The values of a key in a record and in the records in it."""
+    if isinstance(values, dict):
+        yield from ([values[name]] if name in values else [])
+        for value in values.values():
+            yield from _values_of(value, name)
+
+
 def read_config(run: Path) -> tuple[Config, Settled]:
     """What the run in a folder was asked and found.
 
     Raises:
-        ValueError: if the folder holds no run, or one whose config.json is damaged.
+        ValueError: if the folder holds no run, one whose config.json cannot be used, or entries
+            of a run that are links or no regular files.
     """
-    file = run / NAME
-    if not file.is_file():
+    return read_sealed(run)[:2]
+
+
+def read_sealed(run: Path) -> tuple[Config, Settled, dict[str, str]]:
+    """The same, with the paths that it names and that were not put there by this account, by the
+    setting; see `monge.config.trust`."""
+    if not os.path.lexists(run / NAME):
         raise ValueError(f"`run` {str(run)!r} is no run directory: it has no {NAME}")
+    refuse_links(run, ENTRIES, "run")
     try:
-        return from_json(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        values = parsed(content_of(run / NAME))
+        _refuse_code(values, run)
+        config, settled = _from_values(values)
+        seal = values.get("seal")
+        foreign = {} if is_own(config, seal) else paths_of(config)
+        return config, settled, foreign
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
+        reason = reason if len(reason) <= MOST_SAID else f"{reason[:MOST_SAID]}…"
         raise ValueError(
             f"`run` {str(run)!r} has a {NAME} that cannot be used: {reason}"
         ) from None

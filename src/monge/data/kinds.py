@@ -63,6 +63,8 @@ class Kind(abc.ABC):
     repeats: bool = False
     """Whether equal samples are draws of their own, as the rows of a table are, of which some may
     be held out; otherwise they are copies of one."""
+    dimensions: int | None = None
+    """How many sizes the shape of a sample has; None for any number."""
     grid: bool = False
     """Whether samples are images (c, h, w), for convolutions, masks and classifiers of images."""
     shown: int = 64
@@ -215,6 +217,7 @@ class Image(Kind):
     """Images (n, c, h, w): uint8, or floats in [0, 1]."""
 
     name = "image"
+    dimensions = 3
     values = "in [0, 1]"
     bounded = True
     grid = True
@@ -275,6 +278,7 @@ class Vector(Kind):
     """Vectors (n, d), the rows of a table."""
 
     name = "vector"
+    dimensions = 1
     values = "in the units of the table"
     repeats = True
     shown = 1000
@@ -324,6 +328,7 @@ class Cloud(Kind):
     """Clouds of points (n, N, 3), centred and in the unit sphere."""
 
     name = "cloud"
+    dimensions = 2
     values = "in the unit sphere"
     ordered = False
     shown = 16

@@ -92,7 +92,7 @@ def evaluate(
         **{remark: names for remark, names in remarks.items() if names},
         **measure.protocol(),
         "monge": __version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "numpy": numpy.__version__,
     }
     result = {"protocol": protocol, "figures": figures | measure.of_model(model, seed)}

@@ -71,6 +71,10 @@ class RandomBox(Shown, nn.Module):
         return 1 - box.float()
 
 
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""Of mask images; Pillow has others that run other programs."""
+
+
 def is_mask_name(known: str) -> bool:
     """Whether a text names a part of images, rather than a mask image."""
     return known == "random" or known in HALVES
@@ -122,7 +126,7 @@ def _picture(path: Path, height: int, width: int) -> Tensor:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own, of sizes that are refused below
-            with Image.open(path) as picture:
+            with Image.open(path, formats=FORMATS) as picture:
                 if picture.size != (width, height):
                     raise ValueError(
                         f"it is {picture.size[0]} × {picture.size[1]} pixels and the samples are "

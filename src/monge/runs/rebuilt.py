@@ -1,14 +1,16 @@
 """The trained model of a run, rebuilt from its configuration and the weights of a checkpoint."""
 
 import copy
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from monge._core.references import resolve
+from monge._core.untrusted import content_of
 from monge.builders import build
 from monge.builders.settle import with_kept_mask
 from monge.config import CUSTOM, Config, Settled, read_config
@@ -19,6 +21,8 @@ Given = nn.Module | Callable[[], nn.Module] | str | None
 `package.module:name` of either."""
 
 WEIGHTS = "model.safetensors"
+LEAST_BOUND = 2**22
+"""Numbers that a tensor may have whatever the weights are, e.g. one that is no weight."""
 
 
 def load(run_directory: str | Path, model: Given = None) -> nn.Module:
@@ -47,7 +51,7 @@ def trained(path: Path) -> checkpoint.Verified:
         ValueError: if there is none.
     """
     if not (path / "checkpoints").is_dir() and (path / WEIGHTS).is_file():
-        return path / WEIGHTS, {WEIGHTS: (path / WEIGHTS).read_bytes()}
+        return path / WEIGHTS, {WEIGHTS: content_of(path / WEIGHTS, most=None)}
     found = checkpoint.newest(path / "best") or checkpoint.newest(path / "checkpoints")
     if found is None:
         damaged = checkpoint.newest_first(path / "checkpoints")
@@ -60,26 +64,69 @@ def trained(path: Path) -> checkpoint.Verified:
 def named(found: checkpoint.Verified) -> dict[str, str]:
     """The step, the digest of the weights and the fingerprint of the data of a checkpoint."""
     named = {"checkpoint": found[0].name, "weights": checkpoint.weights_of(found)}
-    data = checkpoint.notes(found[1]).get("data") if "training.json" in found[1] else None
+    data = checkpoint.notes(found[1]).data if "training.json" in found[1] else None
     return named if data is None else {**named, "trained on": data}
 
 
 def rebuilt(
     path: Path, config: Config, settled: Settled, model: Given, found: checkpoint.Verified
 ) -> nn.Module:
-    """The model of a run with the weights of a checkpoint, in evaluation mode."""
+    """The model of a run with the weights of a checkpoint, in evaluation mode.
+
+    Raises:
+        ValueError: if they are not the model's, or of other settings than config.json has.
+    """
+    if "training.json" in found[1]:
+        noted, settings = checkpoint.notes(found[1]), checkpoint.settings_of(config, settled)
+        checkpoint.refuse_settings(noted, settings, path)
+    try:
+        weights = checkpoint.tensors(found[1], WEIGHTS)
+    except ValueError as error:
+        raise ValueError(f"{str(found[0])!r} is damaged: {error}") from None
     if config.recipe == CUSTOM:
         built = _given(model, path)
     elif model is not None:
         raise ValueError(f"`model` is for runs of a model of your own, and {path} is of a recipe")
     else:
-        built = build(with_kept_mask(config, path), settled)
-    try:
-        weights = checkpoint.tensors(found[1], WEIGHTS)
-    except SafetensorError as error:
-        raise ValueError(f"{str(found[0])!r} is damaged: {error}") from None
+        built = _built(with_kept_mask(config, path), settled, weights, path)
     checkpoint.load_weights(built, weights, repr(str(found[0])))
     return built.eval()
+
+
+def _built(config: Config, settled: Settled, weights: dict[str, Tensor], path: Path) -> nn.Module:
+    """The untrained model, for which no tensor is made that has more numbers than the weights:
+    config.json may name any size."""
+    most = max(LEAST_BOUND, sum(tensor.numel() for tensor in weights.values()))
+    try:
+        with Bounded(most):
+            return build(config, settled)
+    except (RuntimeError, OverflowError, TypeError, ZeroDivisionError, IndexError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ValueError(
+            f"`run` {str(path)!r} has a config.json of which no model can be built: {reason}"
+        ) from None
+
+
+class Bounded(TorchDispatchMode):
+    """Inside, no tensor is made of more than `most` numbers.
+
+    Args:
+        most: the number.
+    """
+
+    def __init__(self, most: int):
+        super().__init__()
+        self.most = most
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        for sizes in args:
+            whole = isinstance(sizes, (list, tuple)) and all(isinstance(n, int) for n in sizes)
+            if whole and math.prod(sizes) > self.most:
+                raise ValueError(
+                    f"config.json asks for {' × '.join(map(str, sizes))} numbers, and the weights "
+                    f"have {self.most:,} at most: it is not of these weights"
+                )
+        return func(*args, **(kwargs or {}))
 
 
 def _given(model: Given, path: Path) -> nn.Module:

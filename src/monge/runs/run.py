@@ -3,34 +3,33 @@
 import contextlib
 import functools
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from monge._core import processes
 from monge._core.devices import chosen_device
-from monge._core.errors import warn
 from monge._core.files import write_whole
 from monge._core.locks import NotWritable, alone
 from monge.config import (
     CUSTOM,
+    DATA,
     PUBLISHED,
     Column,
     Config,
     Schema,
     Settled,
     override,
-    read_config,
+    read_sealed,
     to_json,
 )
 from monge.config.stored import NAME as CONFIG
+from monge.config.trust import refuse_paths
 from monge.data import Data, Source, given
 from monge.data.identity import differing, form_of
 from monge.data.readers import tar
@@ -40,6 +39,7 @@ from monge.evaluation.samplers import draw, draw_codes, fit_mixture
 from monge.models.protocols import Completer, prior_of, require
 from monge.priors import Mixture, Prior
 from monge.recipes import find
+from monge.runs import evaluated, mixtures
 from monge.runs.rebuilt import Given, named, rebuilt, trained
 from monge.training import checkpoint
 from monge.training.loop import read_metrics
@@ -60,6 +60,7 @@ class Run:
             `Source`; by default where they were last. They must be the same samples, in any
             order; that they have moved is recorded in the run.
         data_changed: goes on although the data have changed, which what is written then says.
+        trust_data: opens the data that the run names although it was not made by this account.
         device: where the model computes: auto, cpu, cuda, cuda:1, … or mps.
 
     Raises:
@@ -73,6 +74,7 @@ class Run:
         *,
         data: Data = None,
         data_changed: bool = False,
+        trust_data: bool = False,
         device: str = "cpu",
     ):
         self.path, self._given = Path(path), model
@@ -80,7 +82,9 @@ class Run:
         self.device = torch.device(chosen_device(device))
         self.config: Config
         self.settled: Settled
-        self.config, self.settled = read_config(self.path)
+        self.config, self.settled, foreign = read_sealed(self.path)
+        self._foreign = {} if trust_data else foreign
+        """Paths that its configuration names and that are not opened."""
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, recipe={self.config.recipe!r})"
@@ -167,31 +171,11 @@ class Run:
 
     def evaluation(self) -> dict[str, Any] | None:
         """What `monge evaluate` last wrote, or None."""
-        file = self.path / "evaluation.json"
-        if not file.exists():
-            return None
-        try:
-            stored = json.loads(file.read_text(encoding="utf-8"))
-            whole = all(isinstance(stored[part], dict) for part in ("protocol", "figures"))
-        except (ValueError, TypeError, KeyError):
-            whole = False
-        if not whole:
-            warn(f"{str(file)!r} is damaged and left out: evaluate the run again")
-        return stored if whole else None
+        return evaluated.read(self.path)
 
     def outdated(self, evaluation: dict[str, Any]) -> str | None:
         """Why an evaluation is not of the weights and data that the run has now; None if it is."""
-        protocol, now = evaluation["protocol"], self.provenance
-        if "weights" not in protocol:
-            return "it does not say of which checkpoint it is: evaluate the run again"
-        if protocol["weights"] != now["weights"]:
-            return (
-                f"it is of {protocol['checkpoint']}, and the run is at {now['checkpoint']}: "
-                "evaluate it again"
-            )
-        if protocol.get("fingerprint") != now.get("fingerprint"):
-            return "it is of other data than the run has now: evaluate it again"
-        return None
+        return evaluated.outdated(evaluation["protocol"], self.provenance)
 
     def summary(self) -> dict[str, float]:
         """The numbers that sum it up; see `monge.evaluation.summary`."""
@@ -238,7 +222,7 @@ class Run:
             )
             result["protocol"] |= self.provenance
             if processes.first():
-                write_whole(self.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
+                evaluated.write(self.path, result)
         return result
 
     def fresh(self) -> "Run":
@@ -247,6 +231,7 @@ class Run:
         if given is None and self.config.recipe == CUSTOM:
             given = self.__dict__.get("model")  # which `monge.fit` has trained
         run = Run(self.path, given, data_changed=self.data_changed, device=str(self.device))
+        run._foreign = self._foreign
         run.source = self.source
         return run
 
@@ -263,7 +248,6 @@ class Run:
         """
         model = self.model
         require(model, "encode", "the mixture sampler")
-        file = self.path / "sampler-mixture.safetensors"
         fingerprint = self.settled.fingerprint or "unknown"
         if self.data_changed or self._data is not None:
             fingerprint = self.source.identity.fingerprint
@@ -272,21 +256,14 @@ class Run:
             "components": str(components),
             "fingerprint": fingerprint,
         }
-        if file.exists():
-            try:
-                with safe_open(file, "pt") as stored:
-                    if stored.metadata() == made_for:
-                        factors = stored.get_tensor("factors")
-                        covariances = factors @ factors.mT
-                        means, weights = map(stored.get_tensor, ("means", "weights"))
-                        return Mixture(means, covariances, weights)
-            except SafetensorError as error:
-                raise ValueError(f"{str(file)!r} is damaged: {error}: remove it") from None
+        prior = prior_of(model)
+        kept = mixtures.read(self.path, made_for, None if prior is None else prior.dim)
+        if kept is not None:
+            return kept
         train = self.source.train
         x = train[torch.linspace(0, len(train) - 1, min(20_000, len(train))).long()]
         fitted = fit_mixture(draw_codes(model, x, self.config.seed), components, self.config.seed)
-        with contextlib.suppress(NotWritable), alone(self.path, "run"):
-            write_whole(file, save_tensors(dict(fitted.state_dict()), made_for))
+        mixtures.write(self.path, fitted, made_for)
         return fitted
 
     def samples(
@@ -375,16 +352,22 @@ class Run:
                 f"`run` {str(self.path)!r} was fitted to an array: give its data as --data "
                 "FILE.npy, or as `data`"
             )
-        elif self._data is None and _is_gone(config.data.name):
-            raise ValueError(
-                f"`data` of the run {str(self.path)!r} are no longer at {config.data.name!r}: "
-                "give their new place as --data"
-            )
+        elif self._data is None and self._foreign and config.data.name in DATA:
+            config = self._placed(config.data.name)
+        elif self._data is None:
+            refuse_paths(self.path, self._foreign)
+            if _is_gone(config.data.name):
+                raise ValueError(
+                    f"`data` of the run {str(self.path)!r} are no longer at "
+                    f"{config.data.name!r}: give their new place as --data"
+                )
         return given(self._data, config.data)
 
     def _placed(self, name: str) -> Config:
         """The configuration with its data elsewhere; published ones where MONGE_DATA says."""
         config = override(override(self.config, "data.name", name), "data.dir", None)
+        if "cache" in self._foreign:
+            config = override(config, "data.cache", None)
         if config.data.name in PUBLISHED:
             config = override(config, "data.dir", os.environ.get("MONGE_DATA"))
         return config
@@ -407,11 +390,12 @@ class Run:
     def _record_place(self, name: str) -> None:
         """Keeps in the run where its data have moved to, unless it cannot be written now."""
         moved = self._placed(name)
-        if moved == self.config or not (self.path / "checkpoints").is_dir():
+        kept = moved == self.config and not self._foreign
+        if kept or not (self.path / "checkpoints").is_dir():
             return  # a folder of the hub names no folder of this machine
         with contextlib.suppress(NotWritable), alone(self.path, "run"):
             write_whole(self.path / CONFIG, to_json(moved, self.settled))
-            self.config = moved
+            self.config, self._foreign = moved, {}
 
 
 def _is_gone(name: str) -> bool:

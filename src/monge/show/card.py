@@ -67,7 +67,8 @@ def _anonymous(config: Config) -> Config:
     """A configuration without the names of files: whoever loads it does not have the data, as with
     an array in memory."""
     name = config.data.name if config.data.name in DATA else "array"
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, name=name, dir=None))
+    data = dataclasses.replace(config.data, name=name, dir=None, cache=None)
+    return dataclasses.replace(config, data=data)
 
 
 def card(run: Run, pictured: bool = True) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from monge._core.files import DAMAGED
+
 PREFIX = "monge "
 """Of the text entries of a picture, e.g. `monge checkpoint`."""
 
@@ -23,9 +25,12 @@ def png(picture: Image.Image, provenance: Mapping[str, str]) -> bytes:
 
 
 def written(file: Path) -> dict[str, str]:
-    """What a PNG file of `png` says that it was made of."""
-    with Image.open(file, formats=["PNG"]) as picture:
-        texts = getattr(picture, "text", {})
+    """What a PNG file of `png` says that it was made of; nothing if it is damaged."""
+    try:
+        with Image.open(file, formats=["PNG"]) as picture:
+            texts = getattr(picture, "text", {})
+    except DAMAGED:
+        return {}
     return {
         name.removeprefix(PREFIX): text for name, text in texts.items() if name.startswith(PREFIX)
     }

@@ -6,24 +6,72 @@ mid-write leaves no half checkpoint. The manifest holds the sha256 of every file
 so any changed bit is detected. Nothing is ever unpickled.
 """
 
+import dataclasses
 import hashlib
 import json
 import shutil
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from monge._core.fields import leaves
 from monge._core.files import sync_folder, write_synced
+from monge._core.untrusted import content_of, converted, parsed, shortened
+from monge.config import Config, Schema, Settled
 
 Verified = tuple[Path, dict[str, bytes]]
 """A checkpoint and the contents of its files."""
 FILES = ("model.safetensors", "training.safetensors", "training.json")
 KEPT = 2
+MAY_CHANGE = (
+    "data.name",
+    "data.dir",
+    "data.cache",
+    "device",
+    "threads",
+    "training.epochs",
+    "training.steps",
+    "training.micro_batch",
+    "training.shard",
+    "training.compile",
+    "training.log_every",
+    "training.checkpoint_seconds",
+)
+"""Settings that decide where, how and how long a run is trained, and not what a step computes, up
+to rounding. Data that lie elsewhere are known by their fingerprint."""
+FACTS = ("kind", "shape", "latent", "weight", "spread", "moments", "float64", "schema")
+"""What a run has found that its weights rest on."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """manifest.json: the sha256 of every other file, and of the rest of itself."""
+
+    files: dict[str, str]
+    manifest: str
+
+
+@dataclass(frozen=True)
+class CheckpointNotes:
+    """training.json: what a checkpoint is of."""
+
+    step: int
+    seconds: float = 0.0
+    """How long the run had trained."""
+    data: str | None = None
+    """The fingerprint of the data; None in older runs."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """What the weights rest on, see `settings_of`; empty in older runs."""
+    validation: float | None = None
+    """The figure of the validation set, of the best model."""
 
 
 def _canonical(values: dict[str, Any]) -> bytes:
@@ -41,7 +89,26 @@ def _packed(tensors: dict[str, Tensor]) -> bytes:
     return save_tensors(packed)
 
 
+def refuse_infinite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuses tensors of which one has a number that is NaN or infinite, naming it."""
+    for name, tensor in tensors.items():
+        if torch.is_floating_point(tensor) and not _is_finite(tensor):
+            raise ValueError(f"{where} {shortened(name)} are not finite")
+
+
+def number_of(tensors: Mapping[str, Tensor], name: str) -> float:
+    """A number that a checkpoint has as a tensor.
+
+    Raises:
+        ValueError: if it has no such tensor, or one of several numbers.
+    """
+    if name not in tensors or tensors[name].numel() != 1:
+        raise ValueError(f"the checkpoint has no number {name!r}")
+    return tensors[name].item()
+
+
 def _is_finite(x: Tensor) -> bool:
+    x = x.float() if x.element_size() == 1 else x  # 8 bits, which cannot be summed
     # a finite sum has finite terms and takes a tenth of the time; a sum of large terms overflows
     return bool(x.sum().isfinite()) or bool(x.isfinite().all())
 
@@ -67,9 +134,7 @@ def save(
             that has diverged must not replace its last good checkpoint.
     """
     for what, named in (("weights", model), ("optimisers' numbers", training)):
-        for name, tensor in named.items():
-            if torch.is_floating_point(tensor) and not _is_finite(tensor):
-                raise ValueError(f"the {what} {name!r} are not finite")
+        refuse_infinite(named, f"the {what}")
     contents = {
         "model.safetensors": _packed(model),
         "training.safetensors": _packed(training),
@@ -118,17 +183,17 @@ def verified(checkpoint: Path) -> dict[str, bytes]:
         ValueError: if a file is missing, or any bit differs from what was written.
     """
     try:
-        text = (checkpoint / "manifest.json").read_bytes()
-        manifest = json.loads(text)
-        digest = manifest.pop("manifest")
-        canonical = _canonical({**manifest, "manifest": digest}) == text
-        if not canonical or digest != _sha256(_canonical(manifest)):
-            raise ValueError(f"{checkpoint / 'manifest.json'} is damaged")
-        contents = {name: (checkpoint / name).read_bytes() for name in FILES}
-    except (FileNotFoundError, ValueError, AttributeError, KeyError) as error:
+        text = content_of(checkpoint / "manifest.json")
+        manifest = converted(parsed(text), Manifest, "manifest.json")
+        files = {"files": manifest.files}
+        canonical = _canonical({**files, "manifest": manifest.manifest}) == text
+        if not canonical or manifest.manifest != _sha256(_canonical(files)):
+            raise ValueError("manifest.json is damaged")
+        contents = {name: content_of(checkpoint / name, most=None) for name in FILES}
+    except (OSError, ValueError) as error:
         raise ValueError(f"{checkpoint} is damaged or incomplete: {error}") from None
     for name, content in contents.items():
-        if _sha256(content) != manifest["files"].get(name):
+        if _sha256(content) != manifest.files.get(name):
             raise ValueError(f"{checkpoint / name} is damaged: its sha256 is not the manifest's")
     return contents
 
@@ -155,20 +220,28 @@ def newest(folder: Path, before: int | None = None) -> Verified | None:
 
 
 def tensors(contents: dict[str, bytes], name: str) -> dict[str, Tensor]:
-    """The tensors of a verified safetensors file."""
-    return load_tensors(contents[name])
+    """The tensors of a verified safetensors file.
+
+    Raises:
+        ValueError: if it is none, which its digest does not tell.
+    """
+    try:
+        return load_tensors(contents[name])
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{name} is no safetensors file: {error}") from None
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
     """Loads weights into a model.
 
     Raises:
-        ValueError: in one line, if they are those of another model.
+        ValueError: in one line, if they are those of another model, or not finite.
     """
+    refuse_infinite(weights, where)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = shortened(" ".join(str(error).split()), 300)
         raise ValueError(
             f"{where} is of another model than this {type(model).__name__}: {reason}"
         ) from None
@@ -179,9 +252,57 @@ def weights_of(found: Verified) -> str:
     return _sha256(found[1]["model.safetensors"])[:16]
 
 
-def notes(contents: dict[str, bytes]) -> dict[str, Any]:
-    """The step and the notes of a verified checkpoint."""
-    return json.loads(contents["training.json"])
+def notes(contents: dict[str, bytes]) -> CheckpointNotes:
+    """The notes of a verified checkpoint.
+
+    Raises:
+        ValueError: if they are not what training writes, which their digest does not tell.
+    """
+    noted = converted(parsed(contents["training.json"]), CheckpointNotes, "training.json")
+    if noted.step < 0 or noted.seconds < 0:
+        raise ValueError("`training.json` has a step or seconds below 0")
+    return noted
+
+
+def settings_of(config: Config, settled: Settled) -> dict[str, str]:
+    """What the weights of a run rest on, by name: settings that a resumed run may not change, and
+    facts. Long values are named by their digests."""
+    left_out = (*MAY_CHANGE, "training.precision")  # which `auto` leaves to each machine
+    asked = {name: value for name, value in leaves(config).items() if name not in left_out}
+    facts = {f"settled.{name}": getattr(settled, name) for name in FACTS}
+    return {name: _text(value) for name, value in {**asked, **facts}.items()}
+
+
+def _text(value: Any) -> str:
+    text = json.dumps(_alike(value), sort_keys=True)
+    return text if len(text) <= 100 else f"sha256 {_sha256(text.encode())[:16]}"
+
+
+def _alike(value: Any) -> Any:
+    """A value in which numbers that are equal are written alike, as 1 and 1.0 are not."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Schema):
+        return _alike(dataclasses.asdict(value))
+    if isinstance(value, dict):
+        return {key: _alike(one) for key, one in value.items()}
+    return [_alike(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def refuse_settings(noted: CheckpointNotes, settings: Mapping[str, str], run: Path) -> None:
+    """Refuses a checkpoint of other settings than the run's config.json now has, so that it has
+    been edited. Settings that only one of them knows are of another version of monge.
+
+    Raises:
+        ValueError: naming the first setting that differs.
+    """
+    for name in sorted(noted.settings.keys() & settings.keys()):
+        before, now = noted.settings[name], settings[name]
+        if before != now:
+            raise ValueError(
+                f"`run` {str(run)!r} has weights trained with {name} = {shortened(before)}, and "
+                f"its config.json says {shortened(now)}: put back what it said"
+            )
 
 
 def discard_newer(folder: Path, step: int) -> None:

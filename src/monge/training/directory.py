@@ -9,7 +9,8 @@ from pathlib import Path
 
 from monge._core import processes
 from monge._core.locks import HOLDER, LOCK, alone
-from monge.config import Config, Settled, read_config
+from monge.config import Config, Settled, read_sealed
+from monge.config.trust import refuse_paths
 
 Stored = tuple[Config, Settled] | None
 
@@ -18,7 +19,9 @@ LEFTOVERS = {LOCK, HOLDER, ".config.json.part"}
 
 
 @contextlib.contextmanager
-def opened(config: Config, out: str | Path | None, resume: bool) -> Iterator[tuple[Path, Stored]]:
+def opened(
+    config: Config, out: str | Path | None, resume: bool, trust_data: bool = False
+) -> Iterator[tuple[Path, Stored]]:
     """Gives the run directory, into which no other process writes inside, and what is stored
     there of a run that is to be resumed.
 
@@ -29,22 +32,35 @@ def opened(config: Config, out: str | Path | None, resume: bool) -> Iterator[tup
         ValueError: if it is not free, cannot be made, or is being written.
     """
     with contextlib.ExitStack() as stack:
-        yield processes.from_first(lambda: stack.enter_context(_opened(config, out, resume)))
+        yield processes.from_first(
+            lambda: stack.enter_context(_opened(config, out, resume, trust_data))
+        )
 
 
 @contextlib.contextmanager
-def _opened(config: Config, out: str | Path | None, resume: bool) -> Iterator[tuple[Path, Stored]]:
+def _opened(
+    config: Config, out: str | Path | None, resume: bool, trust_data: bool
+) -> Iterator[tuple[Path, Stored]]:
     path, made = _numbered(config, resume) if out is None else _given(Path(out), resume)
     try:
         with alone(path, "out"):
             _refuse_taken(path, resume)  # whoever had it before may have filled it
-            exists = resume and (path / "config.json").exists()
-            yield path, read_config(path) if exists else None
+            exists = resume and os.path.lexists(path / "config.json")
+            yield path, _stored(path, config, trust_data) if exists else None
     finally:
         if not (path / "config.json").exists():
             with contextlib.suppress(OSError):  # another process has it, or one of its parents
                 for folder in made:
                     folder.rmdir()
+
+
+def _stored(path: Path, config: Config, trust_data: bool) -> Stored:
+    """What is stored of the run that is to be resumed; what `config` leaves open is taken from
+    there, but no folder that this account has not put there."""
+    stored, settled, foreign = read_sealed(path)
+    left = {name: place for name, place in foreign.items() if getattr(config.data, name) is None}
+    refuse_paths(path, {} if trust_data else left)
+    return stored, settled
 
 
 def _numbered(config: Config, resume: bool) -> tuple[Path, list[Path]]:

@@ -34,7 +34,7 @@ from monge.models import matchings
 from monge.models.masks import is_mask_name
 from monge.models.protocols import Completer, has, trainable
 from monge.recipes import RECIPES
-from monge.training import loop, resumed
+from monge.training import checkpoint, loop, resumed
 from monge.training.directory import Stored
 from monge.training.memory import is_resident, running_out
 from monge.training.precision import HALVES, is_convolutional
@@ -138,7 +138,8 @@ def _trained(
         trainable(model)
     if config.recipe not in RECIPES and not config.training.shard:
         rehearse(model, config.training, samples, augment)
-    seconds = loop.resume(trainer, path) if stored else 0.0
+    settings = checkpoint.settings_of(config, settled)
+    seconds = loop.resume(trainer, path, settings) if stored else 0.0
     if steps < trainer.position:
         raise ValueError(
             f"`steps` is {steps}, but the run {str(path)!r} has reached {trainer.position}"
@@ -169,7 +170,7 @@ def _trained(
         batches,
         steps,
         path,
-        notes={"data": settled.fingerprint},
+        notes={"data": settled.fingerprint, "settings": settings},
         held=held,
         seconds=seconds,
         quiet=quiet,

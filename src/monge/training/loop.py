@@ -7,15 +7,17 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from monge._core.errors import FailedRun, Interrupted
+from monge._core.errors import FailedRun, Interrupted, warn
 from monge._core.files import write_whole
 from monge._core.processes import first, largest, means, wait
+from monge._core.untrusted import content_of, converted, parsed, shortened
 from monge.data.batches import Batches
 from monge.divergences import MomentMatching
 from monge.draws import seed_of
@@ -34,6 +36,8 @@ from monge.training.validation import figure, since_best
 PRETRAINED = 0.1
 """The loss of pretraining at which it stops."""
 NO_NOTES: Mapping[str, Any] = {}
+NAMED = ("stage",)
+"""What a row holds that is no number."""
 
 
 def run(
@@ -252,17 +256,22 @@ def remaining(folder: Path, step: int) -> str:
     return f"{newest[0].name} is intact" if newest else "there is no checkpoint to go on from"
 
 
-def resume(trainer: Trainer, folder: Path) -> float:
+def resume(trainer: Trainer, folder: Path, settings: Mapping[str, str] = NO_NOTES) -> float:
     """Restores the newest valid checkpoint, if there is one; returns the seconds trained so far.
 
     Cuts the metrics back to its step, and removes newer checkpoints, which are damaged.
+
+    Raises:
+        ValueError: for a checkpoint of another model, or of other settings, see
+            `checkpoint.refuse_settings`.
     """
     newest = checkpoint.newest(folder / "checkpoints")
     seconds, step = 0.0, 0
     if newest:
         _, contents = newest
         notes = checkpoint.notes(contents)
-        seconds, step = notes["seconds"], notes["step"]
+        checkpoint.refuse_settings(notes, settings, folder)
+        seconds, step = notes.seconds, notes.step
         weights = checkpoint.tensors(contents, "model.safetensors")
         trainer.restore(weights, checkpoint.tensors(contents, "training.safetensors"), step)
     elif checkpoint.newest_first(folder / "checkpoints"):
@@ -278,12 +287,49 @@ def resume(trainer: Trainer, folder: Path) -> float:
     return seconds
 
 
+@dataclass(frozen=True)
+class Logged:
+    """What every row of metrics.jsonl has, besides its terms."""
+
+    step: int
+    epoch: float
+    seconds: float
+    stage: str | None = None
+
+
+MOST_LOGGED = 2**30
+"""Bytes of metrics.jsonl."""
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The logged rows of a run. The last line of a run that was killed may be cut off; it is
-    left out."""
+    """The logged rows of a run. Lines that are no rows are left out, with a warning unless it is
+    the last one, which a kill may have cut off.
+
+    Raises:
+        ValueError: for what is no regular file, or has over 2³⁰ bytes.
+    """
     file = folder / "metrics.jsonl"
-    rows = []
-    for line in file.read_text("utf-8").splitlines() if file.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
+    if not file.exists():
+        return []
+    rows, damaged = [], []
+    lines = content_of(file, MOST_LOGGED).splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(_row(line))
+        except ValueError as error:
+            damaged.append(f"line {number} of {str(file)!r} is no row: {error}")
+    if damaged and not damaged[0].startswith(f"line {len(lines)} "):
+        warn(f"{damaged[0]}; {len(damaged)} of {len(lines)} lines are left out")
     return rows
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    row = parsed(line)
+    converted(row, Logged, "row")
+    for name, value in row.items():
+        small = isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
+        if name not in NAMED and not small:
+            raise ValueError(f"{shortened(name)} is {shortened(value)} in place of a number")
+    if row["step"] < 0:
+        raise ValueError(f"its step is {row['step']}")
+    return row

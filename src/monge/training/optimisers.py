@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from monge._core.untrusted import shortened
 from monge.config import TrainingConfig
 from monge.training.sharding import is_sharded, sharded_like
 
@@ -39,7 +40,7 @@ def load_state(optimisers: Optimisers, state: Mapping[str, Tensor]) -> None:
     """Restores what `state_of` returned; `state` may hold other tensors too.
 
     Raises:
-        ValueError: for the state of an optimiser that is not among these.
+        ValueError: for the state of an optimiser that is not among these, or of other parameters.
     """
     stored = {key.split(".")[0] for key in state} - {"last", "average", "scaler"}
     if unknown := sorted(stored - optimisers.keys()):
@@ -51,7 +52,13 @@ def load_state(optimisers: Optimisers, state: Mapping[str, Tensor]) -> None:
         parameters = one.param_groups[0]["params"]
         values: dict[int, dict[str, Tensor]] = {}
         for key in sorted(key for key in state if key.startswith(f"{kind}.")):
-            index, name = key.removeprefix(f"{kind}.").split(".")
+            index, _, name = key.removeprefix(f"{kind}.").partition(".")
+            known = index.isdecimal() and int(index) < len(parameters)
+            if not known or state[key].shape not in (parameters[int(index)].shape, ()):
+                raise ValueError(
+                    f"the checkpoint has {shortened(key)} of shape {tuple(state[key].shape)}, "
+                    "which is no state of this model's optimisers"
+                )
             parameter = parameters[int(index)]
             value = sharded_like(state[key], parameter)
             if value.shape == parameter.shape and not is_sharded(parameter):

@@ -12,23 +12,12 @@ from monge._core.files import write_whole
 from monge.config import Config, Settled, override
 from monge.data import Source
 from monge.data.identity import differing, form_of
+from monge.training.checkpoint import MAY_CHANGE
 from monge.training.loop import read_metrics
 
 HORIZON = ("training.epochs", "training.steps")
-FREE = (
-    "data.name",
-    "data.dir",
-    "data.cache",
-    "device",
-    "threads",
-    "training.micro_batch",
-    "training.shard",
-    "training.compile",
-    "training.log_every",
-    "training.checkpoint_seconds",
-)
-"""Settings that decide where and how a run is trained, and not what it computes, up to rounding.
-Data that lie elsewhere are known by their fingerprint."""
+FREE = tuple(name for name in MAY_CHANGE if name not in HORIZON)
+"""Settings that decide where and how a run is trained, and not what it computes."""
 OPEN = ("device", "training.precision")
 """What `auto` leaves to each machine on which a run is started or resumed."""
 

@@ -24,7 +24,7 @@ from monge.draws import Draws
 from monge.models import matchings
 from monge.models.base import Pair
 from monge.training.averages import Average, recompute_moments
-from monge.training.checkpoint import load_weights
+from monge.training.checkpoint import load_weights, number_of, refuse_infinite
 from monge.training.memory import is_out_of_memory, running_out
 from monge.training.objective import (
     RESERVED,
@@ -260,7 +260,12 @@ class Trainer:
         return state
 
     def restore(self, weights: dict[str, Tensor], state: dict[str, Tensor], position: int) -> None:
-        """Restores `trained.state_dict()` and `state()` as they were at step `position`."""
+        """Restores `trained.state_dict()` and `state()` as they were at step `position`.
+
+        Raises:
+            ValueError: for what is not of this model and its optimisers, or not finite.
+        """
+        refuse_infinite(state, "the checkpoint")
         last = {k.removeprefix("last."): v for k, v in state.items() if k.startswith("last.")}
         last, like = last or weights, self.model.state_dict()
         # a model may take names of an older version, which are not among its own
@@ -268,8 +273,8 @@ class Trainer:
         load_weights(self.model, whole, "the checkpoint")
         if self.average is not None:
             load_weights(self.average.module, weights, "the checkpoint")
-            self.average.count = int(state["average.n"])
-        scaler = {k: v.item() for k, v in state.items() if k.startswith("scaler.")}
-        self.scaler.load_state_dict({k.removeprefix("scaler."): v for k, v in scaler.items()})
+            self.average.count = int(number_of(state, "average.n"))
+        scaler = {name: number_of(state, f"scaler.{name}") for name in self.scaler.state_dict()}
+        self.scaler.load_state_dict(scaler)
         load_state(self.optimisers, state)
         self.position = position

@@ -1,0 +1,50 @@
+"""The Gaussian mixture of a run's codes, kept beside the run: sampler-mixture.safetensors."""
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from monge._core.files import write_whole
+from monge._core.locks import NotWritable, alone
+from monge.priors import Mixture
+from monge.training.checkpoint import refuse_infinite
+
+NAME = "sampler-mixture.safetensors"
+
+
+def read(run: Path, made_for: Mapping[str, str], dim: int | None) -> Mixture | None:
+    """The mixture that is kept; None where there is none, or one for something else.
+
+    Args:
+        run: the run directory.
+        made_for: what the mixture must have been made for, e.g. the digest of the weights.
+        dim: the dimension of the codes, where it is known.
+
+    Raises:
+        ValueError: for a damaged file, or one of other codes.
+    """
+    file = run / NAME
+    if not file.exists():
+        return None
+    try:
+        with safe_open(file, "pt") as stored:
+            if stored.metadata() != made_for:
+                return None
+            names = ("means", "factors", "weights")
+            means, factors, weights = map(stored.get_tensor, names)
+        refuse_infinite({"means": means, "factors": factors, "weights": weights}, "its")
+        if factors.ndim != 3 or (dim is not None and means.shape[1:] != (dim,)):
+            raise ValueError(f"it is not of codes of dimension {dim}")
+        return Mixture(means, factors @ factors.mT, weights)
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{str(file)!r} is damaged: {reason}: remove it") from None
+
+
+def write(run: Path, mixture: Mixture, made_for: Mapping[str, str]) -> None:
+    """Keeps a mixture, unless another process writes into the directory, or it is read-only."""
+    with contextlib.suppress(NotWritable), alone(run, "run"):
+        write_whole(run / NAME, save(dict(mixture.state_dict()), dict(made_for)))
