@@ -150,7 +150,7 @@ def test_data_that_a_strangers_run_names_are_not_opened(what, place):
     for verb in ("reconstruct", "evaluate", "compare", "mixture", "resume"):
         refusal = run_verb(verb, place / "run", place / "out")
         assert refusal is not None
-        assert "was not made by this account" in refusal
+        assert "has no seal of this account" in refusal
         assert "--trust-data" in refusal
     assert run_verb("sample", place / "run", place / "out") is None
 
@@ -172,7 +172,7 @@ def test_data_that_a_person_names_or_trusts_are_opened(place, trained):
     assert run_verb("reconstruct", run, place / "out") is None
     seal = json.loads((run / "config.json").read_text())["seal"]
     rewritten(run, "seal", value="0" * len(seal))
-    assert "not made by this account" in (run_verb("reconstruct", run, place / "out") or "")
+    assert "no seal of this account" in (run_verb("reconstruct", run, place / "out") or "")
     argv = VERBS["reconstruct"](run, place / "out")
     cli.parse([*argv, "--trust-data"]).run()
     cli.parse([*argv, "--data", str(data)]).run()  # which the run then keeps
