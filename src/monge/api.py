@@ -45,7 +45,7 @@ def fit(
             `checkpoint_seconds` may be others; every other setting must be as it was, or None.
             The data must be the same samples.
         data_changed: go on although the data have changed, which the run then records.
-        trust_data: with `resume`, opens folders that the run names although it was not made by
+        trust_data: with `resume`, opens folders that the run names although it has no seal of
             this account.
         quiet: show no progress.
 

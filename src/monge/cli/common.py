@@ -24,7 +24,7 @@ class OfRun:
     data_changed: bool = False
     """Go on although the data are not those of the run; what is written says how they differ."""
     trust_data: bool = False
-    """Open the data that a run names though it was not made by this account."""
+    """Open the data that a run names though the run has no seal of this account."""
     device: Text = None
     """Where the networks compute: cpu (default), auto, cuda, cuda:1, … or mps."""
     model: Text = None

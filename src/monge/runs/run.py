@@ -60,7 +60,7 @@ class Run:
             `Source`; by default where they were last. They must be the same samples, in any
             order; that they have moved is recorded in the run.
         data_changed: goes on although the data have changed, which what is written then says.
-        trust_data: opens the data that the run names although it was not made by this account.
+        trust_data: opens the data that the run names although the run has no seal of this account.
         device: where the model computes: auto, cpu, cuda, cuda:1, … or mps.
 
     Raises:
