@@ -89,7 +89,7 @@ class Train:
     data_changed: bool = False
     """With --resume: go on although the data have changed, which the run then records."""
     trust_data: bool = False
-    """With --resume: open the data that the run names though the run has no seal of this account."""
+    """With --resume: open the data that the run names though it has no seal of this account."""
     size: Int = None
     """Resize images to this side in pixels, after a centre crop."""
     crop: Int = None
