@@ -50,7 +50,7 @@ def digests_of_texts(texts: Sequence[str]) -> np.ndarray:
 
 def combined(*columns: np.ndarray) -> np.ndarray:
     """The digests of rows whose parts have the digests (n,) of each column, as uint64 (n,)."""
-    return digests(np.stack([column.astype(np.uint64) for column in columns], 1))
+    return digests(np.stack([column.astype(np.uint64, copy=False) for column in columns], 1))
 
 
 def occurrences(contents: np.ndarray) -> np.ndarray:

@@ -432,6 +432,12 @@ def in_float32(samples: np.ndarray, name: str) -> np.ndarray:
 def unresolved(table: np.ndarray, dtype: type[np.floating[Any]]) -> np.ndarray:
     """Which columns of a table (n, d) a dtype rounds by more than `COLUMN_RESOLUTION` of their
     standard deviation, (d,)."""
+    step = max(1, 2**20 // len(table))  # of a few columns at a time: it makes several copies
+    parts = [table[:, k : k + step] for k in range(0, table.shape[1], step)]
+    return np.concatenate([_unresolved(part, dtype) for part in parts])
+
+
+def _unresolved(table: np.ndarray, dtype: type[np.floating[Any]]) -> np.ndarray:
     wide = table.astype(np.float64)
     inexact = (wide.astype(dtype) != wide).any(0)
     if table.dtype.kind in "iu":  # differences modulo 2^64 are exact where float64 is not

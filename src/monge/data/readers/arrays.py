@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import re
+import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from monge.data.identity import digests
 from monge.data.kinds import CLOUD, IMAGE, kind_named, kind_of
 from monge.data.readers import tables
 from monge.data.readers.discovery import HEAD, kind_of_file
+from monge.data.readers.numpy_files import array_in, array_of
 from monge.data.source import Source, decoded, split, unused_parts
 
 AS_IT_IS = DataConfig()
@@ -174,21 +176,26 @@ def read(path: Path, config: DataConfig = AS_IT_IS) -> Content:
 
 
 def _npy(path: Path, _: DataConfig) -> Content:
-    with path.open("rb") as file:  # which NumPy itself leaves open where it is damaged
-        array = np.load(file, allow_pickle=False)
-    if not isinstance(array, np.ndarray):
-        raise ValueError("it holds several arrays: name it .npz")
-    return Content(array)
+    with path.open("rb") as file:
+        if file.read(2) == b"PK":
+            raise ValueError("it holds several arrays: name it .npz")
+        file.seek(0)
+        return Content(array_in(file, path.stat().st_size))
 
 
 def _npz(path: Path, _: DataConfig) -> Content:
     """Samples under the key `images`, `points` or `x`; optional `labels`, their
-    `class_names`, and `split` of train / test."""
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        content = {key: archive[key] for key in archive.files}
-    key = next((key for key in ("images", "points", "x") if key in content), None)
-    if key is None:
-        raise ValueError(f"of the keys {sorted(content)} none is images, points or x")
+    `class_names`, and `split` of train / test. Other keys are not unpacked."""
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        members = {one.filename.removesuffix(".npy"): one for one in archive.infolist()}
+        key = next((key for key in ("images", "points", "x") if key in members), None)
+        if key is None:
+            raise ValueError(f"of the keys {sorted(members)[:20]} none is images, points or x")
+        content = {
+            name: array_of(archive, members[name])
+            for name in (key, "labels", "class_names", "split")
+            if name in members
+        }
     for other in ("labels", "split"):
         if other in content and content[other].shape != content[key].shape[:1]:
             raise ValueError(

@@ -1,16 +1,15 @@
 """The cells of a text file as Polars reads them, and which row or cell of it is at fault.
 
-Polars parses numbers exactly rounded, over all cores, and fails where a cell is no number. It
-does not look for the dialect, and fills short rows, so that both are seen to here.
+Polars parses numbers exactly rounded, and gives null where a cell is none.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monge.data.readers.dialect import Rows, cells_of
+from monge.data.readers.blocks import Ragged, blocks
+from monge.data.readers.dialect import NO_TEXT, Rows, cells_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,48 +23,76 @@ FILL_LABEL = "fill it in, or remove the row"
 FILL = "fill it in, remove the row, or train with --missing indicator"
 
 
-def frame_of(rows: Rows, wanted: Sequence[int], kind: Any, decimal_comma: bool = False) -> Any:
-    """Some columns as Polars reads them, null where a cell is empty; None where it cannot, or
-    where a row has another length."""
-    import polars as pl
-
-    width, chosen = rows.dialect.width, set(wanted)
-    # all columns are read: Polars does not see whether a row goes on behind the last that is
-    schema = {str(i): kind if i in chosen else pl.String for i in range(width)}
-    options = (schema, rows.dialect.separator, decimal_comma)
-    frame = _read_csv(rows.source, rows.before, *options)
-    if frame is None or frame[str(width - 1)].null_count():
-        frame = _read_csv(rows.body, 0, *options)
-        # Polars fills short rows with nulls, of which the last cell is one
-        if frame is None or (frame[str(width - 1)].null_count() and rows.is_ragged):
-            return None
-    return frame.select(map(str, wanted))
-
-
-def _read_csv(
-    source: Path | bytes, before: int, schema: dict, separator: str, decimal_comma: bool
-) -> Any:
-    """A frame of the lines behind some; None where Polars cannot read them."""
+def read_cells(cells: bytes, kind: Any, decimal_comma: bool = False) -> "pl.Series | None":
+    """Cells, a line each, as Polars reads them, null where one is empty or of another kind; None
+    where it cannot read them."""
     import polars as pl
 
     try:
-        return pl.read_csv(
-            source,
+        frame = pl.read_csv(
+            cells,
             has_header=False,
-            skip_lines=before,
-            schema=schema,
-            separator=separator,
+            schema={"cells": kind},
+            separator=NO_TEXT,
             decimal_comma=decimal_comma,
+            ignore_errors=True,
         )
-    except pl.exceptions.NoDataError:
-        return pl.DataFrame(schema=schema)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return None
+    return frame.to_series()
 
 
-def is_full(frame: "pl.DataFrame | None") -> bool:
-    """Whether a frame was read and no cell of it is empty."""
-    return frame is not None and not sum(frame.null_count().row(0))
+def numbers_of(rows: Rows, wanted: Sequence[int], sign: str) -> np.ndarray | None:
+    """Some columns as numbers with a decimal sign (n, d), or None where a cell of them is missing
+    or no number."""
+    import polars as pl
+
+    table, count = np.empty((rows.most, len(wanted))), 0
+    for n, cells in _blocks(rows):
+        # a decimal comma goes with points for thousands, which Polars would take for decimals
+        found = None
+        if sign == "." or b"." not in cells:
+            found = read_cells(cells, pl.Float64, sign == ",")
+        part = None if found is None or len(found) != n * rows.dialect.width else found
+        values = None if part is None else _chosen(part, rows, wanted)
+        if values is None or values.null_count():
+            values = as_numbers(_chosen(_texts(n, cells, rows), rows, wanted), sign)
+            if values.null_count():
+                return None
+        table[count : count + n] = values.to_numpy().reshape(n, -1)
+        count += n
+    return table[:count]
+
+
+def as_numbers(texts: "pl.Series", sign: str) -> "pl.Series":
+    """Texts as numbers with a decimal sign, null where one is none."""
+    import polars as pl
+
+    if sign == ",":  # a point becomes what is no number
+        texts = texts.str.replace(".", "point", literal=True)
+        texts = texts.str.replace(",", ".", literal=True)
+    return texts.cast(pl.Float64, strict=False)
+
+
+def text_blocks(rows: Rows, wanted: Sequence[int]) -> "Iterator[pl.Series]":
+    """The cells of some columns row by row, without the blanks around them, null where they are
+    empty; some rows at a time."""
+    for n, cells in _blocks(rows):
+        yield _chosen(_texts(n, cells, rows), rows, wanted)
+
+
+def columns_of(rows: Rows, wanted: Sequence[int]) -> "list[pl.Series]":
+    """The cells of some columns, without the blanks around them, null where they are empty.
+
+    Raises:
+        ValueError: for a row of another length.
+    """
+    import polars as pl
+
+    if not wanted:
+        return []
+    flat = pl.concat([pl.Series("cells", [], pl.String), *text_blocks(rows, wanted)])
+    return [flat.gather_every(len(wanted), i) for i in range(len(wanted))]
 
 
 def texts_of(rows: Rows, column: int) -> np.ndarray:
@@ -74,36 +101,37 @@ def texts_of(rows: Rows, column: int) -> np.ndarray:
     Raises:
         ValueError: for a row of another length, or an empty cell.
     """
-    import polars as pl
-
-    frame = frame_of(rows, [column], pl.String)
-    cells = frame.to_series().str.strip_chars() if is_full(frame) else None
-    if cells is None or (cells == "").any():
+    (cells,) = columns_of(rows, [column])
+    if cells.null_count():
         raise ValueError(fault_in(rows, [], [column], missing=False, fill=FILL_LABEL))
     return cells.to_numpy().astype(str)
 
 
-def columns_of(rows: Rows, wanted: Sequence[int]) -> "list[pl.Series]":
-    """The cells of some columns that are read already, without the blanks around them."""
+def _blocks(rows: Rows) -> Iterator[tuple[int, bytes]]:
+    """`blocks`, with the row that has another length than most named by its line."""
+    try:
+        yield from blocks(rows)
+    except Ragged:
+        raise ValueError(fault_in(rows, [], [], missing=True)) from None
+
+
+def _texts(n: int, cells: bytes, rows: Rows) -> "pl.Series":
     import polars as pl
 
-    frame = frame_of(rows, wanted, pl.String) if wanted else pl.DataFrame()
-    return frame.select(pl.all().str.strip_chars().fill_null("")).get_columns()
-
-
-def all_texts(rows: Rows) -> "list[pl.Series]":
-    """The cells of every column, without the blanks around them; null where they are missing.
-
-    Raises:
-        ValueError: for a row of another length.
-    """
-    import polars as pl
-
-    frame = frame_of(rows, range(rows.dialect.width), pl.String)
-    if frame is None:
+    found = read_cells(cells, pl.String)
+    if found is None or len(found) != n * rows.dialect.width:
         raise ValueError(fault_in(rows, [], [], missing=True))
-    cell = pl.all().str.strip_chars()
-    return frame.select(pl.when(~cell.is_in(MISSING)).then(cell)).get_columns()
+    found = found.str.strip_chars()
+    return found.set(found == "", None)
+
+
+def _chosen(cells: "pl.Series", rows: Rows, wanted: Sequence[int]) -> "pl.Series":
+    """The cells of some columns, row by row."""
+    width = rows.dialect.width
+    if list(wanted) == [*range(width)]:
+        return cells
+    places = np.arange(0, len(cells), width)[:, None] + np.asarray(wanted)
+    return cells.gather(places.ravel())
 
 
 def fault_in(

@@ -6,9 +6,12 @@ read here. (trimesh cuts the polygons of .obj into fans, which leave concave one
 
 import importlib
 import io
+import itertools
 import re
 import warnings
-from collections.abc import Callable, Sequence
+import zipfile
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -18,14 +21,18 @@ from monge._core.files import DAMAGED
 from monge.config import DataConfig
 from monge.data.identity import digest
 from monge.data.kinds import CLOUD, finite_points, in_unit_sphere
+from monge.data.readers.caps import read_regular
 from monge.data.readers.discovery import HEAD, Found, kind_of_file
-from monge.data.readers.images import MOST_BYTES, MOST_FAILURES
+from monge.data.readers.images import MOST_FAILURES
 from monge.data.readers.layout import laid_out, parts_and_labels
+from monge.data.readers.numpy_files import array_in, array_of
 from monge.data.readers.polygons import triangulated
 from monge.data.source import Source, split
 from monge.draws import seed_of
 
 POINTS = 2048
+MOST_HEADER, MOST_LINES = 2**20, 1000
+"""Bytes of the header of a .ply file, and lines of it that are no comments."""
 
 
 class Shape(NamedTuple):
@@ -59,9 +66,7 @@ def folder(found: Found, config: DataConfig) -> Source:
     names, clouds, contents, bad = [], [], [], []
     for name in files:
         try:
-            if (path / name).stat().st_size > MOST_BYTES:
-                raise ValueError(f"over {MOST_BYTES:,} bytes")
-            content = (path / name).read_bytes()
+            content = read_regular(path / name)
             clouds.append(decode(content, PurePosixPath(name).suffix.lower(), config.points, name))
             contents.append(digest(content))
             names.append(name)
@@ -133,28 +138,40 @@ def _package(name: str, suffix: str) -> Any:
 
 def _xyz(content: bytes) -> Shape:
     """A row a point: x y z, and what else there is."""
-    rows = [line.split() for line in content.decode("ascii", "replace").splitlines()]
-    rows = [row[:3] for row in rows if row and not row[0].startswith("#")]
-    return Shape(_floats(rows))
+    numbers = array("d")
+    for line in _lines(content):
+        words = line.split()
+        if words and not words[0].startswith("#"):
+            numbers.extend(_coordinates(words))
+    return Shape(np.array(numbers).reshape(-1, 3))
 
 
-def _floats(rows: Sequence[Sequence[str]]) -> np.ndarray:
-    """Rows of three numbers as coordinates (n, 3)."""
-    if any(len(row) != 3 for row in rows):
+def _lines(content: bytes) -> Iterator[str]:
+    """The lines of a text, one at a time: together they take several times its memory."""
+    return iter(io.TextIOWrapper(io.BytesIO(content), "utf-8", "replace"))
+
+
+def _coordinates(words: Sequence[str]) -> list[float]:
+    """The first three words as numbers."""
+    if len(words) < 3:
         raise ValueError("a row has fewer than three numbers")
-    if any("_" in word for row in rows for word in row):
+    if any("_" in word for word in words[:3]):
         raise ValueError("a coordinate has an underscore, which is no digit")
-    return np.array(rows, dtype=float).reshape(-1, 3)
+    return [float(word) for word in words[:3]]
 
 
 def _array(content: bytes) -> Shape:
     """One cloud (N, 3), or (N, 6) with normals or colours, in a .npy or .npz file."""
-    found = np.load(io.BytesIO(content), allow_pickle=False)
-    if not isinstance(found, np.ndarray):
-        key = next((key for key in ("points", "x") if key in found.files), None)
-        if key is None and len(found.files) != 1:
-            raise ValueError(f"of the keys {sorted(found.files)} none is points or x")
-        found = found[key or found.files[0]]
+    file = io.BytesIO(content)
+    if content.startswith(b"PK"):
+        with zipfile.ZipFile(file) as archive:
+            members = {one.filename.removesuffix(".npy"): one for one in archive.infolist()}
+            key = next((key for key in ("points", "x") if key in members), None)
+            if key is None and len(members) != 1:
+                raise ValueError(f"of the keys {sorted(members)[:20]} none is points or x")
+            found = array_of(archive, members[key] if key else next(iter(members.values())))
+    else:
+        found = array_in(file, len(content))
     if found.ndim != 2 or found.shape[1] not in (3, 6) or found.dtype.kind not in "iuf":
         raise ValueError(
             f"an array of {found.dtype} of shape {found.shape}: in a folder each file is one "
@@ -167,13 +184,7 @@ def _ply(content: bytes) -> Shape:
     """The vertices of a .ply file, ascii or binary, and its faces if it has any; other properties
     are left out."""
     plyfile = _package("plyfile", ".ply")
-    header = re.split(rb"[\r\n]end_header", content, maxsplit=1)[0]
-    counts = re.findall(rb"[\r\n]element[ \t]+\w+[ \t]+(\d+)", header)
-    if any(int(count) > len(content) for count in counts):
-        raise ValueError("its header promises more elements than it can hold")
-    if re.search(rb"[\r\n]format[ \t]+ascii", header):
-        lines = [line for line in content.splitlines() if line.strip()]
-        content = b"\n".join([*lines, b""])
+    content = _tidy_ply(content)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NumPy's, of elements without rows
@@ -195,24 +206,59 @@ def _ply(content: bytes) -> Shape:
     )
 
 
+def _tidy_ply(content: bytes) -> bytes:
+    """A .ply file without comments in its header, and without blank lines if it is a text.
+
+    Raises:
+        ValueError: for a header without end, of too many lines, or that promises more than the
+            file can hold.
+    """
+    start = re.match(rb"ply[ \t]*(\r\n|\r|\n)", content)
+    if start is None:
+        raise ValueError("line 1: expected 'ply'")
+    newline = start[1]
+    pattern = rb"%b[ \t]*end_header[ \t]*%b" % (newline, newline)
+    end = re.search(pattern, content[:MOST_HEADER])
+    if end is None and len(content) > MOST_HEADER:
+        raise ValueError(f"its header does not end within {MOST_HEADER:,} bytes")
+    header = content if end is None else content[: end.start()]
+    lines = [line for line in header.splitlines() if line.strip()]
+    lines = [line for line in lines if line.split()[0] not in (b"comment", b"obj_info")]
+    if len(lines) > MOST_LINES:
+        raise ValueError(f"its header has {len(lines):,} lines, over the cap of {MOST_LINES:,}")
+    if end is None:
+        return b"\n".join([*lines, b""])  # plyfile says what is missing
+    body, promised, count = content[end.end() :], 0, 0
+    for word, *rest in map(bytes.split, lines):
+        if word == b"element":
+            count = int(rest[1]) if len(rest) > 1 and rest[1].isdigit() else 0
+        promised += count * (word == b"property")
+    if promised > len(body):
+        raise ValueError("its header promises more elements than it can hold")
+    if any(line.split()[:2] == [b"format", b"ascii"] for line in lines):
+        body = b"\n".join([line for line in body.splitlines() if line.strip()] + [b""])
+    # one newline ends a line of the header, whichever the file has
+    return b"\n".join([*lines, b"end_header", body])
+
+
 def _obj(content: bytes) -> Shape:
     """The vertices and faces of an .obj file; several objects are one."""
-    text = content.decode("utf-8", "replace").replace("\\\r\n", " ").replace("\\\n", " ")
-    rows: list[list[str]] = []
-    polygons: list[list[int]] = []
-    for line in text.splitlines():
+    numbers, polygons = array("d"), list[Any]()
+    content = content.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")
+    for line in _lines(content):
         kind, *words = line.partition("#")[0].split() or [""]
         if kind == "v":
-            rows.append(words[:3])
+            numbers.extend(_coordinates(words))
         elif kind == "f":
-            corners = [int(word.partition("/")[0]) for word in words]
+            corners = array("q", [int(word.partition("/")[0]) for word in words])
             if 0 in corners:
                 raise ValueError("a face names vertex 0, and the first is 1")
             # negative ones count back from the last vertex so far
-            polygons.append([i - 1 if i > 0 else len(rows) + i for i in corners])
-    if not rows:
+            count = len(numbers) // 3
+            polygons.append(array("q", [i - 1 if i > 0 else count + i for i in corners]))
+    if not numbers:
         raise ValueError("no readable .obj file: it holds no vertices x, y, z")
-    points = finite_points(_floats(rows))
+    points = finite_points(np.array(numbers).reshape(-1, 3))
     return Shape(points, triangulated(polygons, points) if polygons else None)
 
 
@@ -233,20 +279,29 @@ def _stl(content: bytes) -> Shape:
 
 def _off(content: bytes) -> Shape:
     """The mesh of an .off file, with normals and colours (COFF, NOFF, …) or without."""
-    text = re.sub(r"#.*", "", content.decode("ascii", "replace")).strip()
+    text = re.sub(r"#[^\n]*", "", content.decode("ascii", "replace")).strip()
     # the word itself may be left out before the three counts
     head = re.match(r"(ST)?C?N?OFF(?![A-Za-z])(\s*BINARY)?|(?=\d+[ \t]+\d+[ \t]+\d+\s)", text)
     if not head or head[2]:
         raise ValueError("it does not begin with OFF, COFF or NOFF, or is binary")
-    lines = [line.split() for line in text[head.end() :].strip().splitlines() if line.strip()]
-    vertices, faces = int(lines[0][0]), int(lines[0][1])
-    rows = lines[1 : 1 + vertices + faces]
-    if vertices < 1 or faces < 0 or len(rows) < vertices + faces:
-        raise ValueError(f"it has {len(rows)} of {vertices} vertices and {faces} faces")
-    points = finite_points(_floats([row[:3] for row in rows[:vertices]]))
-    if any(len(row) < 1 + int(row[0]) for row in rows[vertices:]):
-        raise ValueError("a face has fewer corners than it promises")
-    polygons = [[int(word) for word in row[1 : 1 + int(row[0])]] for row in rows[vertices:]]
+    lines = filter(str.strip, io.StringIO(text[head.end() :].strip(), newline=None))
+    counts = next(lines, "").split()
+    vertices, faces = int(counts[0]), int(counts[1])
+    if vertices < 1 or faces < 0:
+        raise ValueError(f"it has {vertices} vertices and {faces} faces")
+    numbers, polygons = array("d"), list[Any]()
+    for i, line in enumerate(itertools.islice(lines, vertices + faces)):
+        words = line.split()
+        if i < vertices:
+            numbers.extend(_coordinates(words))
+            continue
+        count = int(words[0])
+        if len(words) < 1 + count:
+            raise ValueError("a face has fewer corners than it promises")
+        polygons.append(array("q", map(int, words[1 : 1 + max(0, count)])))
+    if (held := len(numbers) // 3 + len(polygons)) < vertices + faces:
+        raise ValueError(f"it has {held} of {vertices} vertices and {faces} faces")
+    points = finite_points(np.array(numbers).reshape(-1, 3))
     return Shape(points, triangulated(polygons, points) if faces else None)
 
 

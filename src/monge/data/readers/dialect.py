@@ -1,14 +1,16 @@
 """How a text file writes a table: its encoding, separator, decimal sign and header."""
 
+import codecs
+import contextlib
 import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 NUMBER = re.compile(
     r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf(inity)?)\s*", re.IGNORECASE | re.ASCII
@@ -16,7 +18,10 @@ NUMBER = re.compile(
 INTEGER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
 DIALECTS = ((",", "."), (";", "."), (";", ","), ("\t", "."), ("\t", ","), ("|", "."), ("|", ","))
 """Separators with decimal signs, the first of those that fit equally well is taken."""
+MOST_COLUMNS = 1_000_000
 SAMPLE_LINES, SAMPLE_BYTES = 200, 2**20
+NO_TEXT = "\1"
+"""What separates nothing, as no text has it."""
 
 
 class Dialect(NamedTuple):
@@ -66,47 +71,43 @@ class Rows:
         """How a message calls a column."""
         return repr(self.names[column]) if self.names else str(column)
 
-    def lines(self) -> list[bytes]:
-        """The lines of the rows, without their newlines."""
-        source = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
-        return source.split(b"\n")[self.before :]
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[BinaryIO]:
+        """The file, to be read from the first row on."""
+        source = self.source
+        with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+            for _ in range(self.before):
+                file.readline()
+            yield file
 
     @cached_property
-    def body(self) -> bytes:
-        """The lines of the rows without those that are blank. In a file of one column they are
-        empty cells, but for those at its end."""
-        lines = self.lines()
-        while lines and self._is_blank(lines[-1]):
-            lines.pop()
-        if self.dialect.width == 1:
-            return b"\n".join(lines)
-        kept, inside = [], False
-        for line in lines:
-            if inside or not self._is_blank(line):  # a cell in quotes may hold blank lines
-                kept.append(line)
-            inside ^= line.count(b'"') % 2 == 1
-        return b"\n".join(kept)
-
-    def _is_blank(self, line: bytes) -> bool:
-        return not line.strip(b" " if self.dialect.separator == "\t" else b" \t")
+    def most(self) -> int:
+        """At least as many rows as there are: as lines, and as bytes allow, each cell having one
+        behind it."""
+        lines, size = 1, 1
+        with self.opened() as file:
+            while block := file.read(2**20):
+                lines, size = lines + block.count(b"\n"), size + len(block)
+        return min(lines, size // self.dialect.width)
 
     def cells(self) -> Iterator[tuple[int, list[str]]]:
         """The line of the file where each row ends, and its cells."""
-        lines = [line.decode() for line in self.lines()]
-        if self.dialect.width == 1:
-            while lines and not lines[-1].strip():
-                lines.pop()
-        for last, row in cells_in(lines, self.dialect.separator, self.dialect.width == 1):
-            yield self.before + last, row
+        with self.opened() as file:
+            lines = (line.decode().removesuffix("\n") for line in file)
+            if self.dialect.width == 1:
+                lines = _without_blank_end(lines)
+            for last, row in cells_in(lines, self.dialect.separator, self.dialect.width == 1):
+                yield self.before + last, row
 
-    @cached_property
-    def is_ragged(self) -> bool:
-        """Whether a row has another length than most."""
-        separator, _, width = self.dialect
-        if b'"' not in self.body:
-            counted = (line.count(separator.encode()) for line in self.body.split(b"\n"))
-            return any(count != width - 1 for count in counted)
-        return any(len(row) != width for _, row in self.cells())
+
+def _without_blank_end(lines: Iterable[str]) -> Iterator[str]:
+    """Lines, without those at the end that are blank."""
+    blank: list[str] = []
+    for line in lines:
+        blank.append(line)
+        if line.strip():
+            yield from blank
+            blank = []
 
 
 def opened(path: Path) -> tuple[Rows, str]:
@@ -129,7 +130,7 @@ def _without_blanks_at_quotes(content: bytes, separator: str) -> bytes:
     sign = re.escape(separator.encode())
     if not re.search(rb'(?:^|[\n%b]) +"|" +(?:$|[\n%b])' % (sign, sign), content):
         return content
-    cell = rb'(^|[\n%b]) *("(?:[^"]|"")*") *(?=$|[\n%b])' % (sign, sign)
+    cell = rb'(^|[\n%b]) *("(?:[^"]++|"")*+") *(?=$|[\n%b])' % (sign, sign)
     return re.sub(cell, rb"\1\2", content)
 
 
@@ -137,7 +138,7 @@ def _is_plain(path: Path) -> bool:
     """Whether a file is ASCII with single newlines and no quotes."""
     with path.open("rb") as file:
         while block := file.read(2**22):
-            if not block.isascii() or any(sign in block for sign in (b"\r", b"\0", b'"')):
+            if not block.isascii() or any(sign in block for sign in (b"\r", b"\0", b"\1", b'"')):
                 return False
     return True
 
@@ -167,26 +168,31 @@ def _utf8(content: bytes) -> tuple[bytes, str]:
     elif len(head) > 3 and head[::2].count(0) > 0.9 * len(head[::2]):
         encoding = "utf-16-be"
     if encoding:
-        content = content.decode(encoding).encode()
+        content = _in_utf8(content, encoding)
     elif not content.isascii():
-        try:
-            content.decode()
-        except UnicodeDecodeError:
-            encoding = "windows-1252"
-            try:
-                content = content.decode(encoding).encode()
-            except UnicodeDecodeError:  # five bytes stand for nothing in it
-                encoding = "latin-1"
-                content = content.decode(encoding).encode()
-    if b"\0" in content:
+        # five bytes stand for nothing in windows-1252
+        for encoding in ("", "windows-1252", "latin-1"):
+            with contextlib.suppress(UnicodeDecodeError):
+                content = _in_utf8(content, encoding or "utf-8")
+                break
+    if b"\0" in content or NO_TEXT.encode() in content:
         raise ValueError("it holds bytes that are no text")
     if b"\r" in content:
         content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return content, encoding
 
 
+def _in_utf8(content: bytes, encoding: str) -> bytes:
+    """A text in UTF-8; decoded in pieces, since Python takes up to four bytes a letter."""
+    decoder, made = codecs.getincrementaldecoder(encoding)(), bytearray()
+    for start in range(0, len(content), 2**20):
+        made += decoder.decode(content[start : start + 2**20]).encode()
+    made += decoder.decode(b"", final=True).encode()
+    return bytes(made)
+
+
 def cells_in(
-    lines: Sequence[str], separator: str, blank: bool = False
+    lines: Iterable[str], separator: str, blank: bool = False
 ) -> Iterator[tuple[int, list[str]]]:
     """The number of the last line of each row and its cells; `blank` lines are skipped or are
     empty cells."""
@@ -227,6 +233,9 @@ def _opened(source: Path | bytes) -> Rows:
     before = 1 if declared else 0  # Excel's first line
     while before < len(lines) and not lines[before].strip(" "):
         before += 1
+    width = 1 + max((line.count(sign) for line in lines for sign in ",;\t|"), default=0)
+    if width > MOST_COLUMNS:
+        raise ValueError(f"a line has {width:,} cells, over the cap of {MOST_COLUMNS:,}")
     dialect = _dialect(lines[before:], declared[1] if declared else None)
     if isinstance(source, bytes):
         tidy = _without_blanks_at_quotes(source, dialect.separator)

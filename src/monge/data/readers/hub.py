@@ -9,8 +9,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from monge.data.readers.caps import MOST_BYTES, read_regular
 from monge.data.readers.discovery import LeftOut
-from monge.data.readers.images import MOST_BYTES, ImageFiles
+from monge.data.readers.images import ImageFiles
 from monge.data.readers.layout import Labelling, known_classes, too_many
 
 PREFIX = "hf:"
@@ -47,7 +48,7 @@ def dataset(name: str) -> ImageFiles:
         cell = part[i][image]
         if cell is None:
             raise ValueError("it is missing")
-        content = cell["bytes"] or Path(cell["path"]).read_bytes()
+        content = cell["bytes"] or read_regular(cell["path"])
         if len(content) > MOST_BYTES:
             raise ValueError(f"over {MOST_BYTES:,} bytes")
         return content

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from monge.data.kinds import IMAGE, warn_of_dark
+from monge.data.readers.caps import MOST_RATIO, MOST_VALUES, demand_memory, demand_packed
 from monge.data.source import Source, split
 
 FILES = {
@@ -41,7 +42,6 @@ DATASETS = {
         ),
     ),
 }
-MOST_VALUES = 2**34
 
 
 def read(path: Path) -> np.ndarray:
@@ -66,11 +66,16 @@ def read(path: Path) -> np.ndarray:
             for side in shape:
                 count *= side
             if min(shape) < 1 or count > MOST_VALUES:
-                raise ValueError(f"{path}: impossible idx dimensions {shape}")
+                raise ValueError(
+                    f"{path}: impossible idx dimensions {shape}: at most {MOST_VALUES:,} values"
+                )
+            size = path.stat().st_size
+            demand_packed(count, size if zipped else size // MOST_RATIO, f"{path}: the idx header")
+            demand_memory(count, f"{path}: {shape} values")
             body = bytearray()  # in blocks: the header alone must not claim the memory
             while len(body) <= count and (block := file.read(2**24)):
                 body += block
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, MemoryError) as error:
         raise ValueError(f"{path}: not readable: {error}") from None
     if len(body) != count:
         more = "more than" if len(body) > count else f"only {len(body)} of"

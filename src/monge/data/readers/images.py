@@ -21,6 +21,13 @@ from monge._core.files import DAMAGED
 from monge.config import DataConfig
 from monge.data.identity import digest
 from monge.data.kinds import IMAGE
+from monge.data.readers.caps import (
+    LARGEST_SIDE,
+    MOST_BYTES,
+    MOST_PIXELS,
+    demand_packed,
+    read_regular,
+)
 from monge.data.readers.discovery import (
     HEAD,
     Found,
@@ -32,9 +39,6 @@ from monge.data.readers.layout import Labelling, laid_out, parts_and_labels
 from monge.data.source import Source, split
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-MOST_PIXELS = 50_000_000
-MOST_BYTES = 256 * 2**20
-LARGEST_SIDE = 512
 MOST_FAILURES = 0.01
 TOGETHER = 16 * (os.cpu_count() or 1)
 DARK = 2**14
@@ -98,6 +102,8 @@ def _decoded(content: bytes, config: DataConfig, most: int) -> tuple[np.ndarray,
         width, height = image.size
         if width * height > most:
             raise ValueError(f"{width}×{height} pixels are over the cap of {most:,}")
+        if config.size is None and config.crop is None:
+            _demand_small(width, height)
         sixteen = any("16" in str(tile[3]) for tile in image.tile)  # known before it is loaded
         image.load()
         seen = _range(image, sixteen)
@@ -128,12 +134,14 @@ def _fitted(image: Image.Image, config: DataConfig) -> np.ndarray:
         image = image.crop((left, top, left + side, top + side))
     if config.size is not None and image.size != (config.size, config.size):
         image = image.resize((config.size, config.size), Image.Resampling.BILINEAR)
-    if max(image.size) > LARGEST_SIDE:
-        raise ValueError(
-            f"{image.width}×{image.height} pixels are over {LARGEST_SIDE} a side: give --size"
-        )
+    _demand_small(image.width, image.height)
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+
+
+def _demand_small(width: int, height: int) -> None:
+    if max(width, height) > LARGEST_SIDE:
+        raise ValueError(f"{width}×{height} pixels are over {LARGEST_SIDE} a side: give --size")
 
 
 class Decoding:
@@ -273,7 +281,7 @@ def folder(found: Found) -> ImageFiles:
         ValueError: for a layout of parts that only some of the images follow.
     """
     path = Path(found.where)
-    return _of(found, lambda name: (path / name).read_bytes(), lambda name: stamp_of(path / name))
+    return _of(found, lambda name: read_regular(path / name), lambda name: stamp_of(path / name))
 
 
 def stamp_of(path: str | Path) -> Stamp:
@@ -298,7 +306,12 @@ def archive(path: Path) -> ImageFiles:
         zipped = zipfile.ZipFile(path)  # closed when the last to read from it is gone
     except DAMAGED as error:
         raise ValueError(f"`data` {str(path)!r} is no readable zip archive: {error}") from None
-    names = [one.filename for one in zipped.infolist() if not one.is_dir()]
+    size, members = path.stat().st_size, zipped.infolist()
+    # members that overlap would be unpacked again and again
+    demand_packed(
+        sum(one.file_size for one in members), size, f"`data` {str(path)!r}: its members"
+    )
+    names = [one.filename for one in members if not one.is_dir()]
     shown = [name.replace("\\", "/") for name in names if not is_hidden(name)]
     counts = Counter(name.removeprefix("./") for name in shown)
     name, most = max(counts.items(), key=lambda pair: pair[1], default=("", 0))

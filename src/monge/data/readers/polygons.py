@@ -1,12 +1,15 @@
 """Polygons of meshes cut into triangles: fans where those cover them, ears where they do not."""
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 MOST_CORNERS = 1000
 """Of a concave polygon: cutting ears takes the square of their number."""
+TRIES, FREE_TRIES = 20, 100_000
+"""Corners that may be looked at to cut the ears of a file: for each that it has, and besides."""
 
 
 def triangulated(polygons: Any, points: np.ndarray) -> np.ndarray:
@@ -41,19 +44,23 @@ def triangulated(polygons: Any, points: np.ndarray) -> np.ndarray:
     if not folded:
         return triangles
     fans = np.split(triangles, starts[1:])
+    tries = iter(range(TRIES * len(corners) + FREE_TRIES))
     for i in folded:
         polygon = np.r_[fans[i][:, 0][:1], fans[i][:, 1], fans[i][-1:, 2]]
-        fans[i] = _ears(polygon, points[polygon], totals[i])
+        fans[i] = _ears(polygon, points[polygon], totals[i], tries)
     return np.concatenate(fans)
 
 
-def _ears(polygon: np.ndarray, corners: np.ndarray, normal: np.ndarray) -> np.ndarray:
+def _ears(
+    polygon: np.ndarray, corners: np.ndarray, normal: np.ndarray, tries: Iterator[int]
+) -> np.ndarray:
     """A simple polygon cut into triangles (m, 3) that cover it once.
 
     Args:
         polygon: rows of points, (k,).
         corners: those points, (k, 3).
         normal: the sum of the cross products of its fan, twice its area times its normal, (3,).
+        tries: so many corners of all polygons may be looked at.
     """
     if len(polygon) > MOST_CORNERS:
         raise ValueError(f"a concave face has {len(polygon):,} corners: cut it into triangles")
@@ -63,6 +70,8 @@ def _ears(polygon: np.ndarray, corners: np.ndarray, normal: np.ndarray) -> np.nd
     cut = []
     while len(left) > 2:
         for k in range(len(left)):
+            if next(tries, None) is None:
+                raise ValueError("concave faces of too many corners: cut them into triangles")
             i, j, m = left[k - 1], left[k], left[(k + 1) % len(left)]
             turn = _turn(plane[i], plane[j], plane[m])
             size = np.linalg.norm(plane[j] - plane[i]) * np.linalg.norm(plane[m] - plane[j])

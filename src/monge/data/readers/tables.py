@@ -12,13 +12,14 @@ from monge.config import DataConfig
 from monge.config.schema import Column, Schema, number_columns
 from monge.data.identity import combined, digests, digests_of_texts
 from monge.data.kinds import COLUMN_RESOLUTION
+from monge.data.readers.caps import demand_memory
 from monge.data.readers.cells import (
     MISSING,
-    all_texts,
+    as_numbers,
     columns_of,
     fault_in,
-    frame_of,
-    is_full,
+    numbers_of,
+    text_blocks,
     texts_of,
 )
 from monge.data.readers.dialect import Rows, is_integer, opened
@@ -159,33 +160,55 @@ def _modelled(
             return table, Schema(tuple(number_columns(table, names)), bool(rows.names)), None, sign
     import polars as pl
 
-    texts = all_texts(rows)
-    parsed, sign = _parsed(rows, texts)
-    named = {i for i in wanted if i in categorical or _is_text(rows, texts[i], parsed[i])}
-    bad = [i for i in wanted if i not in named and parsed[i].null_count() > texts[i].null_count()]
-    if bad or (not missing and any(texts[i].null_count() for i in wanted)):
-        numbers = [i for i in wanted if i not in named]
-        raise ValueError(fault_in(rows, numbers, sorted(named), missing=missing))
+    parsed, absent, sign = _parsed(rows, wanted)
+    n, gaps, unread = len(parsed), absent.sum(0), np.isnan(parsed).sum(0)
+    where = {i: k for k, i in enumerate(wanted)}
+    if n and len(empty := np.flatnonzero(gaps == n)) and missing:
+        raise ValueError(
+            f"column {rows.named(wanted[empty[0]])} is empty in every row: leave it out with "
+            "--leave-out"
+        )
+    maybe = [
+        i
+        for i in wanted
+        if i in categorical or (names[where[i]] and rows.names and unread[where[i]] == n)
+    ]
+    texts = {
+        i: column.set(column.is_in(MISSING), None)
+        for i, column in zip(maybe, columns_of(rows, maybe))
+        if i in categorical or _is_text(column)
+    }
+    bad = [i for i in wanted if i not in texts and unread[where[i]] > gaps[where[i]]]
+    if bad or (not missing and gaps.any()):
+        numbers = [i for i in wanted if i not in texts]
+        raise ValueError(fault_in(rows, numbers, sorted(texts), missing=missing))
     columns = []
     for i, name in zip(wanted, names):
-        if texts[i].null_count() == len(texts[i]):
-            raise ValueError(
-                f"column {rows.named(i)} is empty in every row: leave it out with --leave-out"
-            )
-        if i in named:
+        if i in texts:
             columns.append(_category(name, texts[i]))
         else:
-            numbers = parsed[i].fill_null(np.nan).to_numpy()
-            columns += number_columns(numbers[:, None], [name])
+            columns += number_columns(parsed[:, [where[i]]], [name])
     schema = Schema(tuple(columns), bool(rows.names))
-    cells = [(texts if i in named else parsed)[i].alias(str(i)) for i in wanted]
+    demand_memory(8 * n * schema.width, f"{n:,} rows of {schema.width:,} elements")
     digest = [
-        digests_of_texts(one.fill_null("").to_list())
-        if one.dtype == pl.String
-        else digests(one.fill_null(np.nan).to_numpy())
-        for one in cells
+        digests_of_texts(texts[i].fill_null("").to_list())
+        if i in texts
+        else digests(parsed[:, where[i]])
+        for i in wanted
     ]
-    return schema.encode(pl.DataFrame(cells)), schema, combined(*digest), sign
+    contents = combined(*digest)
+    del digest
+    values, step = np.empty((n, schema.width)), max(1, 2**18 // len(wanted))
+    for start in range(0, n, step):
+        part = slice(start, start + step)
+        cells = [
+            texts[i][part].alias(str(i))
+            if i in texts
+            else pl.Series(str(i), parsed[part, where[i]], nan_to_null=True)
+            for i in wanted
+        ]
+        values[part] = schema.encode(pl.DataFrame(cells))
+    return values, schema, contents, sign
 
 
 def _thousands(rows: Rows, schema: Schema, wanted: Sequence[int], values: np.ndarray) -> list[str]:
@@ -225,31 +248,31 @@ def _may_be_thousands(x: np.ndarray, fill: float | None) -> bool:
     return True
 
 
-def _parsed(rows: Rows, texts: "list[pl.Series]") -> "tuple[list[pl.Series], str]":
-    """All columns as numbers, null where a cell is none, with the decimal sign of most."""
-    import polars as pl
-
-    frame = pl.DataFrame(texts)
-    best, chosen, most = [], "", -1
+def _parsed(rows: Rows, wanted: list[int]) -> tuple[np.ndarray, np.ndarray, str]:
+    """Some columns as numbers (n, d), NaN where a cell is none, with the decimal sign that most
+    columns are written with; and which cells are missing (n, d)."""
+    best, absent, chosen, most = np.empty((0, len(wanted))), np.empty(0, bool), "", -1
     for sign in rows.dialect.signs:
-        cell = pl.all()
-        if sign == ",":  # a point becomes what is no number
-            cell = cell.str.replace(".", "point", literal=True)
-            cell = cell.str.replace(",", ".", literal=True)
-        found = frame.select(cell.cast(pl.Float64, strict=False).fill_nan(None)).get_columns()
-        whole = sum(one.null_count() == text.null_count() for one, text in zip(found, texts))
+        values = np.empty((rows.most, len(wanted)))
+        gone, count = np.empty(values.shape, bool), 0
+        for cells in text_blocks(rows, wanted):
+            cells = cells.set(cells.is_in(MISSING), None)
+            n = len(cells) // len(wanted)
+            part = slice(count, count + n)
+            values[part] = as_numbers(cells, sign).to_numpy().reshape(n, -1)
+            gone[part] = cells.is_null().to_numpy().reshape(n, -1)
+            count += n
+        values, gone = values[:count], gone[:count]
+        whole = int((np.isnan(values).sum(0) == gone.sum(0)).sum())
         if whole > most:
-            best, chosen, most = found, sign, whole
-    return best, chosen
+            best, absent, chosen, most = values, gone, sign, whole
+    return best, absent, chosen
 
 
-def _is_text(rows: Rows, texts: "pl.Series", parsed: "pl.Series") -> bool:
-    """Whether a column is a category by its cells: below a header that names it, with no cell that
-    is a number, in this notation or another."""
-    name = rows.names[int(texts.name)] if rows.names else ""
-    if not name or parsed.null_count() < len(parsed) or texts.null_count() == len(texts):
-        return False
-    return not texts.drop_nulls().str.contains(NOTATION).any()
+def _is_text(cells: "pl.Series") -> bool:
+    """Whether cells of which none is a number are texts, and no numbers in another notation."""
+    cells = cells.filter(~cells.is_in(MISSING))
+    return len(cells) > 0 and not cells.str.contains(NOTATION).any()
 
 
 def _category(name: str, texts: "pl.Series") -> Column:
@@ -270,35 +293,10 @@ def _category(name: str, texts: "pl.Series") -> Column:
 def _numbers(rows: Rows, wanted: list[int]) -> tuple[np.ndarray | None, str]:
     """Some columns as numbers (n, d), or None where a cell is missing or no number; and their
     decimal sign."""
-    import polars as pl
-
-    for sign in () if _has_lone_quotes(rows) else rows.dialect.signs:
-        # a decimal comma goes with points for thousands, which Polars would take for decimals
-        if sign == "." or not any(b"." in line for line in rows.lines()):
-            frame = frame_of(rows, wanted, pl.Float64, sign == ",")
-            if is_full(frame):
-                return _exact(frame.to_numpy(order="c"), rows, wanted), sign
-    texts = frame_of(rows, wanted, pl.String)
-    if not is_full(texts):
-        return None, ""
     for sign in rows.dialect.signs:
-        cell = pl.all().str.strip_chars()
-        if sign == ",":  # a point becomes what is no number
-            cell = cell.str.replace(".", "point", literal=True)
-            cell = cell.str.replace(",", ".", literal=True)
-        frame = texts.select(cell.cast(pl.Float64, strict=False))
-        if is_full(frame):
-            return _exact(frame.to_numpy(order="c"), rows, wanted), sign
+        if (table := numbers_of(rows, wanted, sign)) is not None:
+            return _exact(table, rows, wanted), sign
     return None, ""
-
-
-def _has_lone_quotes(rows: Rows) -> bool:
-    """Whether a cell may be a single quote, at which Polars panics if it is to be a number."""
-    if isinstance(rows.source, Path):
-        return False
-    ends = (rows.dialect.separator.encode(), b"\n")
-    lone = any(one + b'"' + other in rows.source for one in ends for other in ends)
-    return lone or rows.source.endswith(tuple(one + b'"' for one in ends))
 
 
 def _exact(table: np.ndarray, rows: Rows, wanted: list[int]) -> np.ndarray:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from monge._core.files import DAMAGED
+from monge.data.readers.caps import MOST_BYTES
 from monge.data.readers.discovery import (
     HEAD,
     IMAGES,
@@ -21,7 +22,7 @@ from monge.data.readers.discovery import (
     is_hidden,
     kind_of_file,
 )
-from monge.data.readers.images import MOST_BYTES, ImageFiles, Stamp, stamp_of
+from monge.data.readers.images import ImageFiles, Stamp, stamp_of
 from monge.data.readers.layout import (
     BESIDE_PARTS,
     Labelling,
