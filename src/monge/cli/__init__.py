@@ -20,6 +20,7 @@ import tyro
 
 from monge._core.errors import FailedRun, Interrupted
 from monge._core.version import __version__
+from monge._core.visible import visible
 from monge.cli.common import first
 from monge.cli.distance import Distance
 from monge.cli.draw import Complete, Interpolate, Reconstruct, Sample, Traverse
@@ -78,7 +79,7 @@ def _is_rule(line: str) -> bool:
 
 
 def _warn(message, category, filename, lineno, file=None, line=None) -> None:
-    print(f"monge: warning: {message}", file=sys.stderr)
+    print(visible(f"monge: warning: {' '.join(str(message).split())}"), file=sys.stderr)
 
 
 def main() -> None:
@@ -117,7 +118,7 @@ def main() -> None:
         code, complaint = 130, "interrupted"
     # all processes see the same invalid input, but a failure may be seen by a single one
     if complaint and (code == 1 or first()):
-        print(f"monge: {' '.join(complaint.split())}", file=sys.stderr)
+        print(visible(f"monge: {' '.join(complaint.split())}"), file=sys.stderr)
     elif complaint:
         time.sleep(1)  # torchrun ends all as soon as one has ended, and the first is to be heard
     if "torch.distributed" in sys.modules and os.environ.get("WORLD_SIZE", "1") != "1":

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
+from monge._core.visible import visible_lines
+
 Number = Annotated[int, arg(aliases=["-n"])]
 # flags that leave the configuration as it is when they are not given
 Int = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
@@ -43,6 +45,11 @@ class OfRun:
             trust_data=self.trust_data,
             device=self.device or "cpu",
         )
+
+
+def tell(text: object) -> None:
+    """Prints a text, the control characters of names in it as escapes."""
+    print(visible_lines(str(text)))
 
 
 def first() -> bool:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from monge.cli.common import Float, Int, Place
+from monge.cli.common import Float, Int, Place, tell
 
 WEIGHTED = ("exact", "w1", "sliced", "max-sliced", "gsliced", "max-gsliced", "sinkhorn")
 SLICED = ("gsliced", "max-gsliced")
@@ -88,7 +88,7 @@ class Distance:
         sizes = {"n": len(x), "m": len(y), "d": x.shape[1]}
         result = {"method": self.method, **values, **sizes, "seconds": seconds}
         text = "  ".join(f"{name} {content}" for name, content in result.items())
-        print(json.dumps(result) if self.json else text)
+        tell(json.dumps(result) if self.json else text)
 
     def _check(self) -> None:
         """Refuses flags that would change what is measured if the method heeded them, before

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from monge.cli.common import Number, OfRun, Text
+from monge.cli.common import Number, OfRun, Text, tell
 
 MOST_FRAMES = 5000
 """Of a path; as many are decoded at a time."""
@@ -56,7 +56,7 @@ class _Drawing(OfRun):
 
         if self.out.suffix == ".npy":
             write_all(self.out.parent, {self.out.name: _npy(batches, count)})
-            print(self.out)
+            tell(self.out)
             return
         import torch
 
@@ -70,7 +70,7 @@ class _Drawing(OfRun):
         else:
             content = png(picture(samples), run.provenance)
         write_all(self.out.parent, {self.out.name: content})
-        print(self.out)
+        tell(self.out)
 
     def _some(self, run: Any, n: int) -> Any:
         """n held-out samples as they are stored, spread evenly over them."""
@@ -80,7 +80,7 @@ class _Drawing(OfRun):
 
         test = run.source.test
         if n > len(test):
-            print(f"the test part has {len(test)} samples: using them all")
+            tell(f"the test part has {len(test)} samples: using them all")
         return test[spread_over(len(test), n)]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from monge.cli.common import Number, OfRun, Place, Text, first
+from monge.cli.common import Number, OfRun, Place, Text, first, tell
 
 
 def _opened(verb: OfRun, paths: tuple[Path, ...]) -> list[Any]:
@@ -62,15 +62,15 @@ class Evaluate(OfRun):
                 return
             protocol = result["protocol"]
             if protocol["n test"] < self.n:
-                print(f"the test part has {protocol['n test']} samples: using them all")
-            print("\n".join(lines(result)))
+                tell(f"the test part has {protocol['n test']} samples: using them all")
+            tell("\n".join(lines(result)))
             if 0 < protocol["n floor"] < protocol["n test"]:
-                print(f"the floor is of {protocol['n floor']} training samples: there are no more")
+                tell(f"the floor is of {protocol['n floor']} training samples: there are no more")
             for remark in ("left out", "without floor"):
                 if remark in protocol:
-                    print(f"{remark}: {protocol.pop(remark)}")
-            print("  ".join(f"{name} {value}" for name, value in protocol.items()))
-            print(f"report: {report.write(run)}")
+                    tell(f"{remark}: {protocol.pop(remark)}")
+            tell("  ".join(f"{name} {value}" for name, value in protocol.items()))
+            tell(f"report: {report.write(run)}")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Compare(OfRun):
         from monge.show import comparison
 
         for file in comparison.write(runs, self.out):
-            print(file)
+            tell(file)
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,6 @@ class Export:
         with run.writing() if inside else contextlib.nullcontext():
             if self.out is not None:
                 for file in export.export(run, self.out):
-                    print(file)
+                    tell(file)
             if self.hub is not None:
-                print(card.write(run, self.hub))
+                tell(card.write(run, self.hub))

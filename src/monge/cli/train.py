@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, g
 from tyro.conf import Positional, arg
 
 from monge._core.errors import Interrupted
-from monge.cli.common import Float, Int, Place, Text, first
+from monge.cli.common import Float, Int, Place, Text, first, tell
 
 if TYPE_CHECKING:
     from monge.config import Config
@@ -167,7 +167,7 @@ class Train:
             stop.args = (f"{stop}; the same command with --out RUN --resume goes on",)
             raise
         if first():
-            print(f"report: {run.report}")
+            tell(f"report: {run.report}")
 
     def _config(self) -> "Config":
         """The default or, with --resume, the stored configuration with the flags laid over it."""

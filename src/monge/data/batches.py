@@ -4,6 +4,7 @@ import functools
 
 from torch import Tensor
 
+from monge.data.maps import demand_whole
 from monge.draws import permutation
 
 
@@ -34,6 +35,7 @@ class Batches:
         return self._cut("inner", index)
 
     def _cut(self, purpose: str, index: int) -> Tensor:
+        demand_whole()  # the batch is read next
         epoch, position = divmod(index, self.per_epoch)
         start = position * self.size
         last = position == self.per_epoch - 1

@@ -22,6 +22,7 @@ from monge.data.identity import (
     occurrences,
 )
 from monge.data.kinds import Kind, Moments, as_floats, kind_named
+from monge.data.maps import demand_whole
 from monge.draws import permutation
 
 HELD_OUT = 0.1
@@ -167,6 +168,7 @@ class Source:
 
     def checked(self) -> "Source":
         """Itself, or a ValueError where a part has fewer than two samples, or NaN or infinity."""
+        demand_whole()
         _enough(self.name, len(self.train), len(self.test))
         for part in (self.train, self.test):
             if part.is_floating_point() and not torch.isfinite(part).all():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from monge._core import processes
 from monge._core.references import resolve
 from monge._core.version import __version__
+from monge._core.visible import markdown
 from monge.data import Source
 from monge.draws import generator, permutation
 from monge.evaluation.extractors import Extractor, floor_rows
@@ -160,8 +161,7 @@ def lines(result: dict[str, Any]) -> list[str]:
     for name, figure in (result["figures"] | worst).items():
         cells = (figure["value"], figure["deviation"], figure["floor"])
         texts = ["–" if cell is None else f"{cell:.4g}" for cell in cells]
-        text = " ".join(name.split()).replace("|", "\\|")
-        rows.append(f"| {text} | {' | '.join(texts)} |")
+        rows.append(f"| {markdown(name)} | {' | '.join(texts)} |")
     if more := len(result.get("columns", {})) - len(worst):
         rows.append(f"| {more:,} more of single columns, in evaluation.json | | | |")
     return rows

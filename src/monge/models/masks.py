@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from monge._core.files import DAMAGED
+from monge._core.formats import FORMATS
 from monge._core.shown import Shown
 
 HALVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from monge._core.fields import leaves
+from monge._core.visible import markdown
 from monge.runs.run import Run
 from monge.training.resumed import FREE
 
@@ -144,10 +145,10 @@ def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
             best[name] = max(values)
         elif has_best(name):
             best[name] = min(values)
-    cells = [["runs", "recipe", *names], ["---"] * (len(names) + 2)]
+    cells = [["runs", "recipe", *map(markdown, names)], ["---"] * (len(names) + 2)]
     for row in rows:
         texts = [_cell(row["figures"].get(name), best.get(name)) for name in names]
-        cells.append([", ".join(row["runs"]), row["recipe"], *texts])
+        cells.append([markdown(", ".join(row["runs"])), markdown(row["recipe"]), *texts])
     return cells
 
 
@@ -171,7 +172,7 @@ def notes(rows: Sequence[dict[str, Any]]) -> list[str]:
         for name, provenance in row["provenance"].items()
         if "data changed" in provenance
     ]
-    return said + changed
+    return [markdown(note) for note in said + changed]
 
 
 def _cell(figure: dict[str, Any] | None, best: float | None) -> str:

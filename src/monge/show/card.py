@@ -1,12 +1,15 @@
 """Folders in the layout of the Hugging Face hub, with a model card."""
 
 import dataclasses
+import json
+import re
 from pathlib import Path
 
 from safetensors.torch import save as save_tensors
 
 from monge._core.files import write_all
 from monge._core.version import __version__
+from monge._core.visible import markdown, visible
 from monge.builders.settle import MASK, with_kept_mask
 from monge.config import CUSTOM, DATA, Config, override, to_json
 from monge.data.kinds import kind_named
@@ -16,6 +19,9 @@ from monge.models.protocols import Completer, has, prior_of
 from monge.runs import Run
 from monge.show.pictures import pictures_of
 from monge.show.stamped import png, written
+
+PLAIN = re.compile(r"[a-z][\w.-]*", re.ASCII)
+"""What YAML takes for a text without quotes."""
 
 
 def write(run: Run, out: Path) -> Path:
@@ -77,22 +83,25 @@ def card(run: Run, pictured: bool = True) -> str:
     evaluation, kind = run.evaluation(), kind_named(settled.kind)
     table = "Not evaluated: `monge evaluate RUN` measures a run."
     if evaluation is not None and (outdated := run.outdated(evaluation)):
-        table = f"The evaluation is left out: {outdated}."
+        table = f"The evaluation is left out: {markdown(outdated)}."
     elif evaluation is not None:
         protocol = "; ".join(f"{key}: {value}" for key, value in evaluation["protocol"].items())
-        table = "\n".join([*lines(evaluation), "", f"*{protocol}.*"])
+        table = "\n".join([*lines(evaluation), "", f"*{markdown(protocol)}.*"])
     prior = prior_of(model)
     latent = "" if prior is None else f"; {prior.dim} latent dimensions, prior {config.prior}"
     completes = isinstance(model, Completer)
     return CARD.format(
-        name=run.name,
-        recipe=config.recipe,
+        name=markdown(run.name),
+        tag=config.recipe if PLAIN.fullmatch(config.recipe) else json.dumps(config.recipe),
+        recipe=visible(config.recipe).replace("`", "'"),
         line=run.line,
-        data=Path(config.data.name).stem,
+        data=markdown(Path(config.data.name).stem),
         kind=kind.name,
         shape="×".join(map(str, settled.shape)),
-        provenance="; ".join(f"{name} {value}" for name, value in run.provenance.items())
-        + "".join(f"; data changed {change}" for change in settled.changes),
+        provenance=markdown(
+            "; ".join(f"{name} {value}" for name, value in run.provenance.items())
+            + "".join(f"; data changed {change}" for change in settled.changes)
+        ),
         picture="![Samples](samples.png)\n\n" if pictured else "",
         steps=f"{run.steps:,}",
         batch=run.batch,
@@ -112,7 +121,7 @@ library_name: monge
 tags:
 - optimal-transport
 - generative-model
-- {recipe}
+- {tag}
 ---
 
 # {name}

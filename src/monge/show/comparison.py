@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from monge._core.files import write_all
+from monge._core.visible import visible
 from monge.data import as_floats
 from monge.data.kinds import kind_named
 from monge.draws import generator
@@ -104,7 +105,7 @@ def _arranged(columns: list[dict[str, Image.Image]], heads: list[str]) -> Image.
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(22)
     for j, (column, head) in enumerate(zip(columns, heads)):
         x, y = left + j * (width + gap), top
-        draw.text((x + width // 2, top // 2), head, "black", font, anchor="mm")
+        draw.text((x + width // 2, top // 2), visible(head), "black", font, anchor="mm")
         for picture in column.values():
             canvas.paste(picture.convert("RGB"), (x, y))
             y += picture.height + gap

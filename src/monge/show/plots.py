@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from monge._core.visible import visible
 from monge.evaluation.latent import principal_plane
 
 BLUE, ORANGE, GREY = "#1f77b4", "#ff7f0e", "#b8b8b8"
@@ -35,7 +36,7 @@ def scatter(groups: Sequence[tuple[str, Tensor, str]], title: str) -> Image.Imag
         a, b = ((x - mean) @ plane).T.numpy()
         axes.scatter(a, b, s=6, alpha=0.5, color=colour, label=label, linewidths=0)
     axes.legend(loc="upper right", frameon=False, markerscale=2)
-    axes.set_title(title, fontsize=10)
+    axes.set_title(_plain(title), fontsize=10)
     return _rendered(figure)
 
 
@@ -125,7 +126,7 @@ def _shares(axes: Axes, real: pl.Series, drawn: pl.Series, most: int = 8) -> Non
 
 def _plain(text: str) -> str:
     """A text of a stranger, in which matplotlib finds no formula and no second line."""
-    return " ".join(text.split()).replace("$", r"\$")
+    return visible(" ".join(text.split())).replace("$", r"\$")
 
 
 def term_names(rows: Sequence[dict]) -> list[str]:
@@ -151,7 +152,7 @@ def curves(rows: Sequence[dict], smooth: int = 25) -> Image.Image:
         settled = values[len(values) // 50 :]
         low, high = np.quantile(settled, [0.0, 0.995])
         axes.set_ylim(low - 0.05 * (high - low) - 1e-12, high + 0.05 * (high - low) + 1e-12)
-        axes.set_title(name, fontsize=9)
+        axes.set_title(_plain(name), fontsize=9)
         axes.tick_params(labelsize=7)
     figure.tight_layout()
     return _rendered(figure)

@@ -6,6 +6,7 @@ import importlib.resources
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from monge._core.files import write_whole
 from monge._core.locks import alone
 from monge._core.version import __version__
+from monge._core.visible import visible_lines
 from monge.data import as_floats
 from monge.draws import generator
 from monge.evaluation.figures import worst_columns
@@ -127,6 +129,11 @@ def write(run: Run) -> Path:
     return run.report
 
 
+def _finalised(value: Any) -> Any:
+    """What the page shows of a value: of a text, also its control characters."""
+    return visible_lines(value) if type(value) is str else value
+
+
 def _page(run: Run) -> str:
     """The text of a report, once its pictures are drawn and written."""
     folder = run.path / "pictures"
@@ -138,9 +145,9 @@ def _page(run: Run) -> str:
         encoded = base64.b64encode(content).decode()
         shown.append({"name": name.replace("_", " "), "text": CAPTIONS[name], "png": encoded})
     template = importlib.resources.files("monge.show").joinpath("report.html").read_text("utf-8")
-    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        template
-    )
+    page = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, finalize=_finalised
+    ).from_string(template)
     source, evaluation, numbers = run.source, run.evaluation(), run.summary()
     worst = worst_columns(evaluation) if evaluation else {}
     figures = evaluation["figures"] | worst if evaluation else {}

@@ -10,13 +10,15 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from monge._core.visible import visible
+
 PLAIN_SECONDS = 10.0
 
 
 def say(line: str) -> None:
-    """Prints a line; training goes on where standard output is closed or its reader has gone."""
+    """Prints one line; training goes on where standard output is closed or its reader has gone."""
     with contextlib.suppress(OSError, ValueError):
-        print(line, flush=True)
+        print(visible(line), flush=True)
 
 
 class Display:

@@ -14,13 +14,11 @@ import io
 import itertools
 import json
 import math
-import mmap
 import os
-import shutil
-import sys
 import tempfile
 import time
 import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,12 +26,13 @@ from typing import Any, BinaryIO
 import numpy as np
 import PIL
 import torch
-from torch import Tensor
 
 from monge._core.files import DAMAGED, sync_folder, write_synced, write_whole
 from monge.config import DataConfig
 from monge.data.identity import combined, digest, digests_of_texts
 from monge.data.kinds import IMAGE
+from monge.data.maps import mapped
+from monge.data.readers.caps import read_regular
 from monge.data.readers.images import (
     Decoding,
     ImageFiles,
@@ -43,6 +42,7 @@ from monge.data.readers.images import (
     misfit,
     summary_of,
 )
+from monge.data.readers.numpy_files import array_in, array_of
 from monge.data.source import Source, division, numbered
 
 try:
@@ -56,8 +56,8 @@ SETTLED = 2 * 10**9
 """Nanoseconds after which a file that is written to has another time of change."""
 UNREADABLE = -1
 SIDES = ("train", "test")
-# without it Linux refuses a private map of more bytes than there are memory and swap
-NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+MARK = "made-by-monge"
+"""The file by which a folder that a killed process has left is known."""
 
 
 def source(images: ImageFiles, config: DataConfig) -> Source:
@@ -79,25 +79,11 @@ def source(images: ImageFiles, config: DataConfig) -> Source:
         if not _is_whole(folder):
             with _alone(cache):
                 if not _is_whole(folder):
+                    _demand_ours(folder)
                     _make(folder, images, contents, config)
     except OSError as error:
         raise ValueError(f"`cache` {config.cache!r} cannot be written: {error}") from None
     return _opened(folder, images)
-
-
-def mapped(path: Path) -> Tensor:
-    """A uint8 .npy file as a tensor: read when it is used, never written to."""
-    with path.open("rb") as file:
-        np.lib.format.read_magic(file)
-        shape, _, _ = np.lib.format.read_array_header_1_0(file)
-        if sys.platform == "win32":
-            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        else:
-            # a tensor may be written to, so its map may, too; NumPy's mode "c" is one without
-            # NORESERVE
-            allowed = mmap.PROT_READ | mmap.PROT_WRITE
-            whole = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE | NORESERVE, allowed)
-        return torch.frombuffer(whole, dtype=torch.uint8, offset=file.tell()).view(shape)
 
 
 def _contents(images: ImageFiles, config: DataConfig, cache: Path) -> dict[str, int]:
@@ -137,8 +123,8 @@ def _contents(images: ImageFiles, config: DataConfig, cache: Path) -> dict[str, 
 def _known(file: Path) -> dict[int, int]:
     """The digests that are kept, by name and stamp; none where the file is damaged."""
     try:
-        with file.open("rb") as opened:
-            return dict(np.load(opened, allow_pickle=False).tolist())
+        content = io.BytesIO(read_regular(file))
+        return dict(array_in(content, len(content.getbuffer())).tolist())
     except DAMAGED:
         return {}
 
@@ -150,46 +136,82 @@ def _key(images: ImageFiles, contents: dict[str, int], config: DataConfig) -> st
 
 
 def _sha256(path: Path) -> str:
+    if not path.is_file():
+        raise OSError(f"{path} is no file")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_whole(folder: Path) -> bool:
     try:
-        stored = json.loads((folder / "manifest.json").read_text("utf-8"))
+        stored = json.loads(read_regular(folder / "manifest.json"))
         return stored == {name: _sha256(folder / name) for name in FILES}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
 
 
 @contextlib.contextmanager
 def _alone(cache: Path) -> Iterator[None]:
     """Inside, no other process makes anything in the cache; what killed ones have left is gone."""
-    with (cache / ".lock").open("wb") as lock:
+    # whoever may write there may have put a link or a pipe in its place
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with open(os.open(cache / ".lock", flags, 0o666), "rb") as lock:
         if fcntl is not None:
             fcntl.flock(lock, fcntl.LOCK_EX)
             for left in cache.glob(".part-*"):
-                shutil.rmtree(left)
+                _remove(left)
         yield
+
+
+def _demand_ours(folder: Path) -> None:
+    """Refuses a folder in the place of a damaged one that holds what the cache has not made."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ValueError(f"`cache` holds {str(folder)!r}, which is no folder: remove it")
+    strange = [one.name for one in folder.glob("*")] if folder.exists() else []
+    strange = sorted({*strange} - {*FILES, "manifest.json"})
+    if strange:
+        raise ValueError(
+            f"`cache` holds {str(folder / strange[0])!r}, not a file of it: remove it"
+        )
+
+
+def _remove(part: Path) -> None:
+    """Removes what `_make` puts into a folder, and the folder unless it holds something else."""
+    if part.is_symlink() or not (part / MARK).is_file():
+        return
+    for inner in ("whole", "damaged"):
+        if not (part / inner).is_symlink():
+            for file in (*FILES, "manifest.json"):
+                (part / inner / file).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (part / inner).rmdir()
+    (part / "rows").unlink(missing_ok=True)
+    if [one.name for one in part.iterdir()] == [MARK]:
+        (part / MARK).unlink()
+        part.rmdir()
 
 
 def _make(folder: Path, images: ImageFiles, contents: dict[str, int], config: DataConfig) -> None:
     """Fills a new folder and gives it its name; nothing is left of it if that fails."""
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=folder.parent) as part:
-        whole = Path(part) / "whole"
+    part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
+    try:
+        (part / MARK).touch()
+        whole = part / "whole"
         whole.mkdir()
-        with (Path(part) / "rows").open("w+b") as rows:
+        with (part / "rows").open("w+b") as rows:
             _fill(whole, rows, images, contents, config)
         sync_folder(whole)
         if folder.exists():
             warnings.warn(f"`cache` {str(folder)!r} is damaged and made again", stacklevel=2)
-            folder.rename(Path(part) / "damaged")
+            folder.rename(part / "damaged")
         try:
             whole.rename(folder)
         except OSError:
             if not _is_whole(folder):  # of another process
                 raise
         sync_folder(folder.parent)
+    finally:
+        _remove(part)
 
 
 def _fill(
@@ -262,8 +284,10 @@ def _opened(folder: Path, images: ImageFiles) -> Source:
         warnings.warn(text, stacklevel=2)
     if text := misfit(notes["wide"], notes["most"], images.where):
         warnings.warn(text, stacklevel=2)
-    with np.load(folder / "labels.npz") as stored:
-        kept = {name: stored[name] for name in stored.files}
+    with zipfile.ZipFile(folder / "labels.npz") as stored:
+        kept = {
+            one.filename.removesuffix(".npy"): array_of(stored, one) for one in stored.infolist()
+        }
     labels = [torch.from_numpy(kept[part]) if part in kept else None for part in SIDES]
     train, test = (mapped(folder / file) for file in ("train.npy", "test.npy"))
     return Source(

@@ -22,6 +22,8 @@ TEXT = {".txt", ".json", ".xml", ".md", ".html", ".yaml", ".yml", ".cls", ".mtl"
 MOST_TEXTS = 100
 LITTER = {"__MACOSX", "@eaDir", "$RECYCLE.BIN"}
 HEAD = 512
+LONGEST_NAME = 4096
+"""Characters, as in paths of Linux."""
 NO_DECODER = "no decoder"
 COMPANIONS = ("tables", "archives")
 """Kinds of files that lie beside samples and hold none of them."""
@@ -176,6 +178,9 @@ def sorted_by_kind(where: str, names: Iterable[str], head: Callable[[str], bytes
     suffixes = [PurePosixPath(name.replace("\\", "/")).suffix.lower() for name in names]
     unopened = {s for s, count in Counter(suffixes).items() if s in TEXT and count > MOST_TEXTS}
     for name, suffix in zip(names, suffixes):
+        if len(name) > LONGEST_NAME:
+            found.left.add(f"with a name over {LONGEST_NAME:,} characters", f"{name[:40]}…")
+            continue
         if is_hidden(name):
             found.left.add("hidden", name, expected=True)
             continue
@@ -216,7 +221,9 @@ def files_in(folder: Path) -> Found:
     """
 
     def head(name: str) -> bytes:
-        with open(folder / name, "rb") as file:
+        # not waiting for a pipe that has taken the place of a file meanwhile
+        handle = os.open(folder / name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(handle, "rb") as file:
             return file.read(HEAD)
 
     names, hidden, problems = [], [], LeftOut()

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from monge._core.files import DAMAGED
+from monge._core.formats import FORMATS
 from monge.config import DataConfig
 from monge.data.identity import digest
 from monge.data.kinds import IMAGE
@@ -38,7 +39,6 @@ from monge.data.readers.discovery import (
 from monge.data.readers.layout import Labelling, laid_out, parts_and_labels
 from monge.data.source import Source, split
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 MOST_FAILURES = 0.01
 TOGETHER = 16 * (os.cpu_count() or 1)
 DARK = 2**14

@@ -1,6 +1,7 @@
 """What the folders of a data set say: an official part (train, test, …) and a class."""
 
 import functools
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -104,13 +105,12 @@ def unclassed(names: list[str], where: str) -> set[str]:
     level = _level_of_parts(paths)
     rest = dict(zip(names, paths if level is None else _without(level, paths)))
     stray: set[str] = set()
-    while True:
-        stray |= {name for name, path in rest.items() if not path}
-        rest = {name: path for name, path in rest.items() if path}
-        folders = sorted({path[0] for path in rest.values()})
+    for level in itertools.count():
+        stray |= {name for name, path in rest.items() if len(path) == level}
+        rest = {name: path for name, path in rest.items() if len(path) > level}
+        folders = sorted({path[level] for path in rest.values()})
         if len(folders) != 1:
             break
-        rest = {name: path[1:] for name, path in rest.items()}
     if not (stray and 2 <= len(folders) <= MOST_CLASSES):
         return set()
     if len(stray) >= len(rest) or not _are_few(stray, names):
@@ -150,9 +150,9 @@ def _are_few(stray: set[str], names: list[str]) -> bool:
 def _below_shared(paths: Iterable[Folders]) -> list[Folders]:
     """The folders of each file, without those that all share."""
     paths = list(paths)
-    while paths and all(paths) and len({path[0] for path in paths}) == 1:
-        paths = [path[1:] for path in paths]
-    return paths
+    first, last = (min(paths), max(paths)) if paths else ((), ())
+    shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last)))
+    return [path[shared:] for path in paths]
 
 
 def _without(level: int, paths: list[Folders]) -> list[Folders]:
@@ -165,7 +165,7 @@ def _folders(name: str) -> Folders:
     return _parts(name.replace("\\", "/").rpartition("/")[0])
 
 
-@functools.lru_cache(2**14)
+@functools.lru_cache(2**10)
 def _parts(folder: str) -> Folders:
     return PurePosixPath(unicodedata.normalize("NFC", folder)).parts
 

@@ -1,0 +1,26 @@
+"""Texts of strangers, such as names of files, classes and columns, on a terminal and in pages."""
+
+import re
+
+UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""Characters that move or hide others: controls, directions, separators of lines, halves of
+surrogate pairs, which stand for bytes that are no UTF-8."""
+MARKS = re.compile(r"[\\`*\[\]<>|~]|(?<!\w)_|_(?!\w)")
+
+
+def visible(text: str) -> str:
+    """A text in one line, its control characters as escapes, e.g. `\\x1b` for ESC."""
+    return UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def visible_lines(text: str) -> str:
+    """A text whose lines stay lines, each `visible`."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def markdown(text: str) -> str:
+    """A text that Markdown shows as it is, in one line or in a cell of a table."""
+    return MARKS.sub(r"\\\g<0>", visible(" ".join(text.split())))
