@@ -1,6 +1,6 @@
 """The kinds of malformed input, by name."""
 
-from attacks import runs
+from attacks import readers, runs
 from attacks.fuzzing import Fuzz
 
 KINDS: dict[str, Fuzz] = {
@@ -9,5 +9,6 @@ KINDS: dict[str, Fuzz] = {
         runs.CONFIGS,
         runs.CHECKPOINTS,
         runs.RECORDS,
+        *readers.FUZZES,
     )
 }

@@ -21,6 +21,13 @@ def visible_lines(text: str) -> str:
     return "\n".join(map(visible, text.split("\n")))
 
 
+def brief(text: str, most: int = 100) -> str:
+    """A text in one line of at most so many characters, the middle left out."""
+    text = visible(" ".join(text.split()))
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
+
+
 def markdown(text: str) -> str:
     """A text that Markdown shows as it is, in one line or in a cell of a table."""
     return MARKS.sub(r"\\\g<0>", visible(" ".join(text.split())))

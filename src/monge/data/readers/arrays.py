@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from monge._core.files import DAMAGED
+from monge._core.visible import brief
 from monge.config import DataConfig, Schema
 from monge.data.identity import digests
 from monge.data.kinds import CLOUD, IMAGE, kind_named, kind_of
@@ -170,7 +171,7 @@ def read(path: Path, config: DataConfig = AS_IT_IS) -> Content:
         if kind is not None:
             return READERS[kind](path, config)
     except DAMAGED as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = brief(str(error), 300) or type(error).__name__
         raise ValueError(f"{str(path)!r} is not readable: {reason}") from None
     raise ValueError(f"{str(path)!r} is no file of samples: give a .npy, .npz or .csv file")
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from monge._core.files import DAMAGED
+from monge._core.visible import brief
 from monge.config import DataConfig
 from monge.data.identity import digest
 from monge.data.kinds import CLOUD, finite_points, in_unit_sphere
@@ -73,7 +74,7 @@ def folder(found: Found, config: DataConfig) -> Source:
         except MissingPackage as error:
             raise ValueError(f"`data` {found.where!r}: {error}") from None
         except (ValueError, OSError) as error:
-            bad.append(f"{name} ({error})")
+            bad.append(f"{brief(name)} ({brief(str(error), 200)})")
     if bad:
         text = f"{len(bad)} of {len(files)} clouds in {found.where!r} could not be read: "
         text += ", ".join(bad[:5]) + (", …" if len(bad) > 5 else "")
@@ -118,7 +119,7 @@ def decode(content: bytes, suffix: str, points: int | None, name: str) -> np.nda
     except MissingPackage:
         raise
     except DAMAGED as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = brief(str(error), 200) or type(error).__name__
         raise ValueError(reason if type(error) is ValueError else f"damaged: {reason}") from None
     if triangles is not None and len(triangles):
         return in_unit_sphere(_sampled(found, triangles, count, generator))

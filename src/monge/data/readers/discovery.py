@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from monge._core.files import DAMAGED
+from monge._core.visible import brief
 from monge.data.source import unused_parts
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -101,8 +102,8 @@ class LeftOut:
 def _told(reasons: dict[str, list[str]], names: bool = True) -> str:
     said = []
     for reason, left in reasons.items():
-        some = ", ".join(sorted(left)[:3]) + (", …" if len(left) > 3 else "")
-        said.append(f"{len(left):,} {reason}" + (f": {some}" if names else ""))
+        some = ", ".join(map(brief, sorted(left)[:3])) + (", …" if len(left) > 3 else "")
+        said.append(f"{len(left):,} {brief(reason)}" + (f": {some}" if names else ""))
     return ("; " if names else ", ").join(said)
 
 
@@ -210,7 +211,8 @@ def _what_is(entry: os.DirEntry[str]) -> str:
             return "file"
     except OSError:  # as a ring of links, which only the entry itself is left out for
         pass
-    return "broken links" if entry.is_symlink() else "neither files nor folders"
+    broken = entry.is_symlink() and not os.path.exists(entry.path)
+    return "broken links" if broken else "neither files nor folders"
 
 
 def files_in(folder: Path) -> Found:

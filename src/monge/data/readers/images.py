@@ -19,6 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from monge._core.files import DAMAGED
 from monge._core.formats import FORMATS
+from monge._core.visible import brief
 from monge.config import DataConfig
 from monge.data.identity import digest
 from monge.data.kinds import IMAGE
@@ -215,7 +216,7 @@ def failures(bad: Sequence[Sequence[str]], total: int, where: str) -> str | None
     if not bad:
         return None
     text = f"{len(bad)} of {total} images in {where} could not be read: "
-    text += ", ".join(f"{name} ({reason})" for name, reason in bad[:5])
+    text += ", ".join(f"{brief(name)} ({brief(reason)})" for name, reason in bad[:5])
     text += ", …" if len(bad) > 5 else ""
     if len(bad) > MOST_FAILURES * total:
         raise ValueError(f"{text}: more than {MOST_FAILURES:.0%}; repair or remove them")
@@ -305,19 +306,22 @@ def archive(path: Path) -> ImageFiles:
     try:
         zipped = zipfile.ZipFile(path)  # closed when the last to read from it is gone
     except DAMAGED as error:
-        raise ValueError(f"`data` {str(path)!r} is no readable zip archive: {error}") from None
+        raise ValueError(
+            f"`data` {str(path)!r} is no readable zip archive: {brief(str(error))}"
+        ) from None
     size, members = path.stat().st_size, zipped.infolist()
     # members that overlap would be unpacked again and again
     demand_packed(
         sum(one.file_size for one in members), size, f"`data` {str(path)!r}: its members"
     )
-    names = [one.filename for one in members if not one.is_dir()]
+    names = [one.filename for one in members if one.filename[-1:] not in ("", "/")]
     shown = [name.replace("\\", "/") for name in names if not is_hidden(name)]
     counts = Counter(name.removeprefix("./") for name in shown)
     name, most = max(counts.items(), key=lambda pair: pair[1], default=("", 0))
     if most > 1:
         raise ValueError(
-            f"`data` {str(path)!r} holds {most} files called {name!r}: give each its own name"
+            f"`data` {str(path)!r} holds {most} files called {brief(name)!r}: give each its own "
+            "name"
         )
 
     def read(name: str) -> bytes:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from monge._core.files import DAMAGED
+from monge._core.visible import brief
 from monge.data.readers.caps import MOST_BYTES
 from monge.data.readers.discovery import (
     HEAD,
@@ -37,6 +38,12 @@ UNSURE = ("", "jfif", "jpe")
 """Suffixes of members that are images if their first bytes say so. Others may be masks."""
 MOST_SHARDS = 100_000
 MOST_LABEL_BYTES = 1000
+MOST_EXTENSION = 2**13
+EXTENSIONS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+"""Types of headers that hold records or a name of the member behind them, in so many bytes."""
 MOST_LINKS = 40
 """So many links in a row are followed, as in Linux."""
 
@@ -171,12 +178,16 @@ def _samples(shard: str, called: str, left: LeftOut) -> dict[str, TarSample]:
             try:
                 labels[key] = place.read(MOST_LABEL_BYTES).decode().strip()
             except ValueError as error:
-                raise ValueError(f"`data` {shard!r}: {name} is no label: {error}") from None
+                raise ValueError(
+                    f"`data` {shard!r}: {brief(name)} is no label: {brief(str(error))}"
+                ) from None
         elif f".{suffix}" in IMAGES or (
             suffix in UNSURE and kind_of_file(name, place.head())[0] == "images"
         ):
             if key in images:
-                raise ValueError(f"`data` {shard!r}: {key} has several images: leave one of them")
+                raise ValueError(
+                    f"`data` {shard!r}: {brief(key)} has several images: leave one of them"
+                )
             images[key] = name, place
         else:
             left.add("members that are no images", f"{called}/{name}", expected=True)
@@ -184,6 +195,20 @@ def _samples(shard: str, called: str, left: LeftOut) -> dict[str, TarSample]:
         f"{called}/{name}": TarSample(place, labels.get(key))
         for key, (name, place) in images.items()
     }
+
+
+class _Header(tarfile.TarInfo):
+    """The header of a member. Releases of Python read a size below 0 for ever, and long records in
+    the square of their length."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0:
+            raise ValueError("a member has a negative size")
+        if header.type in EXTENSIONS and header.size > MOST_EXTENSION:
+            raise ValueError(f"a header of {header.size:,} bytes, over {MOST_EXTENSION:,}")
+        return header
 
 
 def _members(shard: str, called: str, left: LeftOut) -> Iterator[tuple[str, Place]]:
@@ -196,7 +221,7 @@ def _members(shard: str, called: str, left: LeftOut) -> Iterator[tuple[str, Plac
     places: dict[str, Place] = {}
     links: dict[str, str] = {}
     try:
-        with tarfile.open(shard, "r:") as archive:
+        with tarfile.open(shard, "r:", tarinfo=_Header) as archive:
             while (member := archive.next()) is not None:
                 archive.members = []  # pyright: ignore
                 if member.issym():
@@ -216,7 +241,7 @@ def _members(shard: str, called: str, left: LeftOut) -> Iterator[tuple[str, Plac
             rest = file.read(2 * tarfile.RECORDSIZE)
     except (tarfile.TarError, *DAMAGED) as error:
         raise ValueError(
-            f"`data` {shard!r} is no whole tar archive ({error}): copy it again, or gunzip it"
+            f"`data` {shard!r} is no whole tar archive ({brief(str(error))}): copy it again, or gunzip it"
         ) from None
     if not rest or rest.strip(b"\0"):
         raise ValueError(
