@@ -241,7 +241,8 @@ def _members(shard: str, called: str, left: LeftOut) -> Iterator[tuple[str, Plac
             rest = file.read(2 * tarfile.RECORDSIZE)
     except (tarfile.TarError, *DAMAGED) as error:
         raise ValueError(
-            f"`data` {shard!r} is no whole tar archive ({brief(str(error))}): copy it again, or gunzip it"
+            f"`data` {shard!r} is no whole tar archive ({brief(str(error))}): copy it again, "
+            "or gunzip it"
         ) from None
     if not rest or rest.strip(b"\0"):
         raise ValueError(
