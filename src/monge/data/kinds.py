@@ -360,8 +360,12 @@ class Cloud(Kind):
         if count < samples.shape[1]:
             generator = np.random.default_rng(seed_of("points", samples.shape[1]))
             samples = samples[:, np.sort(generator.permutation(samples.shape[1])[:count])]
-        try:
-            return in_unit_sphere(samples)
+        made, step = np.empty(samples.shape, np.float32), max(1, 2**18 // samples[0].size)
+        try:  # some at a time: it makes several copies in float64
+            for start in range(0, len(samples), step):
+                some = slice(start, start + step)
+                made[some] = in_unit_sphere(samples[some])
+            return made
         except ValueError as error:
             raise ValueError(f"{name!r}: {error}") from None
 

@@ -1,4 +1,4 @@
-"""The rows of a text file about a megabyte at a time, each cell on a line of its own.
+"""The rows of a text file a few megabytes at a time, each cell on a line of its own.
 
 Polars takes several kilobytes for every column of a file that it reads, and more on more cores; of
 one long column it takes what the cells do, however many columns the table has.
@@ -10,7 +10,7 @@ import numpy as np
 
 from monge.data.readers.dialect import Rows, cells_in
 
-SIZE = 2**20
+SIZE = 2**21
 """Bytes that are read at a time."""
 NEWLINE, QUOTE, BLANKS = ord("\n"), ord('"'), (ord(" "), ord("\t"))
 
@@ -37,8 +37,7 @@ def _whole_rows(rows: Rows) -> Iterator[bytes]:
     kept, inside = [], False
     with rows.opened() as file:
         while block := file.read(SIZE):
-            end = _end(block, inside)
-            inside ^= block.count(b'"') % 2 == 1
+            end, inside = _end(block, inside)
             if end:
                 yield b"".join([*kept, block[:end]])
                 kept = []
@@ -47,17 +46,19 @@ def _whole_rows(rows: Rows) -> Iterator[bytes]:
         yield b"".join(kept) + b"\n"
 
 
-def _end(block: bytes, inside: bool) -> int:
-    """Where the last row ends that ends in a block, which begins `inside` quotes or not; 0 where
-    none does."""
-    odd = inside ^ (block.count(b'"') % 2 == 1)
+def _end(block: bytes, inside: bool) -> tuple[int, bool]:
+    """Where the last row ends that ends in a block, which begins `inside` quotes or not, 0 where
+    none does; and whether the block ends inside quotes."""
+    if b'"' not in block:
+        return 0 if inside else block.rfind(b"\n") + 1, inside
+    last = odd = inside ^ (block.count(b'"') % 2 == 1)
     end = len(block)
     while (at := block.rfind(b"\n", 0, end)) >= 0:
         odd ^= block.count(b'"', at, end) % 2 == 1
         if not odd:
-            return at + 1
+            return at + 1, last
         end = at
-    return 0
+    return 0, last
 
 
 def _without_blank_end(rows: Rows) -> Iterator[bytes]:
@@ -76,6 +77,8 @@ def _without_blank_end(rows: Rows) -> Iterator[bytes]:
 def _cells(content: bytes, separator: str, width: int) -> tuple[int, bytes]:
     """How many rows there are in whole rows, and their cells; blank lines are left out, unless a
     row has a single cell."""
+    if b'"' not in content and (count := _rows_of(content, separator, width)):
+        return count, content.replace(separator.encode(), b"\n")
     letters = np.frombuffer(bytearray(content), np.uint8)
     ends = (letters == NEWLINE) | (letters == ord(separator))
     if b'"' in content:
@@ -98,6 +101,16 @@ def _cells(content: bytes, separator: str, width: int) -> tuple[int, bytes]:
     letters[ends] = NEWLINE
     kept = np.repeat(~blank, np.diff(np.r_[starts, len(letters)]))
     return int((~blank).sum()), letters[kept].tobytes()
+
+
+def _rows_of(content: bytes, separator: str, width: int) -> int:
+    """How many rows there are in a text without quotes, if all have one length, else 0."""
+    letters = np.frombuffer(content, np.uint8)
+    newlines = letters == NEWLINE
+    ends = newlines[newlines | (letters == ord(separator))]
+    count = len(ends) // width
+    whole = count * width == len(ends) and ends[width - 1 :: width].all()
+    return count if whole and np.count_nonzero(newlines) == count else 0
 
 
 def _are_around_cells(quotes: np.ndarray, inside: np.ndarray, ends: np.ndarray) -> bool:
