@@ -27,7 +27,7 @@ from monge.data.readers.discovery import HEAD, Found, kind_of_file
 from monge.data.readers.images import MOST_FAILURES
 from monge.data.readers.layout import laid_out, parts_and_labels
 from monge.data.readers.numpy_files import array_in, array_of
-from monge.data.readers.polygons import triangulated
+from monge.data.readers.polygons import cut, triangulated
 from monge.data.source import Source, split
 from monge.draws import seed_of
 
@@ -147,9 +147,12 @@ def _xyz(content: bytes) -> Shape:
     return Shape(np.array(numbers).reshape(-1, 3))
 
 
-def _lines(content: bytes) -> Iterator[str]:
-    """The lines of a text, one at a time: together they take several times its memory."""
-    return iter(io.TextIOWrapper(io.BytesIO(content), "utf-8", "replace"))
+def _lines(content: bytes, start: int = 0) -> Iterator[str]:
+    """The lines of a text from a byte on, one at a time: together they take several times its
+    memory."""
+    file = io.BytesIO(content)
+    file.seek(start)
+    return iter(io.TextIOWrapper(file, "utf-8", "replace"))
 
 
 def _coordinates(words: Sequence[str]) -> list[float]:
@@ -244,23 +247,26 @@ def _tidy_ply(content: bytes) -> bytes:
 
 def _obj(content: bytes) -> Shape:
     """The vertices and faces of an .obj file; several objects are one."""
-    numbers, polygons = array("d"), list[Any]()
+    numbers, corners, lengths = array("d"), array("q"), array("q")
     content = content.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")
     for line in _lines(content):
         kind, *words = line.partition("#")[0].split() or [""]
         if kind == "v":
             numbers.extend(_coordinates(words))
         elif kind == "f":
-            corners = array("q", [int(word.partition("/")[0]) for word in words])
-            if 0 in corners:
+            face = [int(word.partition("/")[0]) for word in words]
+            if 0 in face:
                 raise ValueError("a face names vertex 0, and the first is 1")
             # negative ones count back from the last vertex so far
             count = len(numbers) // 3
-            polygons.append(array("q", [i - 1 if i > 0 else count + i for i in corners]))
+            corners.extend(i - 1 if i > 0 else count + i for i in face)
+            lengths.append(len(face))
     if not numbers:
         raise ValueError("no readable .obj file: it holds no vertices x, y, z")
     points = finite_points(np.array(numbers).reshape(-1, 3))
-    return Shape(points, triangulated(polygons, points) if polygons else None)
+    if not lengths:
+        return Shape(points)
+    return Shape(points, cut(np.array(corners), np.array(lengths), points))
 
 
 def _stl(content: bytes) -> Shape:
@@ -280,44 +286,53 @@ def _stl(content: bytes) -> Shape:
 
 def _off(content: bytes) -> Shape:
     """The mesh of an .off file, with normals and colours (COFF, NOFF, …) or without."""
-    text = re.sub(r"#[^\n]*", "", content.decode("ascii", "replace")).strip()
+    if b"#" in content:
+        content = re.sub(rb"#[^\n]*", b"", content)
     # the word itself may be left out before the three counts
-    head = re.match(r"(ST)?C?N?OFF(?![A-Za-z])(\s*BINARY)?|(?=\d+[ \t]+\d+[ \t]+\d+\s)", text)
+    head = re.match(
+        rb"\s*(ST)?C?N?OFF(?![A-Za-z])(\s*BINARY)?|\s*(?=\d+[ \t]+\d+[ \t]+\d+\s)", content
+    )
     if not head or head[2]:
         raise ValueError("it does not begin with OFF, COFF or NOFF, or is binary")
-    lines = filter(str.strip, io.StringIO(text[head.end() :].strip(), newline=None))
+    lines = filter(str.strip, _lines(content, head.end()))
     counts = next(lines, "").split()
     vertices, faces = int(counts[0]), int(counts[1])
     if vertices < 1 or faces < 0:
         raise ValueError(f"it has {vertices} vertices and {faces} faces")
-    numbers, polygons = array("d"), list[Any]()
+    numbers, corners, lengths = array("d"), array("q"), array("q")
     for i, line in enumerate(itertools.islice(lines, vertices + faces)):
         words = line.split()
         if i < vertices:
             numbers.extend(_coordinates(words))
             continue
-        count = int(words[0])
+        count = max(0, int(words[0]))
         if len(words) < 1 + count:
             raise ValueError("a face has fewer corners than it promises")
-        polygons.append(array("q", map(int, words[1 : 1 + max(0, count)])))
-    if (held := len(numbers) // 3 + len(polygons)) < vertices + faces:
+        corners.extend(map(int, words[1 : 1 + count]))
+        lengths.append(count)
+    if (held := len(numbers) // 3 + len(lengths)) < vertices + faces:
         raise ValueError(f"it has {held} of {vertices} vertices and {faces} faces")
     points = finite_points(np.array(numbers).reshape(-1, 3))
-    return Shape(points, triangulated(polygons, points) if faces else None)
+    if not faces:
+        return Shape(points)
+    return Shape(points, cut(np.array(corners), np.array(lengths), points))
 
 
 def _sampled(
     points: np.ndarray, triangles: np.ndarray, count: int, generator: np.random.Generator
 ) -> np.ndarray:
     """Uniform draws from a surface (count, 3): Osada et al., "Shape distributions", 2002."""
-    a, b, c = points[triangles].swapaxes(0, 1)
-    area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    area = np.empty(len(triangles))
+    for start in range(0, len(triangles), 2**16):  # of some at a time: it makes several copies
+        a, b, c = points[triangles[start : start + 2**16]].swapaxes(0, 1)
+        area[start : start + 2**16] = np.linalg.norm(np.cross(b - a, c - a), axis=1)
     if not (np.isfinite(area).all() and area.sum() > 0):
         raise ValueError("its faces have no area")
     chosen = generator.choice(len(area), count, p=area / area.sum())
     u, v = generator.random((2, count, 1))
     root = np.sqrt(u)
-    return (1 - root) * a[chosen] + root * (1 - v) * b[chosen] + root * v * c[chosen]
+    a, b, c = points[triangles[chosen]].swapaxes(0, 1)
+    return (1 - root) * a + root * (1 - v) * b + root * v * c
 
 
 READERS: dict[str, Callable[[bytes], Shape]] = {

@@ -13,22 +13,32 @@ TRIES, FREE_TRIES = 20, 100_000
 
 
 def triangulated(polygons: Any, points: np.ndarray) -> np.ndarray:
-    """Polygons, each a list of rows of `points`, cut into triangles (m, 3).
+    """Polygons, each a list of rows of `points`, cut into triangles (m, 3) by `cut`."""
+    lengths = np.fromiter(map(len, polygons), int, len(polygons))
+    corners = np.fromiter(itertools.chain.from_iterable(polygons), int, lengths.sum())
+    return cut(corners, lengths, points)
+
+
+def cut(corners: np.ndarray, lengths: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Polygons cut into triangles (m, 3), rows of `points`.
 
     A fan about the first corner covers a polygon if all its triangles turn the same way, as in
     every convex one. Otherwise ears are cut off: Meisters, "Polygons have ears", 1975.
+
+    Args:
+        corners: the rows of points of all polygons, one behind the other.
+        lengths: how many corners each polygon has.
+        points: (n, 3).
 
     Raises:
         ValueError: for corners that are no points, faces without any area, and concave polygons
             that intersect themselves or have more than a thousand corners.
     """
-    lengths = np.fromiter(map(len, polygons), int, len(polygons))
-    corners = np.fromiter(itertools.chain.from_iterable(polygons), int, lengths.sum())
     counts = (lengths - 2).clip(min=0)  # of the triangles in each fan
     firsts = np.repeat(np.cumsum(lengths) - lengths, counts)
     seconds = firsts + 1 + np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     triangles = corners[np.stack([firsts, seconds, seconds + 1], 1)]
-    if len(polygons) and len(triangles) == 0:
+    if len(lengths) and len(triangles) == 0:
         raise ValueError("its faces have no area")
     if len(corners) and not 0 <= corners.min() <= corners.max() < len(points):
         raise ValueError("its faces name vertices that it does not have")
@@ -67,7 +77,7 @@ def _ears(
     axis = int(np.abs(normal).argmax())  # along which the polygon is projected into a plane
     plane = np.delete(corners, axis, 1) * ([1, -1] if (axis == 1) != (normal[axis] < 0) else 1)
     left = list(range(len(polygon)))
-    cut = []
+    triangles = []
     while len(left) > 2:
         for k in range(len(left)):
             if next(tries, None) is None:
@@ -78,12 +88,12 @@ def _ears(
             if abs(turn) <= 1e-12 * size:
                 break  # a corner on a straight edge has no area
             if turn > 0 and not _holds_any(plane[[i, j, m]], plane[left]):
-                cut.append(polygon[[i, j, m]])
+                triangles.append(polygon[[i, j, m]])
                 break
         else:
             raise ValueError("a face intersects itself")
         del left[k]
-    return np.array(cut, int).reshape(-1, 3)
+    return np.array(triangles, int).reshape(-1, 3)
 
 
 def _turn(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
