@@ -44,21 +44,21 @@ def _table(path: Path, n: int, d: int, quoted: bool = False, gaps: bool = False)
     [
         (50, 20_000, {}),
         (50, 20_000, {"quoted": True}),
-        (50_000, 50, {}),
-        (50_000, 50, {"quoted": True}),
-        (50_000, 30, {"gaps": True}),
+        (25_000, 50, {}),
+        (25_000, 50, {"quoted": True}),
+        (25_000, 30, {"gaps": True}),
     ],
 )
 def test_tables_take_four_times_their_cells(tmp_path, n, d, options):
     """A table of 50 × 20,000 took gigabytes."""
-    sizes = [_table(tmp_path / f"{k}.csv", n, d // k, **options) for k in (4, 2, 1)]
+    sizes = [_table(tmp_path / f"{k}.csv", n, d // k, **options) for k in (2, 1)]
     settings = {"missing": "indicator"} if options.get("gaps") else {}
     results = spent(*sizes, **settings)
-    assert [found["refusal"] for found in results] == [None] * 3
-    for k, found in zip((4, 2, 1), results):
+    assert [found["refusal"] for found in results] == [None] * 2
+    for k, found in zip((2, 1), results):
         cells = n * (d // k) * 8 / 2**20
         assert found["memory"] < CONSTANT + 4 * cells
-    assert results[2]["seconds"] < 3 * results[1]["seconds"] + 1
+    assert results[1]["seconds"] < 3 * results[0]["seconds"] + 1
 
 
 LONG = {
@@ -266,17 +266,17 @@ def test_an_idx_file_is_refused_by_its_header(tmp_path, zipped):
 
 
 @linux
-def test_a_hundred_thousand_members_and_a_thousand_folders(tmp_path):
+def test_thousands_of_members_and_a_thousand_folders(tmp_path):
     """Read or refused, in seconds."""
     content = picture(1)
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        for i in range(30_000):
+        for i in range(10_000):
             archive.writestr(f"{i}.txt", b"")
         archive.writestr("/".join(["d"] * 20_000) + "/0.png", content)
         for i in range(4):
             archive.writestr("/".join(["e"] * 1000) + f"/{i}.png", picture(i))
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
-        for i in range(30_000):
+        for i in range(10_000):
             member = tarfile.TarInfo(f"{i}.png")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))

@@ -32,6 +32,7 @@ from monge.data.source import Source, split
 from monge.draws import seed_of
 
 POINTS = 2048
+OFF_HEAD = rb"\s*(ST)?C?N?OFF(?![A-Za-z])(\s*BINARY)?|\s*(?=\d+[ \t]+\d+[ \t]+\d+\s)"
 MOST_HEADER, MOST_LINES = 2**20, 1000
 """Bytes of the header of a .ply file, and lines of it that are no comments."""
 
@@ -289,9 +290,7 @@ def _off(content: bytes) -> Shape:
     if b"#" in content:
         content = re.sub(rb"#[^\n]*", b"", content)
     # the word itself may be left out before the three counts
-    head = re.match(
-        rb"\s*(ST)?C?N?OFF(?![A-Za-z])(\s*BINARY)?|\s*(?=\d+[ \t]+\d+[ \t]+\d+\s)", content
-    )
+    head = re.match(OFF_HEAD, content)
     if not head or head[2]:
         raise ValueError("it does not begin with OFF, COFF or NOFF, or is binary")
     lines = filter(str.strip, _lines(content, head.end()))
