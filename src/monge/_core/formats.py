@@ -1,3 +1,3 @@
-"""Formats of images that are opened: Pillow has decoders of many more, which nobody needs here."""
+"""Formats of images that are opened: Pillow has others, some of which run other programs."""
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")

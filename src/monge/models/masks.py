@@ -72,10 +72,6 @@ class RandomBox(Shown, nn.Module):
         return 1 - box.float()
 
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""Of mask images; Pillow has others that run other programs."""
-
-
 def is_mask_name(known: str) -> bool:
     """Whether a text names a part of images, rather than a mask image."""
     return known == "random" or known in HALVES
