@@ -1,6 +1,9 @@
 """Files written whole or not at all, and what damaged files raise."""
 
+import contextlib
 import os
+import secrets
+import stat
 import struct
 import tokenize
 import zipfile
@@ -28,6 +31,8 @@ DAMAGED = (
     Image.DecompressionBombError,
 )
 """What NumPy and Pillow raise on damaged files."""
+PART = ".part"
+"""How the names of files end that are being written; a killed process leaves them."""
 
 
 def write_synced(path: Path, content: bytes) -> None:
@@ -47,19 +52,41 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
+def new_file(path: Path) -> tuple[Path, int]:
+    """Makes an empty file beside `path`, under a name that no other writer has and whatever lies
+    there; gives the name and the open file.
+
+    It has the permissions of the file that it is to replace, otherwise those that the umask
+    leaves.
+    """
+    stem = path.name.encode("utf-8", "surrogateescape")[:100].decode("utf-8", "ignore")
+    exclusive = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    while True:
+        partial = path.with_name(f".{stem}.{secrets.token_hex(8)}{PART}")
+        try:
+            handle = os.open(partial, exclusive | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        except FileExistsError:
+            continue
+        with contextlib.suppress(OSError):
+            replaced = os.lstat(path)
+            if stat.S_ISREG(replaced.st_mode):
+                os.chmod(partial, stat.S_IMODE(replaced.st_mode) & 0o777)
+        return partial, handle
+
+
 def write_whole(path: Path, content: str | bytes | Iterable[bytes]) -> None:
     """Writes a file so that a reader sees the old content or the new, never a part; content that
     comes in pieces is never held whole."""
-    partial = path.with_name(f".{path.name}.part")
     if isinstance(content, str):
         # names of files that are not in the encoding of the file system keep their bytes
         content = content.encode("utf-8", "surrogateescape")
+    partial, handle = new_file(path)
     try:
-        with partial.open("wb") as file:
+        with open(handle, "wb") as file:
             file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
-        partial.rename(path)
+        partial.replace(path)  # a link at the name is replaced, not followed
     except BaseException:  # also what raises while pieces are made
         partial.unlink(missing_ok=True)
         raise

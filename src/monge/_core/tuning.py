@@ -14,6 +14,10 @@ another; none of them changes what is computed. Each hot primitive has one funct
 - nearest neighbours: `transport.neighbours.choose_search`
 """
 
+import contextlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
@@ -78,6 +82,35 @@ ACCELERATOR = replace(
 def tuning(device: torch.device) -> Tuning:
     """The values for a device: one row for CPUs, one for accelerators."""
     return CPU if device.type == "cpu" else ACCELERATOR
+
+
+_setting = threading.Lock()
+
+
+@contextlib.contextmanager
+def using_threads(count: int | None) -> Iterator[None]:
+    """Inside, torch computes in `count` threads for this thread; None leaves their number.
+
+    `torch.set_num_threads` sets the number of the thread that calls it, and the number that
+    threads which have not used torch yet start with. Only the first is meant: two trainings in
+    two threads, each with a number of its own, do not change each other's.
+    """
+    if count is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    _set_threads(count)
+    try:
+        yield
+    finally:
+        _set_threads(before)
+
+
+def _set_threads(count: int) -> None:
+    with _setting, ThreadPoolExecutor(1) as fresh:
+        of_new_threads = fresh.submit(torch.get_num_threads).result()
+        torch.set_num_threads(count)
+        fresh.submit(torch.set_num_threads, of_new_threads).result()
 
 
 def threads() -> int:

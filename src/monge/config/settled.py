@@ -43,6 +43,8 @@ class Settled:
     """CPU threads there; None in older runs."""
     processor: str | None = None
     """The instruction set of its CPU, by which sums are rounded; None in older runs."""
+    torch: str | None = None
+    """Version of torch there; None in older runs."""
     fingerprint: str | None = None
     """Of the data, `monge.data.identity.Identity.fingerprint`; None in older runs."""
     order: str | None = None

@@ -9,6 +9,7 @@ so any changed bit is detected. Nothing is ever unpickled.
 import dataclasses
 import hashlib
 import json
+import secrets
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -145,9 +146,8 @@ def save(
     contents["manifest.json"] = _canonical(manifest)
 
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".writing-*"):
-        shutil.rmtree(leftover)
-    temporary, final = folder / f".writing-{step}", folder / f"step-{step}"
+    _remove_leftovers(folder)
+    temporary, final = folder / f".writing-{secrets.token_hex(8)}", folder / f"step-{step}"
     try:
         temporary.mkdir()
         for name, content in contents.items():
@@ -163,6 +163,16 @@ def save(
     for old in newest_first(folder)[KEPT:]:
         shutil.rmtree(old)
     return final
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes what killed processes were writing; the run's lock keeps out those that live. A
+    link is removed, and not what it leads to."""
+    for leftover in folder.glob(".writing-*"):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
 
 
 def newest_first(folder: Path) -> list[Path]:

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from monge._core import processes
+from monge._core.files import PART
 from monge._core.locks import HOLDER, LOCK, alone
 from monge.config import Config, Settled, read_sealed
 from monge.config.trust import refuse_paths
 
 Stored = tuple[Config, Settled] | None
 
-LEFTOVERS = {LOCK, HOLDER, ".config.json.part"}
-"""What a process that was killed at its start leaves."""
+LEFTOVERS = {LOCK, HOLDER}
+"""What a process that was killed at its start leaves, besides files that it was writing."""
 
 
 @contextlib.contextmanager
@@ -45,6 +46,9 @@ def _opened(
     try:
         with alone(path, "out"):
             _refuse_taken(path, resume)  # whoever had it before may have filled it
+            for left in path.glob(f".*{PART}"):
+                with contextlib.suppress(OSError):
+                    left.unlink()
             exists = resume and os.path.lexists(path / "config.json")
             yield path, _stored(path, config, trust_data) if exists else None
     finally:
@@ -113,7 +117,11 @@ def _refuse_taken(path: Path, resume: bool) -> None:
             f"`out` {str(path)!r} holds published weights and no checkpoint to go on from: resume "
             "the run that they were exported from"
         )
-    taken = not path.is_dir() or {p.name for p in path.iterdir()} - LEFTOVERS
+    taken = not path.is_dir() or any(not _is_left_over(p.name) for p in path.iterdir())
     if taken and not (resume and (path / "config.json").exists()):
         way = "it holds no run to resume" if resume else "go on with --resume"
         raise ValueError(f"`out` {str(path)!r} exists already: {way}, or choose another")
+
+
+def _is_left_over(name: str) -> bool:
+    return name in LEFTOVERS or (name.startswith(".") and name.endswith(PART))

@@ -16,6 +16,7 @@ from monge._core import processes
 from monge._core.devices import chosen_device, current, described
 from monge._core.errors import FailedRun
 from monge._core.files import write_all
+from monge._core.tuning import using_threads
 from monge.builders import build, settle
 from monge.builders.settle import MASK, with_kept_mask
 from monge.config import (
@@ -29,7 +30,7 @@ from monge.config import (
 )
 from monge.data import Batches, Data, Source, given, identity
 from monge.data.kinds import Augmentation
-from monge.draws import stream
+from monge.draws import global_stream, stream
 from monge.models import matchings
 from monge.models.masks import is_mask_name
 from monge.models.protocols import Completer, has, trainable
@@ -97,7 +98,7 @@ def train(
         config = resumed.completed(config, stored[0])
         resumed.refuse_changes(stored[0], config, path)
     device = chosen_device(config.check().device)
-    with current(device):
+    with current(device), using_threads(config.threads):
         return _trained(model_or_recipe, data, config, device, path, stored, data_changed, quiet)
 
 
@@ -133,7 +134,14 @@ def _trained(
         built = with_kept_mask(config, path) if stored else config
         model = _model(model_or_recipe, built, settled, device)
         augment = source.kind.augmentation(config.data)
-        trainer = Trainer(model, config.training, seed=config.seed, device=device, augment=augment)
+        trainer = Trainer(
+            model,
+            config.training,
+            seed=config.seed,
+            device=device,
+            augment=augment,
+            foreign=config.recipe not in RECIPES,
+        )
     if config.recipe not in RECIPES:
         trainable(model)
     if config.recipe not in RECIPES and not config.training.shard:
@@ -191,6 +199,7 @@ def _as_trained(settled: Settled, trainer: Trainer) -> Settled:
         precision=trainer.precision,
         threads=torch.get_num_threads(),
         processor=torch.backends.cpu.get_cpu_capability(),
+        torch=torch.__version__,
     )
 
 
@@ -266,7 +275,7 @@ def rehearse(
     name, device = type(model).__name__, next(iter(model.parameters()), torch.empty(0)).device
     batch = samples[: config.batch].to(device)
     draws = has(model, "sample") and not isinstance(model, Completer)  # which needs samples given
-    with stream("rehearsal"):
+    with global_stream("rehearsal", device=device):
         try:
             copied: Any = copy.deepcopy(model)
             Trainer(copied.train(), config, device=device, augment=augment).step([batch])
@@ -314,9 +323,7 @@ def _steps(training: TrainingConfig, batches: Batches) -> int:
 
 
 def _usable(config: Config, device: str) -> None:
-    """Sets the threads; refuses a device, or a precision that it cannot compute in."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    """Refuses a device, or a precision that it cannot compute in."""
     half, kind = HALVES.get(config.training.precision), device.split(":")[0]
     tried = (("device", device, None), ("precision", config.training.precision, half))
     for name, value, dtype in tried:

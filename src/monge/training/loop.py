@@ -157,7 +157,7 @@ def validate(
     so far."""
     config = trainer.config
     with running_out(trainer.position, config.batch, config.micro_batch):
-        value = figure(trainer.trained, held, config.batch, trainer.seed)
+        value = figure(trainer.trained, held, config.batch, trainer.seed, foreign=trainer.foreign)
     if value < min(figures, default=math.inf):
         write(folder / "best", trainer, {}, {**notes, "validation": value})
     figures.append(value)
@@ -194,7 +194,9 @@ def pretrain(
     alone = EncoderPretraining(model, MomentMatching())
     size = min(config.pretrain_batch, len(samples))
     batches = Batches(len(samples), size, seed_of(trainer.seed, "pretraining"))
-    stage = Trainer(alone, config, seed=batches.seed, device=trainer.device)
+    stage = Trainer(
+        alone, config, seed=batches.seed, device=trainer.device, foreign=trainer.foreign
+    )
     while stage.position < config.pretrain:
         terms = stage.step([rows(samples, batches.outer(stage.position), trainer.device)])
         loss = means(terms)["divergence"]

@@ -138,12 +138,13 @@ def _refuse_other_facts(stored: Settled, found: Settled, path: Path) -> None:
 
 
 def warn_of_bits(stored: Settled, now: Settled) -> None:
-    """Warns where a run goes on with other hardware or threads, which round otherwise."""
+    """Warns where a run goes on with other hardware, threads or torch, which round otherwise."""
     names = {
         "device": "device",
         "precision": "precision",
         "threads": "threads",
         "processor": "CPU instructions",
+        "torch": "torch",
     }
     changed = [
         f"{text} {getattr(now, name)} after {getattr(stored, name)}"

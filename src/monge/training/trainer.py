@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from monge._core.errors import FailedRun, NotFinite
 from monge._core.processes import average_gradients, global_sizes, read, world
 from monge.config import TrainingConfig
-from monge.draws import Draws
+from monge.draws import Draws, alone_with_global_generators
 from monge.models import matchings
 from monge.models.base import Pair
 from monge.training.averages import Average, recompute_moments
@@ -49,6 +49,9 @@ class Trainer:
         seed: the seed of the run; with the step it decides every draw.
         device: where the model is.
         augment: applied to samples before the model, with draws of the step.
+        foreign: whether the model may draw from torch's global generators, as layers of dropout
+            do. Its steps then run one at a time, whichever threads take them. The recipes of
+            monge do not.
     """
 
     def __init__(
@@ -59,8 +62,10 @@ class Trainer:
         seed: int = 0,
         device: torch.device | str = "cpu",
         augment: Callable[[Tensor, Draws], Tensor] | None = None,
+        foreign: bool = True,
     ):
         self.model, self.config, self.seed = model, config or TrainingConfig(), seed
+        self.foreign = foreign
         self.device = torch.device(device)
         self.position = 0
         self.precision = chosen_precision(self.config.precision, model, self.device)
@@ -131,7 +136,10 @@ class Trainer:
         for one in self.learned:
             one.optimiser.param_groups[0]["lr"] = decay * one.lr
         logged: dict[str, Tensor] = {}
-        with running_out(self.position + 1, total, self.config.micro_batch), self._failing():
+        # backward passes, too: a checkpointed layer draws there once more
+        turn = alone_with_global_generators() if self.foreign else contextlib.nullcontext()
+        running = running_out(self.position + 1, total, self.config.micro_batch)
+        with turn, running, self._failing():
             for i, x in enumerate(inner):
                 batch = self._batch(x, f"{self.position} inner {i}", inner_totals[i])
                 with torch.no_grad(), frozen([], self.buffers):
@@ -168,7 +176,15 @@ class Trainer:
         rank, count = world()
         if total is None:
             (total,) = global_sizes([len(x)])
-        draws = Draws(self.seed, step, total, rank=rank, world=count, device=self.device)
+        draws = Draws(
+            self.seed,
+            step,
+            total,
+            rank=rank,
+            world=count,
+            device=self.device,
+            foreign=self.foreign,
+        )
         most = -(-total // count)
         return Batch(x, draws, -(-most // (self.config.micro_batch or most)))
 

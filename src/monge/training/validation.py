@@ -44,7 +44,9 @@ def held_apart(
     return samples[order[count:].sort().values], samples[order[:count].sort().values]
 
 
-def figure(model: nn.Module, held: Tensor, batch: int, seed: int) -> float:
+def figure(
+    model: nn.Module, held: Tensor, batch: int, seed: int, *, foreign: bool = True
+) -> float:
     r"""Σ terms + Σ weight · D(pair) over a validation set, the mean over batches; lower is better.
 
     It is computed in evaluation mode and with the same draws each time. D is the divergence of
@@ -57,6 +59,7 @@ def figure(model: nn.Module, held: Tensor, batch: int, seed: int) -> float:
         held: the validation set, (n, \*).
         batch: samples at a time.
         seed: the seed of the run.
+        foreign: whether the model may draw from torch's global generators.
     """
     matched, total, count = matchings(model), 0.0, 0
     device = next((p.device for p in model.parameters()), held.device)
@@ -64,7 +67,7 @@ def figure(model: nn.Module, held: Tensor, batch: int, seed: int) -> float:
         if len(x) < 2:
             continue
         x = to_device(x, device)
-        draws = Draws(seed, f"validation {i}", len(x), device=x.device)
+        draws = Draws(seed, f"validation {i}", len(x), device=x.device, foreign=foreign)
         with evaluating(model), draws.stream("divergence"):
             made = model(as_floats(x), draws)
             values, named = list(made.terms.values()), pairs(made)

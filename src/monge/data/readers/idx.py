@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from monge._core.files import write_whole
 from monge.data.kinds import IMAGE, warn_of_dark
 from monge.data.readers.caps import MOST_RATIO, MOST_VALUES, demand_memory, demand_packed
 from monge.data.source import Source, split
@@ -159,6 +160,4 @@ def download(name: str, target: Path) -> None:
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
             raise ValueError(f"{base}{file.name} does not have the published md5 {md5}")
         target.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".part")
-        partial.write_bytes(content)
-        partial.rename(file)
+        write_whole(file, content)
