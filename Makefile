@@ -1,5 +1,5 @@
 # Everything lives in .venv, made on first use from python3 and constraints.txt.
-.PHONY: demo test test-slow test-kernels test-all gpu lint docs clean
+.PHONY: demo test test-slow test-kernels test-all gpu lint docs lock audit clean
 
 .venv/ready: pyproject.toml constraints.txt
 	python3 -m venv .venv
@@ -37,6 +37,21 @@ lint: .venv/ready
 
 docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
+
+# Hashes of what constraints.txt names. The CPU build of torch is in PyTorch's own index: its hash
+# is added by hand, to those of PyPI.
+TORCH_CPU = 6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
+lock: .venv/ready
+	.venv/bin/python -m pip install --quiet uv
+	{ sed -n '/^#/p' requirements.lock; .venv/bin/uv pip compile --quiet --generate-hashes \
+	  --no-deps --no-header --no-annotate --python-version 3.11.9 constraints.txt \
+	  | sed '/^torch==/a\    --hash=sha256:$(TORCH_CPU) \\'; } > .venv/requirements.lock
+	mv .venv/requirements.lock requirements.lock
+
+# compares the versions with known vulnerabilities; needs a network
+audit: .venv/ready
+	.venv/bin/python -m pip install --quiet pip-audit
+	.venv/bin/pip-audit --requirement requirements.lock --disable-pip
 
 clean:
 	rm -rf .venv runs site

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from monge._core.devices import chosen_device
-from monge._core.errors import FailedRun
+from monge._core.errors import FailedRun, NotFinite
 from monge._core.processes import first
 from monge.config import Config
 from monge.data import Data
@@ -84,6 +84,11 @@ def fit(
 
             try:
                 report.write(run)
+            except NotFinite as error:
+                raise FailedRun(
+                    f"the training is done and saved in {str(run.path)!r}, but it has diverged and "
+                    f"has no report: {error}: lower the learning rate or the weight"
+                ) from None
             except OSError as error:
                 raise FailedRun(
                     f"the training is done and saved in {str(run.path)!r}, but its report could "

@@ -1,10 +1,12 @@
 """Several trainings in one process give the bits of each alone, and change nothing global."""
 
 import hashlib
+import json
 import locale
 import logging
 import os
 import random
+import shutil
 import signal
 import threading
 import warnings
@@ -14,18 +16,22 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+import sklearn.mixture  # noqa: F401  (its import sets variables of OpenMP)
 import torch
 from PIL import Image, ImageFile
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import monge
+from monge._core.errors import silence
 from monge._core.files import write_whole
 from monge._core.tuning import using_threads
 from monge.config import override
 from monge.draws import generator, global_stream, stream
 from monge.models import Pass
 from monge.recipes import RECIPES
+from monge.runs import export
+from monge.show import report
 
 DATA = {"vae-bernoulli": "digits", "conditional-wae": "digits"}
 QUICK = ("wae-gan", "vae-bernoulli", "swgan", "conditional-wae")
@@ -247,11 +253,15 @@ DOORS = {
     "fit of bad input": lambda run, out: fitted(run.path),
     "load": lambda run, out: monge.load(run.path),
     "load of nothing": lambda run, out: monge.load(out / "none"),
-    "sample": lambda run, out: monge.load(run.path).sample(3, generator(0)),
-    "evaluate": lambda run, out: monge.load(run.path).evaluate(),
-    "mixture": lambda run, out: monge.load(run.path).mixture(),
+    "sample": lambda run, out: monge.Run(run.path).sample(3, generator(0)),
+    "report": lambda run, out: report.write(run),
+    "export": lambda run, out: export.export(run, out / "x.pt2"),
+    "evaluate": lambda run, out: monge.Run(run.path).evaluate(),
+    "mixture": lambda run, out: monge.Run(run.path).mixture(),
     "distance": lambda run, out: monge.transport.sinkhorn(X, X + 1, epsilon=1.0),
-    "sliced": lambda run, out: monge.transport.sliced_wasserstein(X, X + 1, generator=generator(1)),
+    "sliced": lambda run, out: monge.transport.sliced_wasserstein(
+        X, X + 1, generator=generator(1)
+    ),
     "distance of NaN": lambda run, out: monge.transport.sinkhorn(X / 0, X, epsilon=1.0),
 }
 
@@ -267,6 +277,59 @@ def test_no_global_state_is_changed(door, run, tmp_path):
         assert not any(word in door for word in ("fails", "bad", "nothing", "NaN")), door
     after = global_state()
     assert [name for name in before if before[name] != after[name]] == []
+
+
+def test_silence_ends_with_the_last_thread_inside():
+    filters, ready = list(warnings.filters), threading.Barrier(2)
+    thread = threading.Thread(target=lambda: (silence.__enter__(), ready.wait(), ready.wait()))
+    thread.start()
+    ready.wait()
+    with silence:
+        ready.wait()
+        thread.join()
+        silence.__exit__()
+        assert warnings.filters[0][0] == "ignore"
+    assert warnings.filters == filters
+
+
+DIVERGING = [
+    (recipe, changes)
+    for recipe in ("wae-mmd", "vae-bernoulli", "wae-gan", "swg")
+    for changes in (
+        {"training.lr": 1e10},
+        {"training.lr": 1e30},
+        {"training.lr": 1.0, "training.precision": "fp16"},
+    )
+]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 20])
+@pytest.mark.parametrize(("recipe", "changes"), DIVERGING)
+def test_a_training_that_diverges_ends_in_one_line(recipe, changes, steps, tmp_path):
+    """Also one whose last weights are finite, and what they make is not."""
+    config = override(monge.Config.of(recipe), "training.steps", steps)
+    for name, value in ({"training.batch": 32} | changes).items():
+        config = override(config, name, value)
+    try:
+        run = monge.fit(recipe, "digits", config, tmp_path / "run", quiet=True)
+    except (monge.FailedRun, ValueError) as error:
+        assert "\n" not in str(error)  # noqa: PT017
+    else:
+        assert run.report.exists()
+    assert not list(tmp_path.rglob(".*.part"))
+
+
+def test_a_resume_under_another_torch_or_processor_says_so(tmp_path):
+    run = fitted(tmp_path / "run")
+    text = (run.path / "config.json").read_text()
+    assert f'"torch": "{torch.__version__}"' in text
+    for now, was in ((torch.__version__, "1.0"), (run.settled.processor, "NONE")):
+        (run.path / "config.json").write_text(text.replace(json.dumps(now), json.dumps(was)))
+        config = override(run.config, "training.steps", 3)
+        with pytest.warns(UserWarning, match=rf"resumed with .* after {was}: the bits may"):
+            monge.fit("wae-mmd", "digits", config, run.path, resume=True, quiet=True)
+        shutil.rmtree(run.path)
+        fitted(tmp_path / "run")
 
 
 def test_each_thread_computes_in_its_own_number_of_threads():

@@ -1,8 +1,10 @@
 """How a run ends that does not end well. Bad input is a plain ValueError."""
 
 import contextlib
+import logging
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 
@@ -29,6 +31,41 @@ def warn(message: str) -> None:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("monge."):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)
+
+
+class _Silence:
+    """Hides the warnings and the logs of other libraries, from the first thread that enters to
+    the last that leaves.
+
+    Filters and levels are common to all threads: were each to restore what it found, one that
+    entered in another's silence would leave that silence behind.
+    """
+
+    LOGGERS = ("torch.onnx", "huggingface_hub")
+
+    def __init__(self):
+        self.lock, self.inside, self.undo = threading.Lock(), 0, contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.inside += 1
+            if self.inside > 1:
+                return
+            self.undo.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+            for logger in map(logging.getLogger, self.LOGGERS):
+                self.undo.callback(logger.setLevel, logger.level)
+                logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self.undo.close()
+
+
+silence = _Silence()
+"""Entered with `with`, by any number of threads at once."""
 
 
 @contextlib.contextmanager

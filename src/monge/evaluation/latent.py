@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from monge._core.checks import finite
 from monge.data import as_floats
 from monge.draws import generator
 from monge.models import evaluating
@@ -37,9 +38,13 @@ def coordinate_deviation(model: nn.Module, x: Tensor) -> float:
 
 def principal_directions(codes: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The mean of codes (n, dim), their first `count` principal directions as orthonormal rows,
-    and the deviations of the codes along them."""
+    and the deviations of the codes along them.
+
+    Raises:
+        ValueError: for codes that are not finite, or too large to be centred.
+    """
     mean = codes.mean(0)
-    centred, basis = codes - mean, None
+    centred, basis = finite("codes", codes - mean), None
     if len(codes) < codes.shape[1]:  # the rows of a wide table span few dimensions
         basis, triangle = torch.linalg.qr(centred.T)
         centred = triangle.T

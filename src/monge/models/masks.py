@@ -5,7 +5,6 @@ broadcast against the samples: one channel for images, one number a column for v
 """
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from monge._core.errors import silence
 from monge._core.files import DAMAGED
 from monge._core.formats import FORMATS
 from monge._core.shown import Shown
@@ -121,8 +121,7 @@ def _columns(known: str, dim: int) -> Mask:
 
 def _picture(path: Path, height: int, width: int) -> Tensor:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own, of sizes that are refused below
+        with silence:  # of Pillow, about sizes that are refused below
             with Image.open(path, formats=FORMATS) as picture:
                 if picture.size != (width, height):
                     raise ValueError(

@@ -7,22 +7,19 @@ without `decode` only the encoder. Where a model completes samples, its encoder 
 `known`, and its decoder the sample `given` with its mask. The data of the run are not needed.
 """
 
-import contextlib
 import copy
 import dataclasses
 import inspect
 import io
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from monge._core.errors import FailedRun, needs
+from monge._core.errors import FailedRun, needs, silence
 from monge._core.files import write_all
 from monge.draws import generator
 from monge.models import evaluating
@@ -196,7 +193,7 @@ def export(run: Run, out: Path) -> list[Path]:
     convert = onnx_file if out.suffix == ".onnx" else torch_file
     contents = {}
     for exported in networks_of(run):
-        with silence():
+        with silence:
             content, run_exported = convert(exported, run.provenance)
         check(exported, run_exported)
         contents[f"{out.stem}.{exported.name}{out.suffix}"] = content
@@ -286,20 +283,6 @@ def free(exported: ExportedNetwork) -> dict[str, Any]:
     """The first dimension of every input, free and one number."""
     n = torch.export.Dim("n", min=1, max=2**20)
     return {name: {0: n} for name in exported.inputs}
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Hides the exporters' own log and warnings inside the block."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def check(exported: ExportedNetwork, run_exported: RunExported) -> None:

@@ -14,6 +14,7 @@ from monge._core.untrusted import content_of
 from monge.builders import build
 from monge.builders.settle import with_kept_mask
 from monge.config import CUSTOM, Config, Settled, read_config
+from monge.draws import stream
 from monge.training import checkpoint
 
 Given = nn.Module | Callable[[], nn.Module] | str | None
@@ -98,7 +99,7 @@ def _built(config: Config, settled: Settled, weights: dict[str, Tensor], path: P
     config.json may name any size."""
     most = max(LEAST_BOUND, sum(tensor.numel() for tensor in weights.values()))
     try:
-        with Bounded(most):
+        with stream("weights to be replaced"), Bounded(most):
             return build(config, settled)
     except (RuntimeError, OverflowError, TypeError, ZeroDivisionError, IndexError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from monge._core.errors import silence
 from monge._core.files import DAMAGED
 from monge._core.visible import brief
 from monge.config import DataConfig
@@ -191,8 +192,7 @@ def _ply(content: bytes) -> Shape:
     plyfile = _package("plyfile", ".ply")
     content = _tidy_ply(content)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NumPy's, of elements without rows
+        with silence:  # of NumPy, about elements without rows
             read = plyfile.PlyData.read(io.BytesIO(content), mmap=False)
     except plyfile.PlyParseError as error:
         raise ValueError(str(error)) from None

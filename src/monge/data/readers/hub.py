@@ -5,10 +5,10 @@ maps into memory, and decoded here, by the same rules as all others.
 """
 
 import importlib
-import logging
 from pathlib import Path
 from typing import Any
 
+from monge._core.errors import silence
 from monge.data.readers.caps import MOST_BYTES, read_regular
 from monge.data.readers.discovery import LeftOut
 from monge.data.readers.images import ImageFiles
@@ -76,9 +76,9 @@ def _splits(name: str) -> dict[str, Any]:
         ) from None
     place = name.removeprefix(PREFIX)
     saved = any((Path(place) / file).is_file() for file in ("state.json", "dataset_dict.json"))
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs every retry
     try:
-        whole = datasets.load_from_disk(place) if saved else datasets.load_dataset(place)
+        with silence:  # it logs every retry
+            whole = datasets.load_from_disk(place) if saved else datasets.load_dataset(place)
     except Exception as error:  # of the library, its file systems and its network
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(

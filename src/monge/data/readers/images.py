@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from monge._core.errors import silence
 from monge._core.files import DAMAGED
 from monge._core.formats import FORMATS
 from monge._core.visible import brief
@@ -205,8 +206,7 @@ def in_threads(of: Callable[[str], T], names: list[str]) -> Iterator[tuple[str, 
         for i in range(0, len(names), TOGETHER):
             some = names[i : i + TOGETHER]
             groups = [some[j : j + 8] for j in range(0, len(some), 8)]
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's; failures are reported at the end
+            with silence:  # of Pillow; failures are reported at the end
                 made = list(pool.map(lambda few: [of(name) for name in few], groups))
             yield from zip(some, itertools.chain.from_iterable(made))
 
