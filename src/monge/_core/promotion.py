@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from monge._core.errors import NotFinite
 from monge._core.products import true_products
 
 ANY = -1
@@ -302,7 +303,7 @@ def _in_dtype(z: Tensor, dtype: torch.dtype) -> Tensor:
     cast = z.to(dtype)
     if not torch.isfinite(cast.detach()).all() and torch.isfinite(z.detach()).all():
         largest = float(z.detach().abs().amax())
-        raise ValueError(
+        raise NotFinite(
             f"`x` and `y` give a result of {largest:.3g}, beyond {dtype}: rescale them or use "
             "a wider dtype"
         )

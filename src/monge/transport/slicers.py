@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from monge._core.checks import dimension, positive
 from monge._core.devices import to_device
+from monge._core.errors import NotFinite
 from monge._core.numerics import distances
 from monge._core.shown import Shown
 from monge._core.typed import spectral_norm, vector_norm
@@ -49,7 +50,7 @@ def _normal_(parameter: Tensor, generator: torch.Generator | None) -> None:
 def _representable(slices: Tensor) -> Tensor:
     """Slices of finite points, if they are finite."""
     if not torch.isfinite(slices.detach()).all():
-        raise ValueError(
+        raise NotFinite(
             f"`x` is too large for its slices, which overflow {slices.dtype}: divide all samples "
             "by a common scale"
         )
