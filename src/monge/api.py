@@ -86,8 +86,8 @@ def fit(
                 report.write(run)
             except NotFinite as error:
                 raise FailedRun(
-                    f"the training is done and saved in {str(run.path)!r}, but it has diverged and "
-                    f"has no report: {error}: lower the learning rate or the weight"
+                    f"the training is done and saved in {str(run.path)!r}, but it has diverged "
+                    f"and has no report: {error}: lower the learning rate or the weight"
                 ) from None
             except OSError as error:
                 raise FailedRun(

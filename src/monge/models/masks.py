@@ -121,14 +121,14 @@ def _columns(known: str, dim: int) -> Mask:
 
 def _picture(path: Path, height: int, width: int) -> Tensor:
     try:
-        with silence:  # of Pillow, about sizes that are refused below
-            with Image.open(path, formats=FORMATS) as picture:
-                if picture.size != (width, height):
-                    raise ValueError(
-                        f"it is {picture.size[0]} × {picture.size[1]} pixels and the samples are "
-                        f"{width} × {height}"
-                    )
-                grey = picture.convert("L").tobytes()
+        # Pillow warns of sizes that are refused below
+        with silence, Image.open(path, formats=FORMATS) as picture:
+            if picture.size != (width, height):
+                raise ValueError(
+                    f"it is {picture.size[0]} × {picture.size[1]} pixels and the samples are "
+                    f"{width} × {height}"
+                )
+            grey = picture.convert("L").tobytes()
         known = torch.frombuffer(bytearray(grey), dtype=torch.uint8).view(height, width) > 127
         if known.all() or not known.any():
             raise ValueError(f"all of it is {'known' if known.all() else 'unknown'}")
