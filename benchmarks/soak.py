@@ -68,8 +68,8 @@ def main() -> None:
     kept = [row for row in rows if row["step"] > given.steps / 5]
     slope = np.polyfit([row["step"] for row in kept], [row["memory MB"] for row in kept], 1)[0]
     growth = {
-        name: round(max(row[name] for row in kept) / max(kept[0][name], 1) - 1, 4)
-        for name in ("memory MB", "handles", "threads", "children")
+        name: round(max(row[name] for row in kept) / kept[0][name] - 1, 4)
+        for name in ("memory MB", "handles", "threads")
     }
     found = {
         "torch": torch.__version__,
