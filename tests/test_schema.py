@@ -168,7 +168,7 @@ def test_a_schema_is_stored_and_read_again(people):
     assert from_json(to_json(config, settled)) == (config, settled)
     damaged = json.loads(to_json(config, settled))
     damaged["settled"]["schema"]["columns"][1]["kind"] = "colour"
-    with pytest.raises(ValueError, match=r"`settled.schema.columns\[1\].kind` must be"):
+    with pytest.raises(ValueError, match=r"`settled.schema.columns\[1\].kind` is 'colour'"):
         from_json(json.dumps(damaged))
 
 

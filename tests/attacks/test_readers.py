@@ -19,9 +19,9 @@ from folders import filled, loaded, picture
 from PIL import Image
 
 from attacks.spent import spent
+from monge._core.untrusted import read_regular
 from monge.config import DataConfig
 from monge.data import load
-from monge.data.readers import clouds
 from monge.data.readers.caps import MOST_PIXELS, MOST_RATIO
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
@@ -422,7 +422,7 @@ def test_pipes_sockets_and_devices_are_left_out(tmp_path):
 def test_a_pipe_is_not_waited_for_that_takes_the_place_of_a_file(tmp_path):
     os.mkfifo(tmp_path / "x")
     with pytest.raises(ValueError, match="no regular file"):
-        clouds.read_regular(tmp_path / "x")
+        read_regular(tmp_path / "x")
 
 
 def test_real_data_are_not_refused():

@@ -69,7 +69,7 @@ def _is_blob(link: Path, folder: Path) -> bool:
     )
 
 
-def content_of(path: Path, most: int | None = MOST_BYTES) -> bytes:
+def read_regular(path: str | Path, most: int | None = MOST_BYTES) -> bytes:
     """The content of a regular file.
 
     Args:
@@ -85,20 +85,19 @@ def content_of(path: Path, most: int | None = MOST_BYTES) -> bytes:
     with open(handle, "rb") as file:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
-            raise ValueError(f"{str(path)!r} is no regular file")
+            raise ValueError(f"{os.path.basename(path)!r} is no regular file")
         most = memory() if most is None else most
         if found.st_size > most:
-            raise ValueError(
-                f"{str(path)!r} has {found.st_size:,} bytes, and {most:,} are the most"
-            )
-        return file.read(found.st_size)
+            raise ValueError(f"{os.path.basename(path)!r} has over {most:,} bytes")
+        return file.read(found.st_size)  # no more, though it may grow meanwhile
 
 
 def memory() -> int:
     """Bytes of memory of this machine, or more than any has where that is not known."""
-    if not hasattr(os, "sysconf"):
-        return 2**62
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return 2**63
 
 
 def parsed(content: bytes | str) -> Any:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from monge._core.references import is_reference
-from monge._core.untrusted import content_of, converted, parsed, refuse_links, shortened
+from monge._core.untrusted import converted, parsed, read_regular, refuse_links, shortened
 from monge.config.asked import CUSTOM, Config, override
 from monge.config.settled import Settled
 from monge.config.trust import is_own, paths_of, seal_of
@@ -219,7 +219,7 @@ def read_sealed(run: Path) -> tuple[Config, Settled, dict[str, str]]:
         raise ValueError(f"`run` {str(run)!r} is no run directory: it has no {NAME}")
     refuse_links(run, ENTRIES, "run")
     try:
-        values = parsed(content_of(run / NAME))
+        values = parsed(read_regular(run / NAME))
         _refuse_code(values, run)
         config, settled = _from_values(values)
         seal = values.get("seal")

@@ -13,7 +13,7 @@ import os
 import secrets
 from pathlib import Path
 
-from monge._core.untrusted import content_of
+from monge._core.untrusted import read_regular
 from monge.config.asked import Config
 from monge.config.settings import DATA
 
@@ -78,6 +78,6 @@ def _key(make: bool = True) -> bytes | None:
             with contextlib.suppress(FileExistsError):  # of another process, which came first
                 os.link(made, place)
             made.unlink()
-        key = content_of(place)
+        key = read_regular(place)
         return key if len(key) == 32 else None
     return None

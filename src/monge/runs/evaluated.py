@@ -10,7 +10,7 @@ import msgspec
 
 from monge._core.errors import warn
 from monge._core.files import write_whole
-from monge._core.untrusted import content_of, converted, parsed
+from monge._core.untrusted import converted, parsed, read_regular
 
 NAME = "evaluation.json"
 
@@ -46,7 +46,7 @@ def read(run: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        values = parsed(content_of(file))
+        values = parsed(read_regular(file))
         converted(values, StoredEvaluation, "evaluation")
     except (OSError, ValueError) as error:
         warn(f"{str(file)!r} is damaged and left out: {error}: evaluate the run again")

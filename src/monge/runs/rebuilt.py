@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from monge._core.references import resolve
-from monge._core.untrusted import content_of
+from monge._core.untrusted import read_regular
 from monge.builders import build
 from monge.builders.settle import with_kept_mask
 from monge.config import CUSTOM, Config, Settled, read_config
@@ -52,7 +52,7 @@ def trained(path: Path) -> checkpoint.Verified:
         ValueError: if there is none.
     """
     if not (path / "checkpoints").is_dir() and (path / WEIGHTS).is_file():
-        return path / WEIGHTS, {WEIGHTS: content_of(path / WEIGHTS, most=None)}
+        return path / WEIGHTS, {WEIGHTS: read_regular(path / WEIGHTS, most=None)}
     found = checkpoint.newest(path / "best") or checkpoint.newest(path / "checkpoints")
     if found is None:
         damaged = checkpoint.newest_first(path / "checkpoints")

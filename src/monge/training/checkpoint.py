@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from monge._core.fields import leaves
 from monge._core.files import sync_folder, write_synced
-from monge._core.untrusted import content_of, converted, parsed, shortened
+from monge._core.untrusted import converted, parsed, read_regular, shortened
 from monge.config import Config, Schema, Settled
 
 Verified = tuple[Path, dict[str, bytes]]
@@ -193,13 +193,13 @@ def verified(checkpoint: Path) -> dict[str, bytes]:
         ValueError: if a file is missing, or any bit differs from what was written.
     """
     try:
-        text = content_of(checkpoint / "manifest.json")
+        text = read_regular(checkpoint / "manifest.json")
         manifest = converted(parsed(text), Manifest, "manifest.json")
         files = {"files": manifest.files}
         canonical = _canonical({**files, "manifest": manifest.manifest}) == text
         if not canonical or manifest.manifest != _sha256(_canonical(files)):
             raise ValueError("manifest.json is damaged")
-        contents = {name: content_of(checkpoint / name, most=None) for name in FILES}
+        contents = {name: read_regular(checkpoint / name, most=None) for name in FILES}
     except (OSError, ValueError) as error:
         raise ValueError(f"{checkpoint} is damaged or incomplete: {error}") from None
     for name, content in contents.items():

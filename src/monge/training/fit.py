@@ -199,7 +199,7 @@ def _as_trained(settled: Settled, trainer: Trainer) -> Settled:
         precision=trainer.precision,
         threads=torch.get_num_threads(),
         processor=torch.backends.cpu.get_cpu_capability(),
-        torch=torch.__version__,
+        torch=str(torch.__version__),
     )
 
 

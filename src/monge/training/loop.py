@@ -17,7 +17,7 @@ from torch import Tensor
 from monge._core.errors import FailedRun, Interrupted, warn
 from monge._core.files import write_whole
 from monge._core.processes import first, largest, means, wait
-from monge._core.untrusted import content_of, converted, parsed, shortened
+from monge._core.untrusted import converted, parsed, read_regular, shortened
 from monge.data.batches import Batches
 from monge.divergences import MomentMatching
 from monge.draws import seed_of
@@ -314,7 +314,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     rows, damaged = [], []
-    lines = content_of(file, MOST_LOGGED).splitlines()
+    lines = read_regular(file, MOST_LOGGED).splitlines()
     for number, line in enumerate(lines, 1):
         try:
             rows.append(_row(line))

@@ -28,11 +28,12 @@ import PIL
 import torch
 
 from monge._core.files import DAMAGED, sync_folder, write_synced, write_whole
+from monge._core.untrusted import read_regular
 from monge.config import DataConfig
 from monge.data.identity import combined, digest, digests_of_texts
 from monge.data.kinds import IMAGE
 from monge.data.maps import mapped
-from monge.data.readers.caps import read_regular
+from monge.data.readers.caps import MOST_BYTES
 from monge.data.readers.images import (
     Decoding,
     ImageFiles,
@@ -123,7 +124,7 @@ def _contents(images: ImageFiles, config: DataConfig, cache: Path) -> dict[str, 
 def _known(file: Path) -> dict[int, int]:
     """The digests that are kept, by name and stamp; none where the file is damaged."""
     try:
-        content = io.BytesIO(read_regular(file))
+        content = io.BytesIO(read_regular(file, MOST_BYTES))
         return dict(array_in(content, len(content.getbuffer())).tolist())
     except DAMAGED:
         return {}
@@ -144,7 +145,7 @@ def _sha256(path: Path) -> str:
 
 def _is_whole(folder: Path) -> bool:
     try:
-        stored = json.loads(read_regular(folder / "manifest.json"))
+        stored = json.loads(read_regular(folder / "manifest.json", MOST_BYTES))
         return stored == {name: _sha256(folder / name) for name in FILES}
     except (OSError, ValueError, RecursionError):
         return False

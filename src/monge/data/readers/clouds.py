@@ -19,11 +19,12 @@ import numpy as np
 
 from monge._core.errors import silence
 from monge._core.files import DAMAGED
+from monge._core.untrusted import read_regular
 from monge._core.visible import brief
 from monge.config import DataConfig
 from monge.data.identity import digest
 from monge.data.kinds import CLOUD, finite_points, in_unit_sphere
-from monge.data.readers.caps import read_regular
+from monge.data.readers.caps import MOST_BYTES
 from monge.data.readers.discovery import HEAD, Found, kind_of_file
 from monge.data.readers.images import MOST_FAILURES
 from monge.data.readers.layout import laid_out, parts_and_labels
@@ -69,7 +70,7 @@ def folder(found: Found, config: DataConfig) -> Source:
     names, clouds, contents, bad = [], [], [], []
     for name in files:
         try:
-            content = read_regular(path / name)
+            content = read_regular(path / name, MOST_BYTES)
             clouds.append(decode(content, PurePosixPath(name).suffix.lower(), config.points, name))
             contents.append(digest(content))
             names.append(name)

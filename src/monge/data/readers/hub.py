@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from monge._core.errors import silence
-from monge.data.readers.caps import MOST_BYTES, read_regular
+from monge._core.untrusted import read_regular
+from monge.data.readers.caps import MOST_BYTES
 from monge.data.readers.discovery import LeftOut
 from monge.data.readers.images import ImageFiles
 from monge.data.readers.layout import Labelling, known_classes, too_many
@@ -48,7 +49,7 @@ def dataset(name: str) -> ImageFiles:
         cell = part[i][image]
         if cell is None:
             raise ValueError("it is missing")
-        content = cell["bytes"] or read_regular(cell["path"])
+        content = cell["bytes"] or read_regular(cell["path"], MOST_BYTES)
         if len(content) > MOST_BYTES:
             raise ValueError(f"over {MOST_BYTES:,} bytes")
         return content

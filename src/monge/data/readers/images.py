@@ -20,6 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from monge._core.errors import silence
 from monge._core.files import DAMAGED
 from monge._core.formats import FORMATS
+from monge._core.untrusted import read_regular
 from monge._core.visible import brief
 from monge.config import DataConfig
 from monge.data.identity import digest
@@ -29,7 +30,6 @@ from monge.data.readers.caps import (
     MOST_BYTES,
     MOST_PIXELS,
     demand_packed,
-    read_regular,
 )
 from monge.data.readers.discovery import (
     HEAD,
@@ -282,7 +282,11 @@ def folder(found: Found) -> ImageFiles:
         ValueError: for a layout of parts that only some of the images follow.
     """
     path = Path(found.where)
-    return _of(found, lambda name: read_regular(path / name), lambda name: stamp_of(path / name))
+    return _of(
+        found,
+        lambda name: read_regular(path / name, MOST_BYTES),
+        lambda name: stamp_of(path / name),
+    )
 
 
 def stamp_of(path: str | Path) -> Stamp:
