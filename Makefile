@@ -38,14 +38,14 @@ lint: .venv/ready
 docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
-# Hashes of what constraints.txt names. The CPU build of torch is in PyTorch's own index: its hash
-# is added by hand, to those of PyPI.
+# Hashes of what constraints.txt names. On Linux torch is the CPU build, of CPython 3.11 on x86-64:
+# it lies in PyTorch's own index, and that of PyPI would need CUDA's libraries.
 TORCH_CPU = 6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
 lock: .venv/ready
 	.venv/bin/python -m pip install --quiet uv
 	{ sed -n '/^#/p' requirements.lock; .venv/bin/uv pip compile --quiet --generate-hashes \
 	  --no-deps --no-header --no-annotate --python-version 3.11.9 constraints.txt \
-	  | sed '/^torch==/a\    --hash=sha256:$(TORCH_CPU) \\'; } > .venv/requirements.lock
+	  | sed "s/^\(torch==[^ ]*\) .*/\1+cpu ; sys_platform == 'linux' --hash=sha256:$(TORCH_CPU)\n\1 ; sys_platform != 'linux' \\\\/"; } > .venv/requirements.lock
 	mv .venv/requirements.lock requirements.lock
 
 # compares the versions with known vulnerabilities; needs a network
