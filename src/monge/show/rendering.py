@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from monge._core.checks import finite
+
 SIDE = 120
 VIEWS = (-0.6, 0.5, 1.6)
 """Angles of the three views about the upright axis, in radians."""
@@ -42,6 +44,8 @@ def view(points: np.ndarray, yaw: float, side: int = SIDE) -> np.ndarray:
     colours = (np.array(COLOUR) * shade[:, None] + 60 * (facing[:, None] ** 8)).clip(0, 255)
     radius = max(1, side // 80)
     canvas = np.full((side, side, 3), 255, np.uint8)
+    # points far outside, which integers may not hold, end at the edge as those just outside do
+    x, y = x.clip(-9, 9), y.clip(-9, 9)
     column = ((0.5 + 0.47 * x) * (side - 1)).round().astype(int)
     row = ((0.5 - 0.47 * y) * (side - 1)).round().astype(int)
     order = np.argsort(depth)
@@ -56,9 +60,13 @@ def view(points: np.ndarray, yaw: float, side: int = SIDE) -> np.ndarray:
 
 
 def render(clouds: Tensor, views: tuple[float, ...] = VIEWS[:1], side: int = SIDE) -> Tensor:
-    """Pictures of clouds (n, N, 3) in [0, 1], views side by side: (n, 3, side, side · views)."""
+    """Pictures of clouds (n, N, 3) in [0, 1], views side by side: (n, 3, side, side · views).
+
+    Raises:
+        ValueError: for clouds that are not finite, as those of a model that has diverged.
+    """
     pictures = [
         np.concatenate([view(cloud, yaw, side) for yaw in views], 1)
-        for cloud in clouds.detach().cpu().double().numpy()
+        for cloud in finite("clouds", clouds).detach().cpu().double().numpy()
     ]
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255
