@@ -20,6 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from monge._core.errors import silence
 from monge._core.files import DAMAGED
 from monge._core.formats import FORMATS
+from monge._core.pixels import cropped, eight_bits
 from monge._core.untrusted import read_regular
 from monge._core.visible import brief
 from monge.config import DataConfig
@@ -73,25 +74,6 @@ class ImageFiles(NamedTuple):
         return Path(self.where).stem
 
 
-def eight_bits(image: Image.Image) -> Image.Image:
-    """Any mode as 8-bit grey ("L") or colour ("RGB"); transparency is laid over white."""
-    if image.mode in ("L", "RGB") and "transparency" not in image.info:
-        return image
-    if image.mode == "1":
-        return image.convert("L")
-    if image.mode.startswith("I"):  # 16 bits, which convert("L") would clip at 255
-        values = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return Image.fromarray((values // 257).astype(np.uint8))
-    if image.mode == "F":
-        raise ValueError("floating point pixels have no known range")
-    if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
-        grey = image.mode in ("L", "LA", "La")
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("L" if grey else "RGB")
-    return image.convert("RGB")
-
-
 def decode(content: bytes, config: DataConfig, most: int = MOST_PIXELS) -> np.ndarray:
     """One image file of at most `most` pixels as uint8 (c, h, w), upright, cropped, resized and
     with c as configured."""
@@ -126,16 +108,7 @@ def _range(image: Image.Image, sixteen: bool) -> Range | None:
 
 
 def _fitted(image: Image.Image, config: DataConfig) -> np.ndarray:
-    if config.channels is not None:
-        image = image.convert("L" if config.channels == "grey" else "RGB")
-    side = config.crop or (min(image.size) if config.size else None)
-    if side is not None:
-        if side > min(image.size):
-            raise ValueError(f"{image.width}×{image.height} pixels are under the crop of {side}")
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    if config.size is not None and image.size != (config.size, config.size):
-        image = image.resize((config.size, config.size), Image.Resampling.BILINEAR)
+    image = cropped(image, config.size, config.channels, config.crop)
     _demand_small(image.width, image.height)
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
