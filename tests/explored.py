@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import torch
 
@@ -12,7 +13,9 @@ import monge
 from monge.config import Config, NetworkConfig, TrainingConfig, override
 from monge.draws import generator
 from monge.runs import Run
-from monge.show.explore.server import bound, server
+from monge.show.explore.access import Access
+from monge.show.explore.addresses import address, bound
+from monge.show.explore.server import server
 from monge.show.explore.service import Explorer
 
 NETWORK = NetworkConfig(filters=(4, 8), critic=(16,), points=(8, 8), cloud=(16,), hidden=(16,))
@@ -42,16 +45,27 @@ def make_runs(folder: Path) -> list[Run]:
     return [Run(folder / name) for name in names]
 
 
+TOKEN = "token-of-the-tests"
+ALLOWED = {"Authorization": f"token {TOKEN}"}
+
+
 @contextlib.contextmanager
-def serving(explorers: dict[str, Explorer]) -> Iterator[str]:
+def serving(
+    explorers: dict[str, Explorer], host: str = "127.0.0.1", token: str = TOKEN
+) -> Iterator[str]:
     """The address of a server in a thread, on a free port."""
-    listening = bound("127.0.0.1", 0)
-    port = listening.getsockname()[1]
-    running = server(explorers, "127.0.0.1", port)
+    listening = bound(host, 0)
+    access = Access(token, listening.getsockname()[1])
+    running = server(explorers, listening, host, access)
     thread = threading.Thread(target=running.run, args=([listening],))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield address(listening, host).rstrip("/")
     finally:
         running.should_exit = True
         thread.join()
+
+
+def client_of(address: str) -> httpx.Client:
+    """A client of a server that has its token."""
+    return httpx.Client(base_url=address, timeout=60, headers=ALLOWED)

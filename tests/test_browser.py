@@ -1,6 +1,7 @@
 """The page in a browser: each view's action is done, and the pixels become what Python says."""
 
 import base64
+import contextlib
 import io
 import json
 import shutil
@@ -8,12 +9,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from explored import serving, small
+from explored import TOKEN, serving, small
 from PIL import Image
 
 from monge.models import evaluating
 from monge.runs import Run
 from monge.show.explore.server import opened
+from monge.show.explore.uploads import UploadDecoder
 from monge.show.rendering import rotation
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -63,8 +65,9 @@ def page(browser, address):
 
 
 def show(page, address: str, run: str, view: str) -> None:
-    page.goto(f"{address}/#{run}/{view}")
+    page.goto(f"{address}/?token={TOKEN}#{run}/{view}")
     page.wait_for_selector("body[data-ready]")
+    assert page.url == f"{address}/#{run}/{view}"
     assert page.inner_text("h1").lower() == view
 
 
@@ -278,7 +281,8 @@ def test_an_upload_is_reconstructed(page, address, explorers):
     Image.fromarray(own).save(content, "PNG")
     file = {"name": "own.png", "mimeType": "image/png", "buffer": content.getvalue()}
     page.set_input_files("#file-sample", file)
-    x = explorer.read_image(content.getvalue())
+    with contextlib.closing(UploadDecoder()) as decoder:
+        x = explorer.read_image(content.getvalue(), "image/png", decoder)
     waits(page, "() => document.querySelector('[data-shown]').dataset.shown.includes('data')")
     for image in (x, 1 - x):
         with evaluating(explorer.model):

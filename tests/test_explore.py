@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from explored import serving, small
+from explored import TOKEN, client_of, serving, small
 from httpx import Client
 from PIL import Image
 
@@ -26,16 +26,18 @@ from monge.data import as_floats
 from monge.draws import generator
 from monge.models import evaluating, spherical
 from monge.runs import Run
+from monge.show.explore.access import Access
+from monge.show.explore.addresses import bound
 from monge.show.explore.routes import Refusal, Submit, site
 from monge.show.explore.schemas import Samples
-from monge.show.explore.server import bound, identifiers, opened
+from monge.show.explore.server import identifiers, opened
 from monge.show.explore.worker import Full, Worker
 from monge.transport import wasserstein_1d
 
 
 @pytest.fixture
 def client(address):
-    with Client(base_url=address, timeout=60) as client:
+    with client_of(address) as client:
         yield client
 
 
@@ -286,7 +288,7 @@ def test_reload_takes_the_newest_checkpoint(tmp_path):
     """After more training POST reload decodes with the new weights."""
     run = small("wae-mmd", "digits", tmp_path / "run", latent=2)
     explorers = opened([Run(run.path)])
-    with serving(explorers) as address, Client(base_url=address) as client:
+    with serving(explorers) as address, client_of(address) as client:
         code = {"codes": [[0.0, 0.0]]}
         before = ask(client, "/api/runs/run/decode", code)
         longer = read_config(run.path)[0]
@@ -381,7 +383,7 @@ def test_the_newest_question_of_a_view_wins():
 
 def test_a_superseded_request_is_told_so(explorers):
     """Over HTTP the older of two waiting requests of one view is a 409."""
-    shield = site(explorers, ["127.0.0.1:1"])
+    shield = site(explorers, ["127.0.0.1:1"], Access(TOKEN, 1))
     started, go_on = threading.Event(), threading.Event()
 
     class Request:
@@ -438,9 +440,10 @@ def test_the_command_serves_until_it_is_interrupted(runs):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
-        address = re.search(r"http://127.0.0.1:\d+/", line)
-        assert address, line
-        with Client(base_url=address[0]) as client:
+        found = re.search(r"(http://127.0.0.1:\d+/)\?token=(\S{40,}) ", line)
+        assert found, line
+        headers = {"Authorization": f"token {found[2]}"}
+        with Client(base_url=found[1], headers=headers) as client:
             assert ask(client, "/api/runs")[0]["id"] == "wae"
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from explored import serving
+from explored import client_of, serving
 from foreign import (
     BareGenerator,
     ModelGenerator,
@@ -18,7 +18,6 @@ from foreign import (
     TopCompleter,
     TupleEncoder,
 )
-from httpx import Client
 
 import monge
 from monge import cli
@@ -113,7 +112,7 @@ def test_they_are_exported_as_far_as_they_have_methods(trained, tmp_path):
 def test_the_explorer_has_the_views_that_they_can_fill(trained):
     """The auto-encoder is mapped and steered without a prior; both are sampled."""
     explorers = opened(list(trained.values()))
-    with serving(explorers) as address, Client(base_url=address, timeout=60) as client:
+    with serving(explorers) as address, client_of(address) as client:
         listed = {run["id"]: run for run in client.get("/api/runs").json()}
         assert listed["generator"]["views"] == ["sample", "run"]
         assert {"map", "traverse", "reconstruct", "compare"} <= set(listed["auto"]["views"])
@@ -314,7 +313,7 @@ def test_another_kind_of_data_goes_the_same_way(tmp_path):
     figures = run.evaluate(30)["figures"]
     assert {"FD", "W2 exact", "test reconstruction", "MMD² of codes"} <= set(figures)
     explorers = opened([run])
-    with serving(explorers) as address, Client(base_url=address, timeout=60) as client:
+    with serving(explorers) as address, client_of(address) as client:
         (listed,) = client.get("/api/runs").json()
         assert (listed["kind"], listed["shape"], listed["prior"]) == ("vector", [6, 2], "Gaussian")
         drawn = client.post("/api/runs/run/sample", json={"count": 4, "temperature": 0.5})

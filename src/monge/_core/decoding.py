@@ -2,9 +2,9 @@
 
     python -P -m monge._core.decoding
 
-reads jobs from its standard input until it ends, and answers each on its standard output. A job is
-a line of JSON (`length`, `name` of the format, `size`, `channels`) and the bytes of a file; an answer is
-a line of JSON, with `error` or with `length`, and the bytes of the pixels, row by row.
+reads jobs from its standard input until it ends, and answers each on its standard output. A job
+is a line of JSON (`length`, `name` of the format, `size`, `channels`) and the bytes of a file; an
+answer is a line of JSON, with `error` or `length`, and the bytes of the pixels, row by row.
 
 A file of a few hundred kilobytes can make a decoder take gigabytes or minutes. Here the operating
 system limits the memory, and ends the process at the time limit.
@@ -23,9 +23,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from monge._core.files import DAMAGED
 from monge._core.pixels import cropped, eight_bits
 
+try:
+    import resource
+except ModuleNotFoundError:  # Windows
+    resource = None
+
 MOST_PIXELS = 24_000_000
 MOST_MEMORY = 2**30
 """Bytes of addresses for the interpreter, a file and its pixels."""
+MOST_KEPT = 2**28
+"""A process that has held more bytes than this ends; another takes its place."""
 SECONDS = 5
 """The time limit of one image."""
 
@@ -49,17 +56,23 @@ def pixels(content: bytes, name: str, size: int, channels: str) -> bytes:
     except MemoryError:
         raise
     except DAMAGED as error:
-        raise ValueError(str(error) or type(error).__name__) from None
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ValueError(reason) from None
 
 
 def limit_memory() -> None:
     """Limits the memory of this process, where the operating system can."""
-    try:
-        import resource
-    except ModuleNotFoundError:
-        return
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    if resource is not None:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+
+
+def most_memory() -> int:
+    """Bytes, the most memory that this process has had; 0 where the system does not say."""
+    if resource is None:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def serve(jobs: BinaryIO, answers: BinaryIO) -> None:
@@ -71,15 +84,18 @@ def serve(jobs: BinaryIO, answers: BinaryIO) -> None:
             signal.alarm(SECONDS + 1)  # should the server be gone that watches the clock
         try:
             made, answer = pixels(content, **job), {}
-        except (ValueError, MemoryError) as error:
-            full = isinstance(error, MemoryError)
-            reason = "it takes too much memory" if full else str(error).splitlines()[0][:200]
-            made, answer = b"", {"error": reason}
+        except ValueError as error:
+            made, answer = b"", {"error": str(error)}
+        except MemoryError:
+            made, answer = b"", {"error": "it takes too much memory"}
         if hasattr(signal, "alarm"):
             signal.alarm(0)
-        answers.write(json.dumps({**answer, "length": len(made)}).encode() + b"\n" + made)
+        # what a large file has left behind stays with this process
+        ends = most_memory() > MOST_KEPT
+        answer |= {"length": len(made), "ends": ends}
+        answers.write(json.dumps(answer).encode() + b"\n" + made)
         answers.flush()
-        if "error" in answer:  # what a damaged file has left behind stays with this process
+        if ends:
             return
 
 

@@ -98,11 +98,15 @@ class Explore(OfRun):
     paths: Annotated[Positional[tuple[Path, ...]], arg(name="runs")]
     """Run directories."""
     host: str = "127.0.0.1"
-    """The address of this machine that serves the page, to anyone who can reach it."""
+    """The address of this machine that serves the page, to anyone who can reach it and has the
+    token."""
     port: int = 8642
     """0 for a free one."""
     browser: bool = False
     """Open the page in the browser."""
+    no_token: bool = False
+    """Let everyone in who can reach this machine's loopback address. By default the page needs the
+    token of the printed address, which MONGE_TOKEN in the environment sets."""
 
     def run(self) -> None:
         # shells that start it in the background have interrupts ignored
@@ -110,7 +114,8 @@ class Explore(OfRun):
         runs = _opened(self, self.paths)
         from monge.show.explore import explore
 
-        explore(runs, self.host, self.port, browser=self.browser)
+        token = "" if self.no_token else None
+        explore(runs, self.host, self.port, browser=self.browser, token=token)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The explorer's JSON API and its page: a FastAPI application over open runs."""
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -19,19 +20,24 @@ from monge.config import CUSTOM
 from monge.data import IMAGE, as_floats
 from monge.models.protocols import Completer
 from monge.show.explore import history, schemas
+from monge.show.explore.access import Access
 from monge.show.explore.schemas import Pick, Samples, read_values
 from monge.show.explore.service import Explorer, PlaneName
-from monge.show.explore.shield import IMAGES, Shield
+from monge.show.explore.shield import Shield
+from monge.show.explore.uploads import FORMATS, UploadDecoder
 from monge.show.explore.worker import Full, Worker
 
 JOB_SECONDS = 30.0
 STATIC = Path(__file__).with_name("static")
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": schemas.Problem, "description": "The request is malformed."},
-    403: {"model": schemas.Problem, "description": "The Host or Origin is not this server's."},
+    403: {"model": schemas.Problem, "description": "Without the token, or from elsewhere."},
     404: {"model": schemas.Problem, "description": "There is no such run."},
     408: {"model": schemas.Problem, "description": "The body came too slowly."},
-    409: {"model": schemas.Problem, "description": "A newer request of the view took its place."},
+    409: {
+        "model": schemas.Problem,
+        "description": "Superseded, or a damaged run.",
+    },
     413: {"model": schemas.Problem, "description": "The body is too large."},
     415: {"model": schemas.Problem, "description": "The body has another type."},
     422: {"model": schemas.Problem, "description": "An argument does not fit the run."},
@@ -42,7 +48,7 @@ NAMES = {400: "malformed", 404: "not_found", 405: "not_allowed", 422: "bad_argum
 FILE = {
     "requestBody": {
         "required": True,
-        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in IMAGES},
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in FORMATS},
     }
 }
 
@@ -59,10 +65,18 @@ class Refusal(HTTPException):
 
 
 class Site:
-    """The open runs by identifier, and the thread that computes for them."""
+    """The open runs by identifier, and what computes for them: a thread, and a thread with a
+    process that decodes uploads, so that nobody else waits for one."""
 
     def __init__(self, explorers: dict[str, Explorer]):
         self.explorers, self.worker = explorers, Worker()
+        self.reader, self.decoder = Worker(most=8), UploadDecoder()
+
+    def close(self) -> None:
+        """Ends them."""
+        self.worker.close()
+        self.reader.close()
+        self.decoder.close()
 
 
 class Submit:
@@ -77,16 +91,16 @@ class Submit:
         # a request without a view replaces no other
         self.view = x_view or object()
 
-    async def __call__(self, job: Callable[[], T]) -> T:
+    async def __call__(self, job: Callable[[], T], worker: Worker | None = None) -> T:
         """Its result; its ValueError becomes a refusal."""
         try:
-            future = self.worker.submit(self.view, job)
+            future = (worker or self.worker).submit(self.view, job)
         except Full:
             raise Refusal(503, "busy", "too many requests wait: try again") from None
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), JOB_SECONDS)
         except ValueError as error:
-            raise Refusal(422, "bad_argument", str(error)) from None
+            raise Refusal(422, "bad_argument", history.without_folders(str(error))) from None
         except TimeoutError:
             raise Refusal(503, "busy", f"no answer within {JOB_SECONDS:g} s") from None
         except asyncio.CancelledError:
@@ -148,14 +162,23 @@ def described(identifier: str, explorer: Explorer) -> schemas.RunInfo:
     return schemas.RunInfo.model_validate(values)
 
 
-def site(explorers: dict[str, Explorer], hosts: list[str]) -> Shield:
+def site(explorers: dict[str, Explorer], hosts: list[str], access: Access) -> Shield:
     """The application: the page at /, the API under /api, both behind the shield.
 
     Args:
         explorers: the open runs by identifier.
         hosts: what the Host header may say, host:port.
+        access: who may ask.
     """
+    opened = Site(explorers)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        opened.close()
+
     app = FastAPI(
+        lifespan=lifespan,
         title="monge explorer",
         version=__version__,
         docs_url=None,
@@ -164,14 +187,14 @@ def site(explorers: dict[str, Explorer], hosts: list[str]) -> Shield:
         responses=REFUSALS,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.site = Site(explorers)
+    app.state.site = opened
     app.exception_handler(RequestValidationError)(refuse_invalid)
     app.exception_handler(HTTPException)(refuse)
     app.exception_handler(Exception)(refuse_unforeseen)
     app.include_router(api)
     app.add_api_route("/", page, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC))
-    return Shield(app, hosts)
+    return Shield(app, hosts, access)
 
 
 def page() -> FileResponse:
@@ -188,7 +211,11 @@ async def list_runs(request: HttpRequest) -> list[schemas.RunInfo]:
 @api.get("/runs/{run}/progress")
 def get_progress(explorer: ExplorerDependency) -> schemas.ProgressReply:
     """Curves, evaluation and configuration, as the run's directory has them now."""
-    return history.read(explorer.run)
+    try:
+        return history.read(explorer.run)
+    except ValueError as error:
+        message = history.without_folders(str(error))
+        raise Refusal(409, "unreadable", message) from None
 
 
 @api.post("/runs/{run}/reload")
@@ -277,8 +304,13 @@ async def read_image(
     explorer: ExplorerDependency, submit: SubmitDependency, request: HttpRequest
 ) -> Samples:
     """An image file in the layout of the run's images: cropped, resized, grey or in colour."""
-    content = await request.body()
-    return await submit(lambda: Samples.of(explorer.read_image(content), IMAGE))
+    content, opened = await request.body(), request.app.state.site
+    kind = request.headers["content-type"].split(";")[0].strip().lower()
+
+    def job() -> Samples:
+        return Samples.of(explorer.read_image(content, kind, opened.decoder), IMAGE)
+
+    return await submit(job, opened.reader)
 
 
 @api.post("/runs/{run}/encode")

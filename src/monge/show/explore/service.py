@@ -6,10 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from monge._core.files import DAMAGED
-from monge.config import DataConfig
 from monge.data import as_floats
-from monge.data.readers.images import decode
 from monge.draws import generator
 from monge.evaluation.latent import (
     MOST_CODES,
@@ -30,10 +27,10 @@ from monge.models import evaluating, protocols, spherical
 from monge.models.protocols import Completer, generates, has, latent_of, prior_of, require
 from monge.priors import Prior
 from monge.runs import Run
+from monge.show.explore.uploads import UploadDecoder
 from monge.show.pictures import spread_over
 from monge.training import checkpoint
 
-MOST_PIXELS = 24_000_000
 MOST_DIRECTIONS = 12
 LARGEST = 100.0
 """Larger codes are refused, in deviations of the prior."""
@@ -145,8 +142,14 @@ class Explorer:
                 )
         return as_floats(self.source.test[index])
 
-    def read_image(self, content: bytes) -> Tensor:
-        """An image file, cropped and resized to the shape of the run's samples, (1, c, h, w)."""
+    def read_image(self, content: bytes, kind: str, decoder: UploadDecoder) -> Tensor:
+        """An image file, cropped and resized to the shape of the run's samples, (1, c, h, w).
+
+        Args:
+            content: the file.
+            kind: its content type, as image/png.
+            decoder: what decodes it.
+        """
         if not self.kind.grid:
             raise ValueError(f"`content` is an image and the run's samples are {self.kind.name}s")
         channels, height, width = self.source.shape
@@ -155,12 +158,7 @@ class Explorer:
                 f"`content` cannot be made {channels}×{height}×{width}: only square grey or "
                 "coloured images can"
             )
-        wanted = DataConfig(size=width, channels="grey" if channels == 1 else "colour")
-        try:
-            pixels = decode(content, wanted, MOST_PIXELS)
-        except DAMAGED as error:
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise ValueError(f"`content` is no image that can be read: {reason}") from None
+        pixels = decoder.decode(content, kind, width, "grey" if channels == 1 else "colour")
         return as_floats(torch.from_numpy(pixels.copy())[None])
 
     def checked(self, codes: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""The shield of the API: who may send requests, how large they may be, and how slow.
+"""The shield of the page and its API: who may send requests, how large they may be, and how slow.
 
 A page of another site can make a browser send requests to 127.0.0.1. Such a request names the
 other site in its Origin header or, after DNS rebinding, in its Host header. The explorer answers
-only requests whose Host and Origin match its own.
+only requests whose Host and Origin match its own, and which carry its token.
 """
 
 import asyncio
@@ -11,12 +11,14 @@ from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from monge.show.explore.access import AGAIN, PAGE, Access
+from monge.show.explore.uploads import FORMATS
+
 MOST_JSON = 4 * 2**20
 MOST_IMAGE = 16 * 2**20
 MOST_HELD = 64 * 2**20
 """Bytes of all bodies that are read or answered at one time."""
 BODY_SECONDS = 10.0
-IMAGES = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp")
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -29,6 +31,12 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
+
+
+NO_TOKEN = (
+    "open the address that the explorer printed when it started, or send its token in the header "
+    "`Authorization: token …`"
+)
 
 
 class Refused(Exception):
@@ -49,13 +57,16 @@ class Shield:
     Args:
         app: the application behind it.
         hosts: the allowed values of the Host header, host:port.
+        access: who holds the token.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Iterable[str]):
-        self.app, self.hosts, self.held = app, set(hosts), 0
+    def __init__(self, app: ASGIApp, hosts: Iterable[str], access: Access):
+        self.app, self.hosts, self.access, self.held = app, set(hosts), access, 0
         self.origins = {f"http://{host}" for host in self.hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
         if scope["type"] != "http":
             return
 
@@ -70,6 +81,15 @@ class Shield:
         held = Held(self)
         try:
             headers = self._known(scope)
+            if scope["path"] == "/" and scope["method"] == "GET":
+                if self.access.opens(scope["query_string"]):
+                    await redirect(guarded, self.access.cookie)
+                    return
+                if not self.access.holds(scope["headers"]):
+                    await without_token(guarded, headers)
+                    return
+            if not self.access.holds(scope["headers"]):
+                raise Refused(403, "no_token", NO_TOKEN)
             if scope["method"] in ("POST", "PUT", "PATCH", "DELETE"):
                 most = self._allowed(scope["path"], headers)
                 await asyncio.wait_for(held.read(receive, headers, most), BODY_SECONDS)
@@ -104,8 +124,8 @@ class Shield:
         """The most bytes of the body."""
         kind = headers.get(b"content-type", b"").decode("latin-1").split(";")[0].strip().lower()
         if path.endswith("/image"):
-            if kind not in IMAGES:
-                raise Refused(415, "wrong_type", f"an image is one of {', '.join(IMAGES)}")
+            if kind not in FORMATS:
+                raise Refused(415, "wrong_type", f"an image is one of {', '.join(FORMATS)}")
             return MOST_IMAGE
         if kind != "application/json":
             raise Refused(415, "wrong_type", "the body must be application/json")
@@ -159,10 +179,31 @@ class Held:
 async def answer(send: Send, refusal: Refused) -> None:
     """Sends a refusal, after which the connection is closed: its body may not have been read."""
     content = json.dumps({"error": refusal.error, "message": str(refusal)}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(content)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    headers = {"content-type": "application/json", "connection": "close", **HEADERS}
+    if refusal.status == 503:
+        headers["retry-after"] = "1"
+    await _reply(send, refusal.status, headers, content)
+
+
+async def redirect(send: Send, cookie: str) -> None:
+    """Sends the cookie, and the browser to the page's address without the token."""
+    await _reply(send, 303, {"location": "/", "set-cookie": cookie}, b"")
+
+
+async def without_token(send: Send, headers: dict[bytes, bytes]) -> None:
+    """Says where the token is found.
+
+    A browser that follows a link of another site withholds the cookie, which is for this site
+    only. It is sent to the same address once more, now by a page of this site.
+    """
+    followed = headers.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin")
+    content = PAGE.format(again=AGAIN if followed else "").encode()
+    kind = {"content-type": "text/html; charset=utf-8", "connection": "close"}
+    await _reply(send, 403, kind, content)
+
+
+async def _reply(send: Send, status: int, headers: dict[str, str], content: bytes) -> None:
+    sent = headers | {"content-length": str(len(content))}
+    pairs = [(name.encode(), value.encode()) for name, value in sent.items()]
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
     await send({"type": "http.response.body", "body": content})

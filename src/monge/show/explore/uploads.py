@@ -23,8 +23,8 @@ START_SECONDS = 30.0
 
 
 class UploadDecoder:
-    """Decodes images one by one in a process, which starts with the first and is replaced after
-    one that it could not decode."""
+    """Decodes images one by one in a process, which starts with the first and is replaced when
+    it has taken much memory or too much time."""
 
     def __init__(self):
         self._process: subprocess.Popen[bytes] | None = None
@@ -67,7 +67,7 @@ class UploadDecoder:
         finally:
             clock.cancel()
             clock.join()
-        if late.is_set() or "error" in answer or not answer:
+        if late.is_set() or answer.get("ends", True):
             self._end()
         if late.is_set():
             raise ValueError(f"`content` takes over {decoding.SECONDS} s to decode")

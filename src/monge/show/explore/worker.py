@@ -1,4 +1,4 @@
-"""One thread that computes, behind a bounded queue that keeps the newest job of each view."""
+"""A thread that computes, behind a bounded queue that keeps the newest job of each view."""
 
 import threading
 from collections.abc import Callable, Hashable
@@ -20,7 +20,7 @@ class Worker:
     def __init__(self, most: int = 32):
         self.most = most
         self._waiting: dict[Hashable, tuple[Future, Callable[[], Any]]] = {}
-        self._changed = threading.Condition()
+        self._changed, self._closed = threading.Condition(), False
         threading.Thread(target=self._work, name="monge worker", daemon=True).start()
 
     def submit(self, view: Hashable, job: Callable[[], Any]) -> Future:
@@ -39,10 +39,21 @@ class Worker:
             self._changed.notify()
         return future
 
+    def close(self) -> None:
+        """Ends the thread, after the job that it computes; those that wait are cancelled."""
+        with self._changed:
+            for future, _ in self._waiting.values():
+                future.cancel()
+            self._waiting.clear()
+            self._closed = True
+            self._changed.notify()
+
     def _work(self) -> None:
         while True:
             with self._changed:
                 while not self._waiting:
+                    if self._closed:
+                        return
                     self._changed.wait()
                 future, job = self._waiting.pop(next(iter(self._waiting)))
             if not future.set_running_or_notify_cancel():
