@@ -13,20 +13,17 @@ system limits the memory, and ends the process at the time limit.
 import contextlib
 import io
 import json
+import re
 import signal
 import sys
 import warnings
+from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from monge._core.files import DAMAGED
 from monge._core.pixels import cropped, eight_bits
-
-try:
-    import resource
-except ModuleNotFoundError:  # Windows
-    resource = None
 
 MOST_PIXELS = 24_000_000
 MOST_MEMORY = 2**30
@@ -62,17 +59,19 @@ def pixels(content: bytes, name: str, size: int, channels: str) -> bytes:
 
 def limit_memory() -> None:
     """Limits the memory of this process, where the operating system can."""
-    if resource is not None:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
 
 
 def most_memory() -> int:
     """Bytes, the most memory that this process has had; 0 where the system does not say."""
-    if resource is None:
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    status = Path("/proc/self/status")  # what `resource` tells includes the parent's
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return 1024 * int(found[1]) if found else 0
 
 
 def serve(jobs: BinaryIO, answers: BinaryIO) -> None:

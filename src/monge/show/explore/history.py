@@ -23,8 +23,6 @@ PLAIN = re.compile(
 )
 LONGEST = 1000
 """Characters of a text; the time that expressions take grows faster."""
-    r"""(?<![\w/\\.:])(?:~|[A-Za-z]:)?[/\\](?:[^\s'"`/\\]+[/\\]+)*(?=[^\s'"`/\\])"""
-)
 
 
 def read(run: Run) -> ProgressReply:
