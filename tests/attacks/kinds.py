@@ -1,6 +1,6 @@
 """The kinds of malformed input, by name."""
 
-from attacks import readers, runs
+from attacks import http_requests, pictures, readers, runs
 from attacks.fuzzing import Fuzz
 
 KINDS: dict[str, Fuzz] = {
@@ -10,5 +10,7 @@ KINDS: dict[str, Fuzz] = {
         runs.CHECKPOINTS,
         runs.RECORDS,
         *readers.FUZZES,
+        http_requests.FUZZ,
+        pictures.FUZZ,
     )
 }

@@ -1,23 +1,32 @@
 """Hostile requests to the explorer: each must be refused with a 4xx, and the server live on.
 
-    python tests/hostile_http.py
-
-serves a tiny run in a process of its own, sends what is below with plain sockets, aborts 1,000
-uploads, and prints every status and how much memory the server has grown by.
+`serve_and_attack` serves a run in a process of its own, sends what is below with plain sockets,
+aborts 1,000 uploads, and counts how much memory the server has grown by. `FUZZ` sends requests
+whose bytes are mutated.
 """
 
 import contextlib
 import json
+import os
+import random
 import re
 import socket
 import struct
 import subprocess
 import sys
-import tempfile
+import threading
 import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+
+from attacks.fuzzing import Fuzz, mutated
+from explored import TOKEN, small
+from monge.runs import Run
+from monge.show.explore.access import Access
+from monge.show.explore.addresses import bound
+from monge.show.explore.server import opened, server
+from monge.show.explore.shield import HEADERS
 
 ABORTED = 1000
 MOST_GROWTH = 16.0
@@ -63,6 +72,7 @@ class Client:
     def request(self, method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
         """A request with the right Host, unless another is given."""
         sent = {"Host": f"127.0.0.1:{self.port}", "Connection": "close"}
+        sent["Authorization"] = f"token {TOKEN}"
         if body or method == "POST":
             sent |= {"Content-Length": str(len(body)), "Content-Type": "application/json"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -89,6 +99,13 @@ def strangers(client: Client) -> Iterator[tuple[str, bytes]]:
     two = f"Host: 127.0.0.1:{client.port}\r\n" * 2
     yield "two hosts", client.raw(f"GET / HTTP/1.1\r\n{two}\r\n".encode())
     yield "another site's fetch", client.request("GET", "/api/runs", Sec_Fetch_Site="cross-site")
+    for name in ("", "token", "token x", f"Basic {TOKEN}", f"token {TOKEN}x", f"token {TOKEN[:-1]}"):
+        for path in ("/", "/static/app.js", "/api/runs", "/api/openapi.json", "/favicon.ico"):
+            yield f"{path} for {name!r}", client.request("GET", path, Authorization=name)
+    yield "a wrong token", client.request("GET", "/?token=x", Authorization="")
+    yield "a token for the API", client.request("GET", f"/api/runs?token={TOKEN}", Authorization="")
+    cookie = f"monge-{client.port}={TOKEN}"
+    yield "a made-up cookie", client.request("GET", "/", Authorization="", Cookie=cookie)
     for path in (
         "/static/../api.py",
         "/static/%2e%2e/api.py",
@@ -160,7 +177,10 @@ def bodies(client: Client) -> Iterator[tuple[str, bytes]]:
     yield "5 MB of JSON", client.post("decode", b" " * (5 * 2**20))
     yield "a claimed 10 GB", client.post("decode", b"{}", Content_Length=str(10 * 2**30))
     yield "a negative length", client.post("decode", b"{}", Content_Length="-1")
-    host = f"Host: 127.0.0.1:{client.port}\r\nContent-Type: application/json\r\n"
+    host = (
+        f"Host: 127.0.0.1:{client.port}\r\nAuthorization: token {TOKEN}\r\n"
+        "Content-Type: application/json\r\n"
+    )
     head = f"POST /api/runs/run/decode HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\n\r\n"
     part = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     yield "5 MB in chunks", client.raw(head.encode() + part * 80 + b"0\r\n\r\n")
@@ -191,7 +211,7 @@ def slow(client: Client) -> bytes:
     """A body of which a byte comes each second."""
     head = (
         f"POST /api/runs/run/decode HTTP/1.1\r\nHost: 127.0.0.1:{client.port}\r\n"
-        "Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+        f"Authorization: token {TOKEN}\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
     )
     with socket.create_connection(("127.0.0.1", client.port), 30) as link:
         link.sendall(head.encode())
@@ -217,7 +237,7 @@ def abort_uploads(client: Client, count: int) -> None:
     """Uploads that claim 8 MB, send a little, and are cut."""
     head = (
         f"POST /api/runs/run/image HTTP/1.1\r\nHost: 127.0.0.1:{client.port}\r\n"
-        f"Content-Type: image/png\r\nContent-Length: {8 * 2**20}\r\n\r\n"
+        f"Authorization: token {TOKEN}\r\nContent-Type: image/png\r\nContent-Length: {8 * 2**20}\r\n\r\n"
     ).encode()
     for i in range(count):
         with socket.create_connection(("127.0.0.1", client.port), 30) as link:
@@ -273,30 +293,83 @@ def attack(port: int, process: int) -> dict:
 def serve_and_attack(run: Path) -> dict:
     """The same, on `monge explore` of a run named run with 3 codes, in a process of its own."""
     command = [sys.executable, "-m", "monge", "explore", str(run), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
+    environment = os.environ | {"MONGE_TOKEN": TOKEN}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
         try:
-            found = re.search(r"127\.0\.0\.1:(\d+)", server.stdout.readline())
+            found = re.search(r"127\.0\.0\.1:(\d+)", process.stdout.readline())
             assert found
-            return attack(int(found[1]), server.pid)
+            return attack(int(found[1]), process.pid)
         finally:
-            server.terminate()
+            process.terminate()
 
 
-def main() -> None:
-    from explored import small
-
-    with tempfile.TemporaryDirectory() as folder:
-        found = serve_and_attack(small("wae-mmd", "digits", Path(folder) / "run", latent=3).path)
-    for name, code in found["statuses"].items():
-        print(f"{code}  {name}")
-    print(
-        f"{len(found['statuses'])} hostile requests, {found['aborted']:,} aborted uploads: alive "
-        f"{found['alive']}, grown by {found['grown']:.1f} MiB to {found['resident']:.0f} MiB"
-    )
-    refused = all(400 <= code < 500 for code in found["statuses"].values())
-    sys.exit(not (refused and found["alive"] and found["grown"] < MOST_GROWTH))
+def prepare(folder: Path) -> int:
+    """The port of a server of a tiny run, which ends with this process."""
+    listening = bound("127.0.0.1", 0)
+    port = listening.getsockname()[1]
+    explorers = opened([Run(small("wae-mmd", "digits", folder / "run", latent=3).path)])
+    running = server(explorers, listening, "127.0.0.1", Access(TOKEN, port))
+    threading.Thread(target=running.run, args=([listening],), daemon=True).start()
+    return port
 
 
-if __name__ == "__main__":
-    main()
+def case(port: int, rng: random.Random) -> None:
+    """A request whose bytes are mutated, which gets a whole answer or is no request."""
+    path, body = rng.choice(HONEST)
+    content = json.dumps(body).encode() if body is not None else b""
+    lines = [
+        f"{'GET' if body is None else 'POST'} {path} HTTP/1.1",
+        f"Host: 127.0.0.1:{port}",
+        f"Authorization: token {TOKEN}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(content)}",
+        *rng.sample(EXTRA, rng.randrange(3)),
+    ]
+    head = "\r\n".join([*lines, "", ""]).encode()
+    if rng.random() < 0.5 and content:
+        sent = head + mutated(content, rng)
+    else:
+        sent = mutated(head + content, rng)
+    answer = Client(port).raw(sent, seconds=0.2)
+    if not answer:
+        raise ValueError("no answer: the request is not whole")
+    code, (top, _, text) = status(answer), answer.partition(b"\r\n\r\n")
+    if code == 100:
+        raise ValueError("no answer but 100: the request is not whole")
+    assert all(name.encode() in top.lower() for name in HEADERS), answer[:500]
+    assert code < 500 or code == 503, answer[:500]
+    assert b"Traceback" not in answer
+    if code >= 400 and not sent.startswith(b"HEAD") and b"text/html" not in top:
+        problem = json.loads(text)
+        assert set(problem) == {"error", "message"}
+        raise ValueError(f"{code} {problem['error']}")
+    if code >= 400:
+        raise ValueError(f"{code} of the page")
+
+
+HONEST = (
+    ("/", None),
+    ("/static/app.js", None),
+    ("/api/runs", None),
+    ("/api/runs/run/progress", None),
+    ("/api/runs/run/test?first=3&count=2", None),
+    ("/api/runs/run/decode", {"codes": [[0.1, 0.2, 0.3], [1, 2, -0.5]]}),
+    ("/api/runs/run/sample", {"count": 3, "seed": 1, "temperature": 0.5}),
+    ("/api/runs/run/interpolate", {"a": {"index": 0}, "b": {"index": 1}, "frames": 3}),
+    ("/api/runs/run/reconstruct", {"sample": {"index": 2}}),
+)
+EXTRA = (
+    "Connection: close",
+    "Connection: keep-alive, Upgrade",
+    "Upgrade: websocket",
+    "Expect: 100-continue",
+    "Transfer-Encoding: chunked",
+    "Range: bytes=0-3",
+    "If-None-Match: *",
+    "Cookie: monge-1=x; =; ;;a",
+    "X-View: page/map",
+    "Accept-Encoding: gzip",
+    "X-Forwarded-For: 10.0.0.1",
+)
+FUZZ = Fuzz("requests", prepare, case)
