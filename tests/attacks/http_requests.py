@@ -20,8 +20,9 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from attacks.fuzzing import Fuzz, mutated
 from explored import TOKEN, small
+
+from attacks.fuzzing import Fuzz, mutated
 from monge.runs import Run
 from monge.show.explore.access import Access
 from monge.show.explore.addresses import bound
@@ -99,11 +100,21 @@ def strangers(client: Client) -> Iterator[tuple[str, bytes]]:
     two = f"Host: 127.0.0.1:{client.port}\r\n" * 2
     yield "two hosts", client.raw(f"GET / HTTP/1.1\r\n{two}\r\n".encode())
     yield "another site's fetch", client.request("GET", "/api/runs", Sec_Fetch_Site="cross-site")
-    for name in ("", "token", "token x", f"Basic {TOKEN}", f"token {TOKEN}x", f"token {TOKEN[:-1]}"):
+    for name in (
+        "",
+        "token",
+        "token x",
+        f"Basic {TOKEN}",
+        f"token {TOKEN}x",
+        f"token {TOKEN[:-1]}",
+    ):
         for path in ("/", "/static/app.js", "/api/runs", "/api/openapi.json", "/favicon.ico"):
             yield f"{path} for {name!r}", client.request("GET", path, Authorization=name)
     yield "a wrong token", client.request("GET", "/?token=x", Authorization="")
-    yield "a token for the API", client.request("GET", f"/api/runs?token={TOKEN}", Authorization="")
+    yield (
+        "a token for the API",
+        client.request("GET", f"/api/runs?token={TOKEN}", Authorization=""),
+    )
     cookie = f"monge-{client.port}={TOKEN}"
     yield "a made-up cookie", client.request("GET", "/", Authorization="", Cookie=cookie)
     for path in (
@@ -211,7 +222,8 @@ def slow(client: Client) -> bytes:
     """A body of which a byte comes each second."""
     head = (
         f"POST /api/runs/run/decode HTTP/1.1\r\nHost: 127.0.0.1:{client.port}\r\n"
-        f"Authorization: token {TOKEN}\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+        f"Authorization: token {TOKEN}\r\nContent-Type: application/json\r\n"
+        "Content-Length: 1000\r\n\r\n"
     )
     with socket.create_connection(("127.0.0.1", client.port), 30) as link:
         link.sendall(head.encode())
@@ -237,7 +249,8 @@ def abort_uploads(client: Client, count: int) -> None:
     """Uploads that claim 8 MB, send a little, and are cut."""
     head = (
         f"POST /api/runs/run/image HTTP/1.1\r\nHost: 127.0.0.1:{client.port}\r\n"
-        f"Authorization: token {TOKEN}\r\nContent-Type: image/png\r\nContent-Length: {8 * 2**20}\r\n\r\n"
+        f"Authorization: token {TOKEN}\r\nContent-Type: image/png\r\n"
+        f"Content-Length: {8 * 2**20}\r\n\r\n"
     ).encode()
     for i in range(count):
         with socket.create_connection(("127.0.0.1", client.port), 30) as link:

@@ -64,13 +64,20 @@ def _serve(running: "uvicorn.Server", listening: socket.socket) -> None:
     except RuntimeError:
         running.run([listening])
         return
-    thread = threading.Thread(target=running.run, args=([listening],), name="monge explorer")
-    thread.start()
+    done = threading.Event()  # an interrupted join takes the thread for ended
+
+    def serve() -> None:
+        try:
+            running.run([listening])
+        finally:
+            done.set()
+
+    threading.Thread(target=serve, name="monge explorer").start()
     try:
-        while thread.is_alive():
-            thread.join(0.5)
+        while not done.wait(0.5):
+            pass
     except KeyboardInterrupt:
         pass
     finally:
         running.should_exit = True
-        thread.join()
+        done.wait()

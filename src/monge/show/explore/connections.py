@@ -81,6 +81,8 @@ class Bounded(H11Protocol):
     def on_response_complete(self) -> None:
         self._stop_clock()
         self.since = time.monotonic()
+        if self.conn.trailing_data[0]:  # of requests sent ahead, which no browser does
+            self.transport.close()
         super().on_response_complete()
 
     def pause_writing(self) -> None:
