@@ -263,7 +263,7 @@ def test_every_refusal_is_json_with_the_headers_of_the_page(explorer, content, c
 
 def test_too_many_connections_at_work_are_a_503_to_come_back_for(explorer, monkeypatch):
     monkeypatch.setattr(connections, "MOST_OF_CLIENT", 1)
-    monkeypatch.setattr(connections.Bounded, "waits", False)
+    monkeypatch.setattr(connections.BoundedConnection, "waits", False)
     with serving(explorer) as place, client_of(place) as one, client_of(place) as two:
         assert one.get("/api/runs").status_code == 200
         answer = two.get("/api/runs")

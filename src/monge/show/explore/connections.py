@@ -26,7 +26,7 @@ MOST, MOST_OF_CLIENT = 512, 256
 """Connections, in all and of one address."""
 
 
-class Bounded(H11Protocol):
+class BoundedConnection(H11Protocol):
     """HTTP/1.1 of uvicorn, with limits of time and number."""
 
     _clock: asyncio.TimerHandle | None = None
@@ -41,7 +41,9 @@ class Bounded(H11Protocol):
         self._make_room()
 
     def _make_room(self) -> None:
-        everyone: list[Bounded] = [one for one in self.connections if isinstance(one, Bounded)]
+        everyone: list[BoundedConnection] = [
+            one for one in self.connections if isinstance(one, BoundedConnection)
+        ]
         counts = collections.Counter(one.address for one in everyone)
         if counts[self.address] <= MOST_OF_CLIENT and len(everyone) <= MOST:
             return

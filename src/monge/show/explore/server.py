@@ -9,7 +9,7 @@ import uvicorn
 from monge.runs import Run
 from monge.show.explore.access import Access
 from monge.show.explore.addresses import hosts
-from monge.show.explore.connections import IDLE_SECONDS, Bounded
+from monge.show.explore.connections import IDLE_SECONDS, BoundedConnection
 from monge.show.explore.routes import site
 from monge.show.explore.service import Explorer
 
@@ -36,7 +36,7 @@ def server(
     """A server of open runs, not yet started, that answers at a socket by its names."""
     config = uvicorn.Config(
         site(explorers, hosts(listening, host), access),
-        http=Bounded,
+        http=BoundedConnection,
         ws="none",
         lifespan="on",
         log_level="error",
