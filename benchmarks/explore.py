@@ -137,9 +137,10 @@ def main() -> None:
     given = parser.parse_args()
     run, found = Run(given.run), {}
     command = [sys.executable, "-m", "monge", "explore", str(given.run), "--port", "0"]
+    command += ["--no-token"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        address = re.findall(r"http://\S+/", server.stdout.readline())[0]
+        address = re.findall(r"http://[^/]+/", server.stdout.readline())[0]
         try:
             name = httpx.get(f"{address}api/runs").json()[0]["id"]
             in_the_browser(address, name, found)

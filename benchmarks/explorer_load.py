@@ -1,10 +1,10 @@
 """The explorer under many clients, beside a training that goes on.
 
-    python benchmarks/explorer_load.py [--clients 200] [--seconds 120] [--out benchmarks/explorer_load.json]
+    python benchmarks/explorer_load.py [--clients N] [--seconds S] [--out FILE.json]
 
-trains a small model, serves it by `monge explore`, and starts another training. Each client moves a
-slider and waits a second between its moves, as a person does; whoever is told 503 comes back after
-the time of `Retry-After`. One more client drags a slider without a pause; its moves are timed.
+trains a small model, serves it by `monge explore`, and starts another training. Each of 200
+clients moves a slider and waits a second between its moves, as a person does; whoever is told 503
+comes back after the time of `Retry-After`. One more client drags a slider without a pause.
 Then, with nobody else, requests with and without a token are timed by turns.
 """
 

@@ -460,3 +460,25 @@ def test_every_view_of_every_run_opens(page, address, explorers):
             show(page, address, name, view)
             page.wait_for_timeout(250)
             assert page.inner_text("#status") == ""
+
+
+def test_the_printed_address_is_opened_from_a_page_of_another_site(browser, address):
+    """A notebook on another host shows the address as a link. Without the token there is no
+    page."""
+    with browser.new_context() as context:
+        page = context.new_page()
+        link = f'<a href="{address}/?token={TOKEN}">explore</a>'
+        page.route(
+            "http://elsewhere.test/",
+            lambda route: route.fulfill(body=link, content_type="text/html"),
+        )
+        page.goto("http://elsewhere.test/")
+        page.click("a")
+        page.wait_for_selector("body[data-ready]")
+        assert TOKEN not in page.url
+        (cookie,) = context.cookies()
+        assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(address)
+        assert "needs a token" in page.inner_text("body")

@@ -17,7 +17,7 @@ PAGE = """<!doctype html>
 <p>This page needs a token: open the address that the explorer printed when it started.</p>
 </html>
 """
-AGAIN = '\n<meta http-equiv="refresh" content="0">'
+AGAIN = '\n<meta http-equiv="refresh" content="0; url=/?">'
 
 
 def chosen(token: str | None, local: bool) -> str:

@@ -41,9 +41,7 @@ class BoundedConnection(H11Protocol):
         self._make_room()
 
     def _make_room(self) -> None:
-        everyone: list[BoundedConnection] = [
-            one for one in self.connections if isinstance(one, BoundedConnection)
-        ]
+        everyone = [one for one in self.connections if isinstance(one, BoundedConnection)]
         counts = collections.Counter(one.address for one in everyone)
         if counts[self.address] <= MOST_OF_CLIENT and len(everyone) <= MOST:
             return
