@@ -4,15 +4,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query
 from fastapi import Path as InPath
 from fastapi import Request as HttpRequest
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.exceptions import HTTPException
 from torch import Tensor
 
 from monge._core.version import __version__
@@ -21,6 +19,7 @@ from monge.data import IMAGE, as_floats
 from monge.models.protocols import Completer
 from monge.show.explore import history, schemas
 from monge.show.explore.access import Access
+from monge.show.explore.refusals import HANDLERS, REFUSALS, Refusal
 from monge.show.explore.schemas import Pick, Samples, read_values
 from monge.show.explore.service import Explorer, PlaneName
 from monge.show.explore.shield import Shield
@@ -29,22 +28,6 @@ from monge.show.explore.worker import Full, Worker
 
 JOB_SECONDS = 30.0
 STATIC = Path(__file__).with_name("static")
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": schemas.Problem, "description": "The request is malformed."},
-    403: {"model": schemas.Problem, "description": "Without the token, or from elsewhere."},
-    404: {"model": schemas.Problem, "description": "There is no such run."},
-    408: {"model": schemas.Problem, "description": "The body came too slowly."},
-    409: {
-        "model": schemas.Problem,
-        "description": "Superseded, or a damaged run.",
-    },
-    413: {"model": schemas.Problem, "description": "The body is too large."},
-    415: {"model": schemas.Problem, "description": "The body has another type."},
-    422: {"model": schemas.Problem, "description": "An argument does not fit the run."},
-    503: {"model": schemas.Problem, "description": "Too many requests wait: try again."},
-}
-NAMES = {400: "malformed", 404: "not_found", 405: "not_allowed", 422: "bad_argument"}
-
 FILE = {
     "requestBody": {
         "required": True,
@@ -54,14 +37,6 @@ FILE = {
 
 T = TypeVar("T")
 api = APIRouter(prefix="/api")
-
-
-class Refusal(HTTPException):
-    """A problem with its name and status."""
-
-    def __init__(self, status: int, error: str, message: str):
-        super().__init__(status, message)
-        self.error = error
 
 
 class Site:
@@ -185,12 +160,10 @@ def site(explorers: dict[str, Explorer], hosts: list[str], access: Access) -> Sh
         redoc_url=None,
         openapi_url="/api/openapi.json",
         responses=REFUSALS,
+        exception_handlers=HANDLERS,
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.site = opened
-    app.exception_handler(RequestValidationError)(refuse_invalid)
-    app.exception_handler(HTTPException)(refuse)
-    app.exception_handler(Exception)(refuse_unforeseen)
     app.include_router(api)
     app.add_api_route("/", page, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC))
@@ -408,35 +381,3 @@ def reconstruction_of(explorer: Explorer, pick: Pick) -> schemas.Reconstructed:
         near_index=made.near.tolist(),
         near_distance=made.distances.tolist(),
     )
-
-
-def problem(status: int, error: str, message: str) -> JSONResponse:
-    """The reply to a refused request; characters that UTF-8 cannot encode are replaced."""
-    text = message.encode(errors="replace").decode()
-    headers = {"retry-after": "1"} if status == 503 else None
-    return JSONResponse({"error": error, "message": text}, status, headers)
-
-
-async def refuse(request: HttpRequest, error: Exception) -> JSONResponse:
-    """The reply to a refusal."""
-    assert isinstance(error, HTTPException)
-    name = error.error if isinstance(error, Refusal) else NAMES.get(error.status_code, "refused")
-    return problem(error.status_code, name, str(error.detail))
-
-
-async def refuse_invalid(request: HttpRequest, error: Exception) -> JSONResponse:
-    """The reply to a body or parameter of the wrong type.
-
-    The value is not repeated, because it may be long or hold NaN.
-    """
-    assert isinstance(error, RequestValidationError)
-    reasons = [
-        f"`{'.'.join(str(name)[:40] for name in one['loc'][1:]) or 'body'}`: {one['msg']}"
-        for one in error.errors()[:3]
-    ]
-    return problem(422, "bad_argument", "; ".join(reasons)[:500])
-
-
-async def refuse_unforeseen(request: HttpRequest, error: Exception) -> JSONResponse:
-    """The reply to a defect; the traceback goes only to the log."""
-    return problem(500, "failed", "the server failed: its log says where")
