@@ -12,7 +12,6 @@ import multiprocessing
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 
 # the package that the tests import too, and not its folder
@@ -21,9 +20,9 @@ from attacks.fuzzing import Tally, attacked  # noqa: E402
 from attacks.kinds import KINDS  # noqa: E402
 
 
-def measured(kind: str, count: int) -> dict:
+def measured(kind: str, count: int) -> Tally:
     with tempfile.TemporaryDirectory() as folder:
-        return asdict(attacked(KINDS[kind], Path(folder) / "work", count))
+        return attacked(KINDS[kind], Path(folder) / "work", count)
 
 
 def main() -> None:
@@ -37,7 +36,7 @@ def main() -> None:
     faults = 0
     for kind in given.kinds or KINDS:
         with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
-            found = Tally(**pool.submit(measured, kind, given.cases).result())
+            found = pool.submit(measured, kind, given.cases).result()
         faults += len(found.faults)
         print(
             f"{kind:10} {found.cases:,} cases: {found.accepted:,} accepted, {found.refused:,} "
@@ -49,7 +48,7 @@ def main() -> None:
             print(f"{'':10} {fault}", flush=True)
         if given.out:
             before = json.loads(given.out.read_text()) if given.out.exists() else {}
-            shown = asdict(found) | {"refusals": dict(found.refusals.most_common(20))}
+            shown = vars(found) | {"refusals": dict(found.refusals.most_common(20))}
             given.out.write_text(json.dumps(before | {kind: shown}, indent=1) + "\n")
     sys.exit(faults > 0)
 

@@ -242,6 +242,7 @@ SIZES = {
     "latent": (("settled", "latent"), 10**9),
     "shape": (("settled", "shape"), [1, 30_000, 30_000]),
     "filters": (("config", "network", "filters"), [10**6, 10**6]),
+    "many sizes that are not large": (("config", "network", "filters"), [600] * 90),
     "layers": (("config", "network", "filters"), [1] * 10_000),
     "a huge number": (("settled", "latent"), 10**30),
     "directions": (("config", "options", "cost_directions"), 2**40),
@@ -282,6 +283,76 @@ def test_weights_that_are_not_finite_are_refused(value, place):
         assert "not finite" in (run_verb(verb, place / "run", place / "out") or ""), verb
 
 
+def test_numbers_of_other_types_are_refused(place):
+    """Also those that overflow in the type of the model."""
+    folder = checkpoint.newest_first(place / "run" / "checkpoints")[0]
+    content = (folder / "model.safetensors").read_bytes()
+    name, x = next((name, x) for name, x in load(content).items() if x.ndim > 1)
+    wide = torch.full_like(x, 1, dtype=torch.float64) * 1e300
+    for other in (wide, x.to(torch.int8), x.to(torch.complex64), x.to(torch.bool)):
+        resealed(folder, model=save({**load(content), name: other}))
+        for verb in VERBS:
+            refusal = run_verb(verb, place / "run", place / "out") or ""
+            assert "not finite" in refusal or "of another model" in refusal, (verb, other.dtype)
+
+
+def test_a_mixture_of_other_shapes_takes_no_memory(place):
+    from monge.runs import mixtures
+
+    made_for = {"weights": "x"}
+    for factors in (torch.ones(1, 25_000, 0), torch.ones(2, 2, 2), torch.ones(1, 2, 3)):
+        tensors = {"means": torch.ones(1, 2), "factors": factors, "weights": torch.ones(1)}
+        (place / "run" / mixtures.NAME).write_bytes(save(tensors, made_for))
+        before = peak()
+        with pytest.raises(ValueError, match="is damaged"):
+            mixtures.read(place / "run", made_for, 2)
+        assert peak() - before < 64
+
+
+SEALS = ("é", "\ud800", ["x"], {}, 5, None, "", "x" * 10**6)
+
+
+@pytest.mark.parametrize("seal", SEALS)
+def test_a_seal_of_any_content_is_none(seal, place):
+    rewritten(place / "run", "config", "data", "name", value=str(place / "theirs"))
+    rewritten(place / "run", "seal", value=seal)
+    assert "no seal of this account" in (run_verb("evaluate", place / "run", place / "out") or "")
+    assert run_verb("sample", place / "run", place / "out") is None
+
+
+def test_what_is_unknown_beside_the_records_is_refused(place):
+    rewritten(place / "run", "wings", value=2)
+    for verb in VERBS:
+        assert "wings" in (run_verb(verb, place / "run", place / "out") or "")
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_folder_for_a_file_and_a_file_for_a_folder_are_refused(entry, place):
+    path = place / "run" / entry
+    folder = path.is_dir() or entry == "best"
+    if path.exists():
+        path.rename(place / "aside")
+    if folder:
+        path.write_text("x")
+    else:
+        path.mkdir()
+    for verb in VERBS:
+        refusal = run_verb(verb, place / "run", place / "out" / verb)
+        assert refusal is not None, verb
+        assert entry in refusal
+        assert "Errno" not in refusal
+    handles = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+    for _ in range(20):
+        run_verb("sample", place / "run", place / "out" / "again")
+    assert not handles or len(os.listdir("/proc/self/fd")) < handles + 5
+
+
+def test_names_that_are_nearly_checkpoints_are_passed_over(place):
+    for name in ("step-²", "step-", "step--1", "step-1e3", "step-" + "9" * 30):
+        (place / "run" / "checkpoints" / name).mkdir()
+    assert run_verb("sample", place / "run", place / "out") is None
+
+
 def test_optimisers_of_other_shapes_are_refused(place):
     folder = checkpoint.newest_first(place / "run" / "checkpoints")[0]
     content = (folder / "training.safetensors").read_bytes()
@@ -305,10 +376,17 @@ def test_code_beside_a_run_is_not_imported(place, monkeypatch):
     rewritten(run, "config", "recipe", value="theirs:row")
     with pytest.raises(ValueError, match="code in the folder of the run itself"):
         monge.load(".")
+    monkeypatch.chdir(place.parent)
+    for name in (f"{place.name}.run.theirs:row", "run.theirs:row"):
+        monkeypatch.syspath_prepend(str(place))
+        rewritten(run, "config", "recipe", value=name)
+        with pytest.raises(ValueError, match="code in the folder of the run itself"):
+            monge.load(run)
     rewritten(run, "config", "recipe", value="antigravity:row")
     with pytest.raises(ValueError, match="in a module of Python's own"):
-        monge.load(".")
+        monge.load(run)
     assert not (run / "imported").exists()
+    assert not (place.parent / "imported").exists()
 
 
 def test_a_folder_of_the_hub_names_no_folder_and_loads_where_it_lies(place, monkeypatch):

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,12 @@ MOST_NESTED = 64
 """Folders within folders."""
 
 
-def refuse_links(folder: Path, names: Iterable[str], argument: str) -> None:
+def refuse_links(
+    folder: Path,
+    names: Iterable[str],
+    argument: str,
+    is_folder: Callable[[str], bool | None] = lambda name: None,
+) -> None:
     """Refuses a folder of which some entries, or what lies in them, are neither regular files nor
     folders: links may lead anywhere, and pipes and devices never end.
 
@@ -30,15 +35,22 @@ def refuse_links(folder: Path, names: Iterable[str], argument: str) -> None:
         folder: the folder.
         names: the entries that are looked at.
         argument: which argument gave the folder, for the message.
+        is_folder: whether what has a name is to be a folder, or a file; None for either.
 
     Raises:
         ValueError: naming the entry.
     """
     for name in names:
-        _refuse(folder / name, folder, argument, MOST_NESTED)
+        _refuse(folder / name, folder, argument, is_folder, MOST_NESTED)
 
 
-def _refuse(path: Path, folder: Path, argument: str, depth: int) -> None:
+def _refuse(
+    path: Path,
+    folder: Path,
+    argument: str,
+    is_folder: Callable[[str], bool | None],
+    depth: int,
+) -> None:
     try:
         mode = path.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -53,9 +65,12 @@ def _refuse(path: Path, folder: Path, argument: str, depth: int) -> None:
         )
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)) or depth == 0:
         raise ValueError(f"{shown}which is no regular file: remove it")
+    if is_folder(path.name) not in (None, stat.S_ISDIR(mode)):
+        what = "folder" if stat.S_ISDIR(mode) else "file"
+        raise ValueError(f"{shown}a {what}, which it cannot be: remove it")
     if stat.S_ISDIR(mode):
         for entry in os.scandir(path):
-            _refuse(Path(entry.path), folder, argument, depth - 1)
+            _refuse(Path(entry.path), folder, argument, is_folder, depth - 1)
 
 
 def _is_blob(link: Path, folder: Path) -> bool:
@@ -82,10 +97,11 @@ def read_regular(path: str | Path, most: int | None = MOST_BYTES) -> bytes:
     """
     # without waiting for the other end of a pipe
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(handle)
+        raise ValueError(f"{os.path.basename(path)!r} is no regular file")
     with open(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError(f"{os.path.basename(path)!r} is no regular file")
         most = memory() if most is None else most
         if found.st_size > most:
             raise ValueError(f"{os.path.basename(path)!r} has over {most:,} bytes")

@@ -28,12 +28,9 @@ FORMAT = 2
 MOST_SAID = 500
 """Characters of a message, which may quote what is stored."""
 NAME = "config.json"
-ENTRIES = (
+FILES = (
     NAME,
     "metrics.jsonl",
-    "checkpoints",
-    "best",
-    "pictures",
     "evaluation.json",
     "report.html",
     "identity.npy",
@@ -45,7 +42,9 @@ ENTRIES = (
     ".lock",
     ".lock.json",
 )
-"""What monge reads and writes in a run, or in a folder of the hub."""
+"""The files that monge reads and writes in a run, or in a folder of the hub."""
+FOLDERS = ("checkpoints", "best", "pictures")
+"""The folders."""
 
 
 def to_json(config: Config, settled: Settled) -> str:
@@ -79,6 +78,8 @@ def _from_values(values: Any) -> tuple[Config, Settled]:
             f"its format is {shortened(values['format'])} and this monge reads {FORMAT}: install "
             "the version of monge that wrote it"
         )
+    if unknown := sorted(values.keys() - {"format", "config", "settled", "seal"}):
+        raise ValueError(f"it does not know {shortened(unknown[0])}")
     for key in ("config", "settled"):
         if not isinstance(values.get(key), dict):
             raise ValueError(f"it has no record {key!r}")
@@ -175,23 +176,45 @@ def _refuse_code(values: Any, run: Path) -> None:
         for text in _values_of(values, name):
             if not isinstance(text, str) or not is_reference(text):
                 continue
-            module = text.partition(":")[0].partition(".")[0]
-            if module in sys.stdlib_module_names:
+            parts = text.partition(":")[0].split(".")
+            if parts[0] in sys.stdlib_module_names:
                 raise ValueError(f"`{name}` {text!r} is in a module of Python's own")
-            try:
-                spec = importlib.util.find_spec(module)
-            except (ImportError, ValueError):
-                spec = None
-            places = (
-                [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
-            )
-            home = os.path.realpath(run)
-            for place in filter(None, places):
-                if os.path.commonpath([home, os.path.realpath(place)]) == home:
-                    raise ValueError(
-                        f"`{name}` {text!r} is code in the folder of the run itself, which is not "
-                        "imported: install it, if you trust it"
-                    )
+            home = Path(os.path.realpath(run))
+            if any(_is_inside(place, home) for place in _places_of(parts)):
+                raise ValueError(
+                    f"`{name}` {text!r} is code in the folder of the run itself, which is not "
+                    "imported: install it, if you trust it"
+                )
+
+
+def _places_of(parts: list[str]) -> Iterator[Path]:
+    """Where the module with a dotted name may lie, and the packages that it is in."""
+    try:
+        spec = importlib.util.find_spec(parts[0])
+    except (ImportError, ValueError):
+        spec = None
+    found = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
+    yield from (Path(place) for place in found if place is not None)
+    bases = [Path(place, parts[0]) for place in sys.path]
+    bases += [Path(place) for place in found[1:] if place is not None]
+    for base in bases:
+        for part in (None, *parts[1:]):
+            base = base if part is None else base / part
+            yield from (base, base / "__init__.py", base.with_name(f"{base.name}.py"))
+
+
+def _is_inside(place: Path, home: Path) -> bool:
+    """Whether what there is at a place lies in a folder, or is it."""
+    return place.exists() and Path(os.path.realpath(place)).is_relative_to(home)
+
+
+def _is_folder(name: str) -> bool | None:
+    """Whether what has a name in a run is a folder, or a file; None for what monge does not
+    write."""
+    if name in FOLDERS or name.startswith("step-"):
+        return True
+    suffixes = {Path(file).suffix for file in FILES} - {""}
+    return False if name in FILES or Path(name).suffix in suffixes else None
 
 
 def _values_of(values: Any, name: str) -> Iterator[Any]:
@@ -217,7 +240,7 @@ def read_sealed(run: Path) -> tuple[Config, Settled, dict[str, str]]:
     setting; see `monge.config.trust`."""
     if not os.path.lexists(run / NAME):
         raise ValueError(f"`run` {str(run)!r} is no run directory: it has no {NAME}")
-    refuse_links(run, ENTRIES, "run")
+    refuse_links(run, (*FILES, *FOLDERS), "run", _is_folder)
     try:
         values = parsed(read_regular(run / NAME))
         _refuse_code(values, run)

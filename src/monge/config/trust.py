@@ -36,12 +36,13 @@ def seal_of(config: Config) -> str | None:
     return None if key is None else _seal(config, key)
 
 
-def is_own(config: Config, seal: str | None) -> bool:
+def is_own(config: Config, seal: object) -> bool:
     """Whether all paths in a stored configuration have been put there by this account."""
     if not paths_of(config):
         return True
     key = _key(make=False) if seal is not None else None
-    return key is not None and hmac.compare_digest(_seal(config, key), str(seal))
+    made = "" if key is None else _seal(config, key)
+    return bool(made) and hmac.compare_digest(made.encode(), str(seal).encode("utf-8", "replace"))
 
 
 def refuse_paths(run: Path, paths: dict[str, str]) -> None:

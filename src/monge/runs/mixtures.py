@@ -36,7 +36,8 @@ def read(run: Path, made_for: Mapping[str, str], dim: int | None) -> Mixture | N
             names = ("means", "factors", "weights")
             means, factors, weights = map(stored.get_tensor, names)
         refuse_infinite({"means": means, "factors": factors, "weights": weights}, "its")
-        if factors.ndim != 3 or (dim is not None and means.shape[1:] != (dim,)):
+        count, found = means.shape if means.ndim == 2 else (0, 0)
+        if dim not in (None, found) or factors.shape != (count, found, found):
             raise ValueError(f"it is not of codes of dimension {dim}")
         return Mixture(means, factors @ factors.mT, weights)
     except (SafetensorError, ValueError, RuntimeError) as error:

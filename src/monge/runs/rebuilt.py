@@ -23,7 +23,7 @@ Given = nn.Module | Callable[[], nn.Module] | str | None
 
 WEIGHTS = "model.safetensors"
 LEAST_BOUND = 2**22
-"""Numbers that a tensor may have whatever the weights are, e.g. one that is no weight."""
+"""Numbers that may be made whatever the weights are, for what is no weight."""
 
 
 def load(run_directory: str | Path, model: Given = None) -> nn.Module:
@@ -95,11 +95,11 @@ def rebuilt(
 
 
 def _built(config: Config, settled: Settled, weights: dict[str, Tensor], path: Path) -> nn.Module:
-    """The untrained model, for which no tensor is made that has more numbers than the weights:
+    """The untrained model, for which not many more numbers are made than the weights have:
     config.json may name any size."""
-    most = max(LEAST_BOUND, sum(tensor.numel() for tensor in weights.values()))
+    most = LEAST_BOUND + 4 * sum(tensor.numel() for tensor in weights.values())
     try:
-        with stream("weights to be replaced"), Bounded(most):
+        with stream("weights to be replaced"), BoundedByWeights(most):
             return build(config, settled)
     except (RuntimeError, OverflowError, TypeError, ZeroDivisionError, IndexError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
@@ -108,8 +108,8 @@ def _built(config: Config, settled: Settled, weights: dict[str, Tensor], path: P
         ) from None
 
 
-class Bounded(TorchDispatchMode):
-    """Inside, no tensor is made of more than `most` numbers.
+class BoundedByWeights(TorchDispatchMode):
+    """Inside, the tensors that are made have no more than `most` numbers together.
 
     Args:
         most: the number.
@@ -117,17 +117,25 @@ class Bounded(TorchDispatchMode):
 
     def __init__(self, most: int):
         super().__init__()
-        self.most = most
+        self.most, self.made = most, 0.0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         for sizes in args:
-            whole = isinstance(sizes, (list, tuple)) and all(isinstance(n, int) for n in sizes)
-            if whole and math.prod(sizes) > self.most:
-                raise ValueError(
-                    f"config.json asks for {' × '.join(map(str, sizes))} numbers, and the weights "
-                    f"have {self.most:,} at most: it is not of these weights"
-                )
+            if isinstance(sizes, (list, tuple)) and all(isinstance(n, int) for n in sizes):
+                self._count(math.prod(sizes))
+        plain = [abs(n) for n in args if isinstance(n, (int, float))]
+        name = func.overloadpacket.__name__
+        if plain and name in ("arange", "linspace", "logspace", "eye"):
+            self._count(max(plain) ** (2 if name == "eye" else 1))
         return func(*args, **(kwargs or {}))
+
+    def _count(self, numbers: float) -> None:
+        self.made += numbers
+        if self.made > self.most:
+            raise ValueError(
+                f"config.json asks for more than {self.most:,} numbers, and the weights have "
+                "fewer: it is not of these weights"
+            )
 
 
 def _given(model: Given, path: Path) -> nn.Module:

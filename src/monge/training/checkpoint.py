@@ -9,6 +9,8 @@ so any changed bit is detected. Nothing is ever unpickled.
 import dataclasses
 import hashlib
 import json
+import math
+import re
 import secrets
 import shutil
 import warnings
@@ -25,7 +27,7 @@ from torch import Tensor, nn
 
 from monge._core.fields import leaves
 from monge._core.files import sync_folder, write_synced
-from monge._core.untrusted import converted, parsed, read_regular, shortened
+from monge._core.untrusted import converted, memory, parsed, read_regular, shortened
 from monge.config import Config, Schema, Settled
 
 Verified = tuple[Path, dict[str, bytes]]
@@ -177,7 +179,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 def newest_first(folder: Path) -> list[Path]:
     """The checkpoints of a run from the newest to the oldest, valid or not."""
-    folders = [p for p in folder.glob("step-*") if p.name.removeprefix("step-").isdigit()]
+    folders = [p for p in folder.glob("step-*") if re.fullmatch(r"step-[0-9]{1,18}", p.name)]
     return sorted(folders, key=step_of, reverse=True)
 
 
@@ -199,6 +201,8 @@ def verified(checkpoint: Path) -> dict[str, bytes]:
         canonical = _canonical({**files, "manifest": manifest.manifest}) == text
         if not canonical or manifest.manifest != _sha256(_canonical(files)):
             raise ValueError("manifest.json is damaged")
+        if sum((checkpoint / name).stat().st_size for name in FILES) > memory():
+            raise ValueError("its files are larger than the memory of this machine")
         contents = {name: read_regular(checkpoint / name, most=None) for name in FILES}
     except (OSError, ValueError) as error:
         raise ValueError(f"{checkpoint} is damaged or incomplete: {error}") from None
@@ -247,7 +251,14 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> No
     Raises:
         ValueError: in one line, if they are those of another model, or not finite.
     """
+    own = model.state_dict()
     refuse_infinite(weights, where)
+    for name in weights.keys() & own.keys():
+        if _number_type(weights[name]) != _number_type(own[name]):
+            raise ValueError(
+                f"{where} is of another model than this {type(model).__name__}: "
+                f"{shortened(name)} is {weights[name].dtype} in place of {own[name].dtype}"
+            )
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -255,6 +266,11 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> No
         raise ValueError(
             f"{where} is of another model than this {type(model).__name__}: {reason}"
         ) from None
+    refuse_infinite(model.state_dict(), where)  # also what a narrower type cannot hold
+
+
+def _number_type(x: Tensor) -> tuple[bool, bool]:
+    return x.is_floating_point(), x.is_complex()
 
 
 def weights_of(found: Verified) -> str:
@@ -269,8 +285,10 @@ def notes(contents: dict[str, bytes]) -> CheckpointNotes:
         ValueError: if they are not what training writes, which their digest does not tell.
     """
     noted = converted(parsed(contents["training.json"]), CheckpointNotes, "training.json")
-    if noted.step < 0 or noted.seconds < 0:
-        raise ValueError("`training.json` has a step or seconds below 0")
+    if noted.step < 0 or not 0 <= noted.seconds < math.inf:
+        raise ValueError("`training.json` has a step or seconds that cannot be")
+    if noted.data is not None and re.fullmatch("[0-9a-f]{1,64}", noted.data) is None:
+        raise ValueError(f"`training.json` has the fingerprint {shortened(noted.data)}")
     return noted
 
 

@@ -246,8 +246,10 @@ def write(folder: Path, trainer: Trainer, state: dict[str, Tensor], notes: dict)
     try:
         checkpoint.save(folder, step, weights, state, notes)
     except (OSError, ValueError) as error:
+        diverged = isinstance(error, ValueError)
+        way = ": lower the learning rate or the weight, and check the data" if diverged else ""
         raise FailedRun(
-            f"step {step}: no checkpoint could be saved: {error}; "
+            f"step {step}: no checkpoint could be saved: {error}{way}; "
             + remaining(folder.parent, step)
         ) from None
 

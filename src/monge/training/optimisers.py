@@ -54,7 +54,8 @@ def load_state(optimisers: Optimisers, state: Mapping[str, Tensor]) -> None:
         for key in sorted(key for key in state if key.startswith(f"{kind}.")):
             index, _, name = key.removeprefix(f"{kind}.").partition(".")
             known = index.isdecimal() and int(index) < len(parameters)
-            if not known or state[key].shape not in (parameters[int(index)].shape, ()):
+            real = state[key].is_floating_point()
+            if not (known and real) or state[key].shape not in (parameters[int(index)].shape, ()):
                 raise ValueError(
                     f"the checkpoint has {shortened(key)} of shape {tuple(state[key].shape)}, "
                     "which is no state of this model's optimisers"

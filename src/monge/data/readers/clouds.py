@@ -155,7 +155,7 @@ def _lines(content: bytes, start: int = 0) -> Iterator[str]:
     memory."""
     file = io.BytesIO(content)
     file.seek(start)
-    return iter(io.TextIOWrapper(file, "utf-8", "replace"))
+    return iter(io.TextIOWrapper(file, encoding="utf-8", errors="replace"))
 
 
 def _coordinates(words: Sequence[str]) -> list[float]:

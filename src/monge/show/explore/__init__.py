@@ -73,8 +73,9 @@ def _serve(running: "uvicorn.Server", listening: socket.socket) -> None:
             done.set()
 
     threading.Thread(target=serve, name="monge explorer").start()
+    task = asyncio.current_task()  # which the first interrupt of `asyncio.run` only cancels
     try:
-        while not done.wait(0.5):
+        while not done.wait(0.5) and not (task is not None and task.cancelling()):
             pass
     except KeyboardInterrupt:
         pass
