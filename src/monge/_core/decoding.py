@@ -70,7 +70,7 @@ def limit_memory() -> None:
 def most_memory() -> int:
     """Bytes, the most memory that this process has had; 0 where the system does not say."""
     status = Path("/proc/self/status")  # what `resource` tells includes the parent's
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text("utf-8")) if status.exists() else None
     return 1024 * int(found[1]) if found else 0
 
 

@@ -66,7 +66,7 @@ async def refuse_unforeseen(request: Request, error: Exception) -> JSONResponse:
     return problem(500, "failed", "the server failed: its log says where")
 
 
-HANDLERS = {
+HANDLERS: dict[int | type[Exception], Any] = {
     RequestValidationError: refuse_invalid,
     HTTPException: refuse,
     Exception: refuse_unforeseen,
