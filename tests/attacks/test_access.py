@@ -17,7 +17,7 @@ import pytest
 from explored import ALLOWED, TOKEN, client_of, serving, small
 
 from monge.runs import Run
-from monge.show.explore import connections, explore
+from monge.show.explore import _serve, connections, explore
 from monge.show.explore.access import Access, chosen
 from monge.show.explore.addresses import address, bound, hosts, is_local
 from monge.show.explore.history import finite, shown, without_folders
@@ -357,6 +357,34 @@ def test_it_serves_inside_a_running_loop(explorer, capsys):
     finally:
         signal.signal(signal.SIGINT, former)
     assert seen == [200]
+
+
+def test_an_interrupt_waits_for_the_server_to_end():
+    """An interrupted `Thread.join` takes a thread that runs on for ended."""
+    ended: list[bool] = []
+
+    class Server:
+        should_exit = False
+
+        def run(self, sockets):
+            time.sleep(0.2)
+            signal.raise_signal(signal.SIGINT)
+            while not self.should_exit:
+                time.sleep(0.05)
+            time.sleep(0.5)
+            ended.append(True)
+
+    async def cell() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with socket.socket() as listening:
+            _serve(Server(), listening)
+            assert ended == [True]
+
+    former = signal.getsignal(signal.SIGINT)
+    try:
+        asyncio.run(cell())
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def test_the_token_costs_nothing_measurable():
