@@ -10,13 +10,11 @@ import re
 import secrets
 from urllib.parse import parse_qsl
 
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">{again}
-<title>monge</title>
-<p>This page needs a token: open the address that the explorer printed when it started.</p>
-</html>
-"""
+PAGE = (
+    '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">{again}\n<title>monge</title>\n'
+    "<p>This page needs a token: open the address that the explorer printed when it started.</p>\n"
+    "</html>\n"
+)
 AGAIN = '\n<meta http-equiv="refresh" content="0; url=/?">'
 
 
