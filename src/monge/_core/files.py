@@ -5,6 +5,7 @@ import os
 import secrets
 import stat
 import struct
+import sys
 import tokenize
 import zipfile
 import zlib
@@ -59,7 +60,8 @@ def new_file(path: Path) -> tuple[Path, int]:
     It has the permissions of the file that it is to replace, otherwise those that the umask
     leaves.
     """
-    stem = path.name.encode("utf-8", "surrogateescape")[:100].decode("utf-8", "ignore")
+    # as much as the file system can write of it: the name is only for who looks into the folder
+    stem = os.fsencode(path.name)[:100].decode(sys.getfilesystemencoding(), "ignore")
     exclusive = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     while True:
         partial = path.with_name(f".{stem}.{secrets.token_hex(8)}{PART}")
