@@ -147,11 +147,39 @@ def test_a_loopback_address_is_known_however_it_is_written(explorer, host):
             assert client.get("/api/runs", headers={"host": name}).status_code == code
 
 
+def test_a_tunnel_from_another_port_is_answered_and_its_own_page_alone(explorer):
+    """As `ssh -L 9000:127.0.0.1:8642`: a loopback name with any port, whose Origin is the same."""
+    with serving(explorer) as place, client_of(place) as client:
+        for host in ("localhost:9000", "127.0.0.1:9000"):
+            asked = {f"http://{host}": 200, place: 403, "http://evil:9000": 403}
+            for origin, code in asked.items():
+                headers = {"host": host, "origin": origin}
+                assert client.get("/api/runs", headers=headers).status_code == code
+        for host in (
+            "evil:9000",
+            "localhost:x",
+            "localhost:",
+            "localhost:*",
+            "localhost.evil:9000",
+        ):
+            assert client.get("/api/runs", headers={"host": host}).status_code == 403
+
+
+def test_whoever_has_shown_the_token_makes_room_last(explorer):
+    """One account of a machine, without the token, does not cut off another's open page."""
+    with serving(explorer) as place, client_of(place) as client, contextlib.ExitStack() as stack:
+        assert client.get("/api/runs").status_code == 200
+        (kept,) = client._transport._pool.connections  # pyright: ignore
+        held(place, PHASES["nothing"], 400, stack)
+        assert client.get("/api/runs").status_code == 200
+        assert client._transport._pool.connections == [kept]  # pyright: ignore
+
+
 def test_the_bound_address_says_who_can_reach_it():
     with bound("127.0.0.5", 0) as listening:
         port = listening.getsockname()[1]
         assert is_local(listening)
-        assert hosts(listening, "127.0.0.5") == [f"127.0.0.5:{port}", f"localhost:{port}"]
+        assert hosts(listening, "127.0.0.5") == ["127.0.0.5:*", "localhost:*"]
         assert address(listening, "127.0.0.5") == f"http://127.0.0.5:{port}/"
 
 

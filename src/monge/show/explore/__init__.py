@@ -53,7 +53,9 @@ def explore(
         if browser:
             import webbrowser
 
-            webbrowser.open(f"{page}?token={access.single()}" if token else page)
+            shown = f"{page}?token={access.single()}" if token else page
+            # a browser on a terminal is waited for, and waits for the server
+            threading.Thread(target=webbrowser.open, args=(shown,), daemon=True).start()
         _serve(running, listening)
 
 

@@ -66,9 +66,11 @@ def names(listening: socket.socket, host: str) -> list[str]:
 
 
 def hosts(listening: socket.socket, host: str) -> list[str]:
-    """The values of the Host header that a socket answers to."""
+    """The values of the Host header that a socket answers to; `:*` stands for every port, by which
+    a tunnel to this machine's loopback address may be reached."""
     port, known = listening.getsockname()[1], names(listening, host)
-    return [f"{name}:{port}" for name in known] + (known if port == 80 else [])
+    wanted = "*" if is_local(listening) else port
+    return [f"{name}:{wanted}" for name in known] + (known if port == 80 else [])
 
 
 def address(listening: socket.socket, host: str) -> str:

@@ -52,7 +52,8 @@ class BoundedConnection(H11Protocol):
         if not others:
             self.app = overloaded
             return
-        oldest = min(others, key=lambda one: (-counts[one.address], one.since))
+        # whoever has shown the token makes room last
+        oldest = min(others, key=lambda one: (one.known, -counts[one.address], one.since))
         self.connections.discard(oldest)
         oldest.transport.abort()
 
@@ -60,6 +61,11 @@ class BoundedConnection(H11Protocol):
     def address(self) -> str:
         """The client's."""
         return self.client[0] if self.client else ""
+
+    @property
+    def known(self) -> bool:
+        """Whether its last request had the token."""
+        return self.cycle is not None and bool(self.cycle.scope.get("monge.known"))
 
     @property
     def computes(self) -> bool:

@@ -142,7 +142,7 @@ def site(explorers: dict[str, Explorer], hosts: list[str], access: Access) -> Sh
 
     Args:
         explorers: the open runs by identifier.
-        hosts: what the Host header may say, host:port.
+        hosts: what the Host header may say, see `addresses.hosts`.
         access: who may ask.
     """
     opened = Site(explorers)

@@ -56,13 +56,12 @@ class Shield:
 
     Args:
         app: the application behind it.
-        hosts: the allowed values of the Host header, host:port.
+        hosts: the allowed values of the Host header, host:port, or host:* for every port.
         access: who holds the token.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str], access: Access):
         self.app, self.hosts, self.access, self.held = app, set(hosts), access, 0
-        self.origins = {f"http://{host}" for host in self.hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -90,6 +89,7 @@ class Shield:
                     return
             if not self.access.holds(scope["headers"]):
                 raise Refused(403, "no_token", NO_TOKEN)
+            scope["monge.known"] = True  # which its connection sees
             if scope["method"] in ("POST", "PUT", "PATCH", "DELETE"):
                 most = self._allowed(scope["path"], headers)
                 await asyncio.wait_for(held.read(receive, headers, most), BODY_SECONDS)
@@ -110,10 +110,12 @@ class Shield:
             if sum(key == name for key, _ in scope["headers"]) > 1:
                 raise Refused(400, "bad_header", f"there is more than one {name.decode()}")
         host = headers.get(b"host", b"").decode("latin-1").lower()
-        if host not in self.hosts:
+        name, _, port = host.rpartition(":")
+        tunnelled = f"{name}:*" in self.hosts and port.isdecimal()
+        if "*" in host or not (host in self.hosts or tunnelled):
             raise Refused(403, "wrong_host", "the Host is not this server's")
         origin = headers.get(b"origin")
-        if origin is not None and origin.decode("latin-1").lower() not in self.origins:
+        if origin is not None and origin.decode("latin-1").lower() != f"http://{host}":
             raise Refused(403, "wrong_origin", "the Origin is another site")
         site = headers.get(b"sec-fetch-site", b"none")
         if scope["path"].startswith("/api") and site not in (b"none", b"same-origin"):
