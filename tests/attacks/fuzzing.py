@@ -23,6 +23,10 @@ MOST_MEMORY = 1024
 """MiB by which a kind's cases may raise the most memory that the process has had."""
 
 
+NAMED = re.compile(r"""'[^']*'|"[^"]*"|/\S+|-?\d[\d.,e+-]*""")
+"""Names, paths and numbers in a message."""
+
+
 class Hang(BaseException):
     """A case took too long."""
 
@@ -80,7 +84,7 @@ def attacked(fuzz: Fuzz, folder: Path, count: int, first: int = 0) -> Tally:
         tally.accepted += refusal is None and fault is None
         tally.refused += refusal is not None and fault is None
         if refusal is not None:
-            tally.refusals[re.sub(r"'[^']*'|\"[^\"]*\"|-?\d[\d.,e+-]*", "#", refusal)[:70]] += 1
+            tally.refusals[NAMED.sub("#", refusal)[:70]] += 1
         if fault is not None:
             tally.faults.append(f"{fuzz.name} {i}: {fault}")
     tally.memory = peak() - before

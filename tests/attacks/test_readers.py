@@ -76,15 +76,20 @@ LONG = {
 }
 
 
+def refused(place, files: dict[str, bytes], suffix: str, seconds: float, memory: float) -> None:
+    """Every file is refused, in less than so many seconds and MiB."""
+    paths = [place / f"{i}{suffix}" for i in range(len(files))]
+    for path, content in zip(paths, files.values()):
+        path.write_bytes(content)
+    for name, found in zip(files, spent(*paths)):
+        assert found["refusal"] is not None, name
+        assert found["seconds"] < seconds, (name, found)
+        assert found["memory"] < memory, (name, found)
+
+
 @linux
 def test_odd_tables_take_no_time(tmp_path):
-    paths = [tmp_path / f"{i}.csv" for i in range(len(LONG))]
-    for path, content in zip(paths, LONG.values()):
-        path.write_bytes(content)
-    for name, found in zip(LONG, spent(*paths)):
-        assert found["refusal"] is not None, name
-        assert found["seconds"] < 10, (name, found)
-        assert found["memory"] < 600, (name, found)
+    refused(tmp_path, LONG, ".csv", seconds=10, memory=600)
 
 
 def test_a_table_without_a_newline_at_its_end_has_its_last_row(tmp_path):
@@ -335,13 +340,7 @@ TARS = {
 
 @linux
 def test_odd_tar_archives_take_no_time(tmp_path):
-    paths = [tmp_path / f"{i}.tar" for i in range(len(TARS))]
-    for path, content in zip(paths, TARS.values()):
-        path.write_bytes(content)
-    for name, found in zip(TARS, spent(*paths)):
-        assert found["refusal"] is not None, name
-        assert found["seconds"] < 5, (name, found)
-        assert found["memory"] < 100, (name, found)
+    refused(tmp_path, TARS, ".tar", seconds=5, memory=100)
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

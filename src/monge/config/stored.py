@@ -18,6 +18,7 @@ from typing import Any
 
 from monge._core.references import is_reference
 from monge._core.untrusted import converted, parsed, read_regular, refuse_links, shortened
+from monge._core.visible import brief
 from monge.config.asked import CUSTOM, Config, override
 from monge.config.settled import Settled
 from monge.config.trust import is_own, paths_of, seal_of
@@ -25,8 +26,6 @@ from monge.recipes import find
 from monge.recipes.options import NoOptions
 
 FORMAT = 2
-MOST_SAID = 500
-"""Characters of a message, which may quote what is stored."""
 NAME = "config.json"
 FILES = (
     NAME,
@@ -45,6 +44,8 @@ FILES = (
 """The files that monge reads and writes in a run, or in a folder of the hub."""
 FOLDERS = ("checkpoints", "best", "pictures")
 """The folders."""
+SUFFIXES = {Path(file).suffix for file in FILES} - {""}
+"""Of those files, and of the others in the folders."""
 
 
 def to_json(config: Config, settled: Settled) -> str:
@@ -137,9 +138,7 @@ def _migrated(old: dict[str, Any]) -> dict[str, Any]:
     """Format 2 of the flat record of monge 0.1."""
     version = str(old.get("version"))
     if version.split(".")[:2] != ["0", "1"]:
-        raise ValueError(
-            f"it was made by monge {shortened(version)[1:-1]}: install that version to use it"
-        )
+        raise ValueError(f"it was made by monge {brief(version)}: install that version to use it")
     network = old.get("network", {})
     if not isinstance(network, dict):
         raise ValueError(f"`network` is {shortened(network)}: expected a record")
@@ -213,8 +212,7 @@ def _is_folder(name: str) -> bool | None:
     write."""
     if name in FOLDERS or name.startswith("step-"):
         return True
-    suffixes = {Path(file).suffix for file in FILES} - {""}
-    return False if name in FILES or Path(name).suffix in suffixes else None
+    return False if name in FILES or Path(name).suffix in SUFFIXES else None
 
 
 def _values_of(values: Any, name: str) -> Iterator[Any]:
@@ -249,8 +247,6 @@ def read_sealed(run: Path) -> tuple[Config, Settled, dict[str, str]]:
         foreign = {} if is_own(config, seal) else paths_of(config)
         return config, settled, foreign
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        reason = reason if len(reason) <= MOST_SAID else f"{reason[:MOST_SAID]}…"
         raise ValueError(
-            f"`run` {str(run)!r} has a {NAME} that cannot be used: {reason}"
+            f"`run` {str(run)!r} has a {NAME} that cannot be used: {brief(str(error), 500)}"
         ) from None

@@ -9,6 +9,7 @@ from safetensors.torch import save
 
 from monge._core.files import write_whole
 from monge._core.locks import NotWritable, alone
+from monge._core.visible import brief
 from monge.priors import Mixture
 from monge.training.checkpoint import refuse_infinite
 
@@ -41,8 +42,9 @@ def read(run: Path, made_for: Mapping[str, str], dim: int | None) -> Mixture | N
             raise ValueError(f"it is not of codes of dimension {dim}")
         return Mixture(means, factors @ factors.mT, weights)
     except (SafetensorError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{str(file)!r} is damaged: {reason}: remove it") from None
+        raise ValueError(
+            f"{str(file)!r} is damaged: {brief(str(error), 300)}: remove it"
+        ) from None
 
 
 def write(run: Path, mixture: Mixture, made_for: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from monge._core.references import resolve
 from monge._core.untrusted import read_regular
+from monge._core.visible import brief
 from monge.builders import build
 from monge.builders.settle import with_kept_mask
 from monge.config import CUSTOM, Config, Settled, read_config
@@ -102,7 +103,7 @@ def _built(config: Config, settled: Settled, weights: dict[str, Tensor], path: P
         with stream("weights to be replaced"), BoundedByWeights(most):
             return build(config, settled)
     except (RuntimeError, OverflowError, TypeError, ZeroDivisionError, IndexError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        reason = brief(f"{type(error).__name__}: {error}", 300)
         raise ValueError(
             f"`run` {str(path)!r} has a config.json of which no model can be built: {reason}"
         ) from None

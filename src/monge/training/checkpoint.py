@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from monge._core.fields import leaves
 from monge._core.files import sync_folder, write_synced
 from monge._core.untrusted import converted, memory, parsed, read_regular, shortened
+from monge._core.visible import brief
 from monge.config import Config, Schema, Settled
 
 Verified = tuple[Path, dict[str, bytes]]
@@ -262,7 +263,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> No
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        reason = shortened(" ".join(str(error).split()), 300)
+        reason = brief(str(error), 300)
         raise ValueError(
             f"{where} is of another model than this {type(model).__name__}: {reason}"
         ) from None

@@ -134,17 +134,10 @@ def _trained(
         built = with_kept_mask(config, path) if stored else config
         model = _model(model_or_recipe, built, settled, device)
         augment = source.kind.augmentation(config.data)
-        trainer = Trainer(
-            model,
-            config.training,
-            seed=config.seed,
-            device=device,
-            augment=augment,
-            foreign=config.recipe not in RECIPES,
-        )
-    if config.recipe not in RECIPES:
+        trainer = _trainer(model, config, augment, device)
+    if trainer.foreign:
         trainable(model)
-    if config.recipe not in RECIPES and not config.training.shard:
+    if trainer.foreign and not config.training.shard:
         rehearse(model, config.training, samples, augment)
     settings = checkpoint.settings_of(config, settled)
     seconds = loop.resume(trainer, path, settings) if stored else 0.0
@@ -162,14 +155,8 @@ def _trained(
     model.train()
     resident = is_resident(samples, trainer.device)
     if not quiet and processes.first():
-        say(_opening(trainer, samples, resident))
-        if source.summary:
-            say(f"data: {source.summary}")
-        if batches.size < config.training.batch:
-            say(
-                f"batch: all {batches.size} training samples, fewer than the "
-                f"{config.training.batch} of a batch by default"
-            )
+        for line in _opening(trainer, samples, resident, source, batches):
+            say(line)
     if resident:
         samples = samples.to(trainer.device)
     loop.run(
@@ -183,12 +170,29 @@ def _trained(
         seconds=seconds,
         quiet=quiet,
     )
-    whole = None
-    if not config.training.shard:  # otherwise it is read from the checkpoint
-        model.load_state_dict(loop.trained(trainer, path))
-        order = torch.contiguous_format
-        whole = model.to("cpu", memory_format=order).eval()  # pyright: ignore[reportCallIssue]
+    whole = None if config.training.shard else _whole(model, trainer, path)
     return Trained(path, whole, source, trainer.position > start)
+
+
+def _trainer(
+    model: nn.Module, config: Config, augment: Augmentation | None, device: str
+) -> Trainer:
+    return Trainer(
+        model,
+        config.training,
+        seed=config.seed,
+        device=device,
+        augment=augment,
+        foreign=config.recipe not in RECIPES,
+    )
+
+
+def _whole(model: nn.Module, trainer: Trainer, path: Path) -> nn.Module:
+    """The trained model in evaluation mode, on the CPU; one that was sharded is read from the
+    checkpoint instead."""
+    model.load_state_dict(loop.trained(trainer, path))
+    order = torch.contiguous_format
+    return model.to("cpu", memory_format=order).eval()  # pyright: ignore[reportCallIssue]
 
 
 def _as_trained(settled: Settled, trainer: Trainer) -> Settled:
@@ -219,8 +223,10 @@ def _records(
     return records
 
 
-def _opening(trainer: Trainer, samples: Tensor, resident: bool) -> str:
-    """The line that says where and how a run is trained."""
+def _opening(
+    trainer: Trainer, samples: Tensor, resident: bool, source: Source, batches: Batches
+) -> list[str]:
+    """The lines that say where and how a run is trained, and on what."""
     parts = [f"device: {described(trainer.device)}"]
     if trainer.device.type != "cpu":
         place = "the device" if resident else "the host, loaded a batch ahead"
@@ -230,7 +236,15 @@ def _opening(trainer: Trainer, samples: Tensor, resident: bool) -> str:
     if trainer.config.compile:
         slower = ", and on a CPU seldom faster steps" if trainer.device.type == "cpu" else ""
         parts.append(f"compiling: seconds to minutes before the first steps{slower}")
-    return "; ".join(parts)
+    lines, asked = ["; ".join(parts)], trainer.config.batch
+    if source.summary:
+        lines.append(f"data: {source.summary}")
+    if batches.size < asked:
+        lines.append(
+            f"batch: all {batches.size} training samples, fewer than the {asked} of a batch by "
+            "default"
+        )
+    return lines
 
 
 def _model(
