@@ -3,6 +3,7 @@ answer says."""
 
 import asyncio
 import contextlib
+import errno
 import http.client
 import json
 import re
@@ -21,7 +22,7 @@ from monge.show.explore import _serve, connections, explore
 from monge.show.explore.access import Access, chosen
 from monge.show.explore.addresses import address, bound, hosts, is_local
 from monge.show.explore.history import finite, shown, without_folders
-from monge.show.explore.server import opened
+from monge.show.explore.server import opened, server
 from monge.show.explore.shield import HEADERS
 
 PATHS = ("/", "/static/app.js", "/api/runs", "/api/openapi.json", "/api/runs/wae/progress", "/x")
@@ -71,7 +72,7 @@ def test_the_page_trades_the_token_for_a_cookie(address):
         first = client.get(f"/?token={TOKEN}")
         assert (first.status_code, first.headers["location"]) == (303, "/")
         cookie = first.headers["set-cookie"]
-        assert cookie.startswith(f"monge-{port}=")
+        assert re.match(rf"monge-{port}-[0-9a-f]{{8}}=", cookie)
         assert {"HttpOnly", "SameSite=Strict"} <= set(cookie.split("; "))
         assert TOKEN not in cookie
         assert all(client.get(path).status_code == 200 for path in PATHS[:-1])
@@ -173,6 +174,60 @@ def test_whoever_has_shown_the_token_makes_room_last(explorer):
         held(place, PHASES["nothing"], 400, stack)
         assert client.get("/api/runs").status_code == 200
         assert client._transport._pool.connections == [kept]  # pyright: ignore
+
+
+def test_tunnels_to_two_servers_do_not_sign_each_other_out():
+    """A browser that reaches both by one name keeps both cookies."""
+    one, other = Access("a", 8642), Access("b", 8642)
+    assert one.cookie.partition("=")[0] != other.cookie.partition("=")[0]
+
+
+def test_a_refusal_reaches_a_client_that_is_still_sending(explorer):
+    """As of a photograph that is too large, or of another type."""
+    with serving(explorer) as place:
+        port = int(place.rsplit(":", 1)[1])
+        for path, kind, size, code in (
+            ("image", "image/png", 20_000_000, 413),
+            ("image", "image/heic", 3_000_000, 415),
+            ("decode", "application/json", 20_000_000, 413),
+        ):
+            link = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            headers = {**ALLOWED, "Content-Type": kind}
+            link.request("POST", f"/api/runs/secret-name/{path}", bytes(size), headers)
+            reply = link.getresponse()
+            assert (reply.status, set(json.loads(reply.read()))) == (code, {"error", "message"})
+            link.close()
+
+
+def test_there_are_fewer_connections_than_files_may_be_open():
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        allowed = connections.most_connections()
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert 0 < allowed <= min(connections.MOST, soft - connections.RESERVED)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_connections_that_cannot_be_taken_are_not_told_one_by_one(caplog):
+    loop = asyncio.new_event_loop()
+    error = OSError(errno.EMFILE, "too many open files")
+    connections.quiet(loop, {"message": "socket.accept()", "exception": error})
+    assert not caplog.records
+    connections.quiet(loop, {"message": "another", "exception": ValueError("x")})
+    assert caplog.records
+    loop.close()
+
+
+def test_interrupts_while_it_ends_change_nothing(explorer):
+    with bound("127.0.0.1", 0) as listening:
+        running = server(explorer, listening, "127.0.0.1", Access(TOKEN, 1))
+        for _ in range(3):
+            running.handle_exit(signal.SIGINT, None)
+        assert running.should_exit
+        assert not running.force_exit
 
 
 def test_the_bound_address_says_who_can_reach_it():

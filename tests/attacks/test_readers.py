@@ -18,6 +18,7 @@ import pytest
 from folders import filled, loaded, picture
 from PIL import Image
 
+from attacks.fuzzing import limited
 from attacks.spent import spent
 from monge._core.untrusted import read_regular
 from monge.config import DataConfig
@@ -62,6 +63,8 @@ def test_tables_take_four_times_their_cells(tmp_path, n, d, options):
 
 
 LONG = {
+    "nothing but zeros": bytes(300_000_000),
+    "a text with a hole": b"a,b\n" + b"1,2\n" * 5000 + bytes(300_000_000),
     "a cell of 10 MB": b"a,b\n1,2\n3," + b"x" * 10_000_000 + b"\n4,5\n",
     "one cell": b"1" * 10_000_000,
     "a million empty columns": b"," * 999_999 + b"\n",
@@ -105,6 +108,12 @@ STAR = np.stack(
     [(1 + np.arange(1000) % 2) * f(np.arange(1000) * np.pi / 500) for f in (np.cos, np.sin)], 1
 )
 CLOUDS = {
+    "rows of no bytes": (
+        b"ply\nformat binary_little_endian 1.0\nelement junk 1000000000000\n"
+        b"element vertex 80\nproperty float x\nproperty float y\nproperty float z\n"
+        b"end_header\n" + bytes(960),
+        ".ply",
+    ),
     "newlines": (HEAD + b"\n" * 1_000_000 + VERTICES + POINTS, ".ply"),
     "comments": (HEAD + b"comment x\n" * 90_000 + VERTICES + POINTS, ".ply"),
     "more comments than the cap": (HEAD + b"obj_info x\n" * 1_000_000 + VERTICES, ".ply"),
@@ -402,6 +411,32 @@ def test_other_formats_are_not_decoded(tmp_path, form):
     filled(tmp_path, {"a.png": content.getvalue(), "b.png": content.getvalue()})
     with pytest.raises(ValueError, match="in no format that is read"):
         loaded(tmp_path)
+
+
+@linux
+def test_what_a_kernel_makes_up_is_not_read(tmp_path):
+    """Regular files that never end, by a link or by their own names."""
+    for name in ("k.csv", "k.npy", "k.zip", "k.tar"):
+        (tmp_path / name).symlink_to("/proc/self/mem")
+        with pytest.raises(ValueError, match="of the kernel"):
+            loaded(tmp_path / name)
+    with pytest.raises(ValueError, match="of the kernel"):
+        loaded("/proc")
+    filled(tmp_path / "faces", {f"{i}.png": i for i in range(4)})
+    for name, place in {"a": "/proc", "b": "/sys", "c.png": "/proc/version"}.items():
+        (tmp_path / "faces" / name).symlink_to(place)
+    with pytest.warns(UserWarning, match="3 of the kernel"):
+        source = loaded(tmp_path / "faces")
+    assert len(source.train) + len(source.test) == 4
+
+
+@linux
+def test_long_cells_are_read_in_linear_time(tmp_path):
+    """A hundred thousand digits, with and without what makes them no number."""
+    for end in ("", "x", "e"):
+        (tmp_path / "x.csv").write_text("a,b\n" + ("0." + "1" * 100_000 + f"{end},1\n") * 30)
+        with limited(10):
+            assert len(loaded(tmp_path / "x.csv").train) > 20
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")

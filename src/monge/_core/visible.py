@@ -8,7 +8,7 @@ UNSEEN = re.compile(
 )
 """Characters that move or hide others: controls, directions, separators of lines, halves of
 surrogate pairs, which stand for bytes that are no UTF-8."""
-MARKS = re.compile(r"[\\`*\[\]<>|~]|(?<![^\W_])_|_(?![^\W_])")
+MARKS = re.compile(r"[\\`*\[\]<>|~$]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def visible(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from monge._core.visible import visible_lines
+from monge._core.visible import visible
 
 Number = Annotated[int, arg(aliases=["-n"])]
 # flags that leave the configuration as it is when they are not given
@@ -48,8 +48,8 @@ class OfRun:
 
 
 def tell(text: object) -> None:
-    """Prints a text, the control characters of names in it as escapes."""
-    print(visible_lines(str(text)))
+    """Prints a text in one line, the control characters of names in it as escapes."""
+    print(visible(str(text)))
 
 
 def first() -> bool:

@@ -63,7 +63,8 @@ class Evaluate(OfRun):
             protocol = result["protocol"]
             if protocol["n test"] < self.n:
                 tell(f"the test part has {protocol['n test']} samples: using them all")
-            tell("\n".join(lines(result)))
+            for line in lines(result):
+                tell(line)
             if 0 < protocol["n floor"] < protocol["n test"]:
                 tell(f"the floor is of {protocol['n floor']} training samples: there are no more")
             for remark in ("left out", "without floor"):

@@ -155,7 +155,7 @@ def _trained(
     model.train()
     resident = is_resident(samples, trainer.device)
     if not quiet and processes.first():
-        for line in _opening(trainer, samples, resident, source, batches):
+        for line in _said(trainer, samples, resident, source, batches):
             say(line)
     if resident:
         samples = samples.to(trainer.device)
@@ -223,10 +223,23 @@ def _records(
     return records
 
 
-def _opening(
+def _said(
     trainer: Trainer, samples: Tensor, resident: bool, source: Source, batches: Batches
 ) -> list[str]:
-    """The lines that say where and how a run is trained, and on what."""
+    """The lines that say how a run is trained, and on what."""
+    lines, asked = [_opening(trainer, samples, resident)], trainer.config.batch
+    if source.summary:
+        lines.append(f"data: {source.summary}")
+    if batches.size < asked:
+        lines.append(
+            f"batch: all {batches.size} training samples, fewer than the {asked} of a batch by "
+            "default"
+        )
+    return lines
+
+
+def _opening(trainer: Trainer, samples: Tensor, resident: bool) -> str:
+    """The line that says where and how a run is trained."""
     parts = [f"device: {described(trainer.device)}"]
     if trainer.device.type != "cpu":
         place = "the device" if resident else "the host, loaded a batch ahead"
@@ -236,15 +249,7 @@ def _opening(
     if trainer.config.compile:
         slower = ", and on a CPU seldom faster steps" if trainer.device.type == "cpu" else ""
         parts.append(f"compiling: seconds to minutes before the first steps{slower}")
-    lines, asked = ["; ".join(parts)], trainer.config.batch
-    if source.summary:
-        lines.append(f"data: {source.summary}")
-    if batches.size < asked:
-        lines.append(
-            f"batch: all {batches.size} training samples, fewer than the {asked} of a batch by "
-            "default"
-        )
-    return lines
+    return "; ".join(parts)
 
 
 def _model(

@@ -11,7 +11,15 @@ from torch import Tensor
 from monge.config import DATA, DataConfig
 from monge.data.kinds import kind_named
 from monge.data.readers import arrays, cache, clouds, hub, idx, images, tar, toys
-from monge.data.readers.discovery import CLOUDS, HEAD, IMAGES, LeftOut, files_in, kind_of_file
+from monge.data.readers.discovery import (
+    CLOUDS,
+    HEAD,
+    IMAGES,
+    LeftOut,
+    files_in,
+    is_of_kernel,
+    kind_of_file,
+)
 from monge.data.source import Data, Source
 
 __all__ = ["given", "load"]
@@ -61,6 +69,8 @@ def _read(config: DataConfig) -> Source:
     path = Path(config.name)
     if config.name.startswith(hub.PREFIX):
         return _decoded(hub.dataset(config.name), config)
+    if is_of_kernel(path):
+        raise ValueError(f"`data` {config.name!r} is of the kernel, and no data: give a file")
     if tar.are_named(config.name):
         return _decoded(tar.shards(config.name, tar.paths_of(config.name), LeftOut()), config)
     if config.name == "" or not os.path.exists(path):

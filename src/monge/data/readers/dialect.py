@@ -12,8 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from monge.data.readers.caps import demand_memory
+
 NUMBER = re.compile(
-    r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf(inity)?)\s*", re.IGNORECASE | re.ASCII
+    # possessive: of a long row of digits no part is tried again
+    r"\s*+[+-]?((\d++\.?\d*+|\.\d++)(e[+-]?\d++)?|nan|inf(inity)?)\s*+",
+    re.IGNORECASE | re.ASCII,
 )
 INTEGER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
 DIALECTS = ((",", "."), (";", "."), (";", ","), ("\t", "."), ("\t", ","), ("|", "."), ("|", ","))
@@ -118,6 +122,8 @@ def opened(path: Path) -> tuple[Rows, str]:
         ValueError: for no text, a quote that is not closed, nothing at all, or a header of another
             length than the rows.
     """
+    demand_memory(path.stat().st_size, "its cells")
+    _demand_text(path)
     if _is_plain(path):  # Polars maps the file
         return _opened(path), ""
     content, encoding = _utf8(path.read_bytes())
@@ -132,6 +138,17 @@ def _without_blanks_at_quotes(content: bytes, separator: str) -> bytes:
         return content
     cell = rb'(^|[\n%b]) *("(?:[^"]++|"")*+") *(?=$|[\n%b])' % (sign, sign)
     return re.sub(cell, rb"\1\2", content)
+
+
+def _demand_text(path: Path) -> None:
+    """Refuses a file whose beginning or end is no text, before it is read."""
+    with path.open("rb") as file:
+        head = file.read(SAMPLE_BYTES)
+        file.seek(max(0, path.stat().st_size - SAMPLE_BYTES))
+        tail = file.read(SAMPLE_BYTES)
+    # in UTF-16 every other byte may be 0, and no letter is of bytes 0 alone
+    if any(4 * b"\0" in part for part in (head, tail)):
+        raise ValueError("it holds bytes that are no text")
 
 
 def _is_plain(path: Path) -> bool:

@@ -23,6 +23,8 @@ TEXT = {".txt", ".json", ".xml", ".md", ".html", ".yaml", ".yml", ".cls", ".mtl"
 MOST_TEXTS = 100
 LITTER = {"__MACOSX", "@eaDir", "$RECYCLE.BIN"}
 HEAD = 512
+KERNEL = ("proc", "sys")
+"""Folders of Linux whose files may never end, whatever they say they are."""
 LONGEST_NAME = 4096
 """Characters, as in paths of Linux."""
 NO_DECODER = "no decoder"
@@ -204,6 +206,8 @@ def sorted_by_kind(where: str, names: Iterable[str], head: Callable[[str], bytes
 
 def _what_is(entry: os.DirEntry[str]) -> str:
     """Whether an entry, its links followed, is a `file` or a `folder`, or else why it is none."""
+    if (entry.is_symlink() or entry.name in KERNEL) and is_of_kernel(entry.path):
+        return "of the kernel"
     try:
         if entry.is_dir():
             return "folder"
@@ -213,6 +217,11 @@ def _what_is(entry: os.DirEntry[str]) -> str:
         pass
     broken = entry.is_symlink() and not os.path.exists(entry.path)
     return "broken links" if broken else "neither files nor folders"
+
+
+def is_of_kernel(path: str | os.PathLike[str]) -> bool:
+    """Whether a path leads into what a kernel makes up, where reading a file may never end."""
+    return os.path.realpath(path).split(os.sep)[1] in KERNEL if os.sep == "/" else False
 
 
 def files_in(folder: Path) -> Found:

@@ -47,11 +47,12 @@ class Access:
 
     Args:
         token: "" to let everyone in.
-        port: the cookie is named after it, because cookies of a host are shared by its ports.
+        port: the cookie is named after it, and by chance, because cookies of a host are shared by
+            its ports, and tunnels to two machines may end on one.
     """
 
     def __init__(self, token: str, port: int):
-        self.token, self.name = token, f"monge-{port}"
+        self.token, self.name = token, f"monge-{port}-{secrets.token_hex(4)}"
         self._session, self._once = secrets.token_urlsafe(32), ""
 
     @property

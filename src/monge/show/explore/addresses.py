@@ -18,7 +18,9 @@ def bound(host: str, port: int) -> socket.socket:
     wrong = f"`host` {host!r} is no address of this machine"
     try:
         # "" is refused, where bind would take it for every address
-        found = socket.getaddrinfo(host.strip() or " ", port, type=socket.SOCK_STREAM)
+        # in brackets as it is printed
+        bare = host.strip().removeprefix("[").removesuffix("]")
+        found = socket.getaddrinfo(bare or " ", port, type=socket.SOCK_STREAM)
     except (OSError, ValueError) as error:  # UnicodeError is a ValueError
         reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"{wrong}: {reason}: give 127.0.0.1, the default") from None

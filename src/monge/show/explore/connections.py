@@ -7,8 +7,12 @@ room for a new one, so that connections left open by one client lock nobody out.
 
 import asyncio
 import collections
+import contextlib
+import errno
 import json
+import os
 import time
+from typing import Any
 
 import h11
 from starlette.types import Receive, Scope, Send
@@ -24,11 +28,42 @@ SEND_SECONDS = 30.0
 """Until an answer has been read."""
 MOST, MOST_OF_CLIENT = 512, 256
 """Connections, in all and of one address."""
+BACKLOG = 128
+"""Connections that are taken at once, fewer than one client may have: what those send is seen
+before more are taken."""
+RESERVED = 64
+"""Files that the server itself may have open."""
+
+
+def most_connections() -> int:
+    """Connections in all, as far as the process may open files; it is allowed more if need be."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return MOST
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST + RESERVED + len(os.listdir("/dev/fd"))
+    if soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            enough = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
+            soft = enough
+    return max(1, min(MOST, MOST - (wanted - soft)))
+
+
+def quiet(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Passes over connections that could not be taken for want of files: there may be thousands,
+    and the loop tries again."""
+    error = context.get("exception")
+    if not (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)):
+        loop.default_exception_handler(context)
 
 
 class BoundedConnection(H11Protocol):
     """HTTP/1.1 of uvicorn, with limits of time and number."""
 
+    most = MOST
+    """Connections in all, which `server` sets to what the process may have."""
     _clock: asyncio.TimerHandle | None = None
     _slow: asyncio.TimerHandle | None = None
 
@@ -43,9 +78,10 @@ class BoundedConnection(H11Protocol):
     def _make_room(self) -> None:
         everyone = [one for one in self.connections if isinstance(one, BoundedConnection)]
         counts = collections.Counter(one.address for one in everyone)
-        if counts[self.address] <= MOST_OF_CLIENT and len(everyone) <= MOST:
+        most = self.most
+        if counts[self.address] <= min(MOST_OF_CLIENT, most) and len(everyone) <= most:
             return
-        crowded = counts[self.address] > MOST_OF_CLIENT
+        crowded = counts[self.address] > min(MOST_OF_CLIENT, most)
         others = [one for one in everyone if one is not self and one.waits]
         if crowded:
             others = [one for one in others if one.address == self.address]

@@ -19,6 +19,7 @@ from monge.data import IMAGE, as_floats
 from monge.models.protocols import Completer
 from monge.show.explore import history, schemas
 from monge.show.explore.access import Access
+from monge.show.explore.connections import quiet
 from monge.show.explore.refusals import HANDLERS, REFUSALS, Refusal
 from monge.show.explore.schemas import Pick, Samples, read_values
 from monge.show.explore.service import Explorer, PlaneName
@@ -149,6 +150,7 @@ def site(explorers: dict[str, Explorer], hosts: list[str], access: Access) -> Sh
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_exception_handler(quiet)
         yield
         opened.close()
 

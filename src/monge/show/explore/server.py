@@ -3,13 +3,19 @@
 import re
 import socket
 from collections.abc import Sequence
+from types import FrameType
 
 import uvicorn
 
 from monge.runs import Run
 from monge.show.explore.access import Access
 from monge.show.explore.addresses import hosts
-from monge.show.explore.connections import IDLE_SECONDS, BoundedConnection
+from monge.show.explore.connections import (
+    BACKLOG,
+    IDLE_SECONDS,
+    BoundedConnection,
+    most_connections,
+)
 from monge.show.explore.routes import site
 from monge.show.explore.service import Explorer
 
@@ -30,12 +36,22 @@ def opened(runs: Sequence[Run]) -> dict[str, Explorer]:
     return {name: Explorer(run) for name, run in zip(names, runs)}
 
 
+class InterruptedOnce(uvicorn.Server):
+    """A server that ends in order, however often it is interrupted meanwhile."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self.should_exit:
+            super().handle_exit(sig, frame)
+
+
 def server(
     explorers: dict[str, Explorer], listening: socket.socket, host: str, access: Access
 ) -> uvicorn.Server:
     """A server of open runs, not yet started, that answers at a socket by its names."""
+    BoundedConnection.most = most_connections()
     config = uvicorn.Config(
         site(explorers, hosts(listening, host), access),
+        backlog=BACKLOG,
         http=BoundedConnection,
         ws="none",
         lifespan="on",
@@ -47,4 +63,4 @@ def server(
         timeout_graceful_shutdown=5,
         h11_max_incomplete_event_size=2**14,
     )
-    return uvicorn.Server(config)
+    return InterruptedOnce(config)

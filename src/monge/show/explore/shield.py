@@ -6,7 +6,9 @@ only requests whose Host and Origin match its own, and which carry its token.
 """
 
 import asyncio
+import contextlib
 import json
+import time
 from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +21,8 @@ MOST_IMAGE = 16 * 2**20
 MOST_HELD = 64 * 2**20
 """Bytes of all bodies that are read or answered at one time."""
 BODY_SECONDS = 10.0
+MOST_DISCARDED, DISCARD_SECONDS, PAUSE_SECONDS = 32 * 2**20, 3.0, 0.3
+"""Bytes of the rest of a body that is refused, and seconds for it in all and between two parts."""
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -100,6 +104,7 @@ class Shield:
             message = f"the body took over {BODY_SECONDS:g} s"
             await answer(guarded, Refused(408, "too_slow", message))
         except Refused as refusal:
+            await discarded(receive, scope)
             await answer(guarded, refusal)
         finally:
             held.release()
@@ -132,6 +137,21 @@ class Shield:
         if kind != "application/json":
             raise Refused(415, "wrong_type", "the body must be application/json")
         return MOST_JSON
+
+
+async def discarded(receive: Receive, scope: Scope) -> None:
+    """Reads the rest of a body that is refused: a client that is still sending it would find its
+    connection cut before it reads why."""
+    headers = dict(scope["headers"])
+    if b"expect" in headers or not headers.keys() & {b"content-length", b"transfer-encoding"}:
+        return
+    count, end = 0, time.monotonic() + DISCARD_SECONDS
+    with contextlib.suppress(TimeoutError):
+        while count < MOST_DISCARDED and time.monotonic() < end:
+            message = await asyncio.wait_for(receive(), PAUSE_SECONDS)
+            count += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                return
 
 
 class Held:
