@@ -153,3 +153,11 @@ def test_a_card_and_a_report_show_names_as_they_are(run):
 
 def test_pictures_of_hostile_columns_are_drawn(run):
     assert (Path(run.path) / "pictures").is_dir() or report.write(run).is_file()
+
+
+def test_bytes_of_another_encoding_are_read_as_utf_8_and_then_escaped():
+    """As names are under an ASCII locale."""
+    assert visible("lauf-ö".encode().decode("ascii", "surrogateescape")) == "lauf-ö"
+    hidden = "a\u202eb\x9b".encode().decode("ascii", "surrogateescape")
+    assert visible(hidden) == r"a\u202eb\x9b"
+    assert visible(b"caf\xe9".decode("utf-8", "surrogateescape")) == r"caf\udce9"

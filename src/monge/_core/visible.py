@@ -8,12 +8,22 @@ UNSEEN = re.compile(
 )
 """Characters that move or hide others: controls, directions, separators of lines, halves of
 surrogate pairs, which stand for bytes that are no UTF-8."""
+BYTES = re.compile("[\udc80-\udcff]+")
+"""How Python writes bytes of a name that the encoding of the file system lacks."""
 MARKS = re.compile(r"[\\`*\[\]<>|~$]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def visible(text: str) -> str:
-    """A text in one line, its control characters as escapes, e.g. `\\x1b` for ESC."""
+    """A text in one line, its control characters as escapes, e.g. `\\x1b` for ESC.
+
+    Bytes of a name that the encoding of the file system lacks are read as UTF-8, if they are.
+    """
+    text = BYTES.sub(lambda found: _as_utf8(found[0]), text)
     return UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _as_utf8(escaped: str) -> str:
+    return escaped.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
 def visible_lines(text: str) -> str:
