@@ -43,7 +43,12 @@ SHOWN = {
     "SinkhornDivergence(0.5, p=2, tolerance=0.001)": divergences.SinkhornDivergence(0.5),
     "ExactWasserstein(p=1)": divergences.ExactWasserstein(1),
     "MomentMatching()": divergences.MomentMatching(),
-    "JensenShannon(Linear(…), saturating=False)": adversarial.JensenShannon(CRITIC),
+    "JensenShannon(Linear(…), saturating=False, constraint=Constraint())": (
+        adversarial.JensenShannon(CRITIC)
+    ),
+    "Relativistic(Linear(…), ZeroCentredPenalty(weight=1.0))": (
+        adversarial.Relativistic(CRITIC, adversarial.ZeroCentredPenalty())
+    ),
     "KantorovichRubinstein(Linear(…), GradientPenalty(weight=10.0, one_sided=False))": (
         adversarial.KantorovichRubinstein(CRITIC, adversarial.GradientPenalty())
     ),

@@ -21,8 +21,10 @@ from monge.adversarial import (
     Learned,
     MaxGeneralizedSliced,
     MaxSliced,
+    Relativistic,
     SpectralNorm,
     WeightClipping,
+    ZeroCentredPenalty,
 )
 from monge.builders import build, settled
 from monge.config import Config, NetworkConfig, override
@@ -146,6 +148,16 @@ DIVERGENCES = {
     "js": Row(lambda: JensenShannon(smooth_critic()), symmetric=False, surrogate=True),
     "js-minimax": Row(
         lambda: JensenShannon(smooth_critic(), saturating=True), symmetric=False, surrogate=True
+    ),
+    "js-spectral": Row(
+        lambda: JensenShannon(smooth_critic(), constraint=SpectralNorm()).eval(),
+        symmetric=False,
+        surrogate=True,
+    ),
+    "relativistic": Row(
+        lambda: Relativistic(smooth_critic(), ZeroCentredPenalty()),
+        symmetric=False,
+        surrogate=True,
     ),
 }
 

@@ -7,13 +7,14 @@ is asked of a model that is no `Model`.
 """
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
+from monge._core.checks import instance, nonnegative
 from monge._core.shown import described
 from monge.divergences import Divergence
 from monge.draws import Draws
@@ -46,9 +47,9 @@ class Pass(NamedTuple):
 
     terms: dict[str, Tensor]
     """The model's own means over its samples, weighted."""
-    pair: Pair | Mapping[str, Pair] | None = None
-    """What the divergence compares; of a model with several matchings a pair for each, by name;
-    None without a divergence."""
+    pair: Pair | Mapping[str, Pair | Callable[[], Pair]] | None = None
+    """What the divergence compares; of a model with several matchings a pair for each, by name, or
+    a function that makes it where the matching has a weight; None without a divergence."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ class Matching:
     schedule: Callable[[float], float] | None = None
 
 
-ONLY = "divergence"
-"""The name of a model's only matching."""
+ONLY, SAMPLES = "divergence", "samples"
+"""The names of a model's divergence, and of the second matching of an auto-encoder."""
 
 
 def matchings(model: nn.Module) -> Sequence[Matching]:
@@ -89,17 +90,26 @@ def matchings(model: nn.Module) -> Sequence[Matching]:
     named = getattr(model, "matchings", None)
     if named is not None:
         return tuple(named)
-    divergence = getattr(model, "divergence", None)
-    if divergence is None:
-        return ()
-    return (Matching(ONLY, divergence, getattr(model, "weight", 1.0)),)
+    divergence, second = getattr(model, "divergence", None), getattr(model, "second", None)
+    first = Matching(ONLY, divergence, getattr(model, "weight", 1.0)) if divergence is not None else None
+    return tuple(one for one in (first, second) if one is not None)
 
 
-def pairs(made: Pass) -> dict[str, Pair]:
-    """The pairs of a pass by the names of their matchings."""
+def named_pairs(made: Pass) -> dict[str, Pair | Callable[[], Pair]]:
+    """The pairs of a pass, or what makes them, by the names of their matchings."""
     if made.pair is None:
         return {}
     return dict(made.pair) if isinstance(made.pair, Mapping) else {ONLY: made.pair}
+
+
+def pairs(made: Pass, wanted: Collection[str] | None = None) -> dict[str, Pair]:
+    """The pairs of a pass by the names of their matchings; of those that a function makes all, or
+    only the wanted ones."""
+    return {
+        name: pair() if callable(pair) else pair
+        for name, pair in named_pairs(made).items()
+        if wanted is None or name in wanted or not callable(pair)
+    }
 
 
 def checked(model: nn.Module, made: object) -> Pass:
@@ -134,7 +144,7 @@ class Model(nn.Module, abc.ABC):
         absent = object()
         values = [(name, getattr(self, name, absent)) for name in self.shown]
         shown = [f"{name}={described(value)}" for name, value in values if value is not absent]
-        if hasattr(self, "matchings"):
+        if hasattr(self, "matchings") or getattr(self, "second", None) is not None:
             named = (f"{one.name}={described(one.divergence)}" for one in matchings(self))
             shown.append(f"matchings=({', '.join(named)})")
         count = sum(parameter.numel() for parameter in self.parameters())
@@ -167,9 +177,46 @@ class Model(nn.Module, abc.ABC):
 
 
 class AutoEncoder(Model):
-    """A model with an encoder Q(Z|X)."""
+    """A model with an encoder Q(Z|X).
+
+    Its loss sees decoded codes of data only, whose details a squared cost blurs. `sharpen` adds a
+    second matching, of decoded draws of the prior and data.
+    """
 
     encoder: nn.Module
+    second: Matching | None = None
+    """The matching of samples and data, if there is one."""
+
+    def sharpen(
+        self,
+        divergence: Divergence,
+        weight: float,
+        *,
+        inner: Inner = Inner(),
+        schedule: Callable[[float], float] | None = None,
+    ) -> Self:
+        """Adds `weight` · D(P_G, P_X) to what training decreases, and returns the model.
+
+        Arguments:
+            divergence: D, of samples and data.
+            weight: its weight μ ≥ 0, in units of the cost.
+            inner: how a learned divergence is fitted.
+            schedule: the share of training that is done, in [0, 1], to a factor of μ. While it is
+                0 no samples are drawn.
+
+        Source: Larsen, Sønderby, Larochelle, Winther, "Autoencoding beyond pixels using a learned
+        similarity metric", 2016.
+        """
+        self.sharpening = instance("divergence", divergence, Divergence, "EnergyDistance()")
+        weight = nonnegative("weight", weight)
+        self.second = Matching(SAMPLES, divergence, weight, inner, schedule)
+        return self
+
+    def compared(self, made: Pass, samples: Callable[[], Pair]) -> Pass:
+        """A pass with the pair of samples and data, if there is a second matching."""
+        if self.second is None:
+            return made
+        return Pass(made.terms, {**named_pairs(made), SAMPLES: samples})
 
     @combines("encoder")
     def encode(self, x: Tensor) -> Dirac | Normal:

@@ -12,7 +12,7 @@ back: g_j is the derivative with respect to m_j of the loss plus Σ_{k>j} ⟨g_k
 costs one more pass forward and one back.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from monge._core.processes import sum_of_all
 from monge.data.source import as_floats
 from monge.draws import Draws
-from monge.models.base import Pair, checked, pairs
+from monge.models.base import Pair, checked, named_pairs, pairs
 from monge.training.moments import SharedMoments, layers
 
 Gradients = Mapping[str, Sequence[Tensor | None]]
@@ -37,11 +37,13 @@ class Batch:
         x: the samples, (rows, \\*).
         draws: the draws of the step for these rows.
         micro_batches: in how many micro-batches they pass, the same number on every process.
+        wanted: the matchings whose pairs are made, where a function makes them; None for all.
     """
 
     x: Tensor
     draws: Draws
     micro_batches: int = 1
+    wanted: Collection[str] | None = None
 
     def share(self, rows: int) -> float:
         """The weight of a mean over some of the rows in a mean over the processes.
@@ -83,7 +85,10 @@ class Network:
         self.columns = set(columns)
         self.device, self.dtype = device, dtype
 
-    def __call__(self, x: Tensor, draws: Draws) -> Outputs:
+    def __call__(
+        self, x: Tensor, draws: Draws, wanted: Collection[str] | None = None
+    ) -> Outputs:
+        """The terms of samples x, and the pairs of the matchings that are wanted."""
         x = as_floats(x)
         if self.augment is not None:
             x = self.augment(x, draws)
@@ -92,12 +97,12 @@ class Network:
             torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None),
         ):
             made = checked(self.model, self.model(x, draws))
-        terms, named = made.terms, pairs(made)
-        if named.keys() != self.names:
-            raise ValueError(
-                f"`model` returns the pairs {sorted(named)}, but its matchings are "
-                f"{sorted(self.names)}: give each matching the pair of its name"
-            )
+            if (found := named_pairs(made).keys()) != self.names:
+                raise ValueError(
+                    f"`model` returns the pairs {sorted(found)}, but its matchings are "
+                    f"{sorted(self.names)}: give each matching the pair of its name"
+                )
+            terms, named = made.terms, pairs(made, wanted)
         if clashing := sorted(self.columns & terms.keys()):
             raise ValueError(
                 f"`model` has a term {clashing[0]!r}, which names another column of the log: give "
@@ -136,7 +141,7 @@ class Whole:
     """A batch that passes at once."""
 
     def __init__(self, network: Network, batch: Batch):
-        self.outputs = network(batch.x, batch.draws)
+        self.outputs = network(batch.x, batch.draws, batch.wanted)
         self.terms, self.pairs = self.outputs
 
     def backward(self, share: float, gradients: Gradients) -> None:
@@ -148,6 +153,7 @@ class Accumulated:
 
     def __init__(self, network: Network, batch: Batch):
         self.network, self.moments = network, SharedMoments(layers(network.model))
+        self.wanted = batch.wanted
         count = min(batch.micro_batches, len(batch.x))
         self.micro_batches = [
             (batch.x[i::count], batch.draws.micro_batch(i, count)) for i in range(count)
@@ -171,7 +177,7 @@ class Accumulated:
             outputs, sums = [], []
             for x, draws in self.micro_batches:
                 with self.moments.shared(len(self.moments.values)) as record:
-                    outputs.append(self.network(x, draws))
+                    outputs.append(self.network(x, draws, self.wanted))
                 sums += record.unknown
             if not sums:
                 return outputs
@@ -195,7 +201,7 @@ class Accumulated:
         count = len(self.micro_batches)
         for i, (x, draws) in enumerate(self.micro_batches):
             with self.moments.shared(first) as record:
-                outputs = self.network(x, draws)
+                outputs = self.network(x, draws, self.wanted)
             rows = {
                 name: [None if g is None else g[i::count] for g in pair]
                 for name, pair in gradients.items()

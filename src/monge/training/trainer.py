@@ -10,7 +10,7 @@ neither changes the parameters or the buffers of the other.
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -135,21 +135,23 @@ class Trainer:
         self.outer.param_groups[0]["lr"] = decay * self.config.lr
         for one in self.learned:
             one.optimiser.param_groups[0]["lr"] = decay * one.lr
+        weights = {one.name: weight_of(one, done) for one in matchings(self.model)}
+        wanted = {name for name, weight in weights.items() if weight > 0}
         logged: dict[str, Tensor] = {}
         # backward passes, too: a checkpointed layer draws there once more
         turn = alone_with_global_generators() if self.foreign else contextlib.nullcontext()
         running = running_out(self.position + 1, total, self.config.micro_batch)
         with turn, running, self._failing():
             for i, x in enumerate(inner):
-                batch = self._batch(x, f"{self.position} inner {i}", inner_totals[i])
+                batch = self._batch(x, f"{self.position} inner {i}", inner_totals[i], wanted)
                 with torch.no_grad(), frozen([], self.buffers):
                     pairs = passed(self.network, batch).pairs
                 logged |= self._inner_step(self._unfinished(i), pairs, batch)
-            batch = self._batch(outer, self.position, total)
+            batch = self._batch(outer, self.position, total, wanted)
             result = passed(self.network, batch)
             if not inner:
                 logged |= self._inner_step(self.learned, result.pairs, batch)
-            logged |= self._outer_step(result, batch, done)
+            logged |= self._outer_step(result, batch, weights)
         self.position += 1
         if self.average is not None:
             self.average.update(self.model)
@@ -171,7 +173,13 @@ class Trainer:
         with running_out(self.position, self.config.batch, self.config.micro_batch):
             recompute_moments(self.averaged, named)
 
-    def _batch(self, x: Tensor, step: int | str, total: int | None = None) -> Batch:
+    def _batch(
+        self,
+        x: Tensor,
+        step: int | str,
+        total: int | None = None,
+        wanted: Collection[str] | None = None,
+    ) -> Batch:
         """The rows x of a batch of `total` samples, by default as many as all processes have."""
         rank, count = world()
         if total is None:
@@ -186,7 +194,7 @@ class Trainer:
             foreign=self.foreign,
         )
         most = -(-total // count)
-        return Batch(x, draws, -(-most // (self.config.micro_batch or most)))
+        return Batch(x, draws, -(-most // (self.config.micro_batch or most)), wanted)
 
     def _unfinished(self, index: int) -> list[LearnedObjective]:
         """The learned objectives that see inner batch number `index` of this step; those with the
@@ -199,21 +207,23 @@ class Trainer:
         self, learned: Sequence[LearnedObjective], pairs: dict[str, Pair], batch: Batch
     ) -> dict[str, Tensor]:
         losses = {}
-        for one in learned:
+        for one in (one for one in learned if one.name in pairs):
             losses[one.inner_name] = one.inner_gradient(pairs[one.name], batch)
             self._check(losses)
             one.update()
         return losses
 
-    def _outer_step(self, result: Passed, batch: Batch, done: float) -> dict[str, Tensor]:
+    def _outer_step(
+        self, result: Passed, batch: Batch, weights: Mapping[str, float]
+    ) -> dict[str, Tensor]:
         share = batch.share(len(batch.x))
         terms = {name: share * value.detach() for name, value in result.terms.items()}
         loss = sum(terms.values(), torch.zeros((), device=self.device))
         scale, gradients = 1.0, {}
         if self.scaler.is_enabled():
             scale = float(self.scaler.scale(torch.ones((), device=self.device)))
-        for objective, matching in zip(self.objectives, matchings(self.model), strict=True):
-            name, weight = matching.name, weight_of(matching, done)
+        for objective in (one for one in self.objectives if one.name in result.pairs):
+            name, weight = objective.name, weights[objective.name]
             terms[name], gradient = objective.gradient(result.pairs[name], batch, weight)
             gradients[name] = [g if g is None else scale * g for g in gradient]
             loss = loss + weight * terms[name]
