@@ -8,11 +8,28 @@ import torch
 from torch import nn
 
 from monge._core.references import resolve
+from monge.adversarial import (
+    FeatureSliced,
+    GradientPenalty,
+    JensenShannon,
+    KantorovichRubinstein,
+    Relativistic,
+    SpectralNorm,
+    ZeroCentredPenalty,
+)
 from monge.config import Config, Settled
 from monge.costs import Cost, Scaled
 from monge.data.kinds import Kind, Moments, kind_named
+from monge.divergences import (
+    MMD,
+    Divergence,
+    EnergyDistance,
+    SinkhornDivergence,
+    SlicedWasserstein,
+)
 from monge.kernels import RBF, Kernel, multiscale_imq
-from monge.models import VAE, WAE, ImplicitGenerator, Model
+from monge.models import VAE, WAE, ImplicitGenerator, Inner, Model
+from monge.models.base import AutoEncoder
 from monge.networks import GaussianDecoder, Networks, NormalEncoder, PublishedNetworks, Standardise
 from monge.priors import Disk, Gaussian, Mixture, Prior, Ring, Sphere, SwissRoll, Uniform
 from monge.recipes import Recipe, find
@@ -159,6 +176,45 @@ class Parts:
         return ImplicitGenerator(decoder, self.prior, divergence, transform=transform)
 
 
+def sharpened(model: nn.Module, parts: Parts) -> nn.Module:
+    """A model with the second matching that the option `sharpen` names, if it names one."""
+    name = getattr(parts.options, "sharpen", None)
+    if name is None:
+        return model
+    if not isinstance(model, AutoEncoder):
+        raise ValueError(f"`sharpen` is for auto-encoders, got a {type(model).__name__}")
+    options, root = parts.options, math.sqrt(math.prod(parts.shape))
+    networks, spread = parts.networks, parts.spread
+
+    def critic() -> nn.Module:
+        return nn.Sequential(*networks.features())
+
+    made: dict[str, tuple[float, Callable[[], Divergence]]] = {
+        "jensen-shannon": (
+            0.7 * root,
+            lambda: JensenShannon(critic(), constraint=SpectralNorm()),
+        ),
+        "relativistic": (0.7 * root, lambda: Relativistic(critic(), ZeroCentredPenalty())),
+        "wasserstein": (
+            0.7 * root,
+            lambda: KantorovichRubinstein(critic(), GradientPenalty()),
+        ),
+        "feature-sliced": (root, lambda: FeatureSliced(*networks.features(), 128)),
+        "sliced": (root**2, lambda: SlicedWasserstein(128)),
+        "mmd": (7 * root, lambda: MMD(multiscale_imq(spread))),
+        "energy": (root, EnergyDistance),
+        "sinkhorn": (1.0, lambda: SinkhornDivergence(spread / 20)),
+    }
+    weight, divergence = made[name]
+    start = options.sharpen_from
+    return model.sharpen(
+        divergence(),
+        round(weight, 3) if options.sharpen_weight is None else options.sharpen_weight,
+        inner=Inner(options.sharpen_lr, options.sharpen_steps, (0.5, 0.9)),
+        schedule=lambda done: float(done >= start),
+    )
+
+
 def circle_of_gaussians(dim: int, components: int, radius: float, scale: float) -> Mixture:
     """An even mixture of N(m_k, scale² I) with the m_k evenly on a circle of the first two axes.
 
@@ -203,10 +259,11 @@ def build(config: Config, settled: Settled) -> Any:
     function = resolve(row.build, "build")
     if not callable(function):
         raise ValueError(f"`build` {row.build!r} of the recipe {row.name} is no function")
-    model = function(Parts(config, settled))
+    parts = Parts(config, settled)
+    model = function(parts)
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"`build` {row.build!r} of the recipe {row.name} must return a model, got "
             f"{type(model).__name__}"
         )
-    return model
+    return sharpened(model, parts)

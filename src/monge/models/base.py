@@ -90,9 +90,10 @@ def matchings(model: nn.Module) -> Sequence[Matching]:
     named = getattr(model, "matchings", None)
     if named is not None:
         return tuple(named)
-    divergence, second = getattr(model, "divergence", None), getattr(model, "second", None)
-    first = Matching(ONLY, divergence, getattr(model, "weight", 1.0)) if divergence is not None else None
-    return tuple(one for one in (first, second) if one is not None)
+    divergence, second = (getattr(model, name, None) for name in ("divergence", "second"))
+    weight = getattr(model, "weight", 1.0)
+    first = () if divergence is None else (Matching(ONLY, divergence, weight),)
+    return first if second is None else (*first, second)
 
 
 def named_pairs(made: Pass) -> dict[str, Pair | Callable[[], Pair]]:

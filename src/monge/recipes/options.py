@@ -15,7 +15,52 @@ class NoOptions:
 
 
 @dataclass(frozen=True)
-class WAEOptions:
+class SharpenOptions:
+    """Of every auto-encoder: a second matching, of samples and data."""
+
+    sharpen: (
+        Literal[
+            "jensen-shannon",
+            "relativistic",
+            "wasserstein",
+            "feature-sliced",
+            "sliced",
+            "mmd",
+            "energy",
+            "sinkhorn",
+        ]
+        | None
+    ) = None
+    """Also make samples indistinguishable from data, by: jensen-shannon, a critic of spectral norm
+    1; relativistic, one under zero-centred penalties; wasserstein, one under a gradient penalty;
+    feature-sliced, the features of one; or of the data themselves sliced, mmd, energy, sinkhorn.
+    By default samples are not compared with data."""
+    sharpen_weight: float | None = None
+    """μ, the weight of this divergence, in units of the cost; by default by the divergence and the
+    data's dimension."""
+    sharpen_from: float = 0.0
+    """The share of training, in [0, 1), after which samples are compared with data."""
+    sharpen_steps: int = 1
+    """Steps of its critic before each step of the model."""
+    sharpen_lr: float = 5e-4
+    """Learning rate of its critic."""
+
+    def check(self) -> None:
+        """A ValueError for values that cannot be."""
+        choices(self)
+        positive(self, "sharpen_weight", "sharpen_lr")
+        at_least(self, 1, "sharpen_steps")
+        demand(0 <= self.sharpen_from < 1, "sharpen_from", self.sharpen_from, "in [0, 1)")
+        if self.sharpen is None:
+            for name in ("sharpen_weight", "sharpen_from", "sharpen_steps", "sharpen_lr"):
+                value, default = getattr(self, name), SharpenOptions.__dataclass_fields__[name]
+                demand(
+                    value == default.default, name, value, "left out without --sharpen DIVERGENCE"
+                )
+
+
+@dataclass(frozen=True)
+class WAEOptions(SharpenOptions):
     """Of every Wasserstein auto-encoder."""
 
     weight: float | None = None
@@ -51,8 +96,7 @@ class WAEOptions:
     """Deviation of the truncated Gaussian noise added to the encoder's input in training."""
 
     def check(self) -> None:
-        """A ValueError for values that cannot be."""
-        choices(self)
+        super().check()
         positive(self, "weight", "scale", "sigma")
         at_least(self, 1, "cost_directions")
         at_least(self, 0, "noise")
@@ -119,7 +163,7 @@ class MaxGeneralizedSlicedOptions(SlicerOptions):
 
 
 @dataclass(frozen=True)
-class ConditionalOptions:
+class ConditionalOptions(SharpenOptions):
     """Of an auto-encoder that completes images."""
 
     weight: float | None = None
@@ -139,22 +183,21 @@ class ConditionalOptions:
     """Numbers that summarise the known part."""
 
     def check(self) -> None:
-        """A ValueError for values that cannot be."""
-        choices(self)
+        super().check()
         positive(self, "weight", "scale")
         at_least(self, 1, "summary")
         demand(bool(self.known), "known", self.known, "the name of a part, or of a mask image")
 
 
 @dataclass(frozen=True)
-class VAEOptions:
+class VAEOptions(SharpenOptions):
     """Of every variational auto-encoder."""
 
     beta: float = 1.0
     """Weight of the KL term."""
 
     def check(self) -> None:
-        """A ValueError for values that cannot be."""
+        super().check()
         positive(self, "beta")
 
 

@@ -85,9 +85,7 @@ class Network:
         self.columns = set(columns)
         self.device, self.dtype = device, dtype
 
-    def __call__(
-        self, x: Tensor, draws: Draws, wanted: Collection[str] | None = None
-    ) -> Outputs:
+    def __call__(self, x: Tensor, draws: Draws, wanted: Collection[str] | None = None) -> Outputs:
         """The terms of samples x, and the pairs of the matchings that are wanted."""
         x = as_floats(x)
         if self.augment is not None:
