@@ -87,7 +87,7 @@ def marginals(real: pl.DataFrame, drawn: pl.DataFrame) -> Image.Image:
         axes.set_yticks([])
     for axes in every[real.width :]:
         axes.set_axis_off()
-    every[0].legend(frameon=False, fontsize=6)
+    every[0].legend(loc="upper right", frameon=False, fontsize=6)
     figure.tight_layout()
     return _rendered(figure)
 
