@@ -9,12 +9,16 @@ from torch import nn
 from zoo import DIVERGENCES, LEARNED, pair
 
 from monge.adversarial import (
+    Constraint,
     GradientPenalty,
     JensenShannon,
     KantorovichRubinstein,
+    MatrixSpectralNorm,
     MaxSliced,
+    Relativistic,
     SpectralNorm,
     WeightClipping,
+    ZeroCentredPenalty,
     critic_values,
 )
 from monge.config import TrainingConfig
@@ -415,3 +419,72 @@ def test_layers_without_a_weight_to_normalise_are_named():
     for make in (lambda: nn.LazyLinear(3), lambda: nn.utils.weight_norm(nn.Linear(3, 1))):
         with pytest.raises(ValueError, match="`critic` has a layer '0'"):
             normalised(nn.Sequential(make()))
+
+
+def test_a_relativistic_critic_is_judged_over_all_pairs():
+    """Against a loop, for samples of unequal sizes, and log 2 at equality."""
+    torch.manual_seed(0)
+    critic = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    x, y = torch.randn(5, 2).double(), torch.randn(3, 2).double()
+    divergence = Relativistic(critic, Constraint())
+    fake, real = critic(x)[:, 0].tolist(), critic(y)[:, 0].tolist()
+    every = [a - b for a in fake for b in real]
+    inner, outer = (
+        sum(math.log1p(math.exp(sign * one)) for one in every) / 15 for sign in (1, -1)
+    )
+    assert divergence.inner_loss(x, y).item() == pytest.approx(inner)
+    assert divergence(x, y).item() == pytest.approx(outer)
+    blind = Relativistic(Constant(3.0), Constraint())
+    assert blind(x, y).item() == pytest.approx(math.log(2))
+
+
+def test_the_zero_centred_penalty_of_a_linear_critic_is_its_squared_slope():
+    """½ γ (|w|² + |w|²) for D(x) = w·x, on samples of any shape and number."""
+    critic = nn.Sequential(nn.Flatten(), nn.Linear(12, 1)).double()
+    x, y = torch.randn(5, 3, 2, 2).double(), torch.randn(3, 3, 2, 2).double()
+    squared = critic[1].weight.square().sum().item()
+    found = ZeroCentredPenalty(0.3).penalty(critic, x, y)
+    assert found.item() == pytest.approx(0.3 * squared)
+    found.backward()
+    torch.testing.assert_close(critic[1].weight.grad, 0.6 * critic[1].weight.detach())
+    with pytest.raises(ValueError, match="batch normalisation"):
+        Relativistic(nn.Sequential(nn.Linear(2, 4), BatchNorm(4)), ZeroCentredPenalty())
+
+
+def test_a_zero_centred_penalty_makes_the_game_converge():
+    """The Dirac-GAN of Mescheder et al. 2018: a point θ against the point 0, D(x) = ψ x. Without
+    the penalty both circle around the equilibrium; with it they reach it."""
+
+    def farthest(constraint: Constraint) -> float:
+        """In the last 200 of 1,000 steps."""
+        critic = nn.Linear(1, 1, bias=False)
+        nn.init.ones_(critic.weight)
+        theta, y = torch.ones(1, 1, requires_grad=True), torch.zeros(1, 1)
+        divergence, distances = Relativistic(critic, constraint), []
+        for _ in range(1000):
+            (slope,) = torch.autograd.grad(divergence.inner_loss(theta.detach(), y), critic.weight)
+            (pull,) = torch.autograd.grad(divergence(theta, y), theta)
+            with torch.no_grad():
+                critic.weight -= 0.1 * slope
+                theta -= 0.1 * pull
+            distances.append(math.hypot(theta.item(), critic.weight.item()))
+        return max(distances[-200:])
+
+    assert farthest(ZeroCentredPenalty(1.0)) < 1e-3
+    assert farthest(Constraint()) > 1
+
+
+def test_the_matrices_of_a_spectrally_normalised_critic_have_norm_1_after_training():
+    torch.manual_seed(0)
+    critic = nn.Sequential(nn.Conv2d(1, 4, 3), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(144, 1))
+    divergence = JensenShannon(critic, constraint=MatrixSpectralNorm())
+    optimiser = torch.optim.Adam(divergence.parameters(), 1e-2)
+    for _ in range(100):
+        x, y = torch.rand(16, 1, 8, 8), torch.rand(16, 1, 8, 8) ** 2
+        optimiser.zero_grad()
+        divergence.inner_loss(x, y).backward()
+        optimiser.step()
+        divergence.project_()
+    for layer in (critic[0], critic[3]):
+        norm = torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2).item()
+        assert norm == pytest.approx(1, abs=0.05)

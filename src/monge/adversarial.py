@@ -14,6 +14,7 @@ from monge._core.promotion import ANY, promoted, promoted_critic
 from monge.constraints import (
     Constraint,
     GradientPenalty,
+    MatrixSpectralNorm,
     SpectralNorm,
     WeightClipping,
     ZeroCentredPenalty,
@@ -34,6 +35,7 @@ __all__ = [
     "KantorovichRubinstein",
     "Learned",
     "LogPriorCritic",
+    "MatrixSpectralNorm",
     "MaxGeneralizedSliced",
     "MaxSliced",
     "Relativistic",

@@ -13,8 +13,8 @@ from monge.adversarial import (
     GradientPenalty,
     JensenShannon,
     KantorovichRubinstein,
+    MatrixSpectralNorm,
     Relativistic,
-    SpectralNorm,
     ZeroCentredPenalty,
 )
 from monge.config import Config, Settled
@@ -177,41 +177,46 @@ class Parts:
 
 
 def sharpened(model: nn.Module, parts: Parts) -> nn.Module:
-    """A model with the second matching that the option `sharpen` names, if it names one."""
-    name = getattr(parts.options, "sharpen", None)
+    """A model with the second matching that the option `sharpen` names, if it names one.
+
+    Its weight is μ / √d for data of d elements, in units of c = Σ squared error; a squared
+    distance is of these units itself.
+    """
+    options, name = parts.options, getattr(parts.options, "sharpen", None)
     if name is None:
         return model
     if not isinstance(model, AutoEncoder):
         raise ValueError(f"`sharpen` is for auto-encoders, got a {type(model).__name__}")
-    options, root = parts.options, math.sqrt(math.prod(parts.shape))
-    networks, spread = parts.networks, parts.spread
+    networks, spread, root = parts.networks, parts.spread, math.sqrt(math.prod(parts.shape))
 
     def critic() -> nn.Module:
         return nn.Sequential(*networks.features())
 
-    made: dict[str, tuple[float, Callable[[], Divergence]]] = {
-        "jensen-shannon": (
-            0.7 * root,
-            lambda: JensenShannon(critic(), constraint=SpectralNorm()),
-        ),
-        "relativistic": (0.7 * root, lambda: Relativistic(critic(), ZeroCentredPenalty())),
-        "wasserstein": (
-            0.7 * root,
-            lambda: KantorovichRubinstein(critic(), GradientPenalty()),
-        ),
-        "feature-sliced": (root, lambda: FeatureSliced(*networks.features(), 128)),
-        "sliced": (root**2, lambda: SlicedWasserstein(128)),
-        "mmd": (7 * root, lambda: MMD(multiscale_imq(spread))),
-        "energy": (root, EnergyDistance),
-        "sinkhorn": (1.0, lambda: SinkhornDivergence(spread / 20)),
+    critics: dict[str, tuple[float, Callable[[], Divergence]]] = {
+        "jensen-shannon": (0.7, lambda: JensenShannon(critic(), constraint=MatrixSpectralNorm())),
+        "relativistic": (0.7, lambda: Relativistic(critic(), ZeroCentredPenalty())),
+        "wasserstein": (0.7, lambda: KantorovichRubinstein(critic(), GradientPenalty())),
+        "feature-sliced": (1.0, lambda: FeatureSliced(*networks.features())),
     }
-    weight, divergence = made[name]
-    start = options.sharpen_from
+    elementwise: dict[str, tuple[float, Callable[[], Divergence]]] = {
+        "sliced": (root, SlicedWasserstein),
+        "mmd": (7.0, lambda: MMD(multiscale_imq(spread))),
+        "energy": (1.0, EnergyDistance),
+        "sinkhorn": (1 / root, lambda: SinkhornDivergence(spread / 20)),
+    }
+    if name in elementwise and not parts.kind.ordered:
+        raise ValueError(
+            f"`sharpen` {name} compares elements, which {parts.kind.name}s have in no order: "
+            f"give one of {', '.join(critics)}"
+        )
+    relative, divergence = (critics | elementwise)[name]
+    weight, start = options.sharpen_weight, options.sharpen_from
     return model.sharpen(
         divergence(),
-        round(weight, 3) if options.sharpen_weight is None else options.sharpen_weight,
+        round(relative * root, 3) if weight is None else weight,
         inner=Inner(options.sharpen_lr, options.sharpen_steps, (0.5, 0.9)),
         schedule=lambda done: float(done >= start),
+        transform=None if parts.moments is None else Standardise(*parts.moments),
     )
 
 

@@ -195,6 +195,7 @@ class AutoEncoder(Model):
         *,
         inner: Inner = Inner(),
         schedule: Callable[[float], float] | None = None,
+        transform: nn.Module | None = None,
     ) -> Self:
         """Adds `weight` · D(P_G, P_X) to what training decreases, and returns the model.
 
@@ -204,6 +205,8 @@ class AutoEncoder(Model):
             inner: how a learned divergence is fitted.
             schedule: the share of training that is done, in [0, 1], to a factor of μ. While it is
                 0 no samples are drawn.
+            transform: a fixed map into the coordinates in which D compares them, e.g. standard
+                units of a table's columns; the identity by default.
 
         Source: Larsen, Sønderby, Larochelle, Winther, "Autoencoding beyond pixels using a learned
         similarity metric", 2016.
@@ -211,13 +214,18 @@ class AutoEncoder(Model):
         self.sharpening = instance("divergence", divergence, Divergence, "EnergyDistance()")
         weight = nonnegative("weight", weight)
         self.second = Matching(SAMPLES, divergence, weight, inner, schedule)
+        self.transform = transform or nn.Identity()
         return self
 
-    def compared(self, made: Pass, samples: Callable[[], Pair]) -> Pass:
-        """A pass with the pair of samples and data, if there is a second matching."""
+    def compared(self, made: Pass, samples: Callable[[], Tensor], x: Tensor) -> Pass:
+        r"""A pass with the pair of samples (n, \*) and data x, if there is a second matching."""
         if self.second is None:
             return made
-        return Pass(made.terms, {**named_pairs(made), SAMPLES: samples})
+
+        def pair() -> Pair:
+            return self.transform(samples()), self.transform(x)
+
+        return Pass(made.terms, {**named_pairs(made), SAMPLES: pair})
 
     @combines("encoder")
     def encode(self, x: Tensor) -> Dirac | Normal:

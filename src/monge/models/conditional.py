@@ -9,7 +9,7 @@ from monge._core.checks import dimension, instance, positive
 from monge.divergences import MMD, Divergence
 from monge.draws import Draws
 from monge.draws import generator as seeded
-from monge.models.base import AutoEncoder, Pair, Pass, evaluating
+from monge.models.base import AutoEncoder, Pass, evaluating
 from monge.networks.codes import Dirac, Normal
 from monge.networks.norm import BatchNorm
 from monge.priors import Prior
@@ -93,11 +93,10 @@ class ConditionalWAE(AutoEncoder):
         joint = [torch.cat([phi.detach().to(z.dtype), codes], 1) for codes in (z, target)]
         made = Pass({"reconstruction": term}, (joint[0], joint[1]))
 
-        def completed() -> Pair:
-            drawn = self._decoded(phi, target, x)
-            return torch.where(known == 0, drawn, x), x
+        def completed() -> Tensor:
+            return torch.where(known == 0, self._decoded(phi, target, x), x)
 
-        return self.compared(made, completed)
+        return self.compared(made, completed, x)
 
     def known(self, x: Tensor, known: Tensor | None = None) -> Tensor:
         r"""One mask for each sample of x (n, \*); by default the model's own, with fixed draws.

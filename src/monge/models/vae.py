@@ -60,8 +60,8 @@ class VAE(AutoEncoder):
             "reconstruction": self.likelihood(x, self.decode(z)).mean(),
             "kl": self.beta * q.kl_to(self.scale).mean(),
         }
-        return self.compared(Pass(terms), lambda: (self.decode(self._drawn(z, draws)), x))
+        return self.compared(Pass(terms), lambda: self._drawn(z, draws), x)
 
     def _drawn(self, z: Tensor, draws: Draws) -> Tensor:
-        """Draws of the prior as codes z are."""
-        return draws.rows("prior", self.prior.sample).to(z)
+        """Samples of the model, as many as codes z."""
+        return self.decode(draws.rows("prior", self.prior.sample).to(z))

@@ -88,7 +88,7 @@ class WAE(AutoEncoder):
         if isinstance(self.decoder, GaussianDecoder):
             sigma = self.decoder.sigma.expand_as(y[:1])
             terms["variance"] = self.cost(torch.zeros_like(sigma), sigma).mean()
-        return self.compared(Pass(terms, (z, target)), lambda: (self.decode(target), x))
+        return self.compared(Pass(terms, (z, target)), lambda: self.decode(target), x)
 
 
 class EncoderPretraining(Model):

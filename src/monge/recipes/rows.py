@@ -127,6 +127,29 @@ ROWS = (
         aliases=("aae",),
     ),
     Recipe(
+        name="alpha-gan",
+        build=f"{AUTO}:wae_gan",
+        line="WAE, critics of codes and of samples (Rosca et al. 2017)",
+        paper="Rosca, Lakshminarayanan, Warde-Farley, Mohamed, Variational approaches for "
+        "auto-encoding generative adversarial networks, 2017; samples are matched in the second "
+        "half of the training",
+        options=WAEOptions,
+        settings={
+            "sharpen": "jensen-shannon",
+            "sharpen_from": 0.5,
+            "training.ema": 0.998,
+        },
+        weight=0.18,
+        tuned=tuned(13, 4.8e-3, "weight", 8.064),
+        presets=paper(
+            TRAINING,
+            PENALISED,
+            mnist={"weight": 10.0},
+            celeba={"weight": 100.0, "training.lr": 3e-4},
+        ),
+        needs=("ordered",),
+    ),
+    Recipe(
         name="wae-wgan-gp",
         build=f"{AUTO}:wae_wgan_gp",
         line="WAE, W_1 of codes by a critic with a penalty (Gulrajani et al. 2017)",
