@@ -26,6 +26,8 @@ def config(recipe="wae-gan", **changes) -> Config:
     own = Config.of(recipe)
     changes = {"batch": 300, "log_every": 2, **changes}
     training = dataclasses.replace(own.training, **changes)
+    if getattr(own.options, "sharpen", None):  # from a share on that more epochs would move
+        own = override(own, "sharpen_from", 0.0)
     return dataclasses.replace(own, latent=3, network=NETWORK, training=training)
 
 

@@ -39,7 +39,8 @@ class SharpenOptions:
     """μ, the weight of this divergence, in units of the cost; by default by the divergence and the
     data's dimension."""
     sharpen_from: float = 0.0
-    """The share of training, in [0, 1), after which samples are compared with data."""
+    """The share of training, in [0, 1), after which samples are compared with data. To resume for
+    more steps moves it."""
     sharpen_steps: int = 1
     """Steps of its critic before each step of the model."""
     sharpen_lr: float = 5e-4
