@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from monge._core.processes import sum_of_all
 from monge.data.source import as_floats
 from monge.draws import Draws
+from monge.labels import Rows, labels_of, unlabelled
 from monge.models.base import Pair, checked, named_pairs, pairs
 from monge.training.moments import SharedMoments, layers
 
@@ -34,13 +35,13 @@ class Batch:
     """This process's rows of a global batch.
 
     Args:
-        x: the samples, (rows, \\*).
+        x: the samples, (rows, \\*), with their labels for a class-conditional model.
         draws: the draws of the step for these rows.
         micro_batches: in how many micro-batches they pass, the same number on every process.
         wanted: the matchings whose pairs are made, where a function makes them; None for all.
     """
 
-    x: Tensor
+    x: Rows
     draws: Draws
     micro_batches: int = 1
     wanted: Collection[str] | None = None
@@ -85,16 +86,16 @@ class Network:
         self.columns = set(columns)
         self.device, self.dtype = device, dtype
 
-    def __call__(self, x: Tensor, draws: Draws, wanted: Collection[str] | None = None) -> Outputs:
-        """The terms of samples x, and the pairs of the matchings that are wanted."""
-        x = as_floats(x)
+    def __call__(self, rows: Rows, draws: Draws, wanted: Collection[str] | None = None) -> Outputs:
+        """The terms of samples, and the pairs of the matchings that are wanted."""
+        x = as_floats(unlabelled(rows))
         if self.augment is not None:
             x = self.augment(x, draws)
         with (
             draws.stream("network"),
             torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None),
         ):
-            made = checked(self.model, self.model(x, draws))
+            made = checked(self.model, self.model(x, draws, *labels_of(rows)))
             if (found := named_pairs(made).keys()) != self.names:
                 raise ValueError(
                     f"`model` returns the pairs {sorted(found)}, but its matchings are "
