@@ -4,6 +4,14 @@ Functions return distances W_p, with the root, unless their name or docstring sa
 The cost is d(x, y)^p with d Euclidean, without a factor 1/p; ε is in units of that cost.
 """
 
+from monge.transport.conditional_couplings import PerLabel, SemidiscretePerLabel
+from monge.transport.couplings import (
+    Coupling,
+    Exact,
+    Independent,
+    Semidiscrete,
+    Sinkhorn,
+)
 from monge.transport.discrete import jensen_shannon, kullback_leibler, total_variation
 from monge.transport.entropic import sinkhorn, sinkhorn_divergence, solve_entropic
 from monge.transport.exact import kantorovich_potential, monge_map, solve, wasserstein
@@ -20,6 +28,7 @@ from monge.transport.max_sliced import (
 )
 from monge.transport.plan import Plan
 from monge.transport.potentials import Anderson, Randkhorn
+from monge.transport.semidiscrete import SemidiscretePlan, solve_semidiscrete
 from monge.transport.sliced import (
     generalized_sliced_wasserstein,
     orthogonal_directions,
@@ -33,11 +42,19 @@ from monge.transport.slicers import Circular, Linear, Neural, Polynomial, Slicer
 __all__ = [
     "Anderson",
     "Circular",
+    "Coupling",
+    "Exact",
+    "Independent",
     "Linear",
     "Neural",
+    "PerLabel",
     "Plan",
     "Polynomial",
     "Randkhorn",
+    "Semidiscrete",
+    "SemidiscretePerLabel",
+    "SemidiscretePlan",
+    "Sinkhorn",
     "Slicer",
     "entropic_gromov_wasserstein",
     "gaussian_kl",
@@ -61,6 +78,7 @@ __all__ = [
     "sobol_directions",
     "solve",
     "solve_entropic",
+    "solve_semidiscrete",
     "total_variation",
     "uniform_directions",
     "wasserstein",
