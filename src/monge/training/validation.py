@@ -7,11 +7,10 @@ from torch import nn
 from monge.adversarial import Learned
 from monge.data.identity import combined
 from monge.data.source import as_floats, division
-from monge.divergences import SlicedWasserstein
+from monge.divergences import SlicedWasserstein, arguments
 from monge.draws import Draws, permutation, seed_of
 from monge.labels import Rows, labels_of, placed, unlabelled
 from monge.models import evaluating, matchings, pairs
-from monge.training.objective import arguments
 
 
 def held_apart(
