@@ -106,7 +106,7 @@ def recipe_gradients(rank: int, world: int, how: str = ""):
             if kind == "vector" and recipe in ("vae-bernoulli", *zoo.CONDITIONAL):
                 continue
             torch.manual_seed(0)
-            model = zoo.model(recipe, kind, shape).double()
+            model = zoo.model(recipe, kind, shape, **zoo.BY_SAMPLE.get(recipe, {})).double()
             x = torch.rand(TOTAL, *shape, generator=torch.Generator().manual_seed(1)).double()
             if how == "sharded":
                 shard(model, "cpu")

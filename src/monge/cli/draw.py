@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from monge._core.sampler_names import SamplerName
-from monge.cli.common import Number, OfRun, Text, tell
+from monge.cli.common import Int, Number, OfRun, Text, tell
 
 MOST_FRAMES = 5000
 """Of a path; as many are decoded at a time."""
@@ -118,16 +118,22 @@ class Sample(_Drawing):
     sizes change a network's last digits."""
     sampler: SamplerName = "prior"
     """Draw codes from the prior, or from a Gaussian mixture fitted to the training codes."""
+    ode_steps: Int = None
+    """Steps in which a flow is integrated, in place of those it was trained with; fewer are
+    faster and less exact."""
 
     def run(self) -> None:
         run = self._run(".gif", ".csv")
         from monge.draws import generator
+        from monge.models.flow import with_steps
         from monge.show.pictures import TURN, TURNING
 
         pictures = self._pictures(run, self.n)
         if self.out.suffix == ".gif" and pictures.kind.turns:
             pictures.check_size(run.settled.shape, self.n, TURNING, TURN)
         prior = run.sampler(self.sampler)
+        if self.ode_steps is not None:
+            with_steps(run.model if prior is None else prior, self.ode_steps)
         drawn = run.samples(self.n, generator(self.seed, "sample"), prior)
         self._save(run, drawn, self.n, pictures.samples, pictures.turntable)
 
