@@ -19,7 +19,7 @@ from monge.models.flow import FlowMatching
 from monge.models.flow_paths import BridgePath, LinearPath, VariancePreservingPath
 from monge.models.solvers import Adaptive, Euler, Heun, Midpoint
 from monge.networks import BatchNorm
-from monge.transport.couplings import Exact, Independent
+from monge.transport.couplings import Exact, Independent, Sinkhorn
 
 
 def gan(parts: Parts) -> Model:
@@ -80,7 +80,7 @@ def flow_matching(parts: Parts) -> Model:
         "heun": lambda: Heun(options.ode_steps),
         "dopri5": lambda: Adaptive(options.tolerance),
     }
-    couplings = {"independent": Independent, "exact": Exact}
+    couplings = {"independent": Independent, "exact": Exact, "sinkhorn": Sinkhorn}
     return FlowMatching(
         parts.networks.velocity(),
         parts.shape,

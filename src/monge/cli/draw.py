@@ -117,7 +117,8 @@ class Sample(_Drawing):
     """The first n draws of a seed are the same for every n; samples up to rounding, since batch
     sizes change a network's last digits."""
     sampler: SamplerName = "prior"
-    """Draw codes from the prior, or from a Gaussian mixture fitted to the training codes."""
+    """Draw codes from the prior, or from a Gaussian mixture or a flow fitted to the training
+    codes; a flow takes a minute to fit, once."""
     ode_steps: Int = None
     """Steps in which a flow is integrated, in place of those it was trained with; fewer are
     faster and less exact."""

@@ -17,10 +17,8 @@ from monge.models.protocols import device_of
 from monge.models.solvers import Field, FixedStep, Midpoint, Solver
 from monge.networks import Standardise
 from monge.priors import Prior
-from monge.transport.couplings import Independent
+from monge.transport.couplings import Coupling, Independent
 
-Coupling = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
-r"""coupling(x0, x1, generator) of noise (n, \*) and data (m, \*): indices (i, j) of m pairs."""
 TOGETHER = 500
 """How many samples are integrated at a time."""
 EXACT_TRACE = 16
@@ -81,7 +79,7 @@ class FlowMatching(Model):
         self.network = instance("network", network, nn.Module, "VectorVelocity(2, [64, 64])")
         self.shape = tuple(dimension("shape", size) for size in shape)
         self.path = instance("path", path or LinearPath(), ProbabilityPath, "LinearPath()")
-        self.coupling: Coupling = coupling or Independent()
+        self.coupling = instance("coupling", coupling or Independent(), Coupling, "Exact()")
         self.solver = instance("solver", solver or Midpoint(), Solver, "Midpoint(20)")
         mean, deviation = moments or (torch.zeros(()), torch.ones(()))
         self.units, self.bounded = Standardise(mean, deviation), bounded
@@ -98,9 +96,8 @@ class FlowMatching(Model):
         r"""Coupled noise and data, both (n, \*), of samples x (n, \*), in standard units."""
         x1 = self.units(x)
         x0 = draws.normal("source", x1)
-        with torch.no_grad(), torch.autocast(x1.device.type, enabled=False):
-            i, j = self.coupling(x0, x1, draws.generator("coupling"))
-        return x0[i], x1[j]
+        with torch.autocast(x1.device.type, enabled=False):
+            return self.coupling.pairs(x0, x1, draws.generator("coupling"))
 
     def velocity(self, x: Tensor, t: float) -> Tensor:
         r"""v(x, t) of samples x (n, \*) in standard units, at one time."""

@@ -199,9 +199,10 @@ class MMDGeneratorOptions:
 class FlowOptions:
     """Of flow matching."""
 
-    coupling: Literal["independent", "exact"] = "exact"
-    """Which noise belongs to which sample of a batch: independent, or exact, by optimal
-    assignment, which makes the paths of samples straighter."""
+    coupling: Literal["independent", "exact", "sinkhorn"] = "exact"
+    """Which noise belongs to which sample of a batch: independent; exact, by optimal assignment,
+    which makes the paths of samples straighter; or sinkhorn, drawn from an entropic plan, which is
+    faster for batches of thousands."""
     path: Literal["linear", "sb", "vp"] = "linear"
     """Path from noise to data: linear; sb, a Brownian bridge, as of a Schrödinger bridge; or vp,
     variance-preserving."""
