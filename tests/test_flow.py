@@ -11,13 +11,16 @@ from torch import nn
 
 import monge
 from monge import cli
-from monge.config import Config, TrainingConfig
+from monge.config import Config, TrainingConfig, override
 from monge.draws import Draws, generator
 from monge.models import BridgePath, FlowMatching, LinearPath, VariancePreservingPath
 from monge.models.flow import with_steps
 from monge.models.solvers import Adaptive, Euler, Heun, Midpoint
 from monge.networks import CloudVelocity, ImageVelocity, Networks, VectorVelocity
 from monge.priors import Gaussian
+from monge.runs import Run
+from monge.show import card, report
+from monge.show.explore.service import Explorer
 from monge.training import Trainer
 from monge.transport.couplings import Exact, Independent
 
@@ -310,7 +313,7 @@ def test_images_are_clamped_and_tables_come_in_their_units():
         ({"path": "vp", "sigma": 0.1}, "`sigma` must be left out for the path vp"),
         ({"ode_steps": 0}, "`ode_steps` must be at least 1, got 0"),
         ({"tolerance": 0.0}, "`tolerance` must be positive"),
-        ({"coupling": "best"}, "coupling` must be one of independent, exact"),
+        ({"coupling": "best"}, "coupling` must be one of independent, exact, sinkhorn"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, words):
@@ -319,7 +322,8 @@ def test_options_that_cannot_be_are_refused(options, words):
 
 
 @pytest.mark.parametrize(
-    "options", [{"path": "sb", "sigma": 0.3}, {"path": "vp"}, {"solver": "heun"}]
+    "options",
+    [{"path": "sb", "sigma": 0.3}, {"path": "vp"}, {"solver": "heun"}, {"coupling": "sinkhorn"}],
 )
 def test_every_option_trains(options):
     flow = zoo.model("flow-matching", "vector", (4,), **options)
@@ -365,3 +369,42 @@ def test_the_command_line_trains_samples_and_refuses(tmp_path, capsys):
         parse(["sample", str(out), "--out", str(file), "--sampler", "mixture"]).run()
     with pytest.raises(ValueError, match="`model` FlowMatching has no method `decode`"):
         parse(["export", str(out), "--out", str(tmp_path / "model.onnx")]).run()
+
+
+def data_of(kind, folder):
+    """Noisy images, a table with a category and a column of timestamps, and clouds of points."""
+    if kind != "vector":
+        shape = (60, 1, 8, 8) if kind == "image" else (60, 24, 3)
+        np.save(folder / "samples.npy", torch.rand(shape, generator=generator(0)).numpy())
+        return str(folder / "samples.npy")
+    rows = [f"{1.7e9 + i},{i % 7},{'ab'[i % 2]}" for i in range(60)]
+    (folder / "table.csv").write_text("\n".join(["when,day,who", *rows]) + "\n")
+    return str(folder / "table.csv")
+
+
+@pytest.mark.parametrize("kind", ["image", "vector", "cloud"])
+def test_a_run_of_every_kind_is_measured_reported_published_and_explored(kind, tmp_path):
+    config = Config.of("flow-matching", ode_steps=2)
+    for name, value in {"filters": (4, 8), "hidden": (16,), "points": (8, 8)}.items():
+        config = override(config, f"network.{name}", value)
+    config = override(override(config, "training.steps", 3), "training.batch", 30)
+    run = monge.fit("flow-matching", data_of(kind, tmp_path), config, tmp_path / "run", quiet=True)
+    assert run.samplers == ["prior"]
+    metrics = ["chamfer"] if kind == "cloud" else ["sliced"]
+    assert run.evaluate(6, metrics=metrics)["figures"]
+    assert report.write(run).stat().st_size > 1000
+    card.write(run, tmp_path / "hub")
+    drawn = run.sample(6, generator(3, "sample"))
+    assert torch.isfinite(drawn).all()
+    torch.testing.assert_close(Run(tmp_path / "hub").sample(6, generator(3, "sample")), drawn)
+    if kind == "vector":
+        frame = run.schema.decode(drawn)
+        assert set(frame["who"].to_list()) <= {"a", "b"}
+        assert 1.6e9 < frame["when"].min() < frame["when"].max() < 1.8e9
+    explorer = Explorer(Run(run.path))
+    assert explorer.views == ["sample", *(["clouds"] if kind == "cloud" else []), "run"]
+    torch.testing.assert_close(explorer.sample(6, 3, "prior", 1.0), drawn)
+    with pytest.raises(ValueError, match="has no `prior`, which a draw of codes needs"):
+        explorer.sample(6, 3, "prior", 0.5)
+    with pytest.raises(ValueError, match="has no method `encode`, which the flow sampler needs"):
+        explorer.sample(6, 3, "flow", 1.0)
