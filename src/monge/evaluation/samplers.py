@@ -24,7 +24,7 @@ COMPLETED = 10_000
 """How many samples are completed at a time."""
 FLOW_STEPS = 4000
 """Steps of `fit_flow`."""
-FLOW_BATCH, FLOW_RATE = 256, 2e-3
+FLOW_BATCH, FLOW_RATE = 192, 2e-3
 
 
 def draw(
@@ -78,7 +78,7 @@ def fit_mixture(codes: Tensor, components: int = 10, seed: int = 0) -> Mixture:
 
 
 def fit_flow(codes: Tensor, steps: int = FLOW_STEPS, seed: int = 0) -> FlowPrior:
-    """A flow fitted to codes (n, dim): a linear path, exact couplings of batches of 256, and rates
+    """A flow fitted to codes (n, dim): a linear path, exact couplings of batches of 192, and rates
     along half a cosine.
 
     Raises:
