@@ -359,7 +359,7 @@ BY_DIVERGENCES = {
     "max-gswae": 30,
     "sinkhorn-ae": 136,
     "sinkhorn-generator": 91,
-    "flow-matching": 8,
+    "flow-matching": 10,
 }
 """Most reads that divergences make in a step, on the paths of a CPU: checks whether products
 resolve the distances and whether slices are finite, sorts by NumPy; Sinkhorn also reads its error
