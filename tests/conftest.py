@@ -30,6 +30,16 @@ def _cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _short_flows():
+    """Flows of codes are fitted in a few steps."""
+    from monge.runs import Run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run.flow, "__defaults__", (5,))
+        yield
+
+
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request) -> str:
     """Each device in turn; those that this machine does not have are skipped."""

@@ -123,9 +123,9 @@ def test_evaluate_prints_every_figure_with_its_floor(monge_, trained):
 def test_evaluate_prints_one_table_of_all_samplers_and_says_which_is_best(monge_, trained):
     code, text, err = monge_("evaluate", trained, "-n", 100, "--sampler", "all")
     assert (code, err) == (0, "")
-    assert "| figure | prior | ± | mixture | ± | floor |" in text
-    assert re.search("^best sampler by LeNet-FD: (prior|mixture)$", text, re.MULTILINE)
-    assert "sampler prior, mixture" in text
+    assert "| figure | prior | ± | mixture | ± | flow | ± | floor |" in text
+    assert re.search("^best sampler by LeNet-FD: (prior|mixture|flow)$", text, re.MULTILINE)
+    assert "sampler prior, mixture, flow" in text
     assert monge_("evaluate", trained, "--sampler", "posterior")[0] == 2
 
 

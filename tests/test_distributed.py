@@ -107,13 +107,16 @@ def recipe_gradients(rank: int, world: int, how: str = ""):
         for kind, shape, classes in cases:
             if kind == "vector" and recipe in ("vae-bernoulli", *zoo.CONDITIONAL):
                 continue
+            if classes and recipe not in zoo.LABELLED:
+                continue
             torch.manual_seed(0)
-            model = zoo.model(recipe, kind, shape, classes).double()
+            more = zoo.BY_SAMPLE.get(recipe, {})
+            model = zoo.model(recipe, kind, shape, classes, **more).double()
             x = torch.rand(TOTAL, *shape, generator=torch.Generator().manual_seed(1)).double()
             x = Labelled(x, torch.arange(TOTAL) % classes) if classes else x
             if how == "sharded":
                 shard(model, "cpu")
-            Trainer(model, config).step([x[rank::world]])
+            Trainer(model, config).step([x[rank::world]], done=0.9)
             for name, p in model.named_parameters():
                 if p.grad is not None:
                     sharded = isinstance(p.grad, DTensor)

@@ -9,7 +9,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
-from zoo import AUTOENCODERS, DIM, GENERATORS, RECIPES, model, sample
+from zoo import AUTOENCODERS, DIM, FLOWS, GENERATORS, RECIPES, model, sample
 
 from monge.adversarial import Learned
 from monge.builders import build, settled
@@ -144,6 +144,7 @@ GOLDEN = {
     "max-swg": {"divergence": 0.00256861698},
     "mmd-generator": {"divergence": 2.69364178},
     "sinkhorn-generator": {"divergence": 7.18054684},
+    "flow-matching": {"regression": 92.2832407},
 }
 
 
@@ -235,7 +236,7 @@ def test_samples_do_not_depend_on_how_they_are_split(recipe):
 @pytest.mark.parametrize("training", [True, False])
 def test_sampling_restores_the_mode_of_every_module(recipe, training):
     wae = model(recipe).train(training)
-    wae.decoder[0].train(not training)
+    next(module for module in wae.modules() if not list(module.children())).train(not training)
     modes = [m.training for m in wae.modules()]
     before = {k: v.clone() for k, v in wae.state_dict().items()}
     drawn = sample(wae, 5)
@@ -417,6 +418,7 @@ def test_a_model_says_what_it_is_made_of_on_one_line(recipe):
     made = model(recipe)
     text = repr(made)
     assert "\n" not in text
-    assert text.startswith(f"{type(made).__name__}(prior=Gaussian({DIM}), ")
+    first = "path=LinearPath()" if recipe in FLOWS else f"prior=Gaussian({DIM})"
+    assert text.startswith(f"{type(made).__name__}({first}, ")
     if made.divergence is not None:
         assert f"divergence={type(made.divergence).__name__}(" in text

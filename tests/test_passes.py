@@ -26,7 +26,7 @@ CASES = [
 def stepped(recipe: str, kind: str, micro: int | None):
     """A model after one step, with its gradients, and the terms."""
     torch.manual_seed(0)
-    model = zoo.model(recipe, kind, KINDS[kind]).double()
+    model = zoo.model(recipe, kind, KINDS[kind], **zoo.BY_SAMPLE.get(recipe, {})).double()
     x = torch.rand(ROWS, *KINDS[kind], generator=torch.Generator().manual_seed(1)).double()
     terms = Trainer(model, TrainingConfig(micro_batch=micro)).step([x])
     return model, terms

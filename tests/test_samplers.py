@@ -1,20 +1,26 @@
-"""Mixtures fitted to codes: against the law they were drawn from, stored, and fitted again."""
+"""Mixtures and flows fitted to codes: against the law they were drawn from, stored, and fitted
+again."""
 
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 import monge
+from monge import cli
 from monge.builders import build, settled
 from monge.config import Config, NetworkConfig
 from monge.draws import generator
 from monge.evaluation import figures
 from monge.evaluation.figures import by_sampler
-from monge.evaluation.samplers import draw_codes, fit_mixture
+from monge.evaluation.samplers import draw_codes, fit_flow, fit_mixture
 from monge.priors import Mixture
+from monge.runs import fitted
 from monge.show import card, report
+from monge.transport import wasserstein
 
 
 def test_a_fitted_mixture_is_the_law_of_its_codes():
@@ -106,9 +112,9 @@ def rings(tmp_path_factory):
 def test_all_samplers_are_measured_as_each_is(rings):
     """With the same floors; the file says of which sampler each figure is."""
     run = rings["swae"]
-    single = {name: run.evaluate(200, name, seeds=2) for name in ("prior", "mixture")}
+    single = {name: run.evaluate(200, name, seeds=2) for name in ("prior", "mixture", "flow")}
     result = run.evaluate(200, "all", seeds=2)
-    assert list(result["samplers"]) == run.samplers == ["prior", "mixture"]
+    assert list(result["samplers"]) == run.samplers == ["prior", "mixture", "flow"]
     assert result["protocol"]["sampler"] == "prior"
     assert result["figures"] == by_sampler(result)["prior"]["figures"]
     for name, one in single.items():
@@ -126,15 +132,15 @@ def test_the_table_has_a_column_for_each_sampler_and_the_best(rings):
     run = rings["swae"]
     result = run.evaluate(200, "all", metrics=["neighbours"])
     head, _, precision, *_ = figures.lines(result)
-    assert head == "| figure | prior | ± | mixture | ± | floor |"
+    assert head == "| figure | prior | ± | mixture | ± | flow | ± | floor |"
     values = [one["figures"]["precision"]["value"] for one in result["samplers"].values()]
-    assert [f"{value:.4g}" for value in values] == precision.split(" | ")[1:4:2]
+    assert [f"{value:.4g}" for value in values] == precision.split(" | ")[1:6:2]
     best = run.samplers[values.index(max(values))]  # of precision, more is better
     assert figures.verdict(result) == f"best sampler by precision: {best}"
     page = report.write(run).read_text()
     assert "<td>mixture</td>" in page
     assert f"best sampler by precision: {best}" in page
-    assert "sampler: prior, mixture" in page
+    assert "sampler: prior, mixture, flow" in page
     assert f"best sampler by precision: {best}" in card.card(run)
 
 
@@ -164,7 +170,9 @@ def test_no_sampler_is_refused(rings):
     run = rings["swae"]
     with pytest.raises(ValueError, match="`samplers` is empty"):
         figures.evaluate_samplers(run.model, run.source, {})
-    with pytest.raises(ValueError, match="`sampler` must be one of prior, mixture, all, got 'po"):
+    with pytest.raises(
+        ValueError, match="`sampler` must be one of prior, mixture, flow, all, got"
+    ):
         run.evaluate(sampler="posterior")
 
 
@@ -174,3 +182,101 @@ def test_draws_of_codes_have_a_seed():
     x = torch.rand(10, 1, 8, 8)
     assert torch.equal(draw_codes(model, x, 1), draw_codes(model, x, 1))
     assert not torch.equal(draw_codes(model, x, 1), draw_codes(model, x, 2))
+
+
+# Flows of codes
+
+
+def test_a_fitted_flow_is_the_law_of_its_codes():
+    """Of codes on a bent line, which no Gaussian is: nearer than the Gaussian of their moments,
+    and in their units."""
+    u = torch.randn(6000, generator=generator(0))
+    bent = torch.stack([10 * u, u.square() + 0.1 * torch.randn(6000, generator=generator(1))], 1)
+    flow = fit_flow(bent[:4000], steps=400)
+    drawn, held = flow.sample(1000, generator(2)), bent[4000:5000]
+    scale = bent.std(0)
+    gaussian = bent.mean(0) + torch.randn(1000, 2, generator=generator(3)) * scale
+    errors = [wasserstein(z / scale, held / scale) for z in (drawn, gaussian, bent[5000:])]
+    assert errors[0] < 0.5 * errors[1]
+    assert errors[0] < 2 * errors[2]
+    assert flow.spread == pytest.approx(2 * float(bent[:4000].var(0).sum()), rel=0.01)
+    assert flow.log_prob(held).mean() > flow.log_prob(gaussian).mean()
+
+
+def test_draws_of_a_flow_of_codes_do_not_depend_on_how_many_are_drawn():
+    flow = fit_flow(torch.randn(50, 3, generator=generator(0)), steps=3)
+    whole, parts = flow.sample(9, generator(1)), generator(1)
+    assert whole.dtype == torch.float32
+    torch.testing.assert_close(
+        torch.cat([flow.sample(4, parts), flow.sample(5, parts)]), whole, atol=1e-6, rtol=1e-6
+    )
+
+
+def test_the_seed_decides_a_fitted_flow_and_nothing_else_is_changed():
+    codes, before = torch.randn(50, 3, generator=generator(0)), torch.get_rng_state()
+    first, again, other = (fit_flow(codes, steps=3, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.testing.assert_close(again.state_dict(), first.state_dict(), atol=0, rtol=0)
+    assert not torch.equal(first.sample(2, generator(0)), other.sample(2, generator(0)))
+
+
+def test_codes_that_a_flow_cannot_be_fitted_to_are_refused():
+    with pytest.raises(ValueError, match="`codes` must be at least two, got 1"):
+        fit_flow(torch.zeros(1, 2))
+    with pytest.raises(ValueError, match="`codes` must be finite"):
+        fit_flow(torch.full((5, 2), torch.nan))
+    constant = fit_flow(torch.ones(5, 2), steps=2)  # a column without deviation is shifted
+    assert torch.isfinite(constant.sample(3, generator(0))).all()
+
+
+def test_the_flow_of_a_run_is_kept_and_used_by_its_name(tmp_path):
+    out = tmp_path / "run"
+    run = monge.fit("wae-mmd", "digits", small("wae-mmd", 3), out, quiet=True)
+    first, kept = run.flow(), out / "sampler-flow.safetensors"
+    made = kept.stat().st_mtime_ns
+    again = monge.runs.Run(out).sampler("flow")
+    assert kept.stat().st_mtime_ns == made
+    torch.testing.assert_close(again.state_dict(), first.state_dict(), atol=0, rtol=0)
+    assert run.samplers == ["prior", "mixture", "flow"]
+
+    file = out / "drawn.npy"
+    cli.parse(["sample", str(out), "--sampler", "flow", "-n", "5", "--out", str(file)]).run()
+    expected = run.sample(5, generator(0, "sample"), first)
+    torch.testing.assert_close(torch.from_numpy(np.load(file)), expected)
+    command = ["sample", str(out), "-n", "5", "--out", str(file), "--ode-steps", "1"]
+    cli.parse([*command, "--sampler", "flow"]).run()
+    assert not np.allclose(np.load(file), expected.numpy())
+    with pytest.raises(ValueError, match="`ode_steps` is 1, but a Mixture integrates no flow"):
+        cli.parse([*command, "--sampler", "mixture"]).run()
+    with pytest.raises(ValueError, match="`ode_steps` is 1, but a WAE integrates no flow"):
+        cli.parse(command).run()
+
+    kept.write_bytes(b"not tensors")
+    with pytest.raises(ValueError, match="is damaged"):
+        run.flow()
+    monge.fit("wae-mmd", "digits", small("wae-mmd", 6), out, resume=True, quiet=True)
+    kept.unlink()
+    late = monge.runs.Run(out)
+    assert not torch.equal(late.flow().flow.units.mean, first.flow.units.mean)
+
+
+def test_a_kept_flow_of_other_codes_is_damaged(tmp_path):
+    out, made_for = tmp_path, {"weights": "x"}
+    flow = fit_flow(torch.randn(20, 3, generator=generator(0)), steps=1)
+    fitted.write(out, "flow", flow, made_for)
+    torch.testing.assert_close(
+        fitted.read(out, "flow", made_for, 3).state_dict(), flow.state_dict(), atol=0, rtol=0
+    )
+    assert fitted.read(out, "flow", {"weights": "y"}, 3) is None
+    tensors = flow.state_dict()
+    bad = {name: x for name, x in tensors.items() if not name.endswith("body.0.weight")}
+    for changed, dim in (
+        (tensors, 4),
+        (bad, 3),
+        (tensors | {"flow.units.mean": torch.zeros(2, 2)}, None),
+        (tensors | {"flow.units.mean": torch.full((3,), torch.inf)}, 3),
+    ):
+        file = fitted.path(out, "flow")
+        file.write_bytes(save({k: v.contiguous() for k, v in changed.items()}, made_for))
+        with pytest.raises(ValueError, match="is damaged"):
+            fitted.read(out, "flow", made_for, dim)

@@ -170,7 +170,10 @@ AUTOENCODERS = tuple(
     if row.family == "auto-encoder" and not {"grid", "unordered"} & set(row.needs)
 )
 GENERATORS = tuple(name for name, row in ROWS.items() if row.family == "generator")
-RECIPES = (*AUTOENCODERS, *GENERATORS, *CONDITIONAL)
+FLOWS = tuple(name for name, row in ROWS.items() if row.family == "flow")
+RECIPES = (*AUTOENCODERS, *GENERATORS, *CONDITIONAL, *FLOWS)
+BY_SAMPLE = {name: {"coupling": "independent"} for name in FLOWS}
+"""Options under which a loss is a mean over samples, whatever their batch."""
 LABELLED = (*AUTOENCODERS, *GENERATORS)
 """The recipes that have a class-conditional form, but for those of clouds."""
 

@@ -297,15 +297,15 @@ def test_numbers_of_other_types_are_refused(place):
 
 
 def test_a_mixture_of_other_shapes_takes_no_memory(place):
-    from monge.runs import mixtures
+    from monge.runs import fitted
 
     made_for = {"weights": "x"}
     for factors in (torch.ones(1, 25_000, 0), torch.ones(2, 2, 2), torch.ones(1, 2, 3)):
         tensors = {"means": torch.ones(1, 2), "factors": factors, "weights": torch.ones(1)}
-        (place / "run" / mixtures.NAME).write_bytes(save(tensors, made_for))
+        fitted.path(place / "run", "mixture").write_bytes(save(tensors, made_for))
         before = peak()
         with pytest.raises(ValueError, match="is damaged"):
-            mixtures.read(place / "run", made_for, 2)
+            fitted.read(place / "run", "mixture", made_for, 2)
         assert peak() - before < 64
 
 

@@ -2,5 +2,5 @@
 
 from typing import Literal
 
-SamplerName = Literal["prior", "mixture"]
+SamplerName = Literal["prior", "mixture", "flow"]
 """The model's own prior, or a distribution that is fitted to the codes of the training part."""

@@ -15,7 +15,11 @@ from monge.adversarial import (
 from monge.builders.parts import Parts
 from monge.divergences import SinkhornDivergence, SlicedWasserstein
 from monge.models import Model
+from monge.models.flow import FlowMatching
+from monge.models.flow_paths import BridgePath, LinearPath, VariancePreservingPath
+from monge.models.solvers import Adaptive, Euler, Heun, Midpoint
 from monge.networks import BatchNorm
+from monge.transport.couplings import Exact, Independent, Sinkhorn
 
 
 def gan(parts: Parts) -> Model:
@@ -60,3 +64,29 @@ def mmd_generator(parts: Parts) -> Model:
 def sinkhorn_generator(parts: Parts) -> Model:
     """Samples by a Sinkhorn divergence, whose ε is a twentieth of the data's spread."""
     return parts.generator(SinkhornDivergence(parts.spread / 20))
+
+
+def flow_matching(parts: Parts) -> Model:
+    """A flow from noise to samples, by its velocity along paths between paired noise and data."""
+    options = parts.options
+    paths = {
+        "linear": lambda: LinearPath(options.sigma),
+        "sb": lambda: BridgePath(options.sigma),
+        "vp": VariancePreservingPath,
+    }
+    solvers = {
+        "euler": lambda: Euler(options.ode_steps),
+        "midpoint": lambda: Midpoint(options.ode_steps),
+        "heun": lambda: Heun(options.ode_steps),
+        "dopri5": lambda: Adaptive(options.tolerance),
+    }
+    couplings = {"independent": Independent, "exact": Exact, "sinkhorn": Sinkhorn}
+    return FlowMatching(
+        parts.networks.velocity(),
+        parts.shape,
+        path=paths[options.path](),
+        coupling=couplings[options.coupling](),
+        solver=solvers[options.solver](),
+        moments=parts.standard,
+        bounded=parts.kind.bounded,
+    )

@@ -144,6 +144,16 @@ class Parts:
         return self.settled.spread or self.kind.spread(self.shape)
 
     @property
+    def standard(self) -> Moments:
+        """Mean and deviation that bring samples to the size of N(0, I): of a table its columns',
+        of values in [0, 1] those of [-1, 1], otherwise 0 and the root of the mean variance."""
+        if self.moments is not None:
+            return self.moments
+        if self.kind.bounded:
+            return torch.tensor(0.5), torch.tensor(0.5)
+        return torch.tensor(0.0), torch.tensor(self.spread / (2 * math.prod(self.shape))).sqrt()
+
+    @property
     def kernel(self) -> Kernel:
         """The kernel of an MMD on codes, by the option `kernel`."""
         return self.kernel_of(self.prior.spread)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from monge._core.sampler_names import SamplerName
-from monge.cli.common import Number, OfRun, Text, tell
+from monge.cli.common import Int, Number, OfRun, Text, tell
 
 MOST_FRAMES = 5000
 """Of a path; as many are decoded at a time."""
@@ -135,11 +135,16 @@ class Sample(_Drawing):
     """The first n draws of a seed are the same for every n; samples up to rounding, since batch
     sizes change a network's last digits."""
     sampler: SamplerName = "prior"
-    """Draw codes from the prior, or from a Gaussian mixture fitted to the training codes."""
+    """Draw codes from the prior, or from a Gaussian mixture or a flow fitted to the training
+    codes; a flow takes a minute to fit, once."""
+    ode_steps: Int = None
+    """Steps in which a flow is integrated, in place of those it was trained with; fewer are
+    faster and less exact."""
 
     def run(self) -> None:
         run = self._run(".gif", ".csv")
         from monge.draws import generator
+        from monge.models.flow import with_steps
         from monge.models.protocols import drawn_labels
         from monge.show.pictures import TURN, TURNING
 
@@ -152,6 +157,8 @@ class Sample(_Drawing):
         if self.out.suffix == ".gif" and pictures.kind.turns:
             pictures.check_size(run.settled.shape, count, TURNING, TURN)
         prior = run.sampler(self.sampler)
+        if self.ode_steps is not None:
+            with_steps(run.model if prior is None else prior, self.ode_steps)
         seeded = generator(self.seed, "sample")
         wanted = [one for one in classes for _ in range(each)] or None
         labels = drawn_labels(run.model, count, seeded, wanted)

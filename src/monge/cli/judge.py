@@ -33,8 +33,8 @@ class Evaluate(OfRun):
     n: Number = 10_000
     """How many samples, against as many of the test part; all of it where it is smaller."""
     sampler: Literal[SamplerName, "all"] = "prior"
-    """Draw codes from the prior, from a Gaussian mixture fitted to the training codes, or from
-    each in turn (all), which says which is best by the Fréchet distance."""
+    """Draw codes from the prior, from a Gaussian mixture or a flow fitted to the training codes,
+    or from each in turn (all), which says which is best by the Fréchet distance."""
     seeds: int = 1
     """Draws of samples: figures are their means, with standard deviations."""
     metrics: tuple[str, ...] = ()

@@ -35,6 +35,7 @@ FILES = (
     "identity.npy",
     "known.png",
     "sampler-mixture.safetensors",
+    "sampler-flow.safetensors",
     "model.safetensors",
     "samples.png",
     "README.md",

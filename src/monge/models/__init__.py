@@ -12,6 +12,8 @@ from monge.models.base import (
     pairs,
 )
 from monge.models.conditional import ConditionalWAE
+from monge.models.flow import FlowMatching
+from monge.models.flow_paths import BridgePath, LinearPath, VariancePreservingPath
 from monge.models.generator import ImplicitGenerator
 from monge.models.masks import Mask, RandomBox, mask
 from monge.models.paths import spherical
@@ -22,15 +24,19 @@ __all__ = [
     "VAE",
     "WAE",
     "AutoEncoder",
+    "BridgePath",
     "ConditionalWAE",
     "EncoderPretraining",
+    "FlowMatching",
     "ImplicitGenerator",
     "Inner",
+    "LinearPath",
     "Mask",
     "Matching",
     "Model",
     "Pass",
     "RandomBox",
+    "VariancePreservingPath",
     "checked",
     "evaluating",
     "mask",

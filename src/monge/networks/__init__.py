@@ -20,14 +20,18 @@ from monge.networks.mlp import Standardise, Unstandardise, mlp
 from monge.networks.norm import BatchNorm
 from monge.networks.paper import paper_critic, paper_decoder, paper_encoder, published
 from monge.networks.pointnet import PointNet, pointnet_decoder, pointnet_encoder
+from monge.networks.unet import ImageVelocity
+from monge.networks.velocity import CloudVelocity, VectorVelocity
 
 __all__ = [
     "BatchNorm",
     "CloudNetworks",
+    "CloudVelocity",
     "CodeCritic",
     "Dirac",
     "GaussianDecoder",
     "ImageNetworks",
+    "ImageVelocity",
     "JointFeatures",
     "LabelledDecoder",
     "LabelledEncoder",
@@ -40,6 +44,7 @@ __all__ = [
     "Standardise",
     "Unstandardise",
     "VectorNetworks",
+    "VectorVelocity",
     "conv_critic",
     "conv_decoder",
     "conv_encoder",

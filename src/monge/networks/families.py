@@ -1,7 +1,7 @@
 """Which networks a model is made of: for tables, for images, and as published.
 
-A family makes an encoder, a decoder, and the two stages of a critic of data, for samples of one
-shape.
+A family makes an encoder, a decoder, the two stages of a critic of data, and a velocity field, for
+samples of one shape.
 """
 
 import abc
@@ -16,6 +16,8 @@ from monge.networks.conv import conv_critic, conv_decoder, conv_encoder, conv_fe
 from monge.networks.mlp import Standardise, Unstandardise, mlp
 from monge.networks.paper import paper_critic, paper_decoder, paper_encoder, published
 from monge.networks.pointnet import PointNet, pointnet_decoder, pointnet_encoder
+from monge.networks.unet import ImageVelocity
+from monge.networks.velocity import CloudVelocity, VectorVelocity
 from monge.priors import Gaussian, Prior
 
 Norm = Callable[[int], nn.Module]
@@ -42,6 +44,16 @@ class Networks(abc.ABC):
         `norm` makes a normalisation of so many filters, for networks of images.
         """
 
+    def velocity(self) -> nn.Module:
+        r"""A velocity field of samples in standard units: x (n, \*) and t (n,) → (n, \*).
+
+        Raises:
+            ValueError: for a family without one.
+        """
+        raise ValueError(
+            f"`networks` {type(self).__name__} has no method `velocity`, which a flow needs"
+        )
+
     def critic(self, prior: Prior, classes: int = 0) -> nn.Module:
         """A critic of codes, (n, dim) → (n, 1) or (n,); of codes with labels, (n, dim + K)."""
         return mlp([prior.dim + classes, *self.sizes.critic, 1])
@@ -67,6 +79,9 @@ class VectorNetworks(Networks):
         body = nn.Sequential(mlp([self.shape[0], *hidden]), nn.ReLU())
         return body, nn.Linear(hidden[-1], 1)
 
+    def velocity(self) -> nn.Module:
+        return VectorVelocity(self.shape[0], self.sizes.hidden)
+
 
 class ImageNetworks(Networks):
     """Small convolutional networks for images of any size."""
@@ -82,6 +97,9 @@ class ImageNetworks(Networks):
         body = conv_critic(self.shape, filters, norm)
         return body, nn.Linear(conv_features(self.shape, filters), 1)
 
+    def velocity(self) -> nn.Module:
+        return ImageVelocity(self.shape, self.sizes.filters)
+
 
 class CloudNetworks(Networks):
     """PointNets and perceptrons for sets of points."""
@@ -95,6 +113,9 @@ class CloudNetworks(Networks):
     def features(self, norm: Norm | None = None) -> tuple[nn.Module, nn.Linear]:
         points = self.sizes.points
         return PointNet(self.shape[1], points), nn.Linear(points[-1], 1)
+
+    def velocity(self) -> nn.Module:
+        return CloudVelocity(self.shape[1], self.sizes.points)
 
 
 class PublishedNetworks(Networks):

@@ -237,3 +237,45 @@ class MMDGeneratorOptions:
     def check(self) -> None:
         """A ValueError for values that cannot be."""
         choices(self)
+
+
+@dataclass(frozen=True)
+class FlowOptions:
+    """Of flow matching."""
+
+    coupling: Literal["independent", "exact", "sinkhorn"] = "exact"
+    """Which noise belongs to which sample of a batch: independent; exact, by optimal assignment,
+    which makes the paths of samples straighter; or sinkhorn, drawn from an entropic plan, which is
+    faster for batches of thousands."""
+    path: Literal["linear", "sb", "vp"] = "linear"
+    """Path from noise to data: linear; sb, a Brownian bridge, as of a Schrödinger bridge; or vp,
+    variance-preserving."""
+    sigma: float = 0.0
+    """Standard deviation of the noise on a path: around a linear one, 0 by default; of a bridge,
+    which needs one."""
+    solver: Literal["euler", "midpoint", "heun", "dopri5"] = "midpoint"
+    """Solver of the ODE in sampling; dopri5 chooses its steps by the tolerance and needs the extra
+    `ode`."""
+    ode_steps: int = 20
+    """Steps of the other solvers."""
+    tolerance: float = 1e-5
+    """Relative and absolute tolerance of dopri5."""
+
+    def check(self) -> None:
+        """A ValueError for values that cannot be."""
+        choices(self)
+        at_least(self, 0, "sigma")
+        at_least(self, 1, "ode_steps")
+        positive(self, "tolerance")
+        demand(
+            self.path != "sb" or self.sigma > 0,
+            "sigma",
+            self.sigma,
+            "positive for the path sb: give --sigma 0.1",
+        )
+        demand(
+            self.path != "vp" or self.sigma == 0,
+            "sigma",
+            self.sigma,
+            "left out for the path vp: it is for linear and sb",
+        )

@@ -10,7 +10,7 @@ from monge._core.fields import readable
 from monge._core.references import is_reference
 from monge.recipes.options import NoOptions
 
-FAMILIES = ("auto-encoder", "generator")
+FAMILIES = ("auto-encoder", "generator", "flow")
 NEEDS = {
     "ordered": "samples whose elements correspond, as images and tables, and not clouds of points:"
     " use pointcloud-wae or another WAE",
@@ -41,7 +41,7 @@ class Recipe:
     """What it is, in a line, as `monge recipes` lists it."""
     paper: str = ""
     """Where it is from: authors, title, year."""
-    family: Literal["auto-encoder", "generator"] = "auto-encoder"
+    family: Literal["auto-encoder", "generator", "flow"] = "auto-encoder"
     options: type = NoOptions
     """A frozen dataclass of the options that this recipe has, with defaults; its fields are flags
     of `monge train NAME` and the keys of `options` in config.json."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from monge.recipes.options import (
     ConditionalOptions,
+    FlowOptions,
     GaussianVAEOptions,
     GeneralizedSlicedOptions,
     MaxGeneralizedSlicedOptions,
@@ -384,5 +385,20 @@ ROWS = (
         family="generator",
         presets=paper(),
         needs=("ordered",),
+    ),
+    Recipe(
+        name="flow-matching",
+        build=f"{GENERATORS}:flow_matching",
+        line="flow from noise to data, optimal-transport pairs (Lipman et al. 2023)",
+        paper="Lipman, Chen, Ben-Hamu, Nickel, Le, Flow matching for generative modeling, 2023; "
+        "Tong et al., Improving and generalizing flow-based generative models with minibatch "
+        "optimal transport, 2024",
+        family="flow",
+        options=FlowOptions,
+        settings={
+            "training.batch": 128,
+            "training.betas": (0.9, 0.999),
+            "training.ema": 0.999,
+        },
     ),
 )

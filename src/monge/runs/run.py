@@ -37,12 +37,13 @@ from monge.data.identity import differing, form_of
 from monge.data.readers import tar
 from monge.evaluation import evaluate_samplers, summary
 from monge.evaluation.extractors import Extractor
-from monge.evaluation.samplers import draw, draw_codes, fit_mixture
+from monge.evaluation.samplers import FLOW_STEPS, draw, draw_codes, fit_flow, fit_mixture
 from monge.labels import Rows
+from monge.models.flow_prior import FlowPrior
 from monge.models.protocols import Completer, generates, has, prior_of, require, rows_for
 from monge.priors import Mixture, Prior
 from monge.recipes import find
-from monge.runs import evaluated, mixtures
+from monge.runs import evaluated, fitted
 from monge.runs.rebuilt import Given, named, rebuilt, trained
 from monge.training import checkpoint
 from monge.training.loop import read_metrics
@@ -200,8 +201,8 @@ class Run:
 
         Arguments:
             n: how many samples, compared with as many held-out ones.
-            sampler: prior, mixture for a Gaussian mixture fitted to the training codes, or all
-                for each of `samplers`.
+            sampler: prior, mixture or flow for a Gaussian mixture or a flow fitted to the training
+                codes, or all for each of `samplers`.
             seeds: how many independent draws; figures are their means.
             metrics: groups of measures, all by default.
             extractor: a feature space for images in place of the default one.
@@ -261,33 +262,63 @@ class Run:
     def mixture(self, components: int = 10) -> Mixture:
         """A Gaussian mixture fitted to the codes of the training part, kept beside the run.
 
-        The file names the weights that `model` has, by their sha256, and the mixture is fitted
-        again for others. If there are more than 20,000 training samples, an evenly spaced subset
-        of 20,000 is used. It is not kept while another process writes into the directory, or
-        where that is read-only.
+        Raises:
+            ValueError: for a model without codes, or a damaged file.
+        """
+        made = self._fitted(
+            "mixture",
+            {"components": str(components)},
+            lambda codes: fit_mixture(codes, components, self.config.seed),
+            20_000,
+        )
+        assert isinstance(made, Mixture)
+        return made
+
+    def flow(self, steps: int = FLOW_STEPS) -> FlowPrior:
+        """A flow fitted to the codes of the training part, kept beside the run.
+
+        It takes about a minute to fit on a CPU, and milliseconds to sample.
 
         Raises:
             ValueError: for a model without codes, or a damaged file.
         """
+        made = self._fitted(
+            "flow",
+            {"steps": str(steps)},
+            lambda codes: fit_flow(codes, steps, self.config.seed),
+            60_000,
+        )
+        assert isinstance(made, FlowPrior)
+        return made
+
+    def _fitted(
+        self,
+        name: str,
+        settings: dict[str, str],
+        fit: Callable[[Tensor], Prior],
+        most: int,
+    ) -> Prior:
+        """A sampler that is fitted to codes of the training part and kept beside the run.
+
+        The file names the weights that `model` has, by their sha256, and the sampler is fitted
+        again for others. Of more than `most` training samples an evenly spaced subset is used. It
+        is not kept while another process writes into the directory, or where that is read-only.
+        """
         model = self.model
-        require(model, "encode", "the mixture sampler")
+        require(model, "encode", f"the {name} sampler")
         fingerprint = self.settled.fingerprint or "unknown"
         if self.data_changed or self._data is not None:
             fingerprint = self.source.identity.fingerprint
-        made_for = {
-            "weights": _digest(model),
-            "components": str(components),
-            "fingerprint": fingerprint,
-        }
+        made_for = {"weights": _digest(model), **settings, "fingerprint": fingerprint}
         prior = prior_of(model)
-        kept = mixtures.read(self.path, made_for, None if prior is None else prior.dim)
+        kept = fitted.read(self.path, name, made_for, None if prior is None else prior.dim)
         if kept is not None:
             return kept
         train = self.rows("train")
-        x = train[torch.linspace(0, len(train) - 1, min(20_000, len(train))).long()]
-        fitted = fit_mixture(draw_codes(model, x, self.config.seed), components, self.config.seed)
-        mixtures.write(self.path, fitted, made_for)
-        return fitted
+        x = train[torch.linspace(0, len(train) - 1, min(most, len(train))).long()]
+        made = fit(draw_codes(model, x, self.config.seed))
+        fitted.write(self.path, name, made, made_for)
+        return made
 
     def samples(
         self,
@@ -469,7 +500,7 @@ class Run:
             self.config, self._foreign = moved, {}
 
 
-_FITTED: dict[str, Callable[[Run], Prior]] = {"mixture": Run.mixture}
+_FITTED: dict[str, Callable[[Run], Prior]] = {"mixture": Run.mixture, "flow": Run.flow}
 """The samplers that are fitted to the codes of the training part, by name."""
 
 

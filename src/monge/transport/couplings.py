@@ -81,12 +81,13 @@ class Independent(Coupling):
     """Noise i with data i, which were drawn independently.
 
     Where there are fewer data than noise, the first are used; where there are more, noise is used
-    again. Each of the data appears once.
+    again. Each of the data appears once. Their values are not looked at, so that a device is not
+    waited for.
     """
 
     @promoted(x0=ANY, x1=ANY)
     def __call__(self, x0: Tensor, x1: Tensor, generator: torch.Generator | None = None) -> Pairs:
-        x0, x1 = _samples(x0, x1)
+        _shapes(x0, x1)
         j = torch.arange(len(x1), device=x1.device)
         return j % len(x0), j
 
@@ -219,16 +220,21 @@ class Semidiscrete(Coupling):
 
 def _samples(x0: Tensor, x1: Tensor) -> Pairs:
     """Noise and data as matrices without graph, if they are finite samples of one shape."""
+    _shapes(x0, x1)
+    x0, x1 = finite("x0", x0), finite("x1", x1)
+    return x0.detach().reshape(len(x0), -1), x1.detach().reshape(len(x1), -1)
+
+
+def _shapes(x0: Tensor, x1: Tensor) -> None:
+    """Refuses what are no samples of one shape on one device."""
     for name, x in (("x0", x0), ("x1", x1)):
         if x.ndim < 1 or x.numel() == 0:
             raise ValueError(f"`{name}` must hold at least one sample, got shape {tuple(x.shape)}")
-        finite(name, x)
     if x0.shape[1:] != x1.shape[1:] or x0.device != x1.device:
         raise ValueError(
             "`x0` and `x1` must hold samples of one shape on one device, got "
             f"{tuple(x0.shape)} on {x0.device} and {tuple(x1.shape)} on {x1.device}"
         )
-    return x0.detach().reshape(len(x0), -1), x1.detach().reshape(len(x1), -1)
 
 
 def _centred(x0: Tensor, x1: Tensor, p: float) -> Pairs:
