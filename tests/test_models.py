@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
-from torch.nn.utils.parametrize import is_parametrized
 from zoo import AUTOENCODERS, DIM, FLOWS, GENERATORS, RECIPES, model, sample
 
-from monge.adversarial import Learned
+from monge.adversarial import Learned, MatrixSpectralNorm
 from monge.builders import build, settled
 from monge.config import Config
 from monge.costs import L1, GaussianLikelihood, Scaled, SquaredL2
@@ -95,9 +94,10 @@ def fixed(module):
     with torch.no_grad():
         for i, p in enumerate(module.parameters()):
             p.copy_(0.3 * torch.sin(torch.arange(p.numel()) + i).view_as(p))
-        for layer in module.double().modules():
-            for _ in range(200 * is_parametrized(layer, "weight")):
-                _ = layer.weight  # whose singular vectors started at random
+    for one in matchings(module.double()):
+        constraint = getattr(one.divergence, "constraint", None)
+        for _ in range(200 * isinstance(constraint, MatrixSpectralNorm)):
+            one.divergence.project_()  # whose singular vectors are those of the old weights
     return module.eval()
 
 
