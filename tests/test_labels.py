@@ -13,10 +13,12 @@ from zoo import LABELLED, model
 
 import monge
 from monge.cli import parse
-from monge.config import Config, NetworkConfig, TrainingConfig, override
-from monge.data import Source
+from monge.config import Config, DataConfig, NetworkConfig, TrainingConfig, override
+from monge.data import Batches, Source, as_floats
 from monge.divergences import MMD
 from monge.draws import generator
+from monge.evaluation import evaluate
+from monge.evaluation.figures import lines
 from monge.kernels import RBF
 from monge.labels import ClassPrior, Labelled, checked_labels, one_hot
 from monge.models import WAE, Pass
@@ -25,6 +27,7 @@ from monge.networks import CodeCritic, JointFeatures, LabelledDecoder, Projectio
 from monge.priors import Gaussian
 from monge.runs import Run
 from monge.training import Trainer
+from monge.training.loading import Prefetcher, fetch
 
 CLASSES = 3
 EVERY = pytest.mark.parametrize("recipe", LABELLED)
@@ -139,7 +142,7 @@ def test_every_recipe_takes_labels_and_every_parameter_a_gradient(recipe):
     made = model(recipe, kind, shape, CLASSES)
     assert made.classes == CLASSES
     trainer = Trainer(made, TrainingConfig())
-    terms = trainer.step([batch(shape)])
+    terms = trainer.step([batch(shape)], done=0.9)
     assert all(torch.isfinite(value) for value in terms.values())
     wanted = [*trainer.parameters, *(p for one in trainer.learned for p in one.parameters)]
     assert all(p.grad is not None for p in wanted if p.requires_grad)
@@ -261,6 +264,33 @@ def test_every_row_keeps_its_label(micro_batch, tmp_path):
     assert run.sample(3, labels=[0, 1, 2]).tolist() == [[1, 0], [0, 1], [0, 0]]
 
 
+def test_batches_that_are_loaded_ahead_have_the_rows_and_labels_of_others():
+    source = numbered()
+    samples = Labelled(source.train, source.train_labels)
+    batches = Batches(len(samples), 10, 0)
+    trainer = Trainer(Probe(), TrainingConfig(inner_steps=2))
+    ahead = Prefetcher(trainer, samples, batches)
+    for one, other in zip(ahead.fetch(), fetch(trainer, samples, batches), strict=True):
+        assert torch.equal(one.x, other.x)
+        assert torch.equal(one.x[:, 0].long(), other.labels)
+        assert torch.equal(one.labels, other.labels)
+    ahead.close()
+
+
+def test_clouds_take_labels():
+    made = model("pointcloud-wae", "cloud", (16, 3), CLASSES)
+    terms = Trainer(made, TrainingConfig()).step([batch((16, 3))])
+    assert all(torch.isfinite(value) for value in terms.values())
+    assert made.sample(4, labels=1).shape == (4, 16, 3)
+
+
+def test_pretraining_takes_labels(tmp_path):
+    """It matches codes alone, which the encoder makes of samples and labels."""
+    config = tiny(**{"training.pretrain": 3, "training.pretrain_batch": 50})
+    run = monge.fit("wae-gan", "digits", config, tmp_path / "run", quiet=True)
+    assert [row["stage_step"] for row in run.metrics() if "stage" in row] == [1, 2, 3]
+
+
 def test_a_model_of_your_own_and_condition_must_agree(tmp_path):
     with pytest.raises(ValueError, match="Probe has 3 `classes`, and `condition` None"):
         monge.fit(Probe(), numbered(), out=tmp_path / "run", quiet=True)
@@ -318,6 +348,55 @@ def test_default_draws_have_the_shares_of_the_training_part(tmp_path):
     run = monge.fit("swae", source, config, tmp_path / "run", quiet=True)
     assert run.settled.shares == (0.5, 0.25, 0.25)
     torch.testing.assert_close(run.model.class_prior.shares, torch.tensor([0.5, 0.25, 0.25]))
+
+
+# --- evaluation
+
+
+class Resampler(nn.Module):
+    """Draws training samples of the class that is asked for, or of a class `shift` further."""
+
+    def __init__(self, source: Source, shift: int = 0):
+        super().__init__()
+        self.source, self.classes, self.shift = source, len(source.classes), shift
+
+    def sample(self, n, generator=None, labels=None):
+        asked = (labels + self.shift) % self.classes
+        rows = [(self.source.train_labels == k).nonzero()[:, 0] for k in range(self.classes)]
+        picks = torch.rand(n, generator=generator)
+        index = [rows[k][int(u * len(rows[k]))] for k, u in zip(asked.tolist(), picks)]
+        return as_floats(self.source.train[torch.stack(index)])
+
+
+@pytest.mark.parametrize("data", ["digits", "toy"])
+def test_the_accuracy_of_classes_is_that_of_real_samples_of_the_class(data):
+    """Near its floor for a model that draws real samples, near what is left for one that draws
+    those of another class; Fréchet distances of the classes tell the two apart."""
+    source = toy(6000) if data == "toy" else monge.data.load(DataConfig(data))
+    right, wrong = (
+        evaluate(Resampler(source, shift), source, metrics=["classes"]) for shift in (0, 1)
+    )
+    figure = right["figures"]["class accuracy"]
+    assert figure["floor"] > 0.85
+    assert abs(figure["value"] - figure["floor"]) < 0.06
+    assert wrong["figures"]["class accuracy"]["value"] < 0.12
+    shares = [one for name, one in right["classes"].items() if name.startswith("class accuracy")]
+    assert len(shares) == len(source.classes)
+    assert np.mean([one["value"] for one in shares]) == pytest.approx(figure["value"])
+    assert "class accuracy of" in "\n".join(lines(right))
+    if data == "toy":
+        for name in ("FD of 'a'", "FD of 'b'", "FD of 'c'"):
+            near, far = right["classes"][name], wrong["classes"][name]
+            assert near["value"] < 0.05 < 1 < far["value"]
+            assert near["floor"] < 0.05
+
+
+def test_an_unconditional_model_has_no_figures_of_classes():
+    source = toy(2000)
+    plain = model("wae-mmd", "vector", (2,)).eval()
+    result = evaluate(plain, source, metrics=["classes", "exact"])
+    assert "classes" not in result
+    assert "class accuracy" not in result["figures"]
 
 
 # --- runs and the command line
@@ -401,6 +480,16 @@ def test_draws_of_a_table_have_a_column_of_classes(tmp_path):
 def test_the_other_verbs_draw_with_the_labels_of_the_test_part(digits, verb, tmp_path):
     parse([verb, str(digits.path), "--out", str(tmp_path / "x.npy")]).run()
     assert np.isfinite(np.load(tmp_path / "x.npy")).all()
+
+
+def test_a_folder_of_the_hub_has_the_classes(digits, tmp_path):
+    parse(["export", str(digits.path), "--hub", str(tmp_path / "hub")]).run()
+    text = (tmp_path / "hub" / "README.md").read_text(encoding="utf-8")
+    assert "Class-conditional, on 0, 1, 2" in text
+    assert "model.sample(16, labels=0)" in text
+    loaded = monge.load(tmp_path / "hub")
+    expected = digits.sample(4, generator(0), labels=[1, 2, 3, 3])
+    torch.testing.assert_close(loaded.sample(4, generator(0), labels=[1, 2, 3, 3]), expected)
 
 
 def test_bad_classes_are_refused_in_a_line(digits, tmp_path):

@@ -1,7 +1,6 @@
 """The figures of a trained model, each with its noise floor: what `evaluation.json` holds."""
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -19,11 +18,21 @@ from monge.draws import generator, permutation
 from monge.evaluation.extractors import Extractor, floor_rows
 from monge.evaluation.marginals import OF_COLUMN
 from monge.evaluation.measures import NEAR, Measures
+from monge.evaluation.of_classes import ACCURACY, class_figures
 from monge.evaluation.samplers import draw
-from monge.evaluation.statistics import Figure, Measured, best_value, has_best, lacking
-from monge.models.protocols import generates, require
+from monge.evaluation.statistics import (
+    Figure,
+    Measured,
+    best_value,
+    has_best,
+    lacking,
+    mean_figure,
+)
+from monge.models.protocols import classes_of, generates, require
 from monge.priors import Prior
 
+SINGLE = ("columns", "classes")
+"""What an evaluation may have figures of one by one."""
 MISSING: Figure = {"value": None, "deviation": None, "floor": None}
 
 
@@ -68,7 +77,8 @@ def evaluate(
     Returns:
         `protocol`, what the figures rest on, and `figures`, each a value with its standard
         deviation over the seeds and its floor, None where there is none; of vectors also
-        `columns`, the figures of single columns.
+        `columns`, the figures of single columns; of a class-conditional model `classes`, the
+        figures of samples of each class.
 
     Raises:
         ValueError: for bad arguments, fewer than 2 samples to test, or a model without samples.
@@ -131,7 +141,18 @@ def evaluate_samplers(
     measure = resolve(source.kind.measures, "measures")(source, real, metrics, extractor)
     floor = _floor_rows(source)[:n]
     measured = _of_samples(measure, model, source, n, floor, samplers, seeds)
-    found = {sampler: _separated(figures) for sampler, figures in measured.items()}
+    classes: dict[str, dict[str, Figure]] = {}
+    if classes_of(model) is not None and (not metrics or "classes" in metrics):
+        names = source.classes or tuple(map(str, range(classes_of(model) or 0)))
+        rows = floor[: len(source.train) // 2]
+        classes = {
+            sampler: class_figures(measure, model, source, names, n, rows, prior, seeds)
+            for sampler, prior in samplers.items()
+        }
+    found = {
+        sampler: _separated(figures, classes.get(sampler, {}))
+        for sampler, figures in measured.items()
+    }
     first = next(iter(samplers))
     figures = found[first]["figures"]
     remarks = {
@@ -161,10 +182,17 @@ def evaluate_samplers(
     return result | {"samplers": found, "best": _best(found)}
 
 
-def _separated(figures: dict[str, Figure]) -> dict[str, dict[str, Figure]]:
-    """The figures of samples, and those of single columns, if there are any, apart from them."""
+def _separated(
+    figures: dict[str, Figure], classes: dict[str, Figure]
+) -> dict[str, dict[str, Figure]]:
+    """The figures of samples, and those of single columns and classes, if there are any, apart
+    from them."""
     columns = {name: figures.pop(name) for name in list(figures) if name.startswith(OF_COLUMN)}
-    return {"figures": figures, "columns": columns} if columns else {"figures": figures}
+    if ACCURACY in classes:
+        figures = figures | {ACCURACY: classes[ACCURACY]}
+    single = {name: figure for name, figure in classes.items() if name != ACCURACY}
+    parts = {"figures": figures, "columns": columns, "classes": single}
+    return {name: part for name, part in parts.items() if part or name == "figures"}
 
 
 def _best(found: Mapping[str, dict[str, dict[str, Figure]]]) -> dict[str, str] | None:
@@ -224,29 +252,21 @@ def _of_samples(
     for i, sampler in enumerate(samplers):
         own = values[i * seeds : (i + 1) * seeds]
         figures[sampler] = {
-            key: _over_seeds([one[key] for one in own], floor.get(key)) for key in own[0]
+            key: mean_figure([one[key] for one in own], floor.get(key)) for key in own[0]
         }
     return figures
 
 
-def _over_seeds(values: list[float], floor: float | None) -> Figure:
-    """A figure that is measured once for each seed."""
-    return {
-        "value": statistics.fmean(values),
-        "deviation": statistics.stdev(values) if len(values) > 1 else None,
-        "floor": floor,
-    }
-
-
 def by_sampler(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """An evaluation as one of each of its samplers by name, `figures` and `columns`; those of the
+    """An evaluation as one of each of its samplers by name, `figures` and those of `single`
+    columns and classes; those of the
     model itself, e.g. of reconstructions, are among the figures of each. An evaluation of one
     sampler, which its protocol names, is called `value`."""
     found = result.get("samplers") or {"value": result}
     return {
         name: {
             "figures": result["figures"] | one["figures"],
-            "columns": one.get("columns") or {},
+            "single": {k: v for part in SINGLE for k, v in one.get(part, {}).items()},
         }
         for name, one in found.items()
     }
@@ -267,24 +287,31 @@ def verdict(result: dict[str, Any]) -> str | None:
 
 def lines(result: dict[str, Any]) -> list[str]:
     """The figures of an evaluation as the rows of a Markdown table, the worst of single columns
-    below the others; of several samplers a column each."""
-    found, worst = by_sampler(result), worst_columns(result)
+    and classes below the others; of several samplers a column each."""
+    found, worst = by_sampler(result), worst_of_single(result)
     heads = [head for name in found for head in (markdown(name), "±")] + ["floor"]
     rows = [f"| figure | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for name in result["figures"] | worst:
-        figures = [(one["figures"] | one["columns"]).get(name, MISSING) for one in found.values()]
+        figures = [(one["figures"] | one["single"]).get(name, MISSING) for one in found.values()]
         cells = [figure[part] for figure in figures for part in ("value", "deviation")]
         texts = ["–" if cell is None else f"{cell:.4g}" for cell in (*cells, figures[0]["floor"])]
         rows.append(f"| {markdown(name)} | {' | '.join(texts)} |")
-    if more := len(result.get("columns", {})) - len(worst):
-        empty = " |" * len(heads)
-        rows.append(f"| {more:,} more of single columns, in evaluation.json |{empty}")
+    for single in SINGLE:
+        if more := len(result.get(single, {}).keys() - worst.keys()):
+            empty = " |" * len(heads)
+            rows.append(f"| {more:,} more of single {single}, in evaluation.json |{empty}")
     return rows
 
 
-def worst_columns(result: dict[str, Any], count: int = 5) -> dict[str, Figure]:
-    """The figures of the `count` worst columns of numbers and of categories, the worst first."""
-    every = result.get("columns", {})
-    worst = sorted(every, key=lambda name: -every[name]["value"])
+def worst_of_single(result: dict[str, Any], count: int = 5) -> dict[str, Figure]:
+    """The figures of the `count` worst columns of numbers and of categories, and the accuracies of
+    the worst classes, the worst first."""
+    columns, classes = result.get("columns", {}), result.get("classes", {})
+    worst = sorted(columns, key=lambda name: -columns[name]["value"])
     kinds = [[name for name in worst if name.startswith(kind)][:count] for kind in OF_COLUMN]
-    return {name: every[name] for names in kinds for name in names}
+    shares = [name for name in classes if name.startswith(ACCURACY)]
+    shares.sort(key=lambda name: classes[name]["value"])
+    return {
+        **{name: columns[name] for names in kinds for name in names},
+        **{name: classes[name] for name in shares[:count]},
+    }

@@ -1,5 +1,6 @@
 """What is measured, and what is kept of samples to measure it."""
 
+import statistics
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -45,6 +46,15 @@ def has_best(name: str) -> bool:
 def best_value(name: str, values: Iterable[float]) -> float:
     """The best of several values of a figure that has one."""
     return max(values) if name in HIGHER else min(values)
+
+
+def mean_figure(values: list[float], floor: float | None) -> Figure:
+    """A figure that is measured once for each seed."""
+    return {
+        "value": statistics.fmean(values),
+        "deviation": statistics.stdev(values) if len(values) > 1 else None,
+        "floor": floor,
+    }
 
 
 class Statistics:

@@ -30,6 +30,7 @@ class StoredSampler:
 
     figures: dict[str, StoredFigure]
     columns: dict[str, StoredFigure] = field(default_factory=dict)
+    classes: dict[str, StoredFigure] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class StoredEvaluation:
     protocol: dict[str, str | int | float | bool | None]
     figures: dict[str, StoredFigure]
     columns: dict[str, StoredFigure] = field(default_factory=dict)
+    classes: dict[str, StoredFigure] = field(default_factory=dict)
     samplers: dict[str, StoredSampler] = field(default_factory=dict)
     best: StoredBest | None = None
 
@@ -70,7 +72,7 @@ def read(run: Path) -> dict[str, Any] | None:
         warn(f"{str(file)!r} is damaged and left out: {error}: evaluate the run again")
         return None
     for one in (values, *values.get("samplers", {}).values()):
-        for part in (one["figures"], one.get("columns", {})):
+        for part in (one.get(name, {}) for name in ("figures", "columns", "classes")):
             for figure in part.values():
                 figure["value"] = math.nan if figure["value"] is None else figure["value"]
     return values

@@ -20,7 +20,7 @@ from monge._core.visible import visible_lines
 from monge.data import as_floats
 from monge.data.kinds import kind_named
 from monge.draws import generator
-from monge.evaluation.figures import MISSING, by_sampler, shown_protocol, verdict, worst_columns
+from monge.evaluation.figures import MISSING, by_sampler, shown_protocol, verdict, worst_of_single
 from monge.evaluation.latent import MOST_CODES, coordinate_deviation, encode_all
 from monge.labels import Rows, unlabelled
 from monge.models import evaluating
@@ -162,12 +162,12 @@ def _page(run: Run) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, finalize=_finalised
     ).from_string(template)
     source, evaluation, numbers = run.source, run.evaluation(), run.summary()
-    worst = worst_columns(evaluation) if evaluation else {}
+    worst = worst_of_single(evaluation) if evaluation else {}
     samplers = by_sampler(evaluation) if evaluation else {}
     # figures that the numbers above the table have are computed anew
     names = [name for name in (evaluation or {}).get("figures", {}) if name not in numbers]
     figures = {
-        name: [(one["figures"] | one["columns"]).get(name, MISSING) for one in samplers.values()]
+        name: [(one["figures"] | one["single"]).get(name, MISSING) for one in samplers.values()]
         for name in [*names, *worst]
     }
     records = {
