@@ -13,7 +13,13 @@ import monge
 from monge import cli
 from monge.config import Config, TrainingConfig, override
 from monge.draws import Draws, generator
-from monge.models import BridgePath, FlowMatching, LinearPath, VariancePreservingPath
+from monge.models import (
+    BridgePath,
+    FlowMatching,
+    LinearPath,
+    VariancePreservingPath,
+    protocols,
+)
 from monge.models.flow import with_steps
 from monge.models.solvers import Adaptive, Euler, Heun, Midpoint
 from monge.networks import CloudVelocity, ImageVelocity, Networks, VectorVelocity
@@ -272,6 +278,14 @@ def test_a_trained_flow_carries_noise_to_the_data():
 
 
 # Samples
+
+
+def test_any_number_of_samples_is_drawn_in_batches():
+    """Of which one is held at a time."""
+    flow = FlowMatching(VectorVelocity(3, (16,)), (3,), solver=Euler(2))
+    endless = protocols.samples(flow, 10**12, generator(0))
+    first = torch.cat([next(endless), next(endless)])
+    torch.testing.assert_close(first, flow.sample(1000, generator(0)))
 
 
 @pytest.mark.parametrize("solver", [Euler(3), Midpoint(3), Heun(3)])

@@ -297,8 +297,9 @@ def samples(
 ) -> Iterator[Tensor]:
     r"""n draws of a model in batches of at most 500, without gradient and on the CPU.
 
-    A model with a `sample` of its own draws all of them at once; otherwise a batch of codes of the
-    prior is decoded at a time, so that n may exceed what memory holds.
+    A model with a method `sampled` yields its draws in batches, and one with a `sample` of its own
+    draws all of them at once. Otherwise a batch of codes of the prior is decoded at a time. But
+    for `sample`, n may exceed what memory holds.
 
     Arguments:
         model: any model with `sample`, or with `decode` and a prior.
@@ -309,6 +310,9 @@ def samples(
     """
     if given is not None:
         yield from _batches(complete(model, given, 1, generator, prior=prior)[:, 0])
+    elif prior is None and has(model, "sampled"):
+        for batch in model.sampled(n, generator):
+            yield batch.cpu()
     elif prior is None and has(model, "sample") and not _combined(model.sample):
         with evaluating(model):
             drawn = model.sample(dimension("n", n), generator)
