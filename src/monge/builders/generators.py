@@ -80,7 +80,14 @@ def flow_matching(parts: Parts) -> Model:
         "heun": lambda: Heun(options.ode_steps),
         "dopri5": lambda: Adaptive(options.tolerance),
     }
-    couplings = {"independent": Independent, "exact": Exact, "sinkhorn": Sinkhorn}
+    couplings = {
+        "independent": Independent,
+        "exact": Exact,
+        # the plan whose bridges are those of the Schrödinger bridge
+        "sinkhorn": lambda: (
+            Sinkhorn(2 * options.sigma**2, absolute=True) if options.path == "sb" else Sinkhorn()
+        ),
+    }
     return FlowMatching(
         parts.networks.velocity(),
         parts.shape,

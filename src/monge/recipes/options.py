@@ -202,7 +202,7 @@ class FlowOptions:
     coupling: Literal["independent", "exact", "sinkhorn"] = "exact"
     """Which noise belongs to which sample of a batch: independent; exact, by optimal assignment,
     which makes the paths of samples straighter; or sinkhorn, drawn from an entropic plan, which is
-    faster for batches of thousands."""
+    faster for batches of thousands and, with the path sb, that of the Schrödinger bridge."""
     path: Literal["linear", "sb", "vp"] = "linear"
     """Path from noise to data: linear; sb, a Brownian bridge, as of a Schrödinger bridge; or vp,
     variance-preserving."""
