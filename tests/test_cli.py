@@ -1,6 +1,7 @@
 """The command line: what it does, and one line with exit code 2 for whatever it cannot do."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -117,6 +118,15 @@ def test_evaluate_prints_every_figure_with_its_floor(monge_, trained):
     assert "features: LeNet" in page
     assert monge_("evaluate", trained, "--n", 1)[0] == 2
     assert "using them all" in monge_("evaluate", trained)[1]
+
+
+def test_evaluate_prints_one_table_of_all_samplers_and_says_which_is_best(monge_, trained):
+    code, text, err = monge_("evaluate", trained, "-n", 100, "--sampler", "all")
+    assert (code, err) == (0, "")
+    assert "| figure | prior | ± | mixture | ± | floor |" in text
+    assert re.search("^best sampler by LeNet-FD: (prior|mixture)$", text, re.MULTILINE)
+    assert "sampler prior, mixture" in text
+    assert monge_("evaluate", trained, "--sampler", "posterior")[0] == 2
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from monge._core.sampler_names import SamplerName
 from monge.cli.common import Number, OfRun, Text, tell
 
 MOST_FRAMES = 5000
@@ -115,7 +116,7 @@ class Sample(_Drawing):
     seed: int = 0
     """The first n draws of a seed are the same for every n; samples up to rounding, since batch
     sizes change a network's last digits."""
-    sampler: Literal["prior", "mixture"] = "prior"
+    sampler: SamplerName = "prior"
     """Draw codes from the prior, or from a Gaussian mixture fitted to the training codes."""
 
     def run(self) -> None:
@@ -126,7 +127,7 @@ class Sample(_Drawing):
         pictures = self._pictures(run, self.n)
         if self.out.suffix == ".gif" and pictures.kind.turns:
             pictures.check_size(run.settled.shape, self.n, TURNING, TURN)
-        prior = run.mixture() if self.sampler == "mixture" else None
+        prior = run.sampler(self.sampler)
         drawn = run.samples(self.n, generator(self.seed, "sample"), prior)
         self._save(run, drawn, self.n, pictures.samples, pictures.turntable)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from monge._core.sampler_names import SamplerName
 from monge.cli.common import Number, OfRun, Place, Text, first, tell
 
 
@@ -31,8 +32,9 @@ class Evaluate(OfRun):
     """A run directory."""
     n: Number = 10_000
     """How many samples, against as many of the test part; all of it where it is smaller."""
-    sampler: Literal["prior", "mixture"] = "prior"
-    """Draw codes from the prior, or from a Gaussian mixture fitted to the training codes."""
+    sampler: Literal[SamplerName, "all"] = "prior"
+    """Draw codes from the prior, from a Gaussian mixture fitted to the training codes, or from
+    each in turn (all), which says which is best by the Fréchet distance."""
     seeds: int = 1
     """Draws of samples: figures are their means, with standard deviations."""
     metrics: tuple[str, ...] = ()
@@ -45,7 +47,7 @@ class Evaluate(OfRun):
     """How images are resized to 299 × 299: as the first implementation does, or antialiased."""
 
     def run(self) -> None:
-        from monge.evaluation.figures import lines
+        from monge.evaluation.figures import lines, shown_protocol, verdict
         from monge.evaluation.inception import inception_network
         from monge.show import report
         from monge.training import distributed
@@ -60,11 +62,13 @@ class Evaluate(OfRun):
             )
             if not first():
                 return
-            protocol = result["protocol"]
+            protocol = dict(shown_protocol(result))
             if protocol["n test"] < self.n:
                 tell(f"the test part has {protocol['n test']} samples: using them all")
             for line in lines(result):
                 tell(line)
+            if best := verdict(result):
+                tell(best)
             if 0 < protocol["n floor"] < protocol["n test"]:
                 tell(f"the floor is of {protocol['n floor']} training samples: there are no more")
             for remark in ("left out", "without floor"):

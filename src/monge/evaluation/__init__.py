@@ -7,7 +7,7 @@ from monge.evaluation.fidelity import (
     nearest_neighbour_test,
     precision_recall_density_coverage,
 )
-from monge.evaluation.figures import evaluate
+from monge.evaluation.figures import evaluate, evaluate_samplers
 from monge.evaluation.frechet import (
     Moments,
     frechet_distance,
@@ -38,6 +38,7 @@ __all__ = [
     "earth_mover",
     "energy_score",
     "evaluate",
+    "evaluate_samplers",
     "frechet_distance",
     "frechet_extrapolated",
     "frechet_of_moments",

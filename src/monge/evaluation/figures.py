@@ -1,7 +1,8 @@
 """The figures of a trained model, each with its noise floor: what `evaluation.json` holds."""
 
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,9 +20,11 @@ from monge.evaluation.extractors import Extractor, floor_rows
 from monge.evaluation.marginals import OF_COLUMN
 from monge.evaluation.measures import NEAR, Measures
 from monge.evaluation.samplers import draw
-from monge.evaluation.statistics import Figure, Measured, lacking
+from monge.evaluation.statistics import Figure, Measured, best_value, has_best, lacking
 from monge.models.protocols import generates, require
 from monge.priors import Prior
+
+MISSING: Figure = {"value": None, "deviation": None, "floor": None}
 
 
 def evaluate(
@@ -70,12 +73,67 @@ def evaluate(
     Raises:
         ValueError: for bad arguments, fewer than 2 samples to test, or a model without samples.
     """
-    n = _checked_count(model, source, n, prior, seeds)
+    sampler = "prior" if prior is None else type(prior).__name__.lower()
+    return evaluate_samplers(
+        model,
+        source,
+        {sampler: prior},
+        n,
+        seeds,
+        metrics=metrics,
+        extractor=extractor,
+        seed=seed,
+        name=name,
+        recipe=recipe,
+    )
+
+
+def evaluate_samplers(
+    model: nn.Module,
+    source: Source,
+    samplers: Mapping[str, Prior | None],
+    n: int = 10_000,
+    seeds: int = 1,
+    *,
+    metrics: Sequence[str] = (),
+    extractor: Extractor | None = None,
+    seed: int = 0,
+    name: str = "",
+    recipe: str = "",
+) -> dict[str, Any]:
+    """Measures several samplers of a model against the same held-out samples and noise floors.
+
+    Args:
+        model: a model that can be sampled; see `monge.models.protocols`.
+        source: its data.
+        samplers: the distributions that draw the codes, by name; None for the model's own prior.
+        n: how many samples of each, compared with as many held-out ones.
+        seeds: how many independent draws of n samples; figures are their means.
+        metrics: groups of measures, as for `evaluate`.
+        extractor: a feature space for images in place of the default one.
+        seed: of the draws of codes.
+        name: of the run, for the protocol.
+        recipe: of the run, for the protocol.
+
+    Returns:
+        What `evaluate` returns for the first sampler, which `sampler` in the protocol names. Of
+        several samplers also `samplers`, the `figures` and `columns` of each by name, and `best`:
+        the `sampler` that is best by `figure`, the first figure that has a best value.
+
+    Raises:
+        ValueError: for no sampler, or what `evaluate` refuses.
+    """
+    if not samplers:
+        raise ValueError("`samplers` is empty: give at least one, e.g. {'prior': None}")
+    for prior in samplers.values():
+        n = _checked_count(model, source, n, prior, seeds)
     real = source.test[permutation(0, "evaluation test", len(source.test))[:n]]
     measure = resolve(source.kind.measures, "measures")(source, real, metrics, extractor)
     floor = _floor_rows(source)[:n]
-    figures = _of_samples(measure, model, source, n, floor, prior, seeds)
-    columns = {name: figures.pop(name) for name in list(figures) if name.startswith(OF_COLUMN)}
+    measured = _of_samples(measure, model, source, n, floor, samplers, seeds)
+    found = {sampler: _separated(figures) for sampler, figures in measured.items()}
+    first = next(iter(samplers))
+    figures = found[first]["figures"]
     remarks = {
         "left out": lacking(measure.estimators, n),
         "without floor": ", ".join(name for name in figures if figures[name]["floor"] is None),
@@ -85,7 +143,7 @@ def evaluate(
         "recipe": recipe,
         "data": source.name,
         "split": "test" if source.held_out else "train: none is held out",
-        "sampler": "prior" if prior is None else type(prior).__name__.lower(),
+        "sampler": first,
         "seeds": seeds,
         "n samples": n,
         "n test": n,
@@ -96,8 +154,28 @@ def evaluate(
         "torch": str(torch.__version__),
         "numpy": numpy.__version__,
     }
-    result = {"protocol": protocol, "figures": figures | measure.of_model(model, seed)}
-    return result | {"columns": columns} if columns else result
+    own = {"figures": figures | measure.of_model(model, seed)}
+    result = {"protocol": protocol} | found[first] | own
+    if len(samplers) == 1:
+        return result
+    return result | {"samplers": found, "best": _best(found)}
+
+
+def _separated(figures: dict[str, Figure]) -> dict[str, dict[str, Figure]]:
+    """The figures of samples, and those of single columns, if there are any, apart from them."""
+    columns = {name: figures.pop(name) for name in list(figures) if name.startswith(OF_COLUMN)}
+    return {"figures": figures, "columns": columns} if columns else {"figures": figures}
+
+
+def _best(found: Mapping[str, dict[str, dict[str, Figure]]]) -> dict[str, str] | None:
+    """Which sampler is best, by the first figure that has a best value; None where none has."""
+    for name in next(iter(found.values()))["figures"]:
+        values = {sampler: one["figures"][name]["value"] for sampler, one in found.items()}
+        known = {k: v for k, v in values.items() if v is not None and math.isfinite(v)}
+        if has_best(name) and known:
+            best = best_value(name, known.values())
+            return {"sampler": next(k for k, v in known.items() if v == best), "figure": name}
+    return None
 
 
 def _checked_count(
@@ -125,23 +203,30 @@ def _of_samples(
     source: Source,
     n: int,
     chosen: Tensor,
-    prior: Prior | None,
+    samplers: Mapping[str, Prior | None],
     seeds: int,
-) -> dict[str, Figure]:
-    """The figures of n samples, whose floor is that of the chosen training samples."""
+) -> dict[str, dict[str, Figure]]:
+    """The figures of n samples of each sampler, with the floor of the chosen training samples."""
 
     def of_training() -> Measured:
         parts = chosen.split(500) if len(chosen) else ()
         return measure(map(source.train.__getitem__, parts), len(chosen))
 
-    def drawn(i: int) -> Measured:
+    def drawn(prior: Prior | None, i: int) -> Measured:
         return measure(draw(model, source, n, generator(i, "evaluate"), prior), n)
 
-    floor, *values = processes.shared([of_training, *(partial(drawn, i) for i in range(seeds))])
+    every = [partial(drawn, prior, i) for prior in samplers.values() for i in range(seeds)]
+    floor, *values = processes.shared([of_training, *every])
     if "near training" in values[0]:
         # training samples are near training samples; held-out ones are so by definition
         floor["near training"] = NEAR
-    return {key: _over_seeds([one[key] for one in values], floor.get(key)) for key in values[0]}
+    figures = {}
+    for i, sampler in enumerate(samplers):
+        own = values[i * seeds : (i + 1) * seeds]
+        figures[sampler] = {
+            key: _over_seeds([one[key] for one in own], floor.get(key)) for key in own[0]
+        }
+    return figures
 
 
 def _over_seeds(values: list[float], floor: float | None) -> Figure:
@@ -153,17 +238,47 @@ def _over_seeds(values: list[float], floor: float | None) -> Figure:
     }
 
 
+def by_sampler(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """An evaluation as one of each of its samplers by name, `figures` and `columns`; those of the
+    model itself, e.g. of reconstructions, are among the figures of each. An evaluation of one
+    sampler, which its protocol names, is called `value`."""
+    found = result.get("samplers") or {"value": result}
+    return {
+        name: {
+            "figures": result["figures"] | one["figures"],
+            "columns": one.get("columns") or {},
+        }
+        for name, one in found.items()
+    }
+
+
+def shown_protocol(result: dict[str, Any]) -> dict[str, Any]:
+    """The protocol of an evaluation, with all of several samplers."""
+    if several := result.get("samplers"):
+        return result["protocol"] | {"sampler": ", ".join(several)}
+    return result["protocol"]
+
+
+def verdict(result: dict[str, Any]) -> str | None:
+    """Which of several samplers is best, in words; None for an evaluation of one."""
+    best = result.get("best")
+    return best and f"best sampler by {best['figure']}: {best['sampler']}"
+
+
 def lines(result: dict[str, Any]) -> list[str]:
     """The figures of an evaluation as the rows of a Markdown table, the worst of single columns
-    below the others."""
-    rows = ["| figure | value | ± | floor |", "|---|---|---|---|"]
-    worst = worst_columns(result)
-    for name, figure in (result["figures"] | worst).items():
-        cells = (figure["value"], figure["deviation"], figure["floor"])
-        texts = ["–" if cell is None else f"{cell:.4g}" for cell in cells]
+    below the others; of several samplers a column each."""
+    found, worst = by_sampler(result), worst_columns(result)
+    heads = [head for name in found for head in (markdown(name), "±")] + ["floor"]
+    rows = [f"| figure | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for name in result["figures"] | worst:
+        figures = [(one["figures"] | one["columns"]).get(name, MISSING) for one in found.values()]
+        cells = [figure[part] for figure in figures for part in ("value", "deviation")]
+        texts = ["–" if cell is None else f"{cell:.4g}" for cell in (*cells, figures[0]["floor"])]
         rows.append(f"| {markdown(name)} | {' | '.join(texts)} |")
     if more := len(result.get("columns", {})) - len(worst):
-        rows.append(f"| {more:,} more of single columns, in evaluation.json | | | |")
+        empty = " |" * len(heads)
+        rows.append(f"| {more:,} more of single columns, in evaluation.json |{empty}")
     return rows
 
 

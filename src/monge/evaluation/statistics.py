@@ -8,6 +8,25 @@ from torch import Tensor
 
 from monge.evaluation.frechet import Moments
 
+HIGHER = ("precision", "recall", "density", "coverage", "coverage-CD", "coverage-EMD")
+LOWER = (
+    "test reconstruction",
+    "KD",
+    "pixel SW",
+    "pyramid SW",
+    "classes JS",
+    "points JS",
+    "W2 exact",
+    "mean W1 of columns",
+    "mean TV of columns",
+    "worst correlation gap",
+    "MMD-CD",
+    "MMD-EMD",
+    "energy score",
+)
+"""Figures with a best value, as has every FD and MIND. Other figures are judged by their noise
+floors."""
+
 Measured = dict[str, float]
 Figure = dict[str, float | None]
 """A value with its deviation over draws and its noise floor, None where there is none."""
@@ -16,6 +35,16 @@ Figure = dict[str, float | None]
 def figure(value: float, floor: float | None = None) -> Figure:
     """A figure that is measured once."""
     return {"value": value, "deviation": None, "floor": floor}
+
+
+def has_best(name: str) -> bool:
+    """Whether a figure has a best value."""
+    return name in HIGHER or name in LOWER or "FD" in name or "MIND" in name
+
+
+def best_value(name: str, values: Iterable[float]) -> float:
+    """The best of several values of a figure that has one."""
+    return max(values) if name in HIGHER else min(values)
 
 
 class Statistics:

@@ -6,27 +6,10 @@ from typing import Any, NamedTuple
 
 from monge._core.fields import leaves
 from monge._core.visible import markdown
+from monge.evaluation.statistics import best_value, has_best
 from monge.runs.run import Run
 from monge.training.resumed import FREE
 
-HIGHER = ("precision", "recall", "density", "coverage", "coverage-CD", "coverage-EMD")
-LOWER = (
-    "test reconstruction",
-    "KD",
-    "pixel SW",
-    "pyramid SW",
-    "classes JS",
-    "points JS",
-    "W2 exact",
-    "mean W1 of columns",
-    "mean TV of columns",
-    "worst correlation gap",
-    "MMD-CD",
-    "MMD-EMD",
-    "energy score",
-)
-"""Figures with a best value, which is set in bold, as is that of every FD and MIND. Other figures
-are judged by their noise floors."""
 UNCOMPARED = ("run", "recipe", "data", "seeds", "checkpoint", "weights", "torch", "numpy")
 """What a protocol says that may differ between figures that are compared."""
 
@@ -141,20 +124,13 @@ def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
         values = [figure["value"] for figure in having]
         if len(having) < 2 or _difference([figure["protocol"] for figure in having]):
             continue
-        if name in HIGHER:
-            best[name] = max(values)
-        elif has_best(name):
-            best[name] = min(values)
+        if has_best(name):
+            best[name] = best_value(name, values)
     cells = [["runs", "recipe", *map(markdown, names)], ["---"] * (len(names) + 2)]
     for row in rows:
         texts = [_cell(row["figures"].get(name), best.get(name)) for name in names]
         cells.append([markdown(", ".join(row["runs"])), markdown(row["recipe"]), *texts])
     return cells
-
-
-def has_best(name: str) -> bool:
-    """Whether a figure has a best value."""
-    return name in HIGHER or name in LOWER or "FD" in name or "MIND" in name
 
 
 def notes(rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -25,12 +25,30 @@ class StoredFigure:
 
 
 @dataclass(frozen=True)
+class StoredSampler:
+    """The figures of one of several samplers."""
+
+    figures: dict[str, StoredFigure]
+    columns: dict[str, StoredFigure] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StoredBest:
+    """Which of several samplers is best, and by which figure."""
+
+    sampler: str
+    figure: str
+
+
+@dataclass(frozen=True)
 class StoredEvaluation:
     """What the file holds."""
 
     protocol: dict[str, str | int | float | bool | None]
     figures: dict[str, StoredFigure]
     columns: dict[str, StoredFigure] = field(default_factory=dict)
+    samplers: dict[str, StoredSampler] = field(default_factory=dict)
+    best: StoredBest | None = None
 
 
 def write(run: Path, evaluation: dict[str, Any]) -> None:
@@ -51,9 +69,10 @@ def read(run: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         warn(f"{str(file)!r} is damaged and left out: {error}: evaluate the run again")
         return None
-    for part in (values["figures"], values.get("columns", {})):
-        for figure in part.values():
-            figure["value"] = math.nan if figure["value"] is None else figure["value"]
+    for one in (values, *values.get("samplers", {}).values()):
+        for part in (one["figures"], one.get("columns", {})):
+            for figure in part.values():
+                figure["value"] = math.nan if figure["value"] is None else figure["value"]
     return values
 
 

@@ -40,7 +40,10 @@ def read(run: Path, made_for: Mapping[str, str], dim: int | None) -> Mixture | N
         count, found = means.shape if means.ndim == 2 else (0, 0)
         if dim not in (None, found) or factors.shape != (count, found, found):
             raise ValueError(f"it is not of codes of dimension {dim}")
-        return Mixture(means, factors @ factors.mT, weights)
+        mixture = Mixture(means, factors @ factors.mT, weights)
+        # to the bit, so that figures do not depend on whether it was just fitted
+        mixture.load_state_dict({"means": means, "factors": factors, "weights": weights})
+        return mixture
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{str(file)!r} is damaged: {brief(str(error), 300)}: remove it"

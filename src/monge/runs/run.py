@@ -4,9 +4,10 @@ import contextlib
 import functools
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from safetensors.torch import save as save_tensors
@@ -16,6 +17,7 @@ from monge._core import processes
 from monge._core.devices import chosen_device
 from monge._core.files import write_whole
 from monge._core.locks import NotWritable, alone
+from monge._core.sampler_names import SamplerName
 from monge.config import (
     CUSTOM,
     DATA,
@@ -33,10 +35,10 @@ from monge.config.trust import refuse_paths
 from monge.data import Data, Source, given
 from monge.data.identity import differing, form_of
 from monge.data.readers import tar
-from monge.evaluation import evaluate, summary
+from monge.evaluation import evaluate_samplers, summary
 from monge.evaluation.extractors import Extractor
 from monge.evaluation.samplers import draw, draw_codes, fit_mixture
-from monge.models.protocols import Completer, prior_of, require
+from monge.models.protocols import Completer, generates, has, prior_of, require
 from monge.priors import Mixture, Prior
 from monge.recipes import find
 from monge.runs import evaluated, mixtures
@@ -192,11 +194,13 @@ class Run:
         metrics: Sequence[str] = (),
         extractor: Extractor | None = None,
     ) -> dict[str, Any]:
-        """Measures the model and writes evaluation.json; see `monge.evaluation.evaluate`.
+        """Measures the model and writes evaluation.json; see
+        `monge.evaluation.evaluate_samplers`.
 
         Arguments:
             n: how many samples, compared with as many held-out ones.
-            sampler: prior, or mixture for a Gaussian mixture fitted to the training codes.
+            sampler: prior, mixture for a Gaussian mixture fitted to the training codes, or all
+                for each of `samplers`.
             seeds: how many independent draws; figures are their means.
             metrics: groups of measures, all by default.
             extractor: a feature space for images in place of the default one.
@@ -205,14 +209,16 @@ class Run:
             ValueError: for bad arguments, a model without samples, or a directory that is
                 read-only or into which another process writes.
         """
-        if sampler not in ("prior", "mixture"):
-            raise ValueError(f"`sampler` must be prior or mixture, got {sampler!r}")
+        if sampler not in (*get_args(SamplerName), "all"):
+            names = ", ".join(get_args(SamplerName))
+            raise ValueError(f"`sampler` must be one of {names}, all, got {sampler!r}")
         with self.writing():
-            result = evaluate(
+            wanted = (self.samplers or ["prior"]) if sampler == "all" else [sampler]
+            result = evaluate_samplers(
                 self.model,
                 self.source,
+                {name: processes.from_first(partial(self.sampler, name)) for name in wanted},
                 n,
-                None if sampler == "prior" else processes.from_first(self.mixture),
                 seeds,
                 metrics=metrics,
                 extractor=extractor,
@@ -234,6 +240,22 @@ class Run:
         run._foreign = self._foreign
         run.source = self.source
         return run
+
+    @property
+    def samplers(self) -> list[str]:
+        """The names of the samplers that the model has: its own prior, if it can be sampled, and
+        those that are fitted to the codes, if it has any."""
+        own = ["prior"] if generates(self.model) else []
+        return [*own, *_FITTED] if has(self.model, "encode", "decode") else own
+
+    def sampler(self, name: str) -> Prior | None:
+        """The distribution of codes that a sampler draws, fitted where it is not kept beside the
+        run; None for the model's own prior.
+
+        Raises:
+            ValueError: for a model without codes, or a damaged file.
+        """
+        return None if name == "prior" else _FITTED[name](self)
 
     def mixture(self, components: int = 10) -> Mixture:
         """A Gaussian mixture fitted to the codes of the training part, kept beside the run.
@@ -396,6 +418,10 @@ class Run:
         with contextlib.suppress(NotWritable), alone(self.path, "run"):
             write_whole(self.path / CONFIG, to_json(moved, self.settled))
             self.config, self._foreign = moved, {}
+
+
+_FITTED: dict[str, Callable[[Run], Prior]] = {"mixture": Run.mixture}
+"""The samplers that are fitted to the codes of the training part, by name."""
 
 
 def _is_gone(name: str) -> bool:

@@ -14,7 +14,7 @@ from monge.builders.settle import MASK, with_kept_mask
 from monge.config import CUSTOM, DATA, Config, override, to_json
 from monge.data.kinds import kind_named
 from monge.draws import generator
-from monge.evaluation.figures import lines
+from monge.evaluation.figures import lines, shown_protocol, verdict
 from monge.models.protocols import Completer, has, prior_of
 from monge.runs import Run
 from monge.show.pictures import pictures_of
@@ -85,8 +85,12 @@ def card(run: Run, pictured: bool = True) -> str:
     if evaluation is not None and (outdated := run.outdated(evaluation)):
         table = f"The evaluation is left out: {markdown(outdated)}."
     elif evaluation is not None:
-        protocol = "; ".join(f"{key}: {value}" for key, value in evaluation["protocol"].items())
-        table = "\n".join([*lines(evaluation), "", f"*{markdown(protocol)}.*"])
+        protocol = "; ".join(
+            f"{key}: {value}" for key, value in shown_protocol(evaluation).items()
+        )
+        best = verdict(evaluation)
+        said = [] if best is None else ["", f"The {markdown(best)}."]
+        table = "\n".join([*lines(evaluation), *said, "", f"*{markdown(protocol)}.*"])
     prior = prior_of(model)
     latent = "" if prior is None else f"; {prior.dim} latent dimensions, prior {config.prior}"
     completes = isinstance(model, Completer)

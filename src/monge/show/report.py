@@ -19,7 +19,7 @@ from monge._core.version import __version__
 from monge._core.visible import visible_lines
 from monge.data import as_floats
 from monge.draws import generator
-from monge.evaluation.figures import worst_columns
+from monge.evaluation.figures import MISSING, by_sampler, shown_protocol, verdict, worst_columns
 from monge.evaluation.latent import MOST_CODES, coordinate_deviation, encode_all
 from monge.models import evaluating
 from monge.models.protocols import (
@@ -150,7 +150,13 @@ def _page(run: Run) -> str:
     ).from_string(template)
     source, evaluation, numbers = run.source, run.evaluation(), run.summary()
     worst = worst_columns(evaluation) if evaluation else {}
-    figures = evaluation["figures"] | worst if evaluation else {}
+    samplers = by_sampler(evaluation) if evaluation else {}
+    # figures that the numbers above the table have are computed anew
+    names = [name for name in (evaluation or {}).get("figures", {}) if name not in numbers]
+    figures = {
+        name: [(one["figures"] | one["columns"]).get(name, MISSING) for one in samplers.values()]
+        for name in [*names, *worst]
+    }
     records = {
         "config": dataclasses.asdict(run.config),
         "settled": dataclasses.asdict(run.settled),
@@ -165,8 +171,10 @@ def _page(run: Run) -> str:
         + "".join(f"; changed {change}" for change in run.settled.changes),
         numbers={name: f"{value:,.4g}" for name, value in numbers.items()},
         evaluation=evaluation,
-        # those of the numbers above are computed anew
-        figures={name: figure for name, figure in figures.items() if name not in numbers},
+        samplers=list(samplers),
+        figures=figures,
+        verdict=verdict(evaluation) if evaluation else None,
+        protocol=shown_protocol(evaluation) if evaluation else {},
         worst=worst,
         outdated=run.outdated(evaluation) if evaluation else None,
         pictures=shown,

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from monge._core.sampler_names import SamplerName
 from monge.data import Kind
-from monge.show.explore.service import SamplerName
 
 Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
 Code = Annotated[list[Finite], Field(min_length=1, max_length=4096)]

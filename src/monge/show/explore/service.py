@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from monge._core.sampler_names import SamplerName
 from monge.data import as_floats
 from monge.draws import generator
 from monge.evaluation.latent import (
@@ -37,7 +38,6 @@ LARGEST = 100.0
 CELLS = 96
 """The prior's density in a plane has CELLS × CELLS values."""
 
-SamplerName = Literal["prior", "mixture"]
 PlaneName = Literal["principal", "worst"]
 
 
@@ -251,10 +251,11 @@ class Explorer:
         )
 
     def prior_at(self, sampler: SamplerName, temperature: float) -> Prior:
-        """The prior or the mixture at a temperature, which multiplies the deviations of draws."""
-        if sampler == "mixture":
-            return tempered(self.run.mixture(), temperature)
-        return tempered(self.prior_needed("a draw of codes"), temperature)
+        """What a sampler draws at a temperature, which multiplies the deviations of draws."""
+        prior = self.run.sampler(sampler)
+        if prior is None:
+            prior = self.prior_needed("a draw of codes")
+        return tempered(prior, temperature)
 
     def sample(self, count: int, seed: int, sampler: SamplerName, temperature: float) -> Tensor:
         r"""Samples (count, \*); at temperature 1 those of `monge sample`."""
