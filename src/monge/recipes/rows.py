@@ -9,6 +9,7 @@ from typing import Any
 
 from monge.recipes.options import (
     ConditionalOptions,
+    DriftingOptions,
     GaussianVAEOptions,
     GeneralizedSlicedOptions,
     MaxGeneralizedSlicedOptions,
@@ -359,6 +360,18 @@ ROWS = (
         line="generator, Sinkhorn divergence (Genevay et al. 2018)",
         paper="Genevay, Peyré, Cuturi, Learning generative models with Sinkhorn divergences, 2018",
         family="generator",
+        presets=paper(),
+        needs=("ordered",),
+    ),
+    Recipe(
+        name="drifting",
+        build=f"{GENERATORS}:drifting",
+        line="generator, regressed on where its samples drift (Deng et al. 2026)",
+        paper="Deng, Li, Li, Du, He, Generative modeling via drifting, 2026; along the gradient "
+        "flow of a divergence: Gretton et al., On the Wasserstein gradient flow interpretation of "
+        "drifting models, 2026; He et al., Sinkhorn-drifting generative models, 2026",
+        family="generator",
+        options=DriftingOptions,
         presets=paper(),
         needs=("ordered",),
     ),
