@@ -51,6 +51,11 @@ from monge.models import Inner as Inner
 from monge.models import Matching as Matching
 from monge.models import Model as Model
 from monge.models import Pass as Pass
+from monge.particles import Drifting as Drifting
+from monge.particles import GradientField as GradientField
+from monge.particles import LearnedDrifting as LearnedDrifting
+from monge.particles import MeanShift as MeanShift
+from monge.particles import flow as flow
 from monge.priors import Disk as Disk
 from monge.priors import Gaussian as Gaussian
 from monge.priors import Mixture as Mixture
@@ -76,6 +81,7 @@ from . import inference as inference
 from . import kernels as kernels
 from . import models as models
 from . import networks as networks
+from . import particles as particles
 from . import priors as priors
 from . import recipes as recipes
 from . import runs as runs

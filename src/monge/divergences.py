@@ -46,6 +46,11 @@ class Divergence(Shown, nn.Module, abc.ABC):
         """
 
 
+def arguments(divergence: nn.Module, draws: Draws) -> dict[str, Draws]:
+    """The keyword arguments of a divergence: `draws`, if it takes random numbers."""
+    return {"draws": draws} if getattr(divergence, "random", False) else {}
+
+
 class MMD(Divergence):
     r"""Squared maximum mean discrepancy ‖E k(X, ·) - E k(Y, ·)‖² in the kernel's space.
 

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from monge._core.frozen import frozen
 from monge.models import matchings
 from monge.networks.norm import BatchNorm
-from monge.training.objective import frozen
 from monge.training.passes import Accumulated, Batch, Network, passed
 
 BATCHES = 50

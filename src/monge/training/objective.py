@@ -2,15 +2,16 @@
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-import torch
 from torch import Tensor, nn
 
+from monge._core.frozen import frozen
 from monge._core.processes import average_gradients, gather
 from monge._core.products import true_products
 from monge.adversarial import Learned
 from monge.config import TrainingConfig
+from monge.divergences import arguments
 from monge.draws import Draws
 from monge.models import Matching, matchings
 from monge.models.base import Pair
@@ -19,32 +20,6 @@ from monge.training.passes import Batch
 
 RESERVED = ("inner", "loss", "step", "epoch", "seconds", "stage", "stage_step", "validation")
 """Columns of the log that are not the model's to name."""
-
-
-@contextlib.contextmanager
-def frozen(parameters: Iterable[Tensor], buffers: Iterable[Tensor]) -> Iterator[None]:
-    """Keeps gradients away from `parameters`, and restores `buffers` on exit.
-
-    Batch normalisation moves its statistics, and spectral normalisation its vectors, at every
-    forward pass in training mode, with gradients or without.
-    """
-    active = [p for p in parameters if p.requires_grad]
-    kept = [(b, b.clone()) for b in buffers]
-    for p in active:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in active:
-            p.requires_grad_(True)
-        with torch.no_grad():
-            for buffer, value in kept:
-                buffer.copy_(value)
-
-
-def arguments(divergence: nn.Module, draws: Draws) -> dict[str, Draws]:
-    """The keyword arguments of a divergence: `draws`, if it takes random numbers."""
-    return {"draws": draws} if getattr(divergence, "random", False) else {}
 
 
 class Objective:

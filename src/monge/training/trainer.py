@@ -18,6 +18,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from monge._core.errors import FailedRun, NotFinite
+from monge._core.frozen import frozen
 from monge._core.processes import average_gradients, global_sizes, read, world
 from monge.config import TrainingConfig
 from monge.draws import Draws, alone_with_global_generators
@@ -29,7 +30,6 @@ from monge.training.memory import is_out_of_memory, running_out
 from monge.training.objective import (
     RESERVED,
     LearnedObjective,
-    frozen,
     objectives,
     weight_of,
 )

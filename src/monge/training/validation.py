@@ -8,10 +8,9 @@ from monge._core.devices import to_device
 from monge.adversarial import Learned
 from monge.data.identity import combined
 from monge.data.source import as_floats, division
-from monge.divergences import SlicedWasserstein
+from monge.divergences import SlicedWasserstein, arguments
 from monge.draws import Draws, permutation, seed_of
 from monge.models import evaluating, matchings, pairs
-from monge.training.objective import arguments
 
 
 def held_apart(
