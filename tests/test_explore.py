@@ -188,6 +188,9 @@ def test_temperature_scales_the_draws(client, explorers):
     mixed = ask(client, "/api/runs/wae/codes", body | {"sampler": "mixture"})["codes"]
     expected = explorers["wae"].run.mixture().sample(2, generator(3, "sample"))
     torch.testing.assert_close(torch.tensor(mixed), expected)
+    flowed = ask(client, "/api/runs/wae/codes", body | {"sampler": "flow"})["codes"]
+    expected = explorers["wae"].run.flow().sample(2, generator(3, "sample"))
+    torch.testing.assert_close(torch.tensor(flowed), expected)
 
 
 def test_the_map_shows_the_codes_and_the_prior(client, explorers):

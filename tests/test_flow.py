@@ -13,7 +13,13 @@ import monge
 from monge import cli
 from monge.config import Config, TrainingConfig, override
 from monge.draws import Draws, generator
-from monge.models import BridgePath, FlowMatching, LinearPath, VariancePreservingPath
+from monge.models import (
+    BridgePath,
+    FlowMatching,
+    LinearPath,
+    VariancePreservingPath,
+    protocols,
+)
 from monge.models.flow import with_steps
 from monge.models.solvers import Adaptive, Euler, Heun, Midpoint
 from monge.networks import CloudVelocity, ImageVelocity, Networks, VectorVelocity
@@ -22,7 +28,8 @@ from monge.runs import Run
 from monge.show import card, report
 from monge.show.explore.service import Explorer
 from monge.training import Trainer
-from monge.transport.couplings import Exact, Independent
+from monge.transport import solve_semidiscrete, wasserstein
+from monge.transport.couplings import Exact, Independent, Semidiscrete, Sinkhorn
 
 PATHS = {
     "linear": LinearPath(),
@@ -175,6 +182,28 @@ def test_an_exact_coupling_keeps_both_samples_and_shortens_the_way():
     assert (x0 - x1).square().sum() < 0.8 * (other - x1).square().sum()
 
 
+def test_a_semidiscrete_coupling_pairs_noise_with_the_whole_data_set():
+    """The pairs are data of its own, each at most about as often as all others."""
+    data = torch.randn(20, 2, generator=generator(0)) + 3
+    plan = solve_semidiscrete(Gaussian(2).sample, data, generator=generator(1))
+    flow = FlowMatching(VectorVelocity(2, (8,)), (2,), coupling=Semidiscrete(data, plan))
+    x0, x1 = flow.pairs(torch.zeros(2000, 2), Draws(0, 0, 2000))
+    index = torch.cdist(x1, data).argmin(1)
+    assert torch.equal(data[index], x1)
+    assert (index.bincount(minlength=20) / 2000 - 0.05).abs().max() < 0.03
+    assert torch.isfinite(flow(torch.zeros(64, 2), Draws(0, 0, 64)).terms["regression"])
+    exact = wasserstein(x0[:500], x1[:500])
+    assert (x0[:500] - x1[:500]).square().sum(1).mean().sqrt() < 1.1 * exact
+
+
+def test_a_bridge_with_entropic_pairs_is_that_of_schroedinger():
+    """With ε = 2 σ², and the default ε for other paths."""
+    bridge = zoo.model("flow-matching", "vector", (2,), path="sb", sigma=0.5, coupling="sinkhorn")
+    assert repr(bridge.coupling) == repr(Sinkhorn(0.5, absolute=True))
+    line = zoo.model("flow-matching", "vector", (2,), coupling="sinkhorn")
+    assert repr(line.coupling) == repr(Sinkhorn())
+
+
 def test_the_loss_is_that_of_the_path_written_out():
     flow = FlowMatching(nn.Identity(), (3,))
     flow.network.forward = lambda x, t: t[:, None] * x
@@ -272,6 +301,14 @@ def test_a_trained_flow_carries_noise_to_the_data():
 
 
 # Samples
+
+
+def test_any_number_of_samples_is_drawn_in_batches():
+    """Of which one is held at a time."""
+    flow = FlowMatching(VectorVelocity(3, (16,)), (3,), solver=Euler(2))
+    endless = protocols.samples(flow, 10**12, generator(0))
+    first = torch.cat([next(endless), next(endless)])
+    torch.testing.assert_close(first, flow.sample(1000, generator(0)))
 
 
 @pytest.mark.parametrize("solver", [Euler(3), Midpoint(3), Heun(3)])

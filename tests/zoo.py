@@ -40,6 +40,7 @@ from monge.divergences import (
 )
 from monge.kernels import IMQ, RBF, Energy, Laplace, RationalQuadratic, multiscale_imq
 from monge.models import ConditionalWAE, Model
+from monge.particles import Drifting, LearnedDrifting, MeanShift
 from monge.recipes import RECIPES as ROWS
 from monge.transport import (
     Circular,
@@ -80,6 +81,11 @@ class Row(NamedTuple):
     """Reads samples of the shape its network was built for; others flatten."""
     paired: bool = False
     """Compares samples of one size, whose rows belong together."""
+    regression: bool = False
+    """Its gradient is that of a regression on a target that is held fixed, not of the value;
+    test_particles.py checks both."""
+    second: bool = True
+    """Second derivatives are right; otherwise they raise."""
 
 
 DIVERGENCES = {
@@ -144,6 +150,20 @@ DIVERGENCES = {
         lambda: KantorovichRubinstein(smooth_critic(), SpectralNorm()).eval(),
         symmetric=False,
         surrogate=True,
+    ),
+    "drifting": Row(
+        lambda: Drifting(MeanShift((0.5,))),
+        symmetric=False,
+        nonnegative=True,
+        regression=True,
+        second=False,
+    ),
+    "drifting-critic": Row(
+        lambda: LearnedDrifting(KantorovichRubinstein(smooth_critic(), GradientPenalty())),
+        symmetric=False,
+        surrogate=True,
+        regression=True,
+        second=False,
     ),
     "js": Row(lambda: JensenShannon(smooth_critic()), symmetric=False, surrogate=True),
     "js-minimax": Row(

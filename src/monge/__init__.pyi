@@ -53,6 +53,7 @@ from monge.models import Model as Model
 from monge.models import Pass as Pass
 from monge.particles import Drifting as Drifting
 from monge.particles import GradientField as GradientField
+from monge.particles import LearnedDrifting as LearnedDrifting
 from monge.particles import MeanShift as MeanShift
 from monge.particles import flow as flow
 from monge.priors import Disk as Disk

@@ -1,6 +1,7 @@
 """The generators of the recipes: a composition of parts each."""
 
 import math
+from collections.abc import Callable
 
 from torch import nn
 
@@ -13,12 +14,13 @@ from monge.adversarial import (
     WeightClipping,
 )
 from monge.builders.parts import Parts
-from monge.divergences import SinkhornDivergence, SlicedWasserstein
+from monge.divergences import MMD, EnergyDistance, SinkhornDivergence, SlicedWasserstein
 from monge.models import Model
 from monge.models.flow import FlowMatching
 from monge.models.flow_paths import BridgePath, LinearPath, VariancePreservingPath
 from monge.models.solvers import Adaptive, Euler, Heun, Midpoint
 from monge.networks import BatchNorm
+from monge.particles import Drifting, Field, GradientField, LearnedDrifting, MeanShift
 from monge.transport.couplings import Exact, Independent, Sinkhorn
 
 
@@ -80,7 +82,14 @@ def flow_matching(parts: Parts) -> Model:
         "heun": lambda: Heun(options.ode_steps),
         "dopri5": lambda: Adaptive(options.tolerance),
     }
-    couplings = {"independent": Independent, "exact": Exact, "sinkhorn": Sinkhorn}
+    couplings = {
+        "independent": Independent,
+        "exact": Exact,
+        # the plan whose bridges are those of the Schrödinger bridge
+        "sinkhorn": lambda: (
+            Sinkhorn(2 * options.sigma**2, absolute=True) if options.path == "sb" else Sinkhorn()
+        ),
+    }
     return FlowMatching(
         parts.networks.velocity(),
         parts.shape,
@@ -90,3 +99,20 @@ def flow_matching(parts: Parts) -> Model:
         moments=parts.standard,
         bounded=parts.kind.bounded,
     )
+
+
+def drifting(parts: Parts) -> Model:
+    """Samples regressed on where they drift, by the option `drift`."""
+    options, spread = parts.options, parts.spread
+    if options.drift == "critic":
+        critic = nn.Sequential(*parts.networks.features())
+        learned = KantorovichRubinstein(critic, GradientPenalty(10.0))
+        return parts.generator(LearnedDrifting(learned, options.rate, options.moves))
+    fields: dict[str, Callable[[], Field]] = {
+        "mean-shift": lambda: MeanShift(options.temperatures),
+        "mmd": lambda: GradientField(MMD(parts.kernel_of(spread))),
+        "energy": lambda: GradientField(EnergyDistance()),
+        "sinkhorn": lambda: GradientField(SinkhornDivergence(spread / 20)),
+        "sliced": lambda: GradientField(SlicedWasserstein(options.directions)),
+    }
+    return parts.generator(Drifting(fields[options.drift](), options.rate, options.moves))

@@ -124,13 +124,18 @@ class FlowMatching(Model):
                 f"`prior` {prior!r} draws codes, which a {type(self).__name__} does not have: "
                 "leave it out"
             )
-        noise = standard_normal((dimension("n", n), *self.shape), generator)
-        with evaluating(self):
-            parts = [
-                self.in_units_of_data(self.solver(self.velocity, z))
-                for z in _parts(noise.to(next(self.parameters())))
-            ]
-        return torch.cat(parts)
+        return torch.cat(list(self.sampled(n, generator)))
+
+    def sampled(self, n: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:
+        r"""The n draws of `sample` in batches of at most 500, so that n may exceed what memory
+        holds."""
+        like = next(self.parameters())
+        for first in range(0, dimension("n", n), TOGETHER):
+            # noise is drawn row by row, so that it may come in parts
+            z = standard_normal((min(TOGETHER, n - first), *self.shape), generator)
+            with evaluating(self):
+                x = self.solver(self.velocity, z.to(like))
+            yield self.in_units_of_data(x)
 
     def in_units_of_data(self, y: Tensor) -> Tensor:
         r"""Samples y (n, \*) in standard units as samples of the data."""

@@ -346,8 +346,9 @@ def samples(
 ) -> Iterator[Tensor]:
     r"""n draws of a model in batches of at most 500, without gradient and on the CPU.
 
-    A model with a `sample` of its own draws all of them at once; otherwise a batch of codes of the
-    prior is decoded at a time, so that n may exceed what memory holds.
+    A model with a method `sampled` yields its draws in batches, and one with a `sample` of its own
+    draws all of them at once. Otherwise a batch of codes of the prior is decoded at a time. But
+    for `sample`, n may exceed what memory holds.
 
     Arguments:
         model: any model with `sample`, or with `decode` and a prior.
@@ -363,6 +364,9 @@ def samples(
     """
     if given is not None:
         yield from _batches(complete(model, given, 1, generator, prior=prior)[:, 0])
+    elif prior is None and has(model, "sampled"):
+        for batch in model.sampled(n, generator):
+            yield batch.cpu()
     elif prior is None and has(model, "sample") and not _combined(model.sample):
         labels = drawn_labels(model, dimension("n", n), generator, labels)
         options = {} if labels is None else {"labels": labels}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 FASTEST = 64.0
@@ -59,29 +60,41 @@ class VectorVelocity(nn.Module):
         return self.body(torch.cat([x, self.time(t).to(x.dtype)], 1))
 
 
+class SetLayer(nn.Module):
+    """Features (n, N, inputs) of points and an embedding (n, times) to (n, N, outputs): each point
+    sees itself, and the maximum and the mean over all points.
+
+    Source: Zaheer et al., "Deep sets", 2017; Qi, Su, Mo, Guibas, "PointNet", 2017.
+    """
+
+    def __init__(self, inputs: int, outputs: int, times: int):
+        super().__init__()
+        self.own = nn.Linear(inputs, outputs)
+        self.whole = nn.Linear(2 * inputs + times, outputs)
+
+    def forward(self, x: Tensor, times: Tensor) -> Tensor:
+        whole = self.whole(torch.cat([x.amax(1), x.mean(1), times], 1))
+        return F.silu(self.own(x) + whole[:, None])
+
+
 class CloudVelocity(nn.Module):
     """x (n, N, d) and t (n,) to v (n, N, d), equivariant to the order of the points.
 
-    A perceptron applied to each point sees the embedded time; a second one sees what the first
-    makes of a point beside the maxima over all points, as in PointNet.
-
     Args:
         dim: d.
-        filters: layers of the first perceptron; the second has its last two sizes.
-
-    Source: Qi, Su, Mo, Guibas, "PointNet: Deep learning on point sets", 2017, section 4.2 (the
-    network for segmentation).
+        filters: features of a point after each layer.
     """
 
     def __init__(self, dim: int, filters: Sequence[int]):
         super().__init__()
         self.time = TimeEmbedding()
-        times, last = 2 * len(self.time.frequencies), filters[-1]
-        self.points = smooth_mlp([dim + times, *filters])
-        self.body = smooth_mlp([2 * last + times, *filters[-2:], dim])
+        times = 2 * len(self.time.frequencies)
+        layers = [SetLayer(a, b, times) for a, b in pairwise([dim, *filters])]
+        self.layers = nn.ModuleList(layers)
+        self.out = nn.Linear(filters[-1] + dim, dim)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        times = self.time(t).to(x.dtype)[:, None].expand(-1, x.shape[1], -1)
-        features = self.points(torch.cat([x, times], 2))
-        whole = features.amax(1, keepdim=True).expand_as(features)
-        return self.body(torch.cat([features, whole, times], 2))
+        times, features = self.time(t).to(x.dtype), x
+        for layer in self.layers:
+            features = layer(features, times)
+        return self.out(torch.cat([features, x], 2))

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from monge._core.checks import dimension, instance, positive, sample_pair
+from monge._core.numerics import envelope
 from monge._core.promotion import ANY, promoted
 from monge._core.shown import Shown
-from monge.divergences import Divergence
+from monge.adversarial import Learned
+from monge.divergences import Divergence, arguments
 from monge.draws import Draws
 from monge.particles.gradient_flow import velocity
 
@@ -79,13 +81,14 @@ class MeanShift(Field):
         x, y = sample_pair(x, y)
         if len(x) < 2:
             raise ValueError("`x` must hold at least 2 samples, which repel each other, got 1")
-        centre = y.mean(0)  # distances keep more digits about it
-        x, y = x - centre, y - centre
-        among = torch.cdist(x, x)
-        distances = torch.cat([torch.cdist(x, y), among], 1)
-        mean = (distances.sum() / (len(x) * (len(x) + len(y) - 1))).clamp(min=_least(x))
+        distances = torch.cat([_distances(x, y), _distances(x, x)], 1)
+        pairs = len(x) * (len(x) + len(y) - 1)
+        unit = (distances.sum() / pairs).clamp(min=_least(distances))
         distances[:, len(y) :].fill_diagonal_(torch.inf)
-        return torch.stack([self._drift(x, y, distances / (t * mean)) for t in self.temperatures])
+        # differences of barycentres keep few digits of either
+        wide = x.double(), y.double()
+        drifts = [self._drift(*wide, distances / (t * unit)) for t in self.temperatures]
+        return torch.stack(drifts).to(x.dtype)
 
     @staticmethod
     def _drift(x: Tensor, y: Tensor, exponents: Tensor) -> Tensor:
@@ -155,7 +158,13 @@ class Drifting(Divergence):
         features: nn.Module | Sequence[nn.Module] | None = None,
     ):
         super().__init__()
-        self.field, self.random = instance("field", field, Field, "MeanShift()"), field.random
+        self.field = instance("field", field, Field, "MeanShift()")
+        fitted = [type(one).__name__ for one in field.modules() if isinstance(one, Learned)]
+        if fitted and not isinstance(self, Learned):
+            raise ValueError(
+                f"`field` follows {fitted[0]}, which must be fitted: give that to LearnedDrifting"
+            )
+        self.random = field.random
         self.rate, self.moves = positive("rate", rate), dimension("moves", moves)
         self.normalised = normalised
         if features is None:
@@ -173,20 +182,55 @@ class Drifting(Divergence):
         return torch.stack(values).sum()
 
     def _regression(self, x: Tensor, y: Tensor, draws: Draws | None) -> Tensor:
-        moved, y = x.detach(), y.detach()
-        unit = (torch.cdist(moved, y).mean() / x.shape[1] ** 0.5).clamp(min=_least(x))
-        value = x.new_zeros(())
+        start, y = x.detach(), y.detach()
+        unit = (_distances(start, y).mean() / x.shape[1] ** 0.5).to(x).clamp(min=_least(x))
+        value, shift = x.new_zeros(()), torch.zeros_like(start)
         for i in range(self.moves):
             named = draws.named(f"move {i}") if draws is not None and i else draws
-            drifts = self.field(moved, y, draws=named)
+            drifts = self.field(start + shift, y, draws=named)
             if i == 0:
                 value = (drifts / unit).square().mean((1, 2)).sum()
             if self.normalised:
                 sizes = drifts.square().mean((1, 2), keepdim=True).sqrt()
                 drifts = unit * drifts / sizes.clamp(min=_least(x))
-            moved = moved + self.rate * drifts.sum(0)
-        loss = ((x - moved) / unit).square().mean()
-        return value + (loss - loss.detach())
+            shift = shift + self.rate * drifts.sum(0)
+        # that of the mean square of (x - x') / unit
+        return envelope(value, (x, -2 * (shift / unit) / unit / x.numel()), linear=False)
+
+
+class LearnedDrifting(Drifting, Learned):
+    """Drifting along the gradient of a learned divergence, e.g. of a critic, which is fitted to
+    tell generated samples from data.
+
+    Args:
+        divergence: D, of samples themselves.
+        rate: the length of a move, as of `Drifting`.
+        moves: how many moves before samples are regressed on.
+        normalised: whether drifts are divided by their root mean squares.
+
+    Source: Gretton et al., "On the Wasserstein gradient flow interpretation of drifting models",
+    2026, arXiv 2605.05118.
+    """
+
+    def __init__(
+        self, divergence: Learned, rate: float = 1.0, moves: int = 1, *, normalised: bool = True
+    ):
+        instance("divergence", divergence, Learned, "MaxSliced(dim)")
+        super().__init__(GradientField(divergence), rate, moves, normalised=normalised)
+        self.divergence = divergence
+
+    def inner_loss(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
+        random = {} if draws is None else arguments(self.divergence, draws)
+        return self.divergence.inner_loss(x, y, **random)
+
+    def project_(self) -> None:
+        self.divergence.project_()
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    """‖x_i - y_j‖ in float64, (n, m), to 10⁻⁸ of the spread of the samples."""
+    centre = y.double().mean(0)
+    return torch.cdist(x.double() - centre, y.double() - centre)
 
 
 def _least(x: Tensor) -> float:

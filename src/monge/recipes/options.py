@@ -246,7 +246,7 @@ class FlowOptions:
     coupling: Literal["independent", "exact", "sinkhorn"] = "exact"
     """Which noise belongs to which sample of a batch: independent; exact, by optimal assignment,
     which makes the paths of samples straighter; or sinkhorn, drawn from an entropic plan, which is
-    faster for batches of thousands."""
+    faster for batches of thousands and, with the path sb, that of the Schrödinger bridge."""
     path: Literal["linear", "sb", "vp"] = "linear"
     """Path from noise to data: linear; sb, a Brownian bridge, as of a Schrödinger bridge; or vp,
     variance-preserving."""
@@ -279,3 +279,26 @@ class FlowOptions:
             self.sigma,
             "left out for the path vp: it is for linear and sb",
         )
+
+
+@dataclass(frozen=True)
+class DriftingOptions(SlicedGeneratorOptions, MMDGeneratorOptions):
+    """Of a generator that is trained towards where its samples drift."""
+
+    drift: Literal["mean-shift", "mmd", "energy", "sinkhorn", "sliced", "critic"] = "mean-shift"
+    """How samples drift: towards data and away from each other by normalised affinities, or along
+    the gradient flow of a divergence; that of a critic is W_1, with a gradient penalty."""
+    temperatures: tuple[float, ...] = (0.02, 0.05, 0.2)
+    """Ranges of affinities of mean-shift, in mean distances between samples; one drift each."""
+    rate: float = 1.0
+    """Length of a move, in typical differences of a coordinate between samples."""
+    moves: int = 1
+    """Moves before samples are regressed on."""
+
+    def check(self) -> None:
+        SlicedGeneratorOptions.check(self)
+        MMDGeneratorOptions.check(self)
+        positive(self, "rate")
+        at_least(self, 1, "moves")
+        ranges = len(self.temperatures) > 0 and all(one > 0 for one in self.temperatures)
+        demand(ranges, "temperatures", self.temperatures, "one or more positive numbers")

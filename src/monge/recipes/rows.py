@@ -9,6 +9,7 @@ from typing import Any
 
 from monge.recipes.options import (
     ConditionalOptions,
+    DriftingOptions,
     FlowOptions,
     GaussianVAEOptions,
     GeneralizedSlicedOptions,
@@ -400,5 +401,17 @@ ROWS = (
             "training.betas": (0.9, 0.999),
             "training.ema": 0.999,
         },
+    ),
+    Recipe(
+        name="drifting",
+        build=f"{GENERATORS}:drifting",
+        line="generator, regressed on where its samples drift (Deng et al. 2026)",
+        paper="Deng, Li, Li, Du, He, Generative modeling via drifting, 2026; along the gradient "
+        "flow of a divergence: Gretton et al., On the Wasserstein gradient flow interpretation of "
+        "drifting models, 2026; He et al., Sinkhorn-drifting generative models, 2026",
+        family="generator",
+        options=DriftingOptions,
+        presets=paper(),
+        needs=("ordered",),
     ),
 )

@@ -33,7 +33,7 @@ export function open({ run, root, state, go, fail }) {
         type: "button", id: "next",
         onclick: () => { seed.value = Number(seed.value) + 1; again("seed")(Number(seed.value)); },
       }, "next"))),
-      ...(encodes ? [field("Codes from", choice("Sampler", { prior: "prior", mixture: "mixture of codes", flow: "flow of codes" },
+      ...(encodes ? [field("Codes from", choice("Sampler", { prior: "prior", mixture: "mixture of codes", flow: "flow of codes (a minute the first time)" },
         wanted.sampler, again("sampler")))] : []),
       ...(run.prior !== null ? [field("Temperature", h("div", { className: "together" },
         range(wanted.temperature, 0.05, 2, 0.05, (t) => { heat.textContent = t.toFixed(2); again("temperature")(t); }, "temperature"),
