@@ -77,7 +77,8 @@ class LogPriorCritic(nn.Module):
         self.prior = prior
 
     def forward(self, z: Tensor) -> Tensor:
-        return critic_values(self.network, z) + self.prior.log_prob(z)
+        # of joint samples of codes and labels, the prior is that of the codes
+        return critic_values(self.network, z) + self.prior.log_prob(z[:, : self.prior.dim])
 
 
 def cross_entropy(critic: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from monge.adversarial import (
 from monge.builders.parts import Parts
 from monge.costs import Bernoulli, GaussianLikelihood
 from monge.divergences import (
-    MMD,
     EnergyDistance,
     GeneralizedSlicedWasserstein,
     SinkhornDivergence,
@@ -22,18 +21,17 @@ from monge.networks import ImageNetworks, mlp
 
 def wae_mmd(parts: Parts) -> Model:
     """Codes by an MMD."""
-    return parts.wae(MMD(parts.kernel))
+    return parts.wae(parts.mmd(parts.kernel))
 
 
 def wae_gan(parts: Parts) -> Model:
     """Codes by a critic."""
-    return parts.wae(JensenShannon(parts.networks.critic(parts.prior)))
+    return parts.wae(JensenShannon(parts.critic()))
 
 
 def wae_wgan_gp(parts: Parts) -> Model:
     """Codes by W_1, with a critic under a gradient penalty."""
-    critic = parts.networks.critic(parts.prior)
-    return parts.wae(KantorovichRubinstein(critic, GradientPenalty(10.0)))
+    return parts.wae(KantorovichRubinstein(parts.critic(), GradientPenalty(10.0)))
 
 
 def swae(parts: Parts) -> Model:
@@ -43,7 +41,7 @@ def swae(parts: Parts) -> Model:
 
 def max_swae(parts: Parts) -> Model:
     """Codes by W_2² on a learned worst slice."""
-    return parts.wae(MaxSliced(parts.prior.dim))
+    return parts.wae(MaxSliced(parts.width))
 
 
 def gswae(parts: Parts) -> Model:
@@ -69,7 +67,7 @@ def energy_ae(parts: Parts) -> Model:
 
 def pointcloud_wae(parts: Parts) -> Model:
     """Codes of point clouds by an MMD."""
-    return parts.wae(MMD(parts.kernel))
+    return parts.wae(parts.mmd(parts.kernel))
 
 
 def vae(parts: Parts) -> Model:

@@ -13,7 +13,7 @@ from monge.adversarial import (
     WeightClipping,
 )
 from monge.builders.parts import Parts
-from monge.divergences import MMD, SinkhornDivergence, SlicedWasserstein
+from monge.divergences import SinkhornDivergence, SlicedWasserstein
 from monge.models import Model
 from monge.networks import BatchNorm
 
@@ -21,19 +21,19 @@ from monge.networks import BatchNorm
 def gan(parts: Parts) -> Model:
     """Samples by a critic, normalised over the batch, without which the generator collapses to a
     single sample."""
-    critic = nn.Sequential(*parts.networks.features(BatchNorm))
+    critic = nn.Sequential(*parts.features(BatchNorm))
     return parts.generator(JensenShannon(critic))
 
 
 def wgan(parts: Parts) -> Model:
     """Samples by W_1, with a critic of clipped weights."""
-    critic = nn.Sequential(*parts.networks.features())
+    critic = nn.Sequential(*parts.features())
     return parts.generator(KantorovichRubinstein(critic, WeightClipping(0.01)))
 
 
 def wgan_gp(parts: Parts) -> Model:
     """Samples by W_1, with a critic under a gradient penalty."""
-    critic = nn.Sequential(*parts.networks.features())
+    critic = nn.Sequential(*parts.features())
     return parts.generator(KantorovichRubinstein(critic, GradientPenalty(10.0)))
 
 
@@ -44,17 +44,17 @@ def swg(parts: Parts) -> Model:
 
 def swgan(parts: Parts) -> Model:
     """Samples by sliced W_2² of the features of a discriminator."""
-    return parts.generator(FeatureSliced(*parts.networks.features(), parts.options.directions))
+    return parts.generator(FeatureSliced(*parts.features(unit=True), parts.options.directions))
 
 
 def max_swg(parts: Parts) -> Model:
     """Samples by W_2² on a learned worst slice."""
-    return parts.generator(MaxSliced(math.prod(parts.shape)))
+    return parts.generator(MaxSliced(math.prod(parts.shape) + parts.classes))
 
 
 def mmd_generator(parts: Parts) -> Model:
     """Samples by an MMD."""
-    return parts.generator(MMD(parts.kernel_of(parts.spread)))
+    return parts.generator(parts.mmd(parts.kernel_of(parts.spread)))
 
 
 def sinkhorn_generator(parts: Parts) -> Model:

@@ -11,18 +11,40 @@ from monge._core.references import resolve
 from monge.config import Config, Settled
 from monge.costs import Cost, Scaled
 from monge.data.kinds import Kind, Moments, kind_named
+from monge.divergences import MMD
 from monge.kernels import RBF, Kernel, multiscale_imq
+from monge.labels import ClassPrior
 from monge.models import VAE, WAE, ImplicitGenerator, Model
-from monge.networks import GaussianDecoder, Networks, NormalEncoder, PublishedNetworks, Standardise
+from monge.models.protocols import classes_of
+from monge.networks import (
+    CodeCritic,
+    GaussianDecoder,
+    JointFeatures,
+    LabelledDecoder,
+    LabelledEncoder,
+    Networks,
+    NormalEncoder,
+    ProjectionHead,
+    PublishedNetworks,
+    Standardise,
+)
+from monge.networks.families import Norm
 from monge.priors import Disk, Gaussian, Mixture, Prior, Ring, Sphere, SwissRoll, Uniform
 from monge.recipes import Recipe, find
 from monge.recipes.options import MMDOptions, VAEOptions
 from monge.recipes.recipe import NEEDS
 from monge.transport import Circular, Neural, Polynomial, Slicer
 
+FEATURES = 256
+"""Features of a class-conditional encoder that its label is added to."""
+
 
 class Parts:
     """What a recipe's `build` composes its model of.
+
+    For a class-conditional run networks and divergences take labels as well: a recipe that takes
+    `encoder`, `decoder`, `critic`, `features`, `mmd` and `width` from here has that form for
+    nothing.
 
     Tables are standardised on their way into the networks and back on their way out, so that
     codes, costs and weights mean the same whatever the units of the columns; the moments are
@@ -87,6 +109,20 @@ class Parts:
         return made[asked.prior]()
 
     @property
+    def classes(self) -> int:
+        """K, how many classes a class-conditional run has; 0 for any other."""
+        return len(self.settled.classes)
+
+    def class_prior(self, spread: float) -> ClassPrior | None:
+        """P_Y of a class-conditional run, for joint samples with samples of E‖x - x'‖² = spread."""
+        return ClassPrior(self.settled.shares, spread) if self.classes else None
+
+    @property
+    def width(self) -> int:
+        """How many numbers a code has as a divergence sees it: with its label, dim + K."""
+        return self.prior.dim + self.classes
+
+    @property
     def spread(self) -> float:
         """E‖x - x'‖² of data as a generator's divergence sees them."""
         return self.settled.spread or self.kind.spread(self.shape)
@@ -101,12 +137,35 @@ class Parts:
         rbf = self.option("kernel") == "rbf"
         return RBF(math.sqrt(spread)) if rbf else multiscale_imq(spread)
 
+    def mmd(self, kernel: Kernel) -> MMD:
+        """An unbiased MMD: of independent samples, or of joint samples that share their labels."""
+        return MMD(kernel, paired=self.classes > 0)
+
+    def critic(self) -> nn.Module:
+        """A critic of codes, or of codes with their labels."""
+        critic = self.networks.critic(self.prior, self.classes)
+        return CodeCritic(critic, self.classes) if self.classes else critic
+
+    def features(
+        self, norm: Norm | None = None, *, unit: bool = False
+    ) -> tuple[nn.Module, nn.Module]:
+        """A critic of data in two stages, features and head; see `Networks.features`. With labels
+        it is a projection critic, whose features lie on the unit sphere if `unit`."""
+        features, head = self.networks.features(norm)
+        if not self.classes:
+            return features, head
+        size = head.in_features
+        return (
+            JointFeatures(features, self.shape, unit=unit),
+            ProjectionHead(head, size, self.classes),
+        )
+
     def slicer(self, slices: int) -> Slicer:
         """The slices of codes that the option `slicer` names; circles have centres on a sphere of
         the prior's size around the origin."""
         return slicer(
             self.options.slicer,
-            self.prior.dim,
+            self.width,
             slices,
             radius=math.sqrt(self.prior.spread),
             degree=self.options.degree,
@@ -116,16 +175,27 @@ class Parts:
         """An elementwise cost in standard units of the columns, for tables."""
         return cost if self.moments is None else Scaled(cost, self.moments[1])
 
-    def encoder(self, networks: Networks) -> nn.Module:
-        """To codes, or to the means and variances of Q(Z|x), by the option `encoder`."""
-        if self.option("encoder") == "random":
-            return NormalEncoder(networks.encoder(2 * self.prior.dim))
-        return networks.encoder(self.prior.dim)
+    def encoder(self, networks: Networks, random: bool | None = None) -> nn.Module:
+        """To codes, or to the means and variances of Q(Z|x), by default by the option
+        `encoder`."""
+        random = self.option("encoder") == "random" if random is None else random
+        outputs = (1 + random) * self.prior.dim
+        if self.classes:
+            features = networks.encoder(FEATURES)
+            encoder = LabelledEncoder(features, FEATURES, self.classes, outputs)
+        else:
+            encoder = networks.encoder(outputs)
+        return NormalEncoder(encoder) if random else encoder
+
+    def decoder(self) -> nn.Module:
+        """From codes, or from codes and their labels, to samples."""
+        decoder = self.networks.decoder(self.width)
+        return LabelledDecoder(decoder, self.prior.dim) if self.classes else decoder
 
     def wae(self, divergence) -> Model:
         """A Wasserstein auto-encoder with the divergence between codes and prior."""
         sigma, encoder = self.option("sigma"), self.encoder(self.networks)
-        decoder = self.networks.decoder(self.prior.dim)
+        decoder = self.decoder()
         if sigma is not None:
             unit = torch.ones(()) if self.moments is None else self.moments[1]
             decoder = GaussianDecoder(decoder, sigma * unit)
@@ -144,19 +214,29 @@ class Parts:
             cost=cost,
             weight=self.weight,
             noise=self.option("noise"),
+            class_prior=self.class_prior(self.prior.spread),
         )
 
     def vae(self, likelihood: nn.Module) -> Model:
         """A variational auto-encoder."""
-        encoder = NormalEncoder(self.networks.encoder(2 * self.latent))
-        decoder, beta = self.networks.decoder(self.latent), self.option("beta")
-        return VAE(encoder, decoder, self.prior, likelihood=likelihood, beta=beta)
+        return VAE(
+            self.encoder(self.networks, random=True),
+            self.decoder(),
+            self.prior,
+            likelihood=likelihood,
+            beta=self.option("beta"),
+            class_prior=self.class_prior(self.prior.spread),
+        )
 
     def generator(self, divergence) -> Model:
         """A generator, fitted to data by the divergence."""
-        decoder = self.networks.decoder(self.prior.dim)
-        transform = None if self.moments is None else Standardise(*self.moments)
-        return ImplicitGenerator(decoder, self.prior, divergence, transform=transform)
+        return ImplicitGenerator(
+            self.decoder(),
+            self.prior,
+            divergence,
+            transform=None if self.moments is None else Standardise(*self.moments),
+            class_prior=self.class_prior(self.spread),
+        )
 
 
 def circle_of_gaussians(dim: int, components: int, radius: float, scale: float) -> Mixture:
@@ -208,5 +288,9 @@ def build(config: Config, settled: Settled) -> Any:
         raise ValueError(
             f"`build` {row.build!r} of the recipe {row.name} must return a model, got "
             f"{type(model).__name__}"
+        )
+    if settled.classes and classes_of(model) is None:
+        raise ValueError(
+            f"`condition` is labels, and {row.name} has no class-conditional form: leave it out"
         )
     return model

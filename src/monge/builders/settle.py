@@ -13,6 +13,8 @@ from monge.data.source import Source
 from monge.models.masks import is_mask_name
 from monge.recipes import find
 
+LEAST_OF_CLASS = 2
+"""Training samples of each class of a class-conditional run."""
 MASK = "known.png"
 """The file of a run that holds the mask image it was trained with, whatever its format."""
 
@@ -54,8 +56,42 @@ def settle(config: Config, source: Source) -> Settled:
         if moments is None
         else (tuple(moments[0].tolist()), tuple(moments[1].tolist())),
     )
+    if config.condition is not None:
+        facts = dataclasses.replace(facts, **classes(source))
     fingerprint = source.identity.fingerprint
     return dataclasses.replace(facts, fingerprint=fingerprint, order=source.order)
+
+
+def classes(source: Source) -> dict[str, tuple]:
+    """The names and the shares of the classes on which a model of the data is conditioned.
+
+    Raises:
+        ValueError: for samples without labels, labels that no class has, and a class of which
+            there are too few samples to learn from.
+    """
+    if source.train_labels is None or source.test_labels is None:
+        raise ValueError(
+            f"`condition` is labels, and {source.name!r} has none: give folders by class, idx "
+            "files or .npz with labels, or a table with a column label or class"
+        )
+    both = torch.cat([source.train_labels, source.test_labels])
+    names = source.classes or tuple(map(str, range(int(both.max()) + 1)))
+    if int(both.min()) < 0 or int(both.max()) >= len(names):
+        raise ValueError(
+            f"`data` {source.name!r} has labels from {int(both.min())} to {int(both.max())}, and "
+            f"its {len(names)} classes are 0 to {len(names) - 1}"
+        )
+    counts = torch.bincount(source.train_labels, minlength=len(names)).tolist()
+    if len(names) < 2:
+        raise ValueError(f"`condition` is labels, and {source.name!r} has only one class")
+    for name, count in zip(names, counts):
+        if count < LEAST_OF_CLASS:
+            raise ValueError(
+                f"`condition` is labels, and class {name!r} of {source.name!r} has {count} "
+                f"training samples: at least {LEAST_OF_CLASS} are needed, or leave it out with "
+                "--classes"
+            )
+    return {"classes": names, "shares": tuple(n / sum(counts) for n in counts)}
 
 
 def _refuse_preset(config: Config, source: Source) -> None:

@@ -52,6 +52,9 @@ class Config:
     """Inner radius of the ring, whose outer one is 1; 0.8 by default."""
     prior_components: int | None = None
     """Components of a mixture; 10 by default."""
+    condition: Literal["labels"] | None = None
+    """What the model is conditioned on: the classes of labelled data, so that samples can be drawn
+    class by class; nothing by default."""
     options: Any = None
     """Options that only this recipe has, a record of the type `find(recipe).options`."""
     data: DataConfig = field(default_factory=DataConfig)

@@ -33,6 +33,10 @@ class Settled:
     batch: int | None = None
     """Samples a step: those asked for, or all there are where these are fewer; None in older runs,
     which have those asked for."""
+    classes: tuple[str, ...] = ()
+    """The names of the classes on which a class-conditional model is conditioned."""
+    shares: tuple[float, ...] = ()
+    """The share of each class in the training part."""
     schema: Schema | None = None
     """What the columns of a table in a text file are; None of other data, and in older runs."""
     device: str | None = None
@@ -70,6 +74,11 @@ class Settled:
             demand(_finite(self.moments[0]), "settled.moments", "NaN or infinity", "finite")
             above = _finite(self.moments[1]) and min(self.moments[1]) > 0
             demand(above, "settled.moments", "a deviation", "positive and finite")
+        if self.classes or self.shares:
+            alike = len(self.shares) == len(self.classes)
+            demand(alike, "settled.shares", len(self.shares), f"{len(self.classes)} numbers")
+            valid = _finite(self.shares) and min(self.shares) >= 0 and sum(self.shares) > 0
+            demand(valid, "settled.shares", self.shares[:10], "shares of at least 0")
         if self.schema is not None:
             width = self.schema.width
             demand(shape == (width,), "settled.schema", f"{width} elements", f"of shape {shape}")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from monge._core.checks import finite
 from monge.data import as_floats
 from monge.draws import generator
+from monge.labels import Rows
 from monge.models import evaluating
 from monge.models.protocols import mean_codes, prior_of
 from monge.priors import Prior
@@ -20,13 +21,13 @@ MOST_CODES = 2000
 """How many held-out samples stand for the aggregate posterior Q_Z."""
 
 
-def encode_all(model: nn.Module, x: Tensor) -> Tensor:
+def encode_all(model: nn.Module, x: Rows) -> Tensor:
     r"""The mean codes (n, dim) of samples x (n, \*), as they are stored."""
     with evaluating(model):
         return torch.cat([mean_codes(model, as_floats(batch)) for batch in x.split(500)])
 
 
-def coordinate_deviation(model: nn.Module, x: Tensor) -> float:
+def coordinate_deviation(model: nn.Module, x: Rows) -> float:
     r"""The standard deviation of one coordinate of the prior; of the mean codes of samples
     x (n, \*) for a model without a prior."""
     prior = prior_of(model)

@@ -5,6 +5,7 @@ codes helps an auto-encoder whose aggregate posterior Q_Z differs from its prior
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from monge._core.checks import dimension, finite, floating
 from monge.data import Source, as_floats
 from monge.draws import stream
+from monge.labels import Rows
 from monge.models import evaluating
 from monge.models.protocols import Completer, drawn_codes, samples
 from monge.priors import Mixture, Prior
@@ -26,6 +28,7 @@ def draw(
     n: int,
     generator: torch.Generator | None = None,
     prior: Prior | None = None,
+    labels: Any = None,
 ) -> Iterator[Tensor]:
     """n samples of a model in batches, so that n may exceed what memory holds.
 
@@ -36,16 +39,17 @@ def draw(
         n: how many.
         generator: a CPU generator; torch's global one by default.
         prior: draws the codes in place of the model's own prior.
+        labels: of a class-conditional model; see `monge.models.protocols.samples`.
     """
     if source is None or not isinstance(model, Completer):
-        yield from samples(model, n, generator, prior)
+        yield from samples(model, n, generator, prior, labels=labels)
         return
     for rows in torch.arange(dimension("n", n)).split(COMPLETED):
         given = as_floats(source.test[rows % len(source.test)])
         yield from samples(model, len(rows), generator, prior, given)
 
 
-def draw_codes(model: nn.Module, x: Tensor, seed: int = 0) -> Tensor:
+def draw_codes(model: nn.Module, x: Rows, seed: int = 0) -> Tensor:
     r"""A draw of Q(Z|x) for each row of x (n, \*), images as they are stored, as (n, dim)."""
     with evaluating(model), stream(seed, "codes"):
         return torch.cat([drawn_codes(model, as_floats(batch)) for batch in x.split(500)])

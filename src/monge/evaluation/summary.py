@@ -11,8 +11,16 @@ from monge.divergences import MMD
 from monge.draws import generator, stream
 from monge.evaluation.latent import MOST_CODES
 from monge.kernels import multiscale_imq
+from monge.labels import unlabelled
 from monge.models import evaluating
-from monge.models.protocols import drawn_codes, has, prior_of, reconstruct, reconstructs
+from monge.models.protocols import (
+    drawn_codes,
+    has,
+    prior_of,
+    reconstruct,
+    reconstructs,
+    rows_for,
+)
 from monge.priors import Prior
 
 
@@ -49,9 +57,10 @@ def errors(model: nn.Module, source: Source, seed: int = 0) -> dict[str, float]:
         return {}
     distances, codes = [], []
     with evaluating(model), stream(seed, "report codes"):
-        for x in map(as_floats, source.test.split(500)):
+        test = rows_for(model, source.test, source.test_labels)
+        for x in map(as_floats, test.split(500)):
             if error is not None:
-                distances.append(error(x, reconstruct(model, x)))
+                distances.append(error(unlabelled(x), reconstruct(model, x)))
             if prior is not None:
                 codes.append(drawn_codes(model, x))
     numbers = {}

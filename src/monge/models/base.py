@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from monge._core.shown import described
-from monge.divergences import Divergence
+from monge.divergences import MMD, Divergence
 from monge.draws import Draws
+from monge.labels import ClassPrior, Labelled, Rows, one_hot
 from monge.models import protocols
 from monge.models.modes import evaluating
 from monge.models.paths import Path
@@ -116,15 +117,29 @@ def checked(model: nn.Module, made: object) -> Pass:
     return made
 
 
+def refuse_unpaired(divergence: Divergence, shared: str) -> None:
+    """Refuses an unbiased MMD of independent samples for joint samples that share something."""
+    if isinstance(divergence, MMD) and divergence.unbiased and not divergence.paired:
+        raise ValueError(
+            "`divergence` is an unbiased MMD of independent samples, but joint samples share "
+            f"{shared}: give MMD(kernel, paired=True)"
+        )
+
+
 class Model(nn.Module, abc.ABC):
     """A decoder, a prior, and the divergence (with its weight) that fits them to data.
 
     A model with several matchings has an attribute or property `matchings` in place of
     `divergence` and `weight`. A model without decoder or prior has a `sample` of its own.
+
+    A model with a `class_prior` is class-conditional: its methods take `labels`, its networks take
+    them as one-hot rows after their input, and its divergence compares joint samples.
     """
 
     decoder: nn.Module
     prior: Prior
+    class_prior: ClassPrior | None
+    """P_Y, of a class-conditional model."""
     divergence: Divergence | None
     weight: float
     shown: tuple[str, ...] = ("prior", "divergence", "weight")
@@ -141,18 +156,49 @@ class Model(nn.Module, abc.ABC):
         return f"{type(self).__name__}({', '.join([*shown, f'parameters={count:,}'])})"
 
     @abc.abstractmethod
-    def forward(self, x: Tensor, draws: Draws) -> Pass:
-        r"""The pass of a batch x (n, \*), this process's rows of the draws' global batch."""
+    def forward(self, x: Tensor, draws: Draws, labels: Tensor | None = None) -> Pass:
+        r"""The pass of a batch x (n, \*), this process's rows of the draws' global batch, with the
+        labels (n,) that a class-conditional model takes."""
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes the labels of a class-conditional model have; None for any other."""
+        prior = getattr(self, "class_prior", None)
+        return None if prior is None else prior.classes
+
+    def condition(self, labels: Tensor | None, x: Tensor) -> tuple[Tensor, ...]:
+        """What the networks take after their input x: nothing, or labels as rows (n, K).
+
+        Raises:
+            ValueError: for labels that a class-conditional model lacks, or another is given.
+        """
+        if (labels is None) == (self.classes is None):
+            return () if labels is None else (one_hot(labels, self.classes or 0, x),)
+        name = type(self).__name__
+        if labels is None:
+            raise ValueError(f"`labels` is missing: this {name} is class-conditional")
+        raise ValueError(f"`labels` are given to a {name} that is not class-conditional")
+
+    def joint(self, x: Tensor, y: Tensor, labels: Tensor | None) -> Pair:
+        r"""The pair (x, y) of samples (n, \*), joined with the labels that both have, if any."""
+        if labels is None or self.class_prior is None:
+            return x, y
+        return self.class_prior.joint(x, labels), self.class_prior.joint(y, labels)
 
     @combines("decoder")
-    def decode(self, z: Tensor) -> Tensor:
-        r"""G(z): codes (n, dim) to samples (n, \*); of a random decoder, the mean."""
-        y = self.decoder(z)
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        r"""G(z), or G(z, labels): codes (n, dim) to samples (n, \*); of a random decoder, the
+        mean."""
+        y = self.decoder(z, *self.condition(labels, z))
         return y.mean if isinstance(y, Normal) else y
 
     @combines("decode", "prior")
     def sample(
-        self, n: int, generator: torch.Generator | None = None, prior: Prior | None = None
+        self,
+        n: int,
+        generator: torch.Generator | None = None,
+        prior: Prior | None = None,
+        labels: int | Sequence[int] | Tensor | None = None,
     ) -> Tensor:
         r"""n draws of the model, (n, \*), in evaluation mode and without gradient.
 
@@ -161,9 +207,11 @@ class Model(nn.Module, abc.ABC):
             generator: a CPU generator; torch's global one by default. The draws do not depend
                 on the batches in which they are decoded.
             prior: draws the codes in place of the model's own prior.
+            labels: of a class-conditional model, the class of all draws, one for each, or weights
+                of the classes (n, K); by default draws of its `class_prior`.
         """
-        batches = protocols.decoded(self, self.prior if prior is None else prior, n, generator)
-        return torch.cat(list(batches))
+        prior = self.prior if prior is None else prior
+        return torch.cat(list(protocols.decoded(self, prior, n, generator, labels)))
 
 
 class AutoEncoder(Model):
@@ -172,25 +220,28 @@ class AutoEncoder(Model):
     encoder: nn.Module
 
     @combines("encoder")
-    def encode(self, x: Tensor) -> Dirac | Normal:
-        """The distribution Q(Z|x). A network that returns a tensor is a deterministic encoder."""
-        q = self.encoder(x)
+    def encode(self, x: Tensor, labels: Tensor | None = None) -> Dirac | Normal:
+        """The distribution Q(Z|x), or Q(Z|x, labels). A network that returns a tensor is a
+        deterministic encoder."""
+        q = self.encoder(x, *self.condition(labels, x))
         return Dirac(q) if isinstance(q, Tensor) else q
 
-    def reconstruct(self, x: Tensor) -> Tensor:
+    def reconstruct(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """G at the mean of Q(Z|x)."""
-        return protocols.reconstructed(self, x)
+        return protocols.reconstructed(self, x if labels is None else Labelled(x, labels))
 
     def interpolate(
         self,
-        x: Tensor,
-        y: Tensor,
+        x: Rows,
+        y: Rows,
         count: int = 10,
         path: Path = torch.lerp,
     ) -> Tensor:
         r"""Decoded lines between the mean codes of x and y, both (n, \*).
 
         Arguments:
+            x, y: where the lines begin and end, `Labelled` for a class-conditional model. Between
+                two classes the weights of the classes change linearly, too.
             count: frames a line, both ends included.
             path: (a, b, t) to the code at t in [0, 1] of the way; `spherical` keeps to the
                 sphere on which draws of a Gaussian prior lie in high dimension.

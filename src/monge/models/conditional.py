@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from monge._core.checks import dimension, instance, positive
-from monge.divergences import MMD, Divergence
+from monge.divergences import Divergence
 from monge.draws import Draws
 from monge.draws import generator as seeded
-from monge.models.base import AutoEncoder, Pass, evaluating
+from monge.models.base import AutoEncoder, Pass, evaluating, refuse_unpaired
 from monge.networks.codes import Dirac, Normal
 from monge.networks.norm import BatchNorm
 from monge.priors import Prior
@@ -73,11 +73,7 @@ class ConditionalWAE(AutoEncoder):
         instance("divergence", divergence, Divergence, "EnergyDistance()")
         instance("summary", summary, nn.Module, "mlp([d, 32])")
         instance("cost", cost, nn.Module, "SquaredL2()")
-        if isinstance(divergence, MMD) and divergence.unbiased and not divergence.paired:
-            raise ValueError(
-                "`divergence` is an unbiased MMD of independent samples, but joint samples share "
-                "φ: give MMD(kernel, paired=True)"
-            )
+        refuse_unpaired(divergence, "φ")
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
         self.summary = nn.Sequential(summary, BatchNorm(size, affine=False))
         self.divergence, self.cost, self.mask = divergence, cost, mask

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 from monge._core.checks import instance
 from monge.divergences import Divergence
 from monge.draws import Draws
-from monge.models.base import Model, Pass
+from monge.labels import ClassPrior
+from monge.models.base import Model, Pass, refuse_unpaired
 from monge.priors import Prior
 
 
@@ -18,9 +19,12 @@ class ImplicitGenerator(Model):
         divergence: D, of generated samples and data.
         transform: a fixed map into the coordinates in which D compares them, e.g. standard units
             of a table's columns; the identity by default.
+        class_prior: P_Y, of a class-conditional model G(Z, Y), whose divergence takes joint
+            samples (G(z, y), y) and (x, y) as rows (n, d + K) that share their labels.
 
     Source: Goodfellow et al., "Generative adversarial nets", 2014; Li, Swersky, Zemel,
-    "Generative moment matching networks", 2015.
+    "Generative moment matching networks", 2015; with labels: Mirza, Osindero, "Conditional
+    generative adversarial nets", 2014.
     """
 
     def __init__(
@@ -30,21 +34,25 @@ class ImplicitGenerator(Model):
         divergence: Divergence,
         *,
         transform: nn.Module | None = None,
+        class_prior: ClassPrior | None = None,
     ):
         super().__init__()
         instance("decoder", decoder, nn.Module, "mlp([dim, 64, d])")
         instance("prior", prior, Prior, "Gaussian(dim)")
         instance("divergence", divergence, Divergence, "EnergyDistance()")
+        if class_prior is not None:
+            refuse_unpaired(divergence, "labels")
         self.decoder, self.prior, self.divergence, self.weight = decoder, prior, divergence, 1.0
+        self.class_prior = class_prior
         self.transform = transform or nn.Identity()
         self.register_load_state_dict_pre_hook(_renamed)  # pyright: ignore[reportUnknownMemberType]
 
-    def forward(self, x: Tensor, draws: Draws) -> Pass:
+    def forward(self, x: Tensor, draws: Draws, labels: Tensor | None = None) -> Pass:
         codes = draws.rows("prior", self.prior.sample)
         # of the decoder's dtype, not of x: tables of timestamps are in float64
         like = next(self.decoder.parameters(), x)
-        y = self.decode(codes.to(like.device, like.dtype))
-        return Pass({}, (self.transform(y), self.transform(x)))
+        y = self.decode(codes.to(like.device, like.dtype), labels)
+        return Pass({}, self.joint(self.transform(y), self.transform(x), labels))
 
 
 def _renamed(module: nn.Module, weights: dict[str, Tensor], prefix: str, *_) -> None:

@@ -6,8 +6,10 @@ Training calls `forward(x, draws) -> Pass`. Every other use calls a method:
 - `encode(x)` returns codes (n, dim), or a distribution of codes with `mean` and `rsample()`;
 - `decode(z)` returns the samples that codes stand for.
 
-A `prior` (a `monge.priors.Prior`) is optional; it is what codes are compared with. Nothing else is
-assumed: the functions below work with whatever a model has, and where a method is missing they
+A `prior` (a `monge.priors.Prior`) is optional; it is what codes are compared with. A model with an
+attribute `classes`, the number of classes, is class-conditional: `forward`, `encode` and `decode`
+take labels after their other arguments, and `sample` by the name `labels`. The functions below
+then take `Labelled` rows in place of tensors. Nothing else is assumed: the functions below work with whatever a model has, and where a method is missing they
 raise a ValueError that names it. They take samples and codes from any device to the model's, and
 return what it makes of them where those are.
 """
@@ -22,6 +24,17 @@ from torch import Tensor, nn
 from monge._core.checks import dimension
 from monge._core.devices import to_device
 from monge.draws import standard_normal
+from monge.labels import (
+    ClassPrior,
+    Labelled,
+    Rows,
+    checked_labels,
+    labels_of,
+    like,
+    one_hot,
+    placed,
+    unlabelled,
+)
 from monge.models.modes import evaluating
 from monge.models.paths import Path, between, moved
 from monge.networks.codes import GaussianDecoder
@@ -88,8 +101,27 @@ def has(model: object, *methods: str) -> bool:
     return all(callable(getattr(model, name, None)) and _present(model, name) for name in methods)
 
 
+def classes_of(model: object) -> int | None:
+    """How many classes the labels of a class-conditional model have; None for any other."""
+    classes = getattr(model, "classes", None)
+    return classes if isinstance(classes, int) else None
+
+
+def rows_for(model: object, x: Tensor, labels: Tensor | None) -> Rows:
+    r"""Samples x (n, \*) as a model takes them: with their labels where it is class-conditional.
+
+    Raises:
+        ValueError: for samples without labels that such a model needs.
+    """
+    if classes_of(model) is None:
+        return x
+    if labels is None:
+        raise ValueError("`data` has no labels, which a class-conditional model needs")
+    return Labelled(x, labels)
+
+
 def trainable(model: object) -> nn.Module:
-    """A model that training can call as `model(x, draws)`.
+    """A model that training can call as `model(x, draws)`, or `model(x, draws, labels)`.
 
     Raises:
         ValueError: for anything but a torch.nn.Module, and for one whose `forward` takes other
@@ -101,11 +133,13 @@ def trainable(model: object) -> nn.Module:
     if getattr(model.forward, "__func__", None) is nn.Module.forward:
         raise ValueError(f"`model` {name} has no method `forward`, which training needs")
     signature = inspect.signature(model.forward)
+    arguments = ("x", "draws", "labels")[: 2 if classes_of(model) is None else 3]
     try:
-        signature.bind("x", "draws")
+        signature.bind(*arguments)
     except TypeError:
         raise ValueError(
-            f"`model` {name} has forward{signature}: training calls forward(x, draws)"
+            f"`model` {name} has forward{signature}: training calls "
+            f"forward({', '.join(arguments)})"
         ) from None
     return model
 
@@ -137,7 +171,7 @@ def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters(), torch.empty(0)).device
 
 
-def posterior(model: Any, x: Tensor) -> Any:
+def posterior(model: Any, x: Rows) -> Any:
     r"""What `model.encode` makes of samples x (n, \*): codes (n, dim), or a distribution of codes,
     on the model's device.
 
@@ -145,7 +179,8 @@ def posterior(model: Any, x: Tensor) -> Any:
         ValueError: for a model without `encode`, or one that returns anything else.
     """
     require(model, "encode", "a code")
-    q = model.encode(to_device(x, device_of(model)))
+    there = placed(x, device_of(model))
+    q = model.encode(unlabelled(there), *labels_of(there))
     codes = q if isinstance(q, Tensor) else getattr(q, "mean", None)
     if not isinstance(codes, Tensor) or codes.ndim != 2:
         shape = f" of shape {tuple(codes.shape)}" if isinstance(codes, Tensor) else ""
@@ -156,19 +191,19 @@ def posterior(model: Any, x: Tensor) -> Any:
     return q
 
 
-def mean_codes(model: Any, x: Tensor) -> Tensor:
+def mean_codes(model: Any, x: Rows) -> Tensor:
     r"""The mean of Q(Z|x) for samples x (n, \*), (n, dim)."""
     q = posterior(model, x)
     return (q if isinstance(q, Tensor) else q.mean).to(x.device)
 
 
-def drawn_codes(model: Any, x: Tensor) -> Tensor:
+def drawn_codes(model: Any, x: Rows) -> Tensor:
     r"""A draw of Q(Z|x) for each of x (n, \*), (n, dim), from torch's global generator."""
     q = posterior(model, x)
     return (q if isinstance(q, Tensor) else q.rsample()).to(x.device)
 
 
-def latent_of(model: Any, x: Tensor) -> int | None:
+def latent_of(model: Any, x: Rows) -> int | None:
     r"""The dimension of a model's codes, by its prior or by the code of samples x (n, \*); None
     for a model without codes."""
     prior = prior_of(model)
@@ -184,12 +219,12 @@ def _batches(x: Tensor) -> tuple[Tensor, ...]:
     return torch.split(x, 500)
 
 
-def decode(model: Any, z: Tensor, given: Tensor | None = None) -> Tensor:
+def decode(model: Any, z: Rows, given: Tensor | None = None) -> Tensor:
     r"""The samples that codes z (n, dim) stand for; a `Completer` completes `given` (n, \*)."""
     require(model, "decode", "decoding")
     device = device_of(model)
-    arguments = [to_device(one, device) for one in (z, given) if one is not None]
-    return model.decode(*arguments).to(z.device)
+    given_too = [unlabelled(z), *labels_of(z), *([] if given is None else [given])]
+    return model.decode(*(to_device(one, device) for one in given_too)).to(z.device)
 
 
 def reconstructs(model: object) -> bool:
@@ -197,41 +232,49 @@ def reconstructs(model: object) -> bool:
     return has(model, "reconstruct") or has(model, "encode", "decode")
 
 
-def reconstruct(model: Any, x: Tensor) -> Tensor:
+def reconstruct(model: Any, x: Rows) -> Tensor:
     r"""The reconstructions of samples x (n, \*): by the model's `reconstruct` if it has one, else
     its mean codes decoded."""
     if not has(model, "reconstruct"):
         return reconstructed(model, x)
-    return model.reconstruct(to_device(x, device_of(model))).to(x.device)
+    there = placed(x, device_of(model))
+    return model.reconstruct(unlabelled(there), *labels_of(there)).to(x.device)
 
 
-def reconstructed(model: Any, x: Tensor) -> Tensor:
+def reconstructed(model: Any, x: Rows) -> Tensor:
     r"""The mean codes of samples x (n, \*), decoded."""
     _require_codes(model, "reconstruction")
-    return decode(model, mean_codes(model, x), x if isinstance(model, Completer) else None)
+    given = unlabelled(x) if isinstance(model, Completer) else None
+    return decode(model, like(mean_codes(model, x), x), given)
 
 
-def interpolate(model: Any, x: Tensor, y: Tensor, count: int, path: Path = torch.lerp) -> Tensor:
+def interpolate(model: Any, x: Rows, y: Rows, count: int, path: Path = torch.lerp) -> Tensor:
     r"""`count` frames from each of x to each of y (n, \*), line by line: by the model's
     `interpolate` if it has one, else by `interpolated`."""
     if has(model, "interpolate"):
-        ends = [to_device(one, device_of(model)) for one in (x, y)]
+        ends = [placed(one, device_of(model)) for one in (x, y)]
         return model.interpolate(*ends, count, path).to(x.device)
     return interpolated(model, x, y, count, path)
 
 
-def interpolated(model: Any, x: Tensor, y: Tensor, count: int, path: Path) -> Tensor:
+def interpolated(model: Any, x: Rows, y: Rows, count: int, path: Path) -> Tensor:
     r"""Paths between the mean codes of x and y (n, \*), decoded, as (n · count, \*).
 
-    A `Completer` completes the samples x along each path.
+    A `Completer` completes the samples x along each path. Between the classes of `Labelled` rows
+    the weights of the classes change linearly.
     """
     _require_codes(model, "interpolation")
-    codes = between(mean_codes(model, x), mean_codes(model, y), count, path)
-    given = x.repeat_interleave(count, 0) if isinstance(model, Completer) else None
+    codes: Rows = between(mean_codes(model, x), mean_codes(model, y), count, path)
+    if isinstance(x, Labelled) and isinstance(y, Labelled):
+        ends = [one_hot(one.labels, classes_of(model) or 0, codes) for one in (x, y)]
+        codes = Labelled(codes, between(*ends, count, torch.lerp))
+    given = None
+    if isinstance(model, Completer):
+        given = unlabelled(x).repeat_interleave(count, 0)
     return decode(model, codes, given)
 
 
-def traverse(model: Any, x: Tensor, levels: Tensor) -> Tensor:
+def traverse(model: Any, x: Rows, levels: Tensor) -> Tensor:
     r"""The codes of x (n, \*) decoded with each coordinate in turn set to each level (k,).
 
     Returns (n · dim · k, \*): code by code, coordinate by coordinate, level by level.
@@ -239,7 +282,7 @@ def traverse(model: Any, x: Tensor, levels: Tensor) -> Tensor:
     return torch.cat(list(traversals(model, x, levels)))
 
 
-def traversals(model: Any, x: Tensor, levels: Tensor) -> Iterator[Tensor]:
+def traversals(model: Any, x: Rows, levels: Tensor) -> Iterator[Tensor]:
     r"""What `traverse` returns, in batches of at most 5,000."""
     _require_codes(model, "traversal")
     with evaluating(model):
@@ -247,10 +290,11 @@ def traversals(model: Any, x: Tensor, levels: Tensor) -> Iterator[Tensor]:
     completes, given = bool(isinstance(model, Completer)), None
     for first in range(0, len(codes), TRAVERSED):
         z = codes[first : first + TRAVERSED]
+        of = x[torch.arange(first, first + len(z), device=x.device) // (len(codes) // len(x))]
         if completes:
-            given = x[torch.arange(first, first + len(z)) // (len(codes) // len(x))]
+            given = unlabelled(of)
         with evaluating(model):
-            yield decode(model, z, given)
+            yield decode(model, like(z, of), given)
 
 
 def _require_codes(model: object, purpose: str) -> None:
@@ -294,6 +338,7 @@ def samples(
     generator: torch.Generator | None = None,
     prior: Prior | None = None,
     given: Tensor | None = None,
+    labels: Any = None,
 ) -> Iterator[Tensor]:
     r"""n draws of a model in batches of at most 500, without gradient and on the CPU.
 
@@ -306,40 +351,80 @@ def samples(
         generator: a CPU generator; torch's global one by default.
         prior: draws the codes in place of the model's own prior; needs `decode`.
         given: the n samples (n, \*) that a `Completer` completes.
+        labels: of a class-conditional model: the class of all draws, one for each, or weights of
+            the classes (n, K); by default draws of its `class_prior`, or of all classes alike.
+
+    Raises:
+        ValueError: for labels that do not fit, or that the model does not take.
     """
     if given is not None:
         yield from _batches(complete(model, given, 1, generator, prior=prior)[:, 0])
     elif prior is None and has(model, "sample") and not _combined(model.sample):
+        labels = drawn_labels(model, dimension("n", n), generator, labels)
+        options = {} if labels is None else {"labels": labels}
         with evaluating(model):
-            drawn = model.sample(dimension("n", n), generator)
+            drawn = model.sample(n, generator, **options)
         yield from _batches(drawn.cpu())
     else:
         prior = prior_of(model) if prior is None else prior
         if prior is None:
             raise _lacks(model, "sample", "sampling")
         require(model, "decode", "sampling from a prior")
-        for batch in decoded(model, prior, n, generator):
+        for batch in decoded(model, prior, n, generator, labels):
             yield batch.cpu()
 
 
+def drawn_labels(
+    model: Any, n: int, generator: torch.Generator | None, labels: Any
+) -> Tensor | None:
+    """The labels of n draws of a class-conditional model: those given, or draws of P_Y; None for
+    any other model.
+
+    Labels follow a generator of their own, so that codes are the same whatever the labels are.
+
+    Raises:
+        ValueError: for labels that do not fit, or that the model does not take.
+    """
+    classes = classes_of(model)
+    if classes is None:
+        if labels is not None:
+            raise ValueError(
+                f"`labels` are given, but this {type(model).__name__} is not class-conditional: "
+                'train one with condition="labels" (--condition labels)'
+            )
+        return None
+    seed = int(torch.randint(2**62, (), generator=generator))
+    if labels is not None:
+        return checked_labels(labels, n, classes)
+    class_prior = getattr(model, "class_prior", None) or ClassPrior([1.0] * classes)
+    return class_prior.draw(n, torch.Generator().manual_seed(seed))
+
+
 def decoded(
-    model: Any, prior: Prior, n: int, generator: torch.Generator | None = None
+    model: Any,
+    prior: Prior,
+    n: int,
+    generator: torch.Generator | None = None,
+    labels: Any = None,
 ) -> Iterator[Tensor]:
     """n draws of a prior, decoded in batches of at most 500; a random decoder adds its noise.
 
-    Memory does not depend on n: a prior draws row by row, so that its draws may come in parts.
+    Memory does not depend on n, but for the labels of a class-conditional model: a prior draws row
+    by row, so that its draws may come in parts.
     """
     device = device_of(model)
+    labels = drawn_labels(model, dimension("n", n), generator, labels)
     decoder = getattr(model, "decoder", None)
     # noise follows a generator of its own, so that the first draws are the same for every n
     noisy = isinstance(decoder, GaussianDecoder)
     seed = int(torch.randint(2**62, (), generator=generator)) if noisy else 0
     noise = torch.Generator().manual_seed(seed)
-    for first in range(0, dimension("n", n), CODES):
-        codes = prior.sample(min(CODES, n - first), generator)
-        for z in _batches(codes.to(device)):
+    for first in range(0, n, CODES):
+        codes = prior.sample(min(CODES, n - first), generator).to(device)
+        rows = codes if labels is None else Labelled(codes, labels[first : first + CODES])
+        for z in rows.split(500):
             with evaluating(model):
-                x = model.decode(z)
+                x = decode(model, z)
                 if isinstance(decoder, GaussianDecoder):
                     x = x + decoder.sigma * standard_normal(tuple(x.shape), noise).to(x)
             yield x

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from monge._core.checks import instance, positive
 from monge.draws import Draws
+from monge.labels import ClassPrior
 from monge.models.base import AutoEncoder, Pass
 from monge.networks.codes import Normal
 from monge.priors import Gaussian, Prior
@@ -21,9 +22,11 @@ class VAE(AutoEncoder):
         prior: a `Gaussian`.
         likelihood: -log p(x|z) as a cost of x and G(z): `GaussianLikelihood` or `Bernoulli`.
         beta: weight of the KL term.
+        class_prior: P_Y, of a class-conditional model, whose networks are Q(Z|X, Y) and G(Z, Y).
 
     Source: Kingma, Welling, "Auto-encoding variational Bayes", 2014; beta: Higgins et al.,
-    "beta-VAE", 2017.
+    "beta-VAE", 2017; with labels: Kingma, Rezende, Mohamed, Welling, "Semi-supervised learning
+    with deep generative models", 2014.
     """
 
     shown = ("prior", "likelihood", "beta")
@@ -36,6 +39,7 @@ class VAE(AutoEncoder):
         *,
         likelihood: nn.Module,
         beta: float = 1.0,
+        class_prior: ClassPrior | None = None,
     ):
         super().__init__()
         instance("encoder", encoder, nn.Module, "mlp([d, 64, dim])")
@@ -49,15 +53,15 @@ class VAE(AutoEncoder):
             )
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
         self.likelihood, self.beta, self.scale = likelihood, beta, prior.scale
-        self.divergence, self.weight = None, 0.0
+        self.divergence, self.weight, self.class_prior = None, 0.0, class_prior
 
-    def forward(self, x: Tensor, draws: Draws) -> Pass:
-        q = self.encode(x)
+    def forward(self, x: Tensor, draws: Draws, labels: Tensor | None = None) -> Pass:
+        q = self.encode(x, labels)
         if not isinstance(q, Normal):
             raise ValueError("`encoder` of a VAE must return a Normal: wrap it in NormalEncoder")
         z = q.rsample(draws)
         terms = {
-            "reconstruction": self.likelihood(x, self.decode(z)).mean(),
+            "reconstruction": self.likelihood(x, self.decode(z, labels)).mean(),
             "kl": self.beta * q.kl_to(self.scale).mean(),
         }
         return Pass(terms)

@@ -9,6 +9,13 @@ from monge.networks.families import (
     PublishedNetworks,
     VectorNetworks,
 )
+from monge.networks.labelled import (
+    CodeCritic,
+    JointFeatures,
+    LabelledDecoder,
+    LabelledEncoder,
+    ProjectionHead,
+)
 from monge.networks.mlp import Standardise, Unstandardise, mlp
 from monge.networks.norm import BatchNorm
 from monge.networks.paper import paper_critic, paper_decoder, paper_encoder, published
@@ -17,13 +24,18 @@ from monge.networks.pointnet import PointNet, pointnet_decoder, pointnet_encoder
 __all__ = [
     "BatchNorm",
     "CloudNetworks",
+    "CodeCritic",
     "Dirac",
     "GaussianDecoder",
     "ImageNetworks",
+    "JointFeatures",
+    "LabelledDecoder",
+    "LabelledEncoder",
     "Networks",
     "Normal",
     "NormalEncoder",
     "PointNet",
+    "ProjectionHead",
     "PublishedNetworks",
     "Standardise",
     "Unstandardise",

@@ -57,8 +57,8 @@ class NormalEncoder(nn.Module):
         super().__init__()
         self.network = instance("network", network, nn.Module, "mlp([d, 64, 2 * dim])")
 
-    def forward(self, x: Tensor) -> Normal:
-        mean, log_variance = self.network(x).chunk(2, dim=1)
+    def forward(self, x: Tensor, *condition: Tensor) -> Normal:
+        mean, log_variance = self.network(x, *condition).chunk(2, dim=1)
         return Normal(mean, log_variance.clamp(-16, 16))
 
 
@@ -85,7 +85,7 @@ class GaussianDecoder(nn.Module):
         self.network = instance("network", network, nn.Module, "mlp([dim, 64, d])")
         self.register_buffer("sigma", sigma)
 
-    def forward(self, z: Tensor) -> Normal:
-        mean = self.network(z)
+    def forward(self, z: Tensor, *condition: Tensor) -> Normal:
+        mean = self.network(z, *condition)
         log_variance = 2 * self.sigma.clamp_min(1e-30).log()
         return Normal(mean, log_variance.expand_as(mean))

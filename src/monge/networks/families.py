@@ -42,9 +42,9 @@ class Networks(abc.ABC):
         `norm` makes a normalisation of so many filters, for networks of images.
         """
 
-    def critic(self, prior: Prior) -> nn.Module:
-        """A critic of codes, (n, dim) → (n, 1) or (n,)."""
-        return mlp([prior.dim, *self.sizes.critic, 1])
+    def critic(self, prior: Prior, classes: int = 0) -> nn.Module:
+        """A critic of codes, (n, dim) → (n, 1) or (n,); of codes with labels, (n, dim + K)."""
+        return mlp([prior.dim + classes, *self.sizes.critic, 1])
 
 
 class VectorNetworks(Networks):
@@ -117,8 +117,8 @@ class PublishedNetworks(Networks):
         body = conv_critic(self.shape, filters, norm)
         return body, nn.Linear(conv_features(self.shape, filters), 1)
 
-    def critic(self, prior: Prior) -> nn.Module:
-        critic = paper_critic(prior.dim, self.sizes.critic)
+    def critic(self, prior: Prior, classes: int = 0) -> nn.Module:
+        critic = paper_critic(prior.dim + classes, self.sizes.critic)
         if self.published.knows_prior and isinstance(prior, Gaussian):
             return LogPriorCritic(critic, prior)
         return critic

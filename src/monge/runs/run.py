@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors.torch import save as save_tensors
@@ -36,7 +36,8 @@ from monge.data.readers import tar
 from monge.evaluation import evaluate, summary
 from monge.evaluation.extractors import Extractor
 from monge.evaluation.samplers import draw, draw_codes, fit_mixture
-from monge.models.protocols import Completer, prior_of, require
+from monge.labels import Rows
+from monge.models.protocols import Completer, prior_of, require, rows_for
 from monge.priors import Mixture, Prior
 from monge.recipes import find
 from monge.runs import evaluated, mixtures
@@ -260,25 +261,73 @@ class Run:
         kept = mixtures.read(self.path, made_for, None if prior is None else prior.dim)
         if kept is not None:
             return kept
-        train = self.source.train
+        train = self.rows("train")
         x = train[torch.linspace(0, len(train) - 1, min(20_000, len(train))).long()]
         fitted = fit_mixture(draw_codes(model, x, self.config.seed), components, self.config.seed)
         mixtures.write(self.path, fitted, made_for)
         return fitted
 
     def samples(
-        self, n: int, generator: torch.Generator | None = None, prior: Prior | None = None
+        self,
+        n: int,
+        generator: torch.Generator | None = None,
+        prior: Prior | None = None,
+        labels: Any = None,
     ) -> Iterator[Tensor]:
-        """n draws of the model in batches; a conditional model completes the test samples in
-        turn."""
+        """n draws of the model in batches; a model that completes samples completes those of the
+        test part in turn. For `labels` see `sample`."""
         source = self.source if isinstance(self.model, Completer) else None
-        return draw(self.model, source, n, generator, prior)
+        return draw(self.model, source, n, generator, prior, labels)
 
     def sample(
-        self, n: int, generator: torch.Generator | None = None, prior: Prior | None = None
+        self,
+        n: int,
+        generator: torch.Generator | None = None,
+        prior: Prior | None = None,
+        labels: Any = None,
     ) -> Tensor:
-        r"""n draws of the model in one tensor (n, \*)."""
-        return torch.cat(list(self.samples(n, generator, prior)))
+        r"""n draws of the model in one tensor (n, \*).
+
+        Arguments:
+            n: how many.
+            generator: a CPU generator; torch's global one by default.
+            prior: draws the codes in place of the model's own prior.
+            labels: of a class-conditional run: the number of the class of all draws, a number for
+                each (n,), or weights of the classes (n, K); see `class_numbers` for names. By
+                default classes are drawn in the proportions of the training part.
+        """
+        return torch.cat(list(self.samples(n, generator, prior, labels)))
+
+    def class_numbers(self, wanted: Sequence[str]) -> list[int]:
+        """The numbers of classes that are given by name, or by number where no class has that
+        name.
+
+        Raises:
+            ValueError: for a run that is not class-conditional, or a class that it does not have.
+        """
+        names = self.settled.classes
+        if not names:
+            raise ValueError(
+                f"`class` is given, and the run {str(self.path)!r} is not class-conditional: "
+                "train one with --condition labels"
+            )
+        numbers = []
+        for one in wanted:
+            by_number = one.isdecimal() and int(one) < len(names)
+            if one not in names and not by_number:
+                few = ", ".join(names[:20]) + ", …" * (len(names) > 20)
+                raise ValueError(
+                    f"`class` {one!r} is none of the run {str(self.path)!r}, whose classes are "
+                    f"{few}"
+                )
+            numbers.append(names.index(one) if one in names else int(one))
+        return numbers
+
+    def rows(self, part: Literal["train", "test"]) -> Rows:
+        """The samples of a part of the data as the model takes them, as they are stored: with
+        their labels where it is class-conditional."""
+        x, labels = getattr(self.source, part), getattr(self.source, f"{part}_labels")
+        return rows_for(self.model, x, labels)
 
     @property
     def schema(self) -> Schema:

@@ -12,6 +12,7 @@ from monge._core.visible import visible
 from monge.data import as_floats
 from monge.data.kinds import kind_named
 from monge.draws import generator
+from monge.labels import unlabelled
 from monge.models import evaluating
 from monge.models.protocols import has, reconstruct
 from monge.runs import Run
@@ -80,7 +81,7 @@ def _pictures(runs: Sequence[Run]) -> GridPictures:
 
 def _column(run: Run, pictures: GridPictures, encoding: bool, seed: int) -> dict[str, Image.Image]:
     """The pictures of one run, from top to bottom."""
-    model, test = run.model, run.source.test
+    model, test = run.model, run.rows("test")
     drawn = run.sample(64, generator(seed, "look"))
     column = {"random samples": pictures.samples(drawn)}
     if not encoding:
@@ -90,7 +91,7 @@ def _column(run: Run, pictures: GridPictures, encoding: bool, seed: int) -> dict
         y = reconstruct(model, x)
     return {
         "test interpolations": pictures.interpolations(paired(model, x[:16], 8), 8),
-        "test reconstructions": pictures.reconstructions(x, y),
+        "test reconstructions": pictures.reconstructions(unlabelled(x), y),
         **column,
     }
 

@@ -18,9 +18,11 @@ from monge._core.locks import alone
 from monge._core.version import __version__
 from monge._core.visible import visible_lines
 from monge.data import as_floats
+from monge.data.kinds import kind_named
 from monge.draws import generator
 from monge.evaluation.figures import worst_columns
 from monge.evaluation.latent import MOST_CODES, coordinate_deviation, encode_all
+from monge.labels import Rows, unlabelled
 from monge.models import evaluating
 from monge.models.protocols import (
     Completer,
@@ -56,19 +58,28 @@ CAPTIONS = {
     "principal directions of the codes. Where the two agree, Q_Z is close to P_Z.",
     "neighbours": "Random samples (above) and the training samples nearest to them (below).",
 }
-MOST_TRAVERSED = 16
+MOST_TRAVERSED, MOST_ROWS, COLUMNS = 16, 16, 8
 
 
-def paired(model: nn.Module, x: Tensor, count: int, path=torch.lerp) -> Tensor:
+def paired(model: nn.Module, x: Rows, count: int, path=torch.lerp) -> Tensor:
     """The decoded paths between successive samples of x; an odd last sample is left out."""
     with evaluating(model):
         return interpolate(model, x[0 : len(x) // 2 * 2 : 2], x[1::2], count, path)
 
 
-def traversed(model: nn.Module, x: Tensor, test: Tensor, count: int) -> Iterator[Tensor]:
+def traversed(model: nn.Module, x: Rows, test: Rows, count: int) -> Iterator[Tensor]:
     """The codes of samples x with every coordinate moved by up to two deviations of the prior; of
     the codes of the samples `test` for a model without a prior. They come in batches."""
     return traversals(model, x, coordinate_deviation(model, test) * torch.linspace(-2, 2, count))
+
+
+def shown_labels(run: Run) -> Tensor | None:
+    """The classes of samples that are shown one by one, a row of eight for each of the first 16;
+    None where classes are drawn."""
+    classes = min(len(run.settled.classes), MOST_ROWS)
+    if not classes or not isinstance(pictures_of(kind_named(run.settled.kind)), GridPictures):
+        return None
+    return torch.arange(classes).repeat_interleave(COLUMNS)
 
 
 def draw_all(run: Run) -> dict[str, Image.Image]:
@@ -76,7 +87,9 @@ def draw_all(run: Run) -> dict[str, Image.Image]:
     model, source, seed = run.model, run.source, run.config.seed
     pictures, made = pictures_of(source.kind), {}
     if generates(model):
-        drawn = run.sample(source.kind.shown, generator(seed, "look"))
+        labels = shown_labels(run)
+        count = source.kind.shown if labels is None else len(labels)
+        drawn = run.sample(count, generator(seed, "look"), labels=labels)
         made["samples"] = pictures.samples(drawn, source.test)
         if len(source.shape) == 1:
             made["marginals"] = pictures.marginals(drawn, source.test, run.schema)
@@ -89,7 +102,7 @@ def draw_all(run: Run) -> dict[str, Image.Image]:
     if reconstructs(model):
         made |= _reconstructed(run)
     if has(model, "encode"):
-        codes = encode_all(model, source.test[:MOST_CODES])
+        codes = encode_all(model, run.rows("test")[:MOST_CODES])
         prior, labels = prior_of(model), source.test_labels
         made["latent_map"] = latent_map(
             codes,
@@ -103,12 +116,12 @@ def draw_all(run: Run) -> dict[str, Image.Image]:
 
 def _reconstructed(run: Run) -> dict[str, Image.Image]:
     """Reconstructions, and what becomes of codes between and beside those of test samples."""
-    model, kind, test = run.model, run.source.kind, run.source.test
+    model, kind, test = run.model, run.source.kind, run.rows("test")
     pictures = pictures_of(kind)
     x = as_floats(test[spread_over(len(test), pictures.reconstructed)])
     with evaluating(model):
         y = reconstruct(model, x)
-    made = {"reconstructions": pictures.reconstructions(x, y)}
+    made = {"reconstructions": pictures.reconstructions(unlabelled(x), y)}
     if not has(model, "encode", "decode"):
         return made
     made["interpolations"] = pictures.interpolations(paired(model, x[:16], 10), 10)

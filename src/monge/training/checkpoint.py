@@ -51,7 +51,7 @@ MAY_CHANGE = (
 )
 """Settings that decide where, how and how long a run is trained, and not what a step computes, up
 to rounding. Data that lie elsewhere are known by their fingerprint."""
-FACTS = ("kind", "shape", "latent", "weight", "spread", "moments", "float64", "schema")
+FACTS = ("kind", "shape", "latent", "weight", "spread", "moments", "float64", "schema", "classes")
 """What a run has found that its weights rest on."""
 
 

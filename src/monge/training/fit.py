@@ -31,9 +31,10 @@ from monge.config import (
 from monge.data import Batches, Data, Source, given, identity
 from monge.data.kinds import Augmentation
 from monge.draws import global_stream, stream
+from monge.labels import Labelled, Rows
 from monge.models import matchings
 from monge.models.masks import is_mask_name
-from monge.models.protocols import Completer, has, trainable
+from monge.models.protocols import Completer, classes_of, has, trainable
 from monge.recipes import RECIPES
 from monge.training import checkpoint, loop, resumed
 from monge.training.directory import Stored
@@ -121,7 +122,7 @@ def _trained(
     if stored:
         config = resumed.placed(config, stored[0])
         settled, change = resumed.facts(stored[1], settled, source, path, data_changed)
-    samples, held = source.train, None
+    samples, held = _samples(model_or_recipe, config, settled, source), None
     if config.training.patience is not None:
         contents = None if config.data.split == "position" else source.train_contents
         repeats = source.kind.repeats
@@ -174,6 +175,28 @@ def _trained(
     return Trained(path, whole, source, trainer.position > start)
 
 
+def _samples(
+    model_or_recipe: nn.Module | str | None, config: Config, settled: Settled, source: Source
+) -> Rows:
+    """The training samples, with their labels where a class-conditional model is asked for.
+
+    Raises:
+        ValueError: for a model of your own that is conditional without `condition`, or the other
+            way round, or has another number of classes than the data.
+    """
+    if isinstance(model_or_recipe, nn.Module):
+        own, found = classes_of(model_or_recipe) or 0, len(settled.classes)
+        if own != found:
+            raise ValueError(
+                f"`model` {type(model_or_recipe).__name__} has {own} `classes`, and `condition` "
+                f"{config.condition} of these data gives {found}: make them agree"
+            )
+    if config.condition is None:
+        return source.train
+    assert source.train_labels is not None, "data without labels have been refused"
+    return Labelled(source.train, source.train_labels)
+
+
 def _trainer(
     model: nn.Module, config: Config, augment: Augmentation | None, device: str
 ) -> Trainer:
@@ -224,7 +247,7 @@ def _records(
 
 
 def _said(
-    trainer: Trainer, samples: Tensor, resident: bool, source: Source, batches: Batches
+    trainer: Trainer, samples: Rows, resident: bool, source: Source, batches: Batches
 ) -> list[str]:
     """The lines that say how a run is trained, and on what."""
     lines, asked = [_opening(trainer, samples, resident)], trainer.config.batch
@@ -238,7 +261,7 @@ def _said(
     return lines
 
 
-def _opening(trainer: Trainer, samples: Tensor, resident: bool) -> str:
+def _opening(trainer: Trainer, samples: Rows, resident: bool) -> str:
     """The line that says where and how a run is trained."""
     parts = [f"device: {described(trainer.device)}"]
     if trainer.device.type != "cpu":
@@ -282,7 +305,7 @@ def _model(
 def rehearse(
     model: nn.Module,
     config: TrainingConfig,
-    samples: Tensor,
+    samples: Rows,
     augment: Augmentation | None,
 ) -> None:
     """Trains a copy of a stranger's model for one step and samples it, before a run is written.
@@ -298,7 +321,8 @@ def rehearse(
         try:
             copied: Any = copy.deepcopy(model)
             Trainer(copied.train(), config, device=device, augment=augment).step([batch])
-            drawn = copied.eval().sample(2, torch.Generator()) if draws else None
+            labels = {} if classes_of(model) is None else {"labels": torch.zeros(2).long()}
+            drawn = copied.eval().sample(2, torch.Generator(), **labels) if draws else None
         except FailedRun:
             return  # numbers that are not finite: the run itself says at which step
         except Exception as error:  # whatever a stranger's code raises is bad input

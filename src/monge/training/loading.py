@@ -9,10 +9,11 @@ from torch import Tensor
 from monge._core.devices import to_device
 from monge._core.processes import world
 from monge.data.batches import Batches
+from monge.labels import Rows, placed
 from monge.training.schedule import inner_batches
 from monge.training.trainer import Trainer
 
-Loaded = tuple[list[Tensor], torch.cuda.Event | None]
+Loaded = tuple[list[Rows], torch.cuda.Event | None]
 """The batches of a step, and on a GPU the event of their copies being done."""
 
 
@@ -28,13 +29,13 @@ def step_indices(trainer: Trainer, batches: Batches, position: int) -> list[Tens
     return [batches.inner(i) for i in inner] + [batches.outer(position)]
 
 
-def rows(samples: Tensor, index: Tensor, device: torch.device) -> Tensor:
+def rows(samples: Rows, index: Tensor, device: torch.device) -> Rows:
     """On the device, this process's rows of the global batch with the indices `index`."""
     rank, count = world()
-    return to_device(samples[to_device(index[rank::count], samples.device)], device)
+    return placed(samples[to_device(index[rank::count], samples.device)], device)
 
 
-def fetch(trainer: Trainer, samples: Tensor, batches: Batches) -> list[Tensor]:
+def fetch(trainer: Trainer, samples: Rows, batches: Batches) -> list[Rows]:
     """The batches of the next step, on the device: the inner ones, then the outer one."""
     indices = step_indices(trainer, batches, trainer.position)
     return [rows(samples, index, trainer.device) for index in indices]
@@ -47,14 +48,14 @@ class Prefetcher:
     neither the host nor the device waits. The batches are those of `fetch`.
     """
 
-    def __init__(self, trainer: Trainer, samples: Tensor, batches: Batches):
+    def __init__(self, trainer: Trainer, samples: Rows, batches: Batches):
         self.trainer, self.samples, self.batches = trainer, samples, batches
         cuda = trainer.device.type == "cuda"
         self.stream = torch.cuda.Stream(trainer.device) if cuda else None
         self.thread = ThreadPoolExecutor(1)
         self.coming: dict[int, Future[Loaded]] = {}
 
-    def fetch(self) -> list[Tensor]:
+    def fetch(self) -> list[Rows]:
         """The batches of the trainer's next step; starts to load those of the step after it."""
         position, coming = self.trainer.position, self.coming
         loading = coming.get(position) or self._start(position)

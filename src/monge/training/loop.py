@@ -21,6 +21,7 @@ from monge._core.untrusted import converted, parsed, read_regular, shortened
 from monge.data.batches import Batches
 from monge.divergences import MomentMatching
 from monge.draws import seed_of
+from monge.labels import Rows
 from monge.models import EncoderPretraining
 from monge.training import checkpoint
 from monge.training.averages import BATCHES
@@ -42,13 +43,13 @@ NAMED = ("stage",)
 
 def run(
     trainer: Trainer,
-    samples: Tensor,
+    samples: Rows,
     batches: Batches,
     steps: int,
     folder: Path,
     *,
     notes: Mapping[str, Any] = NO_NOTES,
-    held: Tensor | None = None,
+    held: Rows | None = None,
     seconds: float = 0.0,
     quiet: bool = False,
 ) -> None:
@@ -57,7 +58,7 @@ def run(
     Args:
         trainer: the model, its optimisers and the step to start from.
         samples: the training data, (n, *), on the trainer's device, or on the host from where each
-            batch is copied.
+            batch is copied; with their labels for a class-conditional model.
         batches: which samples each step uses.
         steps: outer steps of the whole training.
         folder: the run directory.
@@ -126,8 +127,8 @@ def run(
 
 @contextlib.contextmanager
 def batches_of(
-    trainer: Trainer, samples: Tensor, batches: Batches
-) -> Iterator[Callable[[], list[Tensor]]]:
+    trainer: Trainer, samples: Rows, batches: Batches
+) -> Iterator[Callable[[], list[Rows]]]:
     """A function that returns the batches of the trainer's next step, loaded ahead where the
     samples are not on its device."""
     if samples.device.type == trainer.device.type:
@@ -140,7 +141,7 @@ def batches_of(
         prefetcher.close()
 
 
-def finish_average(trainer: Trainer, samples: Tensor, batches: Batches) -> None:
+def finish_average(trainer: Trainer, samples: Rows, batches: Batches) -> None:
     """Makes a moving average fit for use by the first batches of the first epoch."""
     count = min(BATCHES, batches.per_epoch)
     trainer.finish_average(rows(samples, batches.outer(i), trainer.device) for i in range(count))
@@ -148,7 +149,7 @@ def finish_average(trainer: Trainer, samples: Tensor, batches: Batches) -> None:
 
 def validate(
     trainer: Trainer,
-    held: Tensor,
+    held: Rows,
     figures: list[float],
     folder: Path,
     notes: Mapping[str, Any],
@@ -176,7 +177,7 @@ def trained(trainer: Trainer, folder: Path) -> dict[str, Tensor]:
 
 def pretrain(
     trainer: Trainer,
-    samples: Tensor,
+    samples: Rows,
     metrics: RawIOBase,
     folder: Path,
     signals: Signals,

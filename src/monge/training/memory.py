@@ -4,10 +4,10 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
 from monge._core.errors import FailedRun
 from monge._core.processes import world
+from monge.labels import Rows
 
 RESIDENT = 0.5
 """The largest share of a GPU's free memory that training data take; the rest is for networks."""
@@ -61,7 +61,7 @@ def reason_of(error: BaseException) -> str:
     return f" ({said})" if said else ""
 
 
-def is_resident(samples: Tensor, device: torch.device) -> bool:
+def is_resident(samples: Rows, device: torch.device) -> bool:
     """Whether training data are kept on the device: always on a CPU, and on a GPU where they take
     at most half of its free memory."""
     if device.type != "cuda":

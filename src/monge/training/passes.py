@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from monge._core.processes import sum_of_all
 from monge.data.source import as_floats
 from monge.draws import Draws
+from monge.labels import Rows, labels_of, unlabelled
 from monge.models.base import Pair, checked, pairs
 from monge.training.moments import SharedMoments, layers
 
@@ -34,12 +35,12 @@ class Batch:
     """This process's rows of a global batch.
 
     Args:
-        x: the samples, (rows, \\*).
+        x: the samples, (rows, \\*), with their labels for a class-conditional model.
         draws: the draws of the step for these rows.
         micro_batches: in how many micro-batches they pass, the same number on every process.
     """
 
-    x: Tensor
+    x: Rows
     draws: Draws
     micro_batches: int = 1
 
@@ -83,15 +84,15 @@ class Network:
         self.columns = set(columns)
         self.device, self.dtype = device, dtype
 
-    def __call__(self, x: Tensor, draws: Draws) -> Outputs:
-        x = as_floats(x)
+    def __call__(self, rows: Rows, draws: Draws) -> Outputs:
+        x = as_floats(unlabelled(rows))
         if self.augment is not None:
             x = self.augment(x, draws)
         with (
             draws.stream("network"),
             torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None),
         ):
-            made = checked(self.model, self.model(x, draws))
+            made = checked(self.model, self.model(x, draws, *labels_of(rows)))
         terms, named = made.terms, pairs(made)
         if named.keys() != self.names:
             raise ValueError(

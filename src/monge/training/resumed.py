@@ -93,6 +93,11 @@ def facts(
         raise ValueError(
             f"`data` {source.name!r} cannot replace those of the run {str(path)!r}: {other}"
         )
+    if stored.classes != found.classes:
+        raise ValueError(
+            f"`data` {source.name!r} cannot replace those of the run {str(path)!r}: its classes "
+            f"are {', '.join(stored.classes[:10])}, theirs {', '.join(found.classes[:10])}"
+        )
     known = dataclasses.replace(
         stored, samples=found.samples, fingerprint=found.fingerprint, order=found.order
     )

@@ -21,6 +21,7 @@ from monge._core.errors import FailedRun, NotFinite
 from monge._core.processes import average_gradients, global_sizes, read, world
 from monge.config import TrainingConfig
 from monge.draws import Draws, alone_with_global_generators
+from monge.labels import Rows
 from monge.models import matchings
 from monge.models.base import Pair
 from monge.training.averages import Average, recompute_moments
@@ -104,13 +105,13 @@ class Trainer:
         return {"outer": self.outer} | {name: one.optimiser for name, one in inner.items()}
 
     def step(
-        self, batches: Sequence[Tensor], decay: float = 1.0, done: float = 0.0
+        self, batches: Sequence[Rows], decay: float = 1.0, done: float = 0.0
     ) -> dict[str, Tensor]:
         """One outer step, after its inner steps.
 
         Args:
             batches: the inner batches, in order, and last the outer batch; of several processes,
-                the rows of this one. Every inner batch is shown to the learned divergences that
+                the rows of this one; `Labelled` for a class-conditional model. Every inner batch is shown to the learned divergences that
                 have inner steps left. Without inner batches, each learned divergence takes one
                 inner step on its pair of the outer batch.
             decay: the factor of all learning rates in this step.
@@ -155,7 +156,7 @@ class Trainer:
             self.average.update(self.model)
         return logged
 
-    def finish_average(self, batches: Iterable[Tensor]) -> None:
+    def finish_average(self, batches: Iterable[Rows]) -> None:
         """Makes the moving average, if there is one, fit for use: recomputes the moments of its
         batch normalisation from passes of training batches.
 
@@ -171,7 +172,7 @@ class Trainer:
         with running_out(self.position, self.config.batch, self.config.micro_batch):
             recompute_moments(self.averaged, named)
 
-    def _batch(self, x: Tensor, step: int | str, total: int | None = None) -> Batch:
+    def _batch(self, x: Rows, step: int | str, total: int | None = None) -> Batch:
         """The rows x of a batch of `total` samples, by default as many as all processes have."""
         rank, count = world()
         if total is None:

@@ -2,25 +2,25 @@
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from monge._core.devices import to_device
 from monge.adversarial import Learned
 from monge.data.identity import combined
 from monge.data.source import as_floats, division
 from monge.divergences import SlicedWasserstein
 from monge.draws import Draws, permutation, seed_of
+from monge.labels import Rows, labels_of, placed, unlabelled
 from monge.models import evaluating, matchings, pairs
 from monge.training.objective import arguments
 
 
 def held_apart(
-    samples: Tensor, seed: int, contents: np.ndarray | None = None, *, repeats: bool = False
-) -> tuple[Tensor, Tensor]:
+    samples: Rows, seed: int, contents: np.ndarray | None = None, *, repeats: bool = False
+) -> tuple[Rows, Rows]:
     """Splits samples into a training set and a validation set of a tenth, at least 2 samples.
 
     Args:
-        samples: (n, *).
+        samples: (n, *), with or without labels.
         seed: of the run.
         contents: the digests of what was read of each sample, uint64 (n,), by which the validation
             set is chosen, so that to add, rename or remove one moves no other; by position without
@@ -44,9 +44,7 @@ def held_apart(
     return samples[order[count:].sort().values], samples[order[:count].sort().values]
 
 
-def figure(
-    model: nn.Module, held: Tensor, batch: int, seed: int, *, foreign: bool = True
-) -> float:
+def figure(model: nn.Module, held: Rows, batch: int, seed: int, *, foreign: bool = True) -> float:
     r"""Σ terms + Σ weight · D(pair) over a validation set, the mean over batches; lower is better.
 
     It is computed in evaluation mode and with the same draws each time. D is the divergence of
@@ -56,7 +54,7 @@ def figure(
 
     Args:
         model: the model.
-        held: the validation set, (n, \*).
+        held: the validation set, (n, \*), with labels for a class-conditional model.
         batch: samples at a time.
         seed: the seed of the run.
         foreign: whether the model may draw from torch's global generators.
@@ -66,10 +64,10 @@ def figure(
     for i, x in enumerate(held.split(batch)):
         if len(x) < 2:
             continue
-        x = to_device(x, device)
+        x = placed(x, device)
         draws = Draws(seed, f"validation {i}", len(x), device=x.device, foreign=foreign)
         with evaluating(model), draws.stream("divergence"):
-            made = model(as_floats(x), draws)
+            made = model(as_floats(unlabelled(x)), draws, *labels_of(x))
             values, named = list(made.terms.values()), pairs(made)
             for one in matched:
                 divergence = one.divergence
