@@ -25,6 +25,7 @@ from monge.costs import SquaredL2
 from monge.divergences import MMD
 from monge.draws import Draws
 from monge.kernels import multiscale_imq
+from monge.labels import Labelled
 from monge.models import WAE
 from monge.networks import BatchNorm, mlp
 from monge.priors import Gaussian
@@ -99,22 +100,26 @@ def halves(rank: int, world: int):
 
 def recipe_gradients(rank: int, world: int, how: str = ""):
     """The gradients of one step of every recipe, on images (with batch normalisation) and tables
-    (without), by name."""
+    (without, and also class-conditional), by name."""
     config, found = TrainingConfig(micro_batch=2 if how == "micro-batches" else None), {}
+    cases = (("image", (1, 8, 8), 0), ("vector", (5,), 0), ("vector", (5,), 3))
     for recipe in zoo.RECIPES:
-        for kind, shape in (("image", (1, 8, 8)), ("vector", (5,))):
+        for kind, shape, classes in cases:
             if kind == "vector" and recipe in ("vae-bernoulli", *zoo.CONDITIONAL):
                 continue
             torch.manual_seed(0)
-            model = zoo.model(recipe, kind, shape).double()
+            model = zoo.model(recipe, kind, shape, classes).double()
             x = torch.rand(TOTAL, *shape, generator=torch.Generator().manual_seed(1)).double()
+            x = Labelled(x, torch.arange(TOTAL) % classes) if classes else x
             if how == "sharded":
                 shard(model, "cpu")
             Trainer(model, config).step([x[rank::world]])
             for name, p in model.named_parameters():
                 if p.grad is not None:
                     sharded = isinstance(p.grad, DTensor)
-                    found[f"{recipe} {kind} {name}"] = p.grad.full_tensor() if sharded else p.grad
+                    found[f"{recipe} {kind} {classes} {name}"] = (
+                        p.grad.full_tensor() if sharded else p.grad
+                    )
             networks = [n for name, n in model.named_children() if name in ("encoder", "decoder")]
             held = [isinstance(p, DTensor) for n in networks for p in n.parameters()]
             assert all(held) if how == "sharded" else not any(held)

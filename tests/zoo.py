@@ -159,17 +159,25 @@ AUTOENCODERS = tuple(
 )
 GENERATORS = tuple(name for name, row in ROWS.items() if row.family == "generator")
 RECIPES = (*AUTOENCODERS, *GENERATORS, *CONDITIONAL)
+LABELLED = (*AUTOENCODERS, *GENERATORS)
+"""The recipes that have a class-conditional form, but for those of clouds."""
 
 
 def model(
-    recipe: str, kind: str = "image", shape: tuple[int, ...] = (1, 8, 8), **changes
+    recipe: str,
+    kind: str = "image",
+    shape: tuple[int, ...] = (1, 8, 8),
+    classes: int = 0,
+    **changes,
 ) -> Model:
-    """A small untrained model of a recipe."""
+    """A small untrained model of a recipe, class-conditional with classes."""
     network = NetworkConfig(filters=(4, 8), hidden=(16,), critic=(16,))
     config = dataclasses.replace(Config.of(recipe), network=network, latent=DIM)
     for name, value in changes.items():
         config = override(config, name, value)
-    return build(config, settled(config, kind, shape, samples=100))
+    facts = settled(config, kind, shape, samples=100)
+    names, shares = tuple(map(str, range(classes))), (1 / max(1, classes),) * classes
+    return build(config, dataclasses.replace(facts, classes=names, shares=shares))
 
 
 def sample(model: Model, n: int, generator: torch.Generator | None = None) -> torch.Tensor:

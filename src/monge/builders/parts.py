@@ -114,7 +114,7 @@ class Parts:
         return len(self.settled.classes)
 
     def class_prior(self, spread: float) -> ClassPrior | None:
-        """P_Y of a class-conditional run, for joint samples with samples of E‖x - x'‖² = spread."""
+        """P_Y of a class-conditional run, joined with samples of E‖x - x'‖² = spread."""
         return ClassPrior(self.settled.shares, spread) if self.classes else None
 
     @property

@@ -49,14 +49,19 @@ class _Drawing(OfRun):
         count: int,
         picture: Callable[[Any], Any],
         film: Callable[[Any], Any] | None = None,
+        labels: Any = None,
     ) -> None:
         """Writes `count` samples that come in batches to .npy as they come, rows of a table to
-        .csv, their picture to .png, or a film to .gif; all or nothing."""
+        .csv, their picture to .png, or a film to .gif; all or nothing. Samples with labels have
+        them in a file of their own beside .npy, and in a column of .csv."""
         from monge._core.files import write_all
 
         if self.out.suffix == ".npy":
-            write_all(self.out.parent, {self.out.name: _npy(batches, count)})
-            tell(self.out)
+            contents = {self.out.name: _npy(batches, count)}
+            if labels is not None:
+                contents[f"{self.out.stem}.labels.npy"] = _npy([labels], count)
+            for written in write_all(self.out.parent, contents):
+                tell(written)
             return
         import torch
 
@@ -64,7 +69,7 @@ class _Drawing(OfRun):
 
         samples = torch.cat(list(batches))
         if self.out.suffix == ".csv":
-            content = run.schema.to_csv(samples)
+            content = run.schema.to_csv(samples, self._of_class(run, labels))
         elif self.out.suffix == ".gif" and film is not None:
             content = gif(film(samples), run.provenance)
         else:
@@ -72,13 +77,22 @@ class _Drawing(OfRun):
         write_all(self.out.parent, {self.out.name: content})
         tell(self.out)
 
+    def _of_class(self, run: Any, labels: Any) -> tuple[str, list[str]] | None:
+        """The name and the cells of the column of a table that holds the classes of its rows."""
+        if labels is None:
+            return None
+        taken, names = run.schema.names, run.settled.classes
+        name = next(one for one in ("label", "class", "classes") if one not in taken)
+        return name, [names[i] for i in labels.tolist()]
+
     def _some(self, run: Any, n: int) -> Any:
-        """n held-out samples as they are stored, spread evenly over them."""
+        """n held-out samples as they are stored, spread evenly over them, with their labels for a
+        class-conditional model."""
         if n < 1:
             raise ValueError(f"`n` must be at least 1, got {n}")
         from monge.show.pictures import spread_over
 
-        test = run.source.test
+        test = run.rows("test")
         if n > len(test):
             tell(f"the test part has {len(test)} samples: using them all")
         return test[spread_over(len(test), n)]
@@ -109,9 +123,13 @@ class Sample(_Drawing):
 
     out: Path
     """.png: a picture; .npy: the samples, any number, written as they are drawn; .gif: clouds that
-    turn; .csv: rows of a table, in its units and with its names and labels."""
-    n: Number = 64
-    """How many."""
+    turn; .csv: rows of a table, in its units and with its names and labels. Of a class-conditional
+    run the labels of .npy are written to STEM.labels.npy beside it, those of .csv as a column."""
+    n: Annotated[int | None, arg(aliases=["-n"], metavar="INT", help_behavior_hint="")] = None
+    """How many, 64 by default; with --class, of each class, 8 by default."""
+    class_: Annotated[tuple[str, ...], arg(name="class")] = ()
+    """Of a run that was trained with --condition labels: the classes to draw from, by name or
+    number, a row of a picture each; by default in the proportions of the training part."""
     seed: int = 0
     """The first n draws of a seed are the same for every n; samples up to rounding, since batch
     sizes change a network's last digits."""
@@ -121,14 +139,30 @@ class Sample(_Drawing):
     def run(self) -> None:
         run = self._run(".gif", ".csv")
         from monge.draws import generator
+        from monge.models.protocols import drawn_labels
         from monge.show.pictures import TURN, TURNING
 
-        pictures = self._pictures(run, self.n)
+        classes = run.class_numbers(self.class_) if self.class_ else []
+        each = self.n if self.n is not None else 8 if classes else 64
+        if each < 1:
+            raise ValueError(f"`n` must be at least 1, got {each}")
+        count, columns = each * max(1, len(classes)), each if classes else 8
+        pictures = self._pictures(run, count, columns)
         if self.out.suffix == ".gif" and pictures.kind.turns:
-            pictures.check_size(run.settled.shape, self.n, TURNING, TURN)
+            pictures.check_size(run.settled.shape, count, TURNING, TURN)
         prior = run.mixture() if self.sampler == "mixture" else None
-        drawn = run.samples(self.n, generator(self.seed, "sample"), prior)
-        self._save(run, drawn, self.n, pictures.samples, pictures.turntable)
+        seeded = generator(self.seed, "sample")
+        wanted = [one for one in classes for _ in range(each)] or None
+        labels = drawn_labels(run.model, count, seeded, wanted)
+        drawn = run.samples(count, seeded, prior, labels)
+        self._save(
+            run,
+            drawn,
+            count,
+            lambda x: pictures.samples(x, columns=columns),
+            pictures.turntable,
+            labels,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +177,7 @@ class Reconstruct(_Drawing):
     def run(self) -> None:
         run = self._run()
         from monge.data import as_floats
+        from monge.labels import unlabelled
         from monge.models import evaluating
         from monge.models.protocols import reconstruct, reconstructs, require
 
@@ -158,7 +193,10 @@ class Reconstruct(_Drawing):
                     yield reconstruct(run.model, batch)
 
         self._save(
-            run, reconstructed(), len(x), lambda y: pictures.reconstructions(as_floats(x), y)
+            run,
+            reconstructed(),
+            len(x),
+            lambda y: pictures.reconstructions(as_floats(unlabelled(x)), y),
         )
 
 
@@ -304,7 +342,7 @@ class Traverse(_Drawing):
 
         for method in ("encode", "decode"):
             require(run.model, method, "traversal")
-        test = run.source.test
+        test = run.rows("test")
         if self.index >= len(test):
             raise ValueError(f"`index` {self.index} is beyond the {len(test)} test samples")
         x = as_floats(test[self.index : self.index + 1])

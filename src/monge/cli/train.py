@@ -29,6 +29,7 @@ FIELDS = {
     "cache": "data.cache",
     "points": "data.points",
     "classes": "data.classes",
+    "condition": "condition",
     "turn": "data.turn",
     "jitter": "data.jitter",
     "categorical": "data.categorical",
@@ -102,6 +103,9 @@ class Train:
     """Points a cloud, a random part of those given; all by default, 2,048 of a file."""
     classes: tuple[str, ...] = ()
     """Train on some classes of the data only, by name."""
+    condition: Literal["labels"] | None = None
+    """labels: condition the model on the classes of labelled data, so that `monge sample --class`
+    draws from one of them."""
     turn: bool = False
     """Turn clouds at random about the upright axis, y, whenever they are seen."""
     jitter: Float = None

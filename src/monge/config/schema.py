@@ -214,14 +214,24 @@ class Schema:
         cells = [column.decode(x[:, block]) for column, block in zip(self.columns, self.blocks)]
         return pl.DataFrame([one.alias(name) for one, name in zip(cells, self.distinct_names)])
 
-    def to_csv(self, samples: Any) -> bytes:
+    def to_csv(self, samples: Any, further: tuple[str, list[str]] | None = None) -> bytes:
         """Samples (n, d') as a table in UTF-8, separated by commas, below a header where the file
-        had one; missing cells are empty."""
-        lines = io.StringIO()
+        had one; missing cells are empty.
+
+        Args:
+            samples: (n, d').
+            further: the name and the n cells of a last column, e.g. of the classes of samples.
+        """
+        import polars as pl
+
+        lines, frame, names = io.StringIO(), self.decode(samples), list(self.names)
+        if further is not None:
+            names.append(further[0])
+            # an unnamed place, since the name may be that of a column
+            frame = frame.hstack([pl.Series("\0", further[1], pl.String)])
         if self.header:
-            csv.writer(lines, lineterminator="\n").writerow(self.names)
-        rows = self.decode(samples).write_csv(include_header=False)
-        return (lines.getvalue() + rows).encode()
+            csv.writer(lines, lineterminator="\n").writerow(names)
+        return (lines.getvalue() + frame.write_csv(include_header=False)).encode()
 
     def check(self) -> None:
         """A ValueError for a column that no table has."""

@@ -9,9 +9,11 @@ Training calls `forward(x, draws) -> Pass`. Every other use calls a method:
 A `prior` (a `monge.priors.Prior`) is optional; it is what codes are compared with. A model with an
 attribute `classes`, the number of classes, is class-conditional: `forward`, `encode` and `decode`
 take labels after their other arguments, and `sample` by the name `labels`. The functions below
-then take `Labelled` rows in place of tensors. Nothing else is assumed: the functions below work with whatever a model has, and where a method is missing they
-raise a ValueError that names it. They take samples and codes from any device to the model's, and
-return what it makes of them where those are.
+then take `Labelled` rows in place of tensors.
+
+Nothing else is assumed: the functions below work with whatever a model has, and where a method is
+missing they raise a ValueError that names it. They take samples and codes from any device to the
+model's, and return what it makes of them where those are.
 """
 
 import inspect
@@ -380,7 +382,8 @@ def drawn_labels(
     """The labels of n draws of a class-conditional model: those given, or draws of P_Y; None for
     any other model.
 
-    Labels follow a generator of their own, so that codes are the same whatever the labels are.
+    Labels follow a generator of their own, which the next number of `generator` seeds and which
+    leaves that as it is: codes are the same whatever the labels are.
 
     Raises:
         ValueError: for labels that do not fit, or that the model does not take.
@@ -393,9 +396,10 @@ def drawn_labels(
                 'train one with condition="labels" (--condition labels)'
             )
         return None
-    seed = int(torch.randint(2**62, (), generator=generator))
     if labels is not None:
         return checked_labels(labels, n, classes)
+    state = (torch.default_generator if generator is None else generator).get_state()
+    seed = int(torch.randint(2**62, (), generator=torch.Generator().set_state(state)))
     class_prior = getattr(model, "class_prior", None) or ClassPrior([1.0] * classes)
     return class_prior.draw(n, torch.Generator().manual_seed(seed))
 

@@ -108,8 +108,9 @@ class Pictures(abc.ABC):
             )
 
     @abc.abstractmethod
-    def samples(self, drawn: Tensor, test: Tensor | None = None) -> Image.Image:
-        r"""Samples (n, \*); vectors over the held-out samples, if they are given."""
+    def samples(self, drawn: Tensor, test: Tensor | None = None, columns: int = 8) -> Image.Image:
+        r"""Samples (n, \*), `columns` in a row; vectors in one plot, over the held-out samples if
+        they are given."""
 
     @abc.abstractmethod
     def reconstructions(self, x: Tensor, y: Tensor) -> Image.Image:
@@ -176,8 +177,8 @@ class GridPictures(Pictures):
         r"""Samples (n, \*), row by row."""
         return grid(x, columns, self.tiles)
 
-    def samples(self, drawn: Tensor, test: Tensor | None = None) -> Image.Image:
-        return self.grid(drawn)
+    def samples(self, drawn: Tensor, test: Tensor | None = None, columns: int = 8) -> Image.Image:
+        return self.grid(drawn, columns)
 
     def reconstructions(self, x: Tensor, y: Tensor) -> Image.Image:
         """Each sample with its reconstruction on its right."""
@@ -238,7 +239,7 @@ class VectorPictures(Pictures):
 
     reconstructed = 1000
 
-    def samples(self, drawn: Tensor, test: Tensor | None = None) -> Image.Image:
+    def samples(self, drawn: Tensor, test: Tensor | None = None, columns: int = 8) -> Image.Image:
         groups = [("samples", drawn.flatten(1), BLUE)]
         if test is not None:
             groups.insert(0, ("test", as_floats(test[: len(drawn)]).flatten(1), GREY))

@@ -111,9 +111,10 @@ class Trainer:
 
         Args:
             batches: the inner batches, in order, and last the outer batch; of several processes,
-                the rows of this one; `Labelled` for a class-conditional model. Every inner batch is shown to the learned divergences that
-                have inner steps left. Without inner batches, each learned divergence takes one
-                inner step on its pair of the outer batch.
+                the rows of this one; `Labelled` for a class-conditional model. Every inner batch
+                is shown to the learned divergences that have inner steps left. Without inner
+                batches, each learned divergence takes one inner step on its pair of the outer
+                batch.
             decay: the factor of all learning rates in this step.
             done: the share of training that is done, in [0, 1], for the schedules of weights.
 
