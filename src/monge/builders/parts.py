@@ -154,11 +154,8 @@ class Parts:
         features, head = self.networks.features(norm)
         if not self.classes:
             return features, head
-        size = head.in_features
-        return (
-            JointFeatures(features, self.shape, unit=unit),
-            ProjectionHead(head, size, self.classes),
-        )
+        joint = JointFeatures(features, self.shape, unit=unit)
+        return joint, ProjectionHead(head, head.in_features, self.classes)
 
     def slicer(self, slices: int) -> Slicer:
         """The slices of codes that the option `slicer` names; circles have centres on a sphere of
@@ -178,8 +175,9 @@ class Parts:
     def encoder(self, networks: Networks, random: bool | None = None) -> nn.Module:
         """To codes, or to the means and variances of Q(Z|x), by default by the option
         `encoder`."""
-        random = self.option("encoder") == "random" if random is None else random
-        outputs = (1 + random) * self.prior.dim
+        if random is None:
+            random = self.option("encoder") == "random"
+        outputs = (2 if random else 1) * self.prior.dim
         if self.classes:
             features = networks.encoder(FEATURES)
             encoder = LabelledEncoder(features, FEATURES, self.classes, outputs)

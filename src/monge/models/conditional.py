@@ -1,4 +1,6 @@
 """Wasserstein auto-encoders that complete samples of which a part is known."""
+# they take masks and known samples where other models take labels
+# pyright: reportIncompatibleMethodOverride=false
 
 from collections.abc import Callable
 

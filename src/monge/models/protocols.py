@@ -46,6 +46,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 MARK = "_combines"
 TRAVERSED = 5000
 """How many codes of a traversal are decoded at a time."""
+BATCH = 500
+"""How many samples are decoded at a time."""
 CODES = 100_000
 """How many codes of a prior are held at a time; they are decoded in smaller batches."""
 
@@ -218,7 +220,7 @@ def latent_of(model: Any, x: Rows) -> int | None:
 
 
 def _batches(x: Tensor) -> tuple[Tensor, ...]:
-    return torch.split(x, 500)
+    return torch.split(x, BATCH)
 
 
 def decode(model: Any, z: Rows, given: Tensor | None = None) -> Tensor:
@@ -266,10 +268,10 @@ def interpolated(model: Any, x: Rows, y: Rows, count: int, path: Path) -> Tensor
     the weights of the classes change linearly.
     """
     _require_codes(model, "interpolation")
-    codes: Rows = between(mean_codes(model, x), mean_codes(model, y), count, path)
+    codes = between(mean_codes(model, x), mean_codes(model, y), count, path)
     if isinstance(x, Labelled) and isinstance(y, Labelled):
-        ends = [one_hot(one.labels, classes_of(model) or 0, codes) for one in (x, y)]
-        codes = Labelled(codes, between(*ends, count, torch.lerp))
+        one, two = (one_hot(end.labels, classes_of(model) or 0, end.x) for end in (x, y))
+        codes = Labelled(codes, between(one, two, count, torch.lerp).to(codes))
     given = None
     if isinstance(model, Completer):
         given = unlabelled(x).repeat_interleave(count, 0)
@@ -425,10 +427,10 @@ def decoded(
     noise = torch.Generator().manual_seed(seed)
     for first in range(0, n, CODES):
         codes = prior.sample(min(CODES, n - first), generator).to(device)
-        rows = codes if labels is None else Labelled(codes, labels[first : first + CODES])
-        for z in rows.split(500):
+        for at, z in zip(range(first, n, BATCH), _batches(codes)):
+            of = None if labels is None else labels[at : at + BATCH]
             with evaluating(model):
-                x = decode(model, z)
+                x = decode(model, z if of is None else Labelled(z, of))
                 if isinstance(decoder, GaussianDecoder):
                     x = x + decoder.sigma * standard_normal(tuple(x.shape), noise).to(x)
             yield x

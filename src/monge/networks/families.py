@@ -36,7 +36,7 @@ class Networks(abc.ABC):
         r"""(n, inputs) → (n, \*)."""
 
     @abc.abstractmethod
-    def features(self, norm: Norm | None = None) -> tuple[nn.Module, nn.Module]:
+    def features(self, norm: Norm | None = None) -> tuple[nn.Module, nn.Linear]:
         r"""A critic of data in two stages: (n, \*) → (n, features) → (n, 1).
 
         `norm` makes a normalisation of so many filters, for networks of images.
@@ -62,7 +62,7 @@ class VectorNetworks(Networks):
         body = mlp([inputs, *reversed(self.sizes.hidden), self.shape[0]])
         return nn.Sequential(body, Unstandardise(*self.moments))
 
-    def features(self, norm: Norm | None = None) -> tuple[nn.Module, nn.Module]:
+    def features(self, norm: Norm | None = None) -> tuple[nn.Module, nn.Linear]:
         hidden = self.sizes.hidden
         body = nn.Sequential(mlp([self.shape[0], *hidden]), nn.ReLU())
         return body, nn.Linear(hidden[-1], 1)
@@ -77,7 +77,7 @@ class ImageNetworks(Networks):
     def decoder(self, inputs: int) -> nn.Module:
         return conv_decoder(self.shape, inputs, self.sizes.filters)
 
-    def features(self, norm: Norm | None = None) -> tuple[nn.Module, nn.Module]:
+    def features(self, norm: Norm | None = None) -> tuple[nn.Module, nn.Linear]:
         filters = self.sizes.filters
         body = conv_critic(self.shape, filters, norm)
         return body, nn.Linear(conv_features(self.shape, filters), 1)
@@ -92,7 +92,7 @@ class CloudNetworks(Networks):
     def decoder(self, inputs: int) -> nn.Module:
         return pointnet_decoder(self.shape, inputs, self.sizes.cloud)
 
-    def features(self, norm: Norm | None = None) -> tuple[nn.Module, nn.Module]:
+    def features(self, norm: Norm | None = None) -> tuple[nn.Module, nn.Linear]:
         points = self.sizes.points
         return PointNet(self.shape[1], points), nn.Linear(points[-1], 1)
 
@@ -111,7 +111,7 @@ class PublishedNetworks(Networks):
     def decoder(self, inputs: int) -> nn.Module:
         return paper_decoder(self.shape, inputs)
 
-    def features(self, norm: Norm | None = None) -> tuple[nn.Module, nn.Module]:
+    def features(self, norm: Norm | None = None) -> tuple[nn.Module, nn.Linear]:
         filters = self.published.down
         norm = norm or (lambda count: nn.GroupNorm(1, count))
         body = conv_critic(self.shape, filters, norm)
