@@ -13,10 +13,12 @@ from zoo import LABELLED, model
 
 import monge
 from monge.cli import parse
-from monge.config import Config, NetworkConfig, TrainingConfig, override
-from monge.data import Source
+from monge.config import Config, DataConfig, NetworkConfig, TrainingConfig, override
+from monge.data import Source, as_floats
 from monge.divergences import MMD
 from monge.draws import generator
+from monge.evaluation import evaluate
+from monge.evaluation.figures import lines
 from monge.kernels import RBF
 from monge.labels import ClassPrior, Labelled, checked_labels, one_hot
 from monge.models import WAE, Pass
@@ -318,6 +320,55 @@ def test_default_draws_have_the_shares_of_the_training_part(tmp_path):
     run = monge.fit("swae", source, config, tmp_path / "run", quiet=True)
     assert run.settled.shares == (0.5, 0.25, 0.25)
     torch.testing.assert_close(run.model.class_prior.shares, torch.tensor([0.5, 0.25, 0.25]))
+
+
+# --- evaluation
+
+
+class Resampler(nn.Module):
+    """Draws training samples of the class that is asked for, or of a class `shift` further."""
+
+    def __init__(self, source: Source, shift: int = 0):
+        super().__init__()
+        self.source, self.classes, self.shift = source, len(source.classes), shift
+
+    def sample(self, n, generator=None, labels=None):
+        asked = (labels + self.shift) % self.classes
+        rows = [(self.source.train_labels == k).nonzero()[:, 0] for k in range(self.classes)]
+        picks = torch.rand(n, generator=generator)
+        index = [rows[k][int(u * len(rows[k]))] for k, u in zip(asked.tolist(), picks)]
+        return as_floats(self.source.train[torch.stack(index)])
+
+
+@pytest.mark.parametrize("data", ["digits", "toy"])
+def test_the_accuracy_of_classes_is_that_of_real_samples_of_the_class(data):
+    """Near its floor for a model that draws real samples, near what is left for one that draws
+    those of another class; Fréchet distances of the classes tell the two apart."""
+    source = toy(6000) if data == "toy" else monge.data.load(DataConfig(data))
+    right, wrong = (
+        evaluate(Resampler(source, shift), source, metrics=["classes"]) for shift in (0, 1)
+    )
+    figure = right["figures"]["class accuracy"]
+    assert figure["floor"] > 0.85
+    assert abs(figure["value"] - figure["floor"]) < 0.06
+    assert wrong["figures"]["class accuracy"]["value"] < 0.12
+    shares = [one for name, one in right["classes"].items() if name.startswith("class accuracy")]
+    assert len(shares) == len(source.classes)
+    assert np.mean([one["value"] for one in shares]) == pytest.approx(figure["value"])
+    assert "class accuracy of" in "\n".join(lines(right))
+    if data == "toy":
+        for name in ("FD of 'a'", "FD of 'b'", "FD of 'c'"):
+            near, far = right["classes"][name], wrong["classes"][name]
+            assert near["value"] < 0.05 < 1 < far["value"]
+            assert near["floor"] < 0.05
+
+
+def test_an_unconditional_model_has_no_figures_of_classes():
+    source = toy(2000)
+    plain = model("wae-mmd", "vector", (2,)).eval()
+    result = evaluate(plain, source, metrics=["classes", "exact"])
+    assert "classes" not in result
+    assert "class accuracy" not in result["figures"]
 
 
 # --- runs and the command line

@@ -1,6 +1,5 @@
 """The figures of a trained model, each with its noise floor: what `evaluation.json` holds."""
 
-import statistics
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -18,9 +17,10 @@ from monge.draws import generator, permutation
 from monge.evaluation.extractors import Extractor, floor_rows
 from monge.evaluation.marginals import OF_COLUMN
 from monge.evaluation.measures import NEAR, Measures
+from monge.evaluation.of_classes import ACCURACY, class_figures
 from monge.evaluation.samplers import draw
-from monge.evaluation.statistics import Figure, Measured, lacking
-from monge.models.protocols import generates, require
+from monge.evaluation.statistics import Figure, Measured, lacking, mean_figure
+from monge.models.protocols import classes_of, generates, require
 from monge.priors import Prior
 
 
@@ -65,7 +65,8 @@ def evaluate(
     Returns:
         `protocol`, what the figures rest on, and `figures`, each a value with its standard
         deviation over the seeds and its floor, None where there is none; of vectors also
-        `columns`, the figures of single columns.
+        `columns`, the figures of single columns; of a class-conditional model `classes`, the
+        figures of samples of each class.
 
     Raises:
         ValueError: for bad arguments, fewer than 2 samples to test, or a model without samples.
@@ -76,6 +77,13 @@ def evaluate(
     floor = _floor_rows(source)[:n]
     figures = _of_samples(measure, model, source, n, floor, prior, seeds)
     columns = {name: figures.pop(name) for name in list(figures) if name.startswith(OF_COLUMN)}
+    classes: dict[str, Figure] = {}
+    if classes_of(model) is not None and (not metrics or "classes" in metrics):
+        names = source.classes or tuple(map(str, range(classes_of(model) or 0)))
+        rows = floor[: len(source.train) // 2]
+        classes = class_figures(measure, model, source, names, n, rows, prior, seeds)
+        if ACCURACY in classes:
+            figures[ACCURACY] = classes.pop(ACCURACY)
     remarks = {
         "left out": lacking(measure.estimators, n),
         "without floor": ", ".join(name for name in figures if figures[name]["floor"] is None),
@@ -97,6 +105,7 @@ def evaluate(
         "numpy": numpy.__version__,
     }
     result = {"protocol": protocol, "figures": figures | measure.of_model(model, seed)}
+    result |= {"classes": classes} if classes else {}
     return result | {"columns": columns} if columns else result
 
 
@@ -141,35 +150,34 @@ def _of_samples(
     if "near training" in values[0]:
         # training samples are near training samples; held-out ones are so by definition
         floor["near training"] = NEAR
-    return {key: _over_seeds([one[key] for one in values], floor.get(key)) for key in values[0]}
-
-
-def _over_seeds(values: list[float], floor: float | None) -> Figure:
-    """A figure that is measured once for each seed."""
-    return {
-        "value": statistics.fmean(values),
-        "deviation": statistics.stdev(values) if len(values) > 1 else None,
-        "floor": floor,
-    }
+    return {key: mean_figure([one[key] for one in values], floor.get(key)) for key in values[0]}
 
 
 def lines(result: dict[str, Any]) -> list[str]:
     """The figures of an evaluation as the rows of a Markdown table, the worst of single columns
-    below the others."""
+    and classes below the others."""
     rows = ["| figure | value | ± | floor |", "|---|---|---|---|"]
-    worst = worst_columns(result)
+    worst = worst_of_single(result)
     for name, figure in (result["figures"] | worst).items():
         cells = (figure["value"], figure["deviation"], figure["floor"])
         texts = ["–" if cell is None else f"{cell:.4g}" for cell in cells]
         rows.append(f"| {markdown(name)} | {' | '.join(texts)} |")
-    if more := len(result.get("columns", {})) - len(worst):
-        rows.append(f"| {more:,} more of single columns, in evaluation.json | | | |")
+    for single in ("columns", "classes"):
+        every = result.get(single, {})
+        if more := len(every.keys() - worst.keys()):
+            rows.append(f"| {more:,} more of single {single}, in evaluation.json | | | |")
     return rows
 
 
-def worst_columns(result: dict[str, Any], count: int = 5) -> dict[str, Figure]:
-    """The figures of the `count` worst columns of numbers and of categories, the worst first."""
-    every = result.get("columns", {})
-    worst = sorted(every, key=lambda name: -every[name]["value"])
+def worst_of_single(result: dict[str, Any], count: int = 5) -> dict[str, Figure]:
+    """The figures of the `count` worst columns of numbers and of categories, and the accuracies of
+    the worst classes, the worst first."""
+    columns, classes = result.get("columns", {}), result.get("classes", {})
+    worst = sorted(columns, key=lambda name: -columns[name]["value"])
     kinds = [[name for name in worst if name.startswith(kind)][:count] for kind in OF_COLUMN]
-    return {name: every[name] for names in kinds for name in names}
+    shares = [name for name in classes if name.startswith(ACCURACY)]
+    shares.sort(key=lambda name: classes[name]["value"])
+    return {
+        **{name: columns[name] for names in kinds for name in names},
+        **{name: classes[name] for name in shares[:count]},
+    }

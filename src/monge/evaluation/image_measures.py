@@ -85,6 +85,12 @@ class ImageMeasures(Measures):
 
         return {"class agreement": figure(share(completions), share(x[:, None]))}
 
+    def predicted(self, features: Tensor) -> Tensor | None:
+        if self.head is None:
+            return None
+        with evaluating(self.head):
+            return self.head(features).argmax(1)
+
     def collect(self, statistics: Statistics, batch: Tensor) -> None:
         batch = as_floats(batch).clamp(0, 1)
         super().collect(statistics, batch)

@@ -148,6 +148,11 @@ class Measures(abc.ABC):
         there is a classifier."""
         return {}
 
+    def predicted(self, features: Tensor) -> Tensor | None:
+        """The classes (n,) of samples by their features (n, d), as a classifier of real training
+        samples sees them, where there is one."""
+        return None
+
     def collect(self, statistics: Statistics, batch: Tensor) -> None:
         """Keeps what the wanted measures need of a batch."""
         if set(self.wanted) == {"sharpness"}:

@@ -1,5 +1,6 @@
 """What is measured, and what is kept of samples to measure it."""
 
+import statistics
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -16,6 +17,15 @@ Figure = dict[str, float | None]
 def figure(value: float, floor: float | None = None) -> Figure:
     """A figure that is measured once."""
     return {"value": value, "deviation": None, "floor": floor}
+
+
+def mean_figure(values: list[float], floor: float | None) -> Figure:
+    """A figure that is measured once for each seed."""
+    return {
+        "value": statistics.fmean(values),
+        "deviation": statistics.stdev(values) if len(values) > 1 else None,
+        "floor": floor,
+    }
 
 
 class Statistics:

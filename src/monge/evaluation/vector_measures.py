@@ -1,12 +1,14 @@
 r"""Measures of a model's vectors, in standard units."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from monge.data import Source, as_floats
-from monge.evaluation.extractors import Extractor
+from monge.evaluation.extractors import Extractor, floor_rows
 from monge.evaluation.marginals import Marginals, as_outside
 from monge.evaluation.measures import Measures
 from monge.evaluation.statistics import Estimator, Measured, Statistics
@@ -39,6 +41,8 @@ class VectorMeasures(Measures):
 
     def groups(self) -> dict[str, list[Estimator]]:
         groups = super().groups() | {"exact": [Estimator(("W2 exact",), 1, self._exact)]}
+        if self.source.train_labels is not None:
+            groups["classes"] = []  # see `monge.evaluation.of_classes`
         if self.moments is None:
             return groups
         return groups | {"columns": [Estimator(("figures of columns",), 2, self._columns)]}
@@ -50,6 +54,23 @@ class VectorMeasures(Measures):
             x = as_outside(self.schema, x)  # labels, not the shares of which they are the largest
         mean, deviation = self.moments
         return (x - mean) / deviation
+
+    def predicted(self, features: Tensor) -> Tensor | None:
+        if self.source.train_labels is None:
+            return None
+        return torch.from_numpy(self._classifier.predict(features.numpy()))
+
+    @functools.cached_property
+    def _classifier(self) -> Any:
+        """Boosted trees, fitted to the training samples that give no noise floor, of which there
+        are at least half."""
+        from sklearn.ensemble import HistGradientBoostingClassifier
+
+        source, seen = self.source, torch.ones(len(self.source.train), dtype=torch.bool)
+        assert source.train_labels is not None, "there is a classifier for labelled samples only"
+        seen[floor_rows(source)[: len(seen) // 2]] = False
+        trees = HistGradientBoostingClassifier(early_stopping=False, random_state=0)
+        return trees.fit(self.features(source.train[seen]).numpy(), source.train_labels[seen])
 
     def collect(self, statistics: Statistics, batch: Tensor) -> None:
         super().collect(statistics, batch)

@@ -31,6 +31,7 @@ class StoredEvaluation:
     protocol: dict[str, str | int | float | bool | None]
     figures: dict[str, StoredFigure]
     columns: dict[str, StoredFigure] = field(default_factory=dict)
+    classes: dict[str, StoredFigure] = field(default_factory=dict)
 
 
 def write(run: Path, evaluation: dict[str, Any]) -> None:
@@ -51,7 +52,7 @@ def read(run: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         warn(f"{str(file)!r} is damaged and left out: {error}: evaluate the run again")
         return None
-    for part in (values["figures"], values.get("columns", {})):
+    for part in (values[name] for name in ("figures", "columns", "classes") if name in values):
         for figure in part.values():
             figure["value"] = math.nan if figure["value"] is None else figure["value"]
     return values

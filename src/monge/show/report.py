@@ -20,7 +20,7 @@ from monge._core.visible import visible_lines
 from monge.data import as_floats
 from monge.data.kinds import kind_named
 from monge.draws import generator
-from monge.evaluation.figures import worst_columns
+from monge.evaluation.figures import worst_of_single
 from monge.evaluation.latent import MOST_CODES, coordinate_deviation, encode_all
 from monge.labels import Rows, unlabelled
 from monge.models import evaluating
@@ -162,7 +162,7 @@ def _page(run: Run) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, finalize=_finalised
     ).from_string(template)
     source, evaluation, numbers = run.source, run.evaluation(), run.summary()
-    worst = worst_columns(evaluation) if evaluation else {}
+    worst = worst_of_single(evaluation) if evaluation else {}
     figures = evaluation["figures"] | worst if evaluation else {}
     records = {
         "config": dataclasses.asdict(run.config),
