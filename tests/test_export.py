@@ -72,6 +72,17 @@ def test_onnxruntime_gives_what_pytorch_gives(recipe, tmp_path):
     agree(Built(recipe, latent=5), tmp_path)
 
 
+@pytest.mark.parametrize("recipe", ["wae-gan", "vae", "gan"])
+def test_a_class_conditional_model_takes_labels(recipe, tmp_path):
+    """As an input `label` of both files, on which what they return depends."""
+    run = Built(recipe, latent=5, condition="labels")
+    agree(run, tmp_path)
+    decoder = onnxruntime.InferenceSession(tmp_path / "deep" / "model.decoder.onnx")
+    code = np.zeros((2, 5), np.float32)
+    one, two = decoder.run(None, {"code": code, "label": np.array([3, 7])})[0]
+    assert abs(one - two).max() > 1e-3
+
+
 def test_clouds_and_tables_are_exported_too(clouds, tmp_path):
     """A PointNet, and networks between doors that standardise columns."""
     agree(Built("pointcloud-wae", clouds, latent=5), tmp_path / "clouds")

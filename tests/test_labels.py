@@ -454,6 +454,16 @@ def test_the_other_verbs_draw_with_the_labels_of_the_test_part(digits, verb, tmp
     assert np.isfinite(np.load(tmp_path / "x.npy")).all()
 
 
+def test_a_folder_of_the_hub_has_the_classes(digits, tmp_path):
+    parse(["export", str(digits.path), "--hub", str(tmp_path / "hub")]).run()
+    text = (tmp_path / "hub" / "README.md").read_text(encoding="utf-8")
+    assert "Class-conditional, on 0, 1, 2" in text
+    assert "model.sample(16, labels=0)" in text
+    loaded = monge.load(tmp_path / "hub")
+    expected = digits.sample(4, generator(0), labels=[1, 2, 3, 3])
+    torch.testing.assert_close(loaded.sample(4, generator(0), labels=[1, 2, 3, 3]), expected)
+
+
 def test_bad_classes_are_refused_in_a_line(digits, tmp_path):
     out = ["--out", str(tmp_path / "x.png")]
     with pytest.raises(ValueError, match=r"`class` 'ten' is none of the run .* classes are 0, 1"):

@@ -3,8 +3,10 @@
 An exported model is two files, because encoders and decoders are used separately. `model.onnx`
 stands for `model.encoder.onnx` (x ↦ code, and log_variance for a random encoder) and
 `model.decoder.onnx` (code ↦ sample). A model without `encode` has only the decoder, and one
-without `decode` only the encoder. Where a model completes samples, its encoder also takes the mask
-`known`, and its decoder the sample `given` with its mask. The data of the run are not needed.
+without `decode` only the encoder. Of a class-conditional model both take the classes `label` as
+well, int64 (n,), numbered as `settled.classes` of config.json. Where a model completes samples,
+its encoder also takes the mask `known`, and its decoder the sample `given` with its mask. The data
+of the run are not needed.
 """
 
 import copy
@@ -25,11 +27,13 @@ from monge.draws import generator
 from monge.models import evaluating
 from monge.models.protocols import (
     Completer,
+    classes_of,
     generates,
     has,
     mean_codes,
     prior_of,
     require,
+    rows_for,
     samples,
 )
 from monge.runs.run import Run
@@ -58,6 +62,20 @@ class EncoderGraph(Graph):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return _outputs(self.model.encode(x))
+
+
+class LabelledEncoderGraph(Graph):
+    r"""x (n, \*) with their classes label, int64 (n,), to the mean code and its log-variance."""
+
+    def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, ...]:
+        return _outputs(self.model.encode(x, label))
+
+
+class LabelledDecoderGraph(Graph):
+    r"""code (n, dim) with the classes label, int64 (n,), to samples (n, \*) of those classes."""
+
+    def forward(self, code: Tensor, label: Tensor) -> tuple[Tensor]:
+        return (self.model.decode(code, label),)
 
 
 class ConditionalEncoderGraph(Graph):
@@ -124,6 +142,10 @@ def networks_of(run: Run, n: int = 16) -> list[ExportedNetwork]:
     model: Any = run.model
     if isinstance(model, Completer):
         return _conditional_networks(model, _inputs(run, n))
+    label, encoder_graph, decoder_graph = {}, EncoderGraph, DecoderGraph
+    if (classes := classes_of(model)) is not None:
+        label = {"label": torch.arange(n) % classes}
+        encoder_graph, decoder_graph = LabelledEncoderGraph, LabelledDecoderGraph
     if not has(model, "encode"):
         require(model, "decode", "export")
         prior = prior_of(model)
@@ -131,14 +153,14 @@ def networks_of(run: Run, n: int = 16) -> list[ExportedNetwork]:
             require(model, "encode", "export of a decoder without a prior")
         assert prior is not None, "a model without `encode` and prior has been refused"
         codes = prior.sample(n, generator(0, "export"))
-        return [ExportedNetwork("decoder", DecoderGraph(model), {"code": codes})]
+        return [ExportedNetwork("decoder", decoder_graph(model), {"code": codes, **label})]
     x = _inputs(run, n)
-    encoder = ExportedNetwork("encoder", EncoderGraph(model), {"x": x})
+    encoder = ExportedNetwork("encoder", encoder_graph(model), {"x": x, **label})
     if not has(model, "decode"):
         return [encoder]
     with evaluating(model):
-        codes = mean_codes(model, x)
-    return [encoder, ExportedNetwork("decoder", DecoderGraph(model), {"code": codes})]
+        codes = mean_codes(model, rows_for(model, x, label.get("label")))
+    return [encoder, ExportedNetwork("decoder", decoder_graph(model), {"code": codes, **label})]
 
 
 def _inputs(run: Run, n: int) -> Tensor:

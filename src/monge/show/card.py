@@ -18,6 +18,7 @@ from monge.evaluation.figures import lines
 from monge.models.protocols import Completer, has, prior_of
 from monge.runs import Run
 from monge.show.pictures import pictures_of
+from monge.show.report import shown_labels
 from monge.show.stamped import png, written
 
 PLAIN = re.compile(r"[a-z][\w.-]*", re.ASCII)
@@ -65,7 +66,9 @@ def _picture(run: Run) -> dict[str, bytes]:
         fresh = drawn.is_file() and written(drawn).get("weights") == run.provenance["weights"]
         return {"samples.png": drawn.read_bytes()} if fresh else {}
     kind = kind_named(run.settled.kind)
-    samples = run.sample(64 if kind.grid else 16, generator(0, "sample"))
+    labels = shown_labels(run)
+    count = len(labels) if labels is not None else 64 if kind.grid else 16
+    samples = run.sample(count, generator(0, "sample"), labels=labels)
     return {"samples.png": png(pictures_of(kind).samples(samples), run.provenance)}
 
 
@@ -89,7 +92,12 @@ def card(run: Run, pictured: bool = True) -> str:
         table = "\n".join([*lines(evaluation), "", f"*{markdown(protocol)}.*"])
     prior = prior_of(model)
     latent = "" if prior is None else f"; {prior.dim} latent dimensions, prior {config.prior}"
-    completes = isinstance(model, Completer)
+    sampled, encoded = "model.sample(16)", "model.encode(samples)"
+    if isinstance(model, Completer):
+        sampled = "model.complete(images, 5)"
+    elif settled.classes:
+        sampled, encoded = "model.sample(16, labels=0)", "model.encode(samples, labels)"
+    names = ", ".join(settled.classes[:20]) + ", …" * (len(settled.classes) > 20)
     return CARD.format(
         name=markdown(run.name),
         tag=config.recipe if PLAIN.fullmatch(config.recipe) else json.dumps(config.recipe),
@@ -107,9 +115,10 @@ def card(run: Run, pictured: bool = True) -> str:
         batch=run.batch,
         latent=latent,
         weight="" if settled.weight is None else f", λ = {settled.weight:g}",
-        sampled="model.complete(images, 5)" if completes else "model.sample(16)",
+        classes=f". Class-conditional, on {markdown(names)}" if settled.classes else "",
+        sampled=sampled,
         use=f"# {kind.values}",
-        encode="\ncodes = model.encode(samples).mean" if has(model, "encode") else "",
+        encode=f"\ncodes = {encoded}.mean" if has(model, "encode") else "",
         table=table,
         version=__version__,
         minor=".".join(__version__.split(".")[:2]),
@@ -127,7 +136,7 @@ tags:
 # {name}
 
 `{recipe}`: {line}. Trained on {data}, {kind}s of shape {shape}, for {steps} steps
-of {batch} samples with monge {version}{latent}{weight}.
+of {batch} samples with monge {version}{latent}{weight}{classes}.
 
 {picture}```python
 import monge  # {minor}.*
