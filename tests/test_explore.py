@@ -31,6 +31,7 @@ from monge.show.explore.addresses import bound
 from monge.show.explore.routes import Refusal, Submit, site
 from monge.show.explore.schemas import Samples
 from monge.show.explore.server import identifiers, opened
+from monge.show.explore.service import Explorer
 from monge.show.explore.worker import Full, Worker
 from monge.transport import wasserstein_1d
 
@@ -113,6 +114,65 @@ def test_samples_are_those_of_the_command_line(client, explorers, name):
     assert torch.equal(found, expected)
     warmer = tensor(ask(client, f"/api/runs/{name}/sample", body | {"temperature": 2}))
     assert not torch.equal(found, warmer)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """The explorer of a class-conditional run, and a client of its server."""
+    path = tmp_path_factory.mktemp("labelled") / "run"
+    explorer = Explorer(small("wae-mmd", "digits", path, latent=3, condition="labels"))
+    with serving({"labels": explorer}) as address, client_of(address) as client:
+        yield explorer, client
+
+
+def test_a_class_conditional_run_draws_and_decodes_by_class(labelled):
+    """POST sample draws the class that is asked for, or says which it drew; POST decode takes one,
+    and both are the model's."""
+    explorer, client = labelled
+    (listed,) = ask(client, "/api/runs")
+    assert listed["conditional"]
+    run, body = explorer.run, {"count": 5, "seed": 3}
+    for label in (None, 7):
+        found = ask(client, "/api/runs/labels/sample", body | {"label": label})
+        assert found["labels"] == [7] * 5 if label else len(set(found["labels"])) > 1
+        expected = run.sample(5, generator(3, "sample"), labels=label)
+        assert torch.equal(tensor(found), shown(expected))
+    code = torch.tensor([[0.5, -1.0, 0.3]])
+    for label in (0, 4):
+        found = ask(client, "/api/runs/labels/decode", {"codes": code.tolist(), "label": label})
+        with evaluating(run.model):
+            expected = run.model.decode(code, torch.tensor([label]))
+        assert torch.equal(tensor(found), shown(expected))
+
+
+def test_samples_go_through_a_class_conditional_run_with_their_class(labelled):
+    """Test samples with their own, others with that which the page gives."""
+    explorer, client = labelled
+    x, label = explorer.test([4]), int(explorer.source.test_labels[4])
+    with evaluating(explorer.model):
+        expected = explorer.model.encode(x, torch.tensor([label])).mean
+    body = {"sample": {"index": 4}}
+    found = torch.tensor(ask(client, "/api/runs/labels/encode", body)["codes"])
+    torch.testing.assert_close(found, expected)
+    made = ask(client, "/api/runs/labels/reconstruct", body)
+    torch.testing.assert_close(torch.tensor(made["code"]), expected[0])
+    ask(client, "/api/runs/labels/interpolate", {"a": {"index": 1}, "b": {"index": 4}})
+    ask(client, "/api/runs/labels/map/principal")
+    own = {"data": Samples.of(x, explorer.kind).data}
+    path = "/api/runs/labels/encode"
+    answer = client.post(path, json={"sample": own})
+    assert "`label` is missing" in refused(answer, 422, "bad_argument")
+    answer = client.post(path, json={"sample": own | {"label": 10}})
+    assert "the classes are 0 to 9" in refused(answer, 422, "bad_argument")
+    assert len(ask(client, path, {"sample": own | {"label": 3}})["codes"]) == 1
+
+
+def test_a_class_is_refused_by_a_run_without_classes(client):
+    body = {"codes": [[0.0, 0.0, 0.0]], "label": 1}
+    answer = client.post("/api/runs/wae/decode", json=body)
+    assert "not class-conditional" in refused(answer, 422, "bad_argument")
+    answer = client.post("/api/runs/wae/sample", json={"label": 1})
+    assert "not class-conditional" in refused(answer, 422, "bad_argument")
 
 
 def test_temperature_scales_the_draws(client, explorers):

@@ -16,6 +16,7 @@ from torch import Tensor
 from monge._core.version import __version__
 from monge.config import CUSTOM
 from monge.data import IMAGE, as_floats
+from monge.labels import Rows, unlabelled
 from monge.models.protocols import Completer
 from monge.show.explore import history, schemas
 from monge.show.explore.access import Access
@@ -99,14 +100,19 @@ ExplorerDependency = Annotated[Explorer, Depends(identified)]
 SubmitDependency = Annotated[Submit, Depends()]
 
 
-def picked(explorer: Explorer, pick: Pick, name: str) -> Tensor:
-    r"""The sample that a request means, (1, \*)."""
+def picked(explorer: Explorer, pick: Pick, name: str) -> Rows:
+    r"""The sample that a request means, (1, \*), with its class for a class-conditional run."""
     if (pick.index is None) == (pick.data is None):
         raise ValueError(f"`{name}` needs either an index or data")
+    label = pick.label
     if pick.index is not None:
-        return explorer.test([pick.index])
-    assert pick.data is not None
-    return read_values(pick.data, explorer.kind, explorer.source.shape, name)
+        x, labels = explorer.test([pick.index]), explorer.source.test_labels
+        if label is None and labels is not None and explorer.classes is not None:
+            label = int(labels[pick.index])
+    else:
+        assert pick.data is not None
+        x = read_values(pick.data, explorer.kind, explorer.source.shape, name)
+    return explorer.rows(x, label)
 
 
 def described(identifier: str, explorer: Explorer) -> schemas.RunInfo:
@@ -132,6 +138,7 @@ def described(identifier: str, explorer: Explorer) -> schemas.RunInfo:
         "train": len(source.train),
         "test": len(source.test),
         "classes": source.classes,
+        "conditional": explorer.classes is not None,
         "known": known,
         "checkpoint": explorer.checkpoint,
     }
@@ -252,8 +259,11 @@ async def decode(
     """Codes to samples."""
 
     def job() -> Samples:
-        given = None if wanted.given is None else picked(explorer, wanted.given, "given")
-        return Samples.of(explorer.decode(rows(wanted.codes), given), explorer.kind)
+        given = None
+        if wanted.given is not None:
+            given = unlabelled(picked(explorer, wanted.given, "given"))
+        decoded = explorer.decode(rows(wanted.codes), given, wanted.label)
+        return Samples.of(decoded, explorer.kind)
 
     return await submit(job)
 
@@ -263,7 +273,13 @@ async def sample(
     explorer: ExplorerDependency, submit: SubmitDependency, wanted: schemas.DrawRequest
 ) -> Samples:
     """Draws of the model; at temperature 1 those of `monge sample`."""
-    return await submit(lambda: Samples.of(explorer.sample(**wanted.model_dump()), explorer.kind))
+
+    def job() -> Samples:
+        drawn = Samples.of(explorer.sample(**wanted.model_dump()), explorer.kind)
+        labels = explorer.labels(wanted.count, wanted.seed, wanted.label)
+        return drawn.model_copy(update={"labels": None if labels is None else labels.tolist()})
+
+    return await submit(job)
 
 
 @api.post("/runs/{run}/codes")
@@ -271,7 +287,8 @@ async def draw_codes(
     explorer: ExplorerDependency, submit: SubmitDependency, wanted: schemas.DrawRequest
 ) -> schemas.Codes:
     """Draws of codes."""
-    return await submit(lambda: schemas.Codes(codes=explorer.draw(**wanted.model_dump()).tolist()))
+    asked = wanted.model_dump(exclude={"label"})
+    return await submit(lambda: schemas.Codes(codes=explorer.draw(**asked).tolist()))
 
 
 @api.post("/runs/{run}/image", openapi_extra=FILE)
@@ -336,7 +353,7 @@ async def complete(
     """Completions of a sample of which a part is known."""
 
     def job() -> Samples:
-        x, known = picked(explorer, wanted.sample, "sample"), explorer.mask()
+        x, known = unlabelled(picked(explorer, wanted.sample, "sample")), explorer.mask()
         if wanted.known is not None:
             shape = (1, *explorer.source.shape[1:])
             known = (read_values(wanted.known, IMAGE, shape, "known") > 0).float()
@@ -373,7 +390,7 @@ def reconstruction_of(explorer: Explorer, pick: Pick) -> schemas.Reconstructed:
     x, kind = picked(explorer, pick, "sample"), explorer.kind
     made = explorer.reconstruct(x)
     return schemas.Reconstructed(
-        sample=Samples.of(x, kind),
+        sample=Samples.of(unlabelled(x), kind),
         reconstruction=Samples.of(made.reconstruction, kind),
         error=None if made.error is None else Samples.of(made.error, IMAGE),
         cost=made.cost,

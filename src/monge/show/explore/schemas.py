@@ -16,6 +16,7 @@ View = Literal["image", "cloud", "vector"]
 Seed = Annotated[int, Field(ge=0, le=2**53)]
 Temperature = Annotated[float, Field(allow_inf_nan=False, ge=0.05, le=4)]
 Count = Annotated[int, Field(ge=1, le=100)]
+Label = Annotated[int, Field(ge=0, le=2**31)]
 
 
 class Request(BaseModel):
@@ -42,6 +43,8 @@ class Samples(BaseModel):
     data: str
     """base64 of the values in this order: bytes from 0 to 255 for images, little-endian float32
     for clouds and vectors."""
+    labels: list[int] | None = None
+    """The classes of draws of a class-conditional run."""
 
     @classmethod
     def of(cls, x: Tensor, kind: Kind) -> "Samples":
@@ -70,6 +73,8 @@ class Pick(Request):
     """The number of a test sample."""
     data: Base64 | None = None
     """The values of another sample, as in `Samples`."""
+    label: Label | None = None
+    """Its class, for a class-conditional run; by default that of the test sample."""
 
 
 class DecodeRequest(Request):
@@ -78,6 +83,8 @@ class DecodeRequest(Request):
     codes: Annotated[list[Code], Field(min_length=1, max_length=100)]
     given: Pick | None = None
     """What a conditional model completes; the first test sample by default."""
+    label: Label | None = None
+    """The class to decode to, for a class-conditional run; the first by default."""
 
 
 class EncodeRequest(Request):
@@ -94,6 +101,9 @@ class DrawRequest(Request):
     sampler: SamplerName = "prior"
     temperature: Temperature = 1.0
     """What the deviations of the draws are multiplied by."""
+    label: Label | None = None
+    """The class to draw from, for a class-conditional run; by default classes are drawn in the
+    proportions of the training part."""
 
 
 class InterpolateRequest(Request):
@@ -136,6 +146,8 @@ class RunInfo(BaseModel):
     test: int
     """How many training and test samples there are."""
     classes: list[str]
+    conditional: bool
+    """Whether the run is class-conditional."""
     known: str | None
     """The part from which a conditional run was trained to complete."""
     checkpoint: str

@@ -23,8 +23,18 @@ from monge.evaluation.latent import (
 )
 from monge.evaluation.nearest import nearest_samples
 from monge.evaluation.samplers import tempered
+from monge.labels import Labelled, Rows, checked_labels, unlabelled
 from monge.models import evaluating, protocols, spherical
-from monge.models.protocols import Completer, generates, has, latent_of, prior_of, require
+from monge.models.protocols import (
+    Completer,
+    classes_of,
+    drawn_labels,
+    generates,
+    has,
+    latent_of,
+    prior_of,
+    require,
+)
 from monge.priors import Prior
 from monge.runs import Run
 from monge.show.explore.uploads import UploadDecoder
@@ -125,12 +135,12 @@ class Explorer:
     @functools.cached_property
     def latent(self) -> int | None:
         """The dimension of the codes, None without codes."""
-        return latent_of(self.model, self.test([0]))
+        return latent_of(self.model, as_floats(self.run.rows("test")[:1]))
 
     @functools.cached_property
     def deviation(self) -> float:
         """The standard deviation of a coordinate of the prior, or of the codes without a prior."""
-        return coordinate_deviation(self.model, self.source.test)
+        return coordinate_deviation(self.model, self.run.rows("test"))
 
     def test(self, index: list[int]) -> Tensor:
         r"""Test samples, (n, \*)."""
@@ -141,6 +151,26 @@ class Explorer:
                     f"`index` {i} is none of the {count} test samples: 0 to {count - 1}"
                 )
         return as_floats(self.source.test[index])
+
+    def rows(self, x: Tensor, label: int | None) -> Rows:
+        r"""Samples, or codes, x (n, \*) of a class as the model takes them: with that class, if it
+        is class-conditional.
+
+        Raises:
+            ValueError: for a class that is missing, or that the run does not have.
+        """
+        if self.classes is None:
+            if label is not None:
+                raise ValueError(f"`label` is {label}, and the run is not class-conditional")
+            return x
+        if label is None:
+            raise ValueError("`label` is missing: the run is class-conditional")
+        return Labelled(x, checked_labels(label, len(x), self.classes))
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes a class-conditional run has; None for any other."""
+        return classes_of(self.model)
 
     def read_image(self, content: bytes, kind: str, decoder: UploadDecoder) -> Tensor:
         """An image file, cropped and resized to the shape of the run's samples, (1, c, h, w).
@@ -174,13 +204,17 @@ class Explorer:
             raise ValueError(f"`codes` must be finite and at most {most:.4g} in size")
         return codes
 
-    def decode(self, codes: Tensor, given: Tensor | None = None) -> Tensor:
-        r"""G(z) of codes (n, dim), (n, \*). A conditional model completes `given` (1, \*), by
-        default the first test sample."""
+    def decode(
+        self, codes: Tensor, given: Tensor | None = None, label: int | None = None
+    ) -> Tensor:
+        r"""G(z) of codes (n, dim), (n, \*). A model that completes samples completes `given`
+        (1, \*), by default the first test sample; a class-conditional one decodes to the class
+        `label`, by default the first."""
         codes = self.checked(codes)
         given = self._given(given, len(codes))
+        label = 0 if label is None and self.classes is not None else label
         with evaluating(self.model):
-            return protocols.decode(self.model, codes, given)
+            return protocols.decode(self.model, self.rows(codes, label), given)
 
     def _given(self, given: Tensor | None, count: int) -> Tensor | None:
         """What a conditional model completes, once for each code."""
@@ -189,7 +223,7 @@ class Explorer:
         given = self.test([0]) if given is None else given
         return given.expand(count, *given.shape[1:])
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Rows) -> Tensor:
         r"""Mean codes (n, dim) of samples (n, \*)."""
         require(self.model, "encode", "a code")
         return encode_all(self.model, x)
@@ -204,7 +238,7 @@ class Explorer:
         """Their mean codes; no rows for a model without an encoder."""
         if not has(self.model, "encode"):
             return torch.zeros(0, self.latent or 0)
-        return encode_all(self.model, self.source.test[self.index])
+        return encode_all(self.model, self.run.rows("test")[self.index])
 
     def prior_needed(self, purpose: str) -> Prior:
         """The model's prior.
@@ -256,11 +290,23 @@ class Explorer:
             return tempered(self.run.mixture(), temperature)
         return tempered(self.prior_needed("a draw of codes"), temperature)
 
-    def sample(self, count: int, seed: int, sampler: SamplerName, temperature: float) -> Tensor:
-        r"""Samples (count, \*); at temperature 1 those of `monge sample`."""
+    def sample(
+        self,
+        count: int,
+        seed: int,
+        sampler: SamplerName,
+        temperature: float,
+        label: int | None = None,
+    ) -> Tensor:
+        r"""Samples (count, \*), of a class of a class-conditional run; at temperature 1 those of
+        `monge sample`."""
         plain = sampler == "prior" and temperature == 1
         prior = None if plain else self.prior_at(sampler, temperature)
-        return self.run.sample(count, generator(seed, "sample"), prior)
+        return self.run.sample(count, generator(seed, "sample"), prior, label)
+
+    def labels(self, count: int, seed: int, label: int | None) -> Tensor | None:
+        """The classes (count,) of those samples, for a class-conditional run."""
+        return drawn_labels(self.model, count, generator(seed, "sample"), label)
 
     def draw(self, count: int, seed: int, sampler: SamplerName, temperature: float) -> Tensor:
         """Codes (count, dim)."""
@@ -277,18 +323,18 @@ class Explorer:
         return Directions(torch.zeros(dim), torch.eye(dim)[:count], deviations)
 
     def interpolate(
-        self, a: Tensor, b: Tensor, frames: int, path: Literal["linear", "spherical"]
+        self, a: Rows, b: Rows, frames: int, path: Literal["linear", "spherical"]
     ) -> Tensor:
         r"""Frames (n, \*) on a line or great circle between the codes of samples (1, \*)."""
         way = spherical if path == "spherical" else torch.lerp
         with evaluating(self.model):
             return protocols.interpolate(self.model, a, b, frames, way)
 
-    def reconstruct(self, x: Tensor) -> Reconstruction:
+    def reconstruct(self, rows: Rows) -> Reconstruction:
         r"""A sample (1, \*), its reconstruction, its code, and the nearest training samples."""
         with evaluating(self.model):
-            y = protocols.reconstruct(self.model, x)
-        code = self.encode(x)[0]
+            y = protocols.reconstruct(self.model, rows)
+        code, x = self.encode(rows)[0], unlabelled(rows)
         error = (x - y).abs().mean(1, keepdim=True) if self.kind.grid else None
         cost = float(self.kind.error()(x, y))
         distances, near = nearest_samples(x, self.source.train, self.kind, 6)

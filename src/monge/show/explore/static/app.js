@@ -1,7 +1,7 @@
 // The page: which run, which view, and the words around it.
 
 import { ask } from "./api.js";
-import { h } from "./parts.js";
+import { classes, h } from "./parts.js";
 import * as clouds from "./views/clouds.js";
 import * as compare from "./views/compare.js";
 import * as complete from "./views/complete.js";
@@ -49,8 +49,9 @@ async function open() {
   part("title").textContent = VIEWS[view].title;
   part("line").textContent = VIEWS[view].line;
   const root = h("div");
-  part("view").replaceChildren(root);
   states[run.id] ??= {};
+  const steered = run.conditional && ["map", "sample", "traverse", "clouds", "compare"].includes(view);
+  part("view").replaceChildren(...(steered ? [h("div", { className: "bar" }, classes(run, states[run.id], open))] : []), root);
   const context = { run, runs, root, state: states[run.id], go, say, fail, refresh };
   leave = VIEWS[view].open(context) ?? leave;
 }

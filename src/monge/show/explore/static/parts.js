@@ -77,6 +77,16 @@ export function range(value, least, most, step, input, id) {
   });
 }
 
+// The class to draw from or to decode to, of a class-conditional run: kept in `state.label`, undefined for
+// that of the sample at hand, or for all classes.
+export function classes(run, state, change) {
+  const options = [["", "as they come"], ...run.classes.map((name, i) => [i, name])];
+  return field("Class", h("select", {
+    id: "class",
+    onchange() { state.label = this.value === "" ? undefined : Number(this.value); change(); },
+  }, ...options.map(([value, text]) => h("option", { value, selected: String(state.label ?? "") === String(value) }, text))));
+}
+
 // A test sample, or an image that is uploaded, dropped or drawn at random. The choice is kept in
 // `state[name]`, and `change` is called with it, also at the start.
 export function picker({ run, state, fail }, name, change) {
@@ -89,8 +99,11 @@ export function picker({ run, state, fail }, name, change) {
         const part = await ask(`runs/${run.id}/test?first=${pick.index}&count=1`);
         const label = part.labels ? `, ${run.classes[part.labels[0]]}` : "";
         shown.show(unpack(part.samples), 0, `test ${pick.index}${label}`);
+        if (run.conditional) pick = { ...pick, label: part.labels[0] };
       } else {
-        shown.show(unpack({ kind: run.kind, shape: [1, ...run.shape], data: pick.data }), 0, "your own");
+        if (run.conditional) pick = { label: state.label ?? 0, ...pick };
+        const label = run.conditional ? `, as ${run.classes[pick.label]}` : "";
+        shown.show(unpack({ kind: run.kind, shape: [1, ...run.shape], data: pick.data }), 0, `your own${label}`);
       }
       state[name] = pick;
       invert.hidden = pick.data === undefined || run.kind !== "image";

@@ -34,7 +34,7 @@ export function open({ run, root, state, fail }) {
     draw();
   }
   const sampled = latest(
-    (seed) => ask(`runs/${run.id}/sample`, { count: 9, seed }, "clouds"),
+    (seed) => ask(`runs/${run.id}/sample`, { count: 9, seed, ...(run.conditional && { label: state.label }) }, "clouds"),
     (reply) => show(unpack(reply), "Nine draws of the model."), fail);
   const tested = latest(
     async (index) => Promise.all([0, 1, 2].map((i) =>

@@ -20,13 +20,14 @@ export function open({ run, runs, root, state, fail }) {
       const { codes } = await ask(`runs/${run.id}/codes`, { count: COUNT, seed });
       const found = alike.filter((one) => chosen.has(one.id) && one.latent === run.latent);
       return Promise.all(found.map(async (one) => ({
-        one, samples: unpack(await ask(`runs/${one.id}/decode`, { codes })), note: "",
+        one, samples: unpack(await ask(`runs/${one.id}/decode`, { codes, ...(one.conditional && { label: state.label ?? 0 }) })), note: "",
       })));
     },
     async sample(pick) {
       const found = alike.filter((one) => chosen.has(one.id) && one.views.includes("reconstruct"));
       return Promise.all(found.map(async (one) => {
-        const reply = await ask(`runs/${one.id}/reconstruct`, { sample: pick });
+        const { label, ...plain } = pick;
+        const reply = await ask(`runs/${one.id}/reconstruct`, { sample: one.conditional ? pick : plain });
         return { one, samples: unpack(reply.reconstruction), note: `error ${reply.cost.toPrecision(4)}` };
       }));
     },

@@ -62,7 +62,7 @@ export function open({ run, root, state, fail }) {
   }
 
   const decode = latest(
-    (code) => ask(`runs/${run.id}/decode`, { codes: [code], ...(run.known && { given: state.given }) }, "map"),
+    (code) => ask(`runs/${run.id}/decode`, { codes: [code], ...(run.conditional && { label: state.label ?? 0 }), ...(run.known && { given: state.given }) }, "map"),
     (samples, code) => {
       decoded.show(unpack(samples), 0, across ? "decoded, from a code on" : "decoded, in the plane");
       decoded.canvas.dataset.code = JSON.stringify(code);

@@ -14,12 +14,13 @@ export function open({ run, root, state, go, fail }) {
     (reply, body) => {
       const samples = unpack(reply);
       place.replaceChildren(tiles(samples, Math.ceil(Math.sqrt(samples.count)), encodes && ((i) => {
-        state.base = { data: pack(samples.each(i)) };
+        state.base = { data: pack(samples.each(i)), ...(reply.labels && { label: reply.labels[i] }) };
         go(run.id, "traverse");
       })));
       place.dataset.drawn = JSON.stringify(body);
     }, fail);
-  const again = (name) => (value) => { wanted[name] = value; draw({ ...wanted }); };
+  const asked = () => ({ ...wanted, ...(run.conditional && { label: state.label }) });
+  const again = (name) => (value) => { wanted[name] = value; draw(asked()); };
   const seed = number(wanted.seed, 0, 1e9, again("seed"), "seed");
   const heat = h("output", {}, wanted.temperature.toFixed(2));
   const sizes = { image: [16, 36, 64, 100], cloud: [4, 9, 16], vector: [16, 36, 64] }[run.kind];
@@ -39,5 +40,5 @@ export function open({ run, root, state, go, fail }) {
         heat))] : [])),
     place,
     h("p", { className: "quiet" }, encodes ? "Click a sample to move on from its code." : ""));
-  draw({ ...wanted });
+  draw(asked());
 }

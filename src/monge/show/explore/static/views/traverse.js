@@ -15,7 +15,7 @@ export function open({ run, root, state, fail }) {
   const code = () => rest.map((r, i) => axes.directions.reduce(
     (sum, direction, k) => sum + places[k] * axes.deviations[k] * direction[i], r));
   const decode = latest(
-    (z) => ask(`runs/${run.id}/decode`, { codes: [z], ...(run.known && state.base && { given: state.base }) }, "traverse"),
+    (z) => ask(`runs/${run.id}/decode`, { codes: [z], ...(run.conditional && { label: state.label ?? state.base?.label ?? 0 }), ...(run.known && state.base && { given: state.base }) }, "traverse"),
     (samples, z) => {
       shown.show(unpack(samples), 0, "decoded");
       shown.canvas.dataset.code = JSON.stringify(z);
