@@ -383,6 +383,36 @@ def test_runs_are_compared_on_one_code_and_one_image(page, address, explorers):
     waits(page, "() => !document.querySelector(\"[data-run='vae']\")")
 
 
+def test_the_class_that_is_chosen_is_drawn_and_decoded(browser, tmp_path):
+    """Classes come as they are drawn until one is chosen, which other views keep; the code of a
+    sample that is clicked is decoded to its own class."""
+    run = small("wae-mmd", "digits", tmp_path / "run", latent=3, condition="labels")
+    explorers = opened([Run(run.path)])
+    explorer, page, complaints = explorers["run"], browser.new_page(), []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    with serving(explorers) as address:
+        show(page, address, "run", "sample")
+        page.wait_for_selector("#samples[data-drawn]")
+        labels = explorer.labels(64, 0, None)
+        drawn = explorer.sample(64, 0, "prior", 1.0)
+        assert is_image(page, "#samples canvas:nth-child(5)", drawn[4])
+        page.click("#samples canvas:nth-child(5)")
+        page.wait_for_selector("#traversed[data-code]")
+        code = torch.tensor([data(page, "#traversed", "code")])
+        assert is_image(page, "#traversed", explorer.decode(code, None, int(labels[4])))
+        page.select_option("#class", label="7")
+        page.wait_for_selector("#traversed[data-code]")
+        waits(page, "() => document.querySelector('#class').value === '7'")
+        page.wait_for_selector("#traversed[data-code]")
+        assert is_image(page, "#traversed", explorer.decode(code, None, 7))
+        page.goto(f"{address}/#run/sample")
+        page.wait_for_selector("#samples[data-drawn*='label']")
+        drawn = explorer.sample(64, 0, "prior", 1.0, 7)
+        assert is_image(page, "#samples canvas:nth-child(5)", drawn[4])
+    page.close()
+    assert complaints == []
+
+
 def test_the_run_view_follows_training(browser, tmp_path):
     """New rows and an evaluation appear without a reload; a newer checkpoint can be loaded, and
     the image changes to what the new weights make."""
