@@ -14,7 +14,7 @@ from zoo import LABELLED, model
 import monge
 from monge.cli import parse
 from monge.config import Config, DataConfig, NetworkConfig, TrainingConfig, override
-from monge.data import Source, as_floats
+from monge.data import Batches, Source, as_floats
 from monge.divergences import MMD
 from monge.draws import generator
 from monge.evaluation import evaluate
@@ -27,6 +27,7 @@ from monge.networks import CodeCritic, JointFeatures, LabelledDecoder, Projectio
 from monge.priors import Gaussian
 from monge.runs import Run
 from monge.training import Trainer
+from monge.training.loading import Prefetcher, fetch
 
 CLASSES = 3
 EVERY = pytest.mark.parametrize("recipe", LABELLED)
@@ -261,6 +262,33 @@ def test_every_row_keeps_its_label(micro_batch, tmp_path):
     assert probe.seen > 30
     assert run.settled.classes == ("a", "b", "c")
     assert run.sample(3, labels=[0, 1, 2]).tolist() == [[1, 0], [0, 1], [0, 0]]
+
+
+def test_batches_that_are_loaded_ahead_have_the_rows_and_labels_of_others():
+    source = numbered()
+    samples = Labelled(source.train, source.train_labels)
+    batches = Batches(len(samples), 10, 0)
+    trainer = Trainer(Probe(), TrainingConfig(inner_steps=2))
+    ahead = Prefetcher(trainer, samples, batches)
+    for one, other in zip(ahead.fetch(), fetch(trainer, samples, batches), strict=True):
+        assert torch.equal(one.x, other.x)
+        assert torch.equal(one.x[:, 0].long(), other.labels)
+        assert torch.equal(one.labels, other.labels)
+    ahead.close()
+
+
+def test_clouds_take_labels():
+    made = model("pointcloud-wae", "cloud", (16, 3), CLASSES)
+    terms = Trainer(made, TrainingConfig()).step([batch((16, 3))])
+    assert all(torch.isfinite(value) for value in terms.values())
+    assert made.sample(4, labels=1).shape == (4, 16, 3)
+
+
+def test_pretraining_takes_labels(tmp_path):
+    """It matches codes alone, which the encoder makes of samples and labels."""
+    config = tiny(**{"training.pretrain": 3, "training.pretrain_batch": 50})
+    run = monge.fit("wae-gan", "digits", config, tmp_path / "run", quiet=True)
+    assert [row["stage_step"] for row in run.metrics() if "stage" in row] == [1, 2, 3]
 
 
 def test_a_model_of_your_own_and_condition_must_agree(tmp_path):
