@@ -4,6 +4,7 @@ Functions return distances W_p, with the root, unless their name or docstring sa
 The cost is d(x, y)^p with d Euclidean, without a factor 1/p; ε is in units of that cost.
 """
 
+from monge.transport.couplings import Coupling, Exact, Independent, PerLabel, Sinkhorn
 from monge.transport.discrete import jensen_shannon, kullback_leibler, total_variation
 from monge.transport.entropic import sinkhorn, sinkhorn_divergence, solve_entropic
 from monge.transport.exact import kantorovich_potential, monge_map, solve, wasserstein
@@ -33,11 +34,16 @@ from monge.transport.slicers import Circular, Linear, Neural, Polynomial, Slicer
 __all__ = [
     "Anderson",
     "Circular",
+    "Coupling",
+    "Exact",
+    "Independent",
     "Linear",
     "Neural",
+    "PerLabel",
     "Plan",
     "Polynomial",
     "Randkhorn",
+    "Sinkhorn",
     "Slicer",
     "entropic_gromov_wasserstein",
     "gaussian_kl",

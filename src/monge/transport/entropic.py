@@ -66,9 +66,10 @@ def _is_converged(solution: Potentials, settings: SinkhornSettings, dtype: torch
     return solution.error <= settings.tolerance + 10 * torch.finfo(dtype).eps
 
 
-def _warn_unless_converged(
+def warn_unless_converged(
     solution: Potentials, epsilon: float, settings: SinkhornSettings, dtype: torch.dtype
 ) -> None:
+    """Warns where the marginal error is above the tolerance."""
     if not _is_converged(solution, settings, dtype):
         warn(
             f"Sinkhorn with `epsilon` {epsilon:.4g} stopped after {solution.iterations} "
@@ -99,9 +100,10 @@ def _problem(samples: Separated, epsilon: float, dtype: torch.dtype) -> Entropic
     return problem if wanted == dtype else samples.problem(wanted)
 
 
-def _settings(
+def checked_settings(
     epsilon: float, tolerance: float, most: int, acceleration: object
 ) -> SinkhornSettings:
+    """The settings of the solver, if they are valid."""
     positive("epsilon", epsilon)
     positive("tolerance", tolerance)
     dimension("max_iterations", most)
@@ -141,7 +143,7 @@ def solve_entropic(
     Raises:
         ValueError: for a cost that is no finite matrix, invalid weights, or ε ≤ 0.
     """
-    settings = _settings(epsilon, tolerance, max_iterations, acceleration)
+    settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
     finite("cost", floating("cost", cost))
     if cost.ndim != 2 or 0 in cost.shape:
         raise ValueError(f"`cost` must be a matrix (n, m), got shape {tuple(cost.shape)}")
@@ -156,7 +158,7 @@ def solve_entropic(
     plan = _assembled(problem, solution, epsilon)
     rows, columns = (plan.sum(side, dtype=torch.float64) for side in (1, 0))
     solution = _observed(rows, columns, problem, solution)
-    _warn_unless_converged(solution, epsilon, settings, cost.dtype)
+    warn_unless_converged(solution, epsilon, settings, cost.dtype)
     f = solution.f + least.double()
 
     def fast(
@@ -197,7 +199,7 @@ def sinkhorn(
     Memory is O(n + m) beyond a bounded size; the plan's matrix is made on request only. Arguments
     as for `solve_entropic`; `value` is differentiable in points and weights.
     """
-    settings = _settings(epsilon, tolerance, max_iterations, acceleration)
+    settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
     x, y = points(x, y, p)
     mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
     samples = separated(x.detach(), y.detach(), mu.detach(), nu.detach(), p)
@@ -207,7 +209,7 @@ def sinkhorn(
         (problem.a, problem.b, solution.f, solution.g, epsilon)
     )
     observed = _observed(rows, columns, problem, solution)
-    _warn_unless_converged(observed, epsilon, settings, x.dtype)
+    warn_unless_converged(observed, epsilon, settings, x.dtype)
     f, g = samples.potentials(solution)
     return Plan(
         value=dual(x, y, mu, nu, solution, epsilon, p),
@@ -240,7 +242,7 @@ def sinkhorn_divergence(
     ‖E x - E y‖² (p = 2) as ε → ∞. Differentiable in points and weights. Arguments as for
     `solve_entropic`.
     """
-    settings = _settings(epsilon, tolerance, max_iterations, acceleration)
+    settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
     x, y = points(x, y, p)
     mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
     samples = separated(x.detach(), y.detach(), mu.detach(), nu.detach(), p)
@@ -251,7 +253,7 @@ def sinkhorn_divergence(
     ]
     cross, of_x, of_y = solve_potentials(problems, epsilon, settings)
     for solution in (cross, of_x, of_y):
-        _warn_unless_converged(solution, epsilon, settings, x.dtype)
+        warn_unless_converged(solution, epsilon, settings, x.dtype)
 
     within = dual_within(x, mu, of_x, epsilon, p) + dual_within(y, nu, of_y, epsilon, p)
     return dual(x, y, mu, nu, cross, epsilon, p) - within / 2

@@ -38,7 +38,7 @@ MOST_RATIO = 1e4
 """The ratio to the median cost above which costs are cut off at first."""
 MOST_ERROR = {torch.float32: 1e-8, torch.float64: 1e-11}
 """The relative error that is allowed in the cost of an assignment."""
-LOOSE = 0.01
+LOOSE = 0.003
 """ε of the potentials that prepare an assignment, in units of the mean cost."""
 
 
@@ -143,7 +143,7 @@ def assignment(cost: GroundCost) -> Integers:
     f = g = torch.zeros(n, dtype=torch.float64, device=cost.device)
     scale = cost.mean()
     if n >= tuning(cost.device).prepared_points and scale > 0:
-        f, g = rough_potentials(cost, LOOSE * scale, iterations=20)
+        f, g = rough_potentials(cost.roughly(), LOOSE * scale, iterations=20)
     reduced = np.empty(cost.shape)
     for rows, exponents in cost.exponents(f, g, 1.0):
         np.negative(to_numpy(exponents.cpu()), out=reduced[rows])

@@ -86,10 +86,14 @@ class Potentials(NamedTuple):
     iterations: int
 
 
-def _solve(
+def solve_minima(
     problem: EntropicProblem, space: Tensor, epsilon: float, settings: SinkhornSettings
-) -> Potentials:
-    """Sinkhorn's algorithm; the result has f = S_b(g), or f = g for a symmetric problem."""
+) -> tuple[Potentials, Streamed]:
+    """Sinkhorn's algorithm; the result has f = S_b(g), or f = g for a symmetric problem.
+
+    Beside the potentials it returns the soft minima that found them, which hold a Gibbs kernel
+    about potentials near the solution if that was stored, in `space`.
+    """
     cost, a, b, symmetric = problem
     minima = choose_minima(cost, a, b, space)
     acceleration, tolerance, most = settings
@@ -109,7 +113,12 @@ def _solve(
     f = g if symmetric else minima.rows(g)
     mass = (minima.a * ((f - minima.rows(g)) / epsilon).exp()).sum()
     value = (minima.a * f).sum() + (minima.b * g).sum() - epsilon * (mass - 1)
-    return Potentials(f, g, value, error, used + count)
+    return Potentials(f, g, value, error, used + count), minima
+
+
+def gibbs_space(cost: GroundCost) -> Tensor:
+    """Memory for the Gibbs kernel of a cost, if it is stored."""
+    return torch.empty(kept_entries(cost), dtype=cost.dtype, device=cost.device)
 
 
 def solve_potentials(
@@ -120,10 +129,9 @@ def solve_potentials(
     They are solved one after the other, so that their Gibbs kernels take turns in one piece of
     memory, to which no solution refers.
     """
-    cost = problems[0].cost
-    most = max(kept_entries(problem.cost) for problem in problems)
-    space = torch.empty(most, dtype=cost.dtype, device=cost.device)
-    return [_solve(problem, space, epsilon, settings) for problem in problems]
+    largest = max((problem.cost for problem in problems), key=kept_entries)
+    space = gibbs_space(largest)
+    return [solve_minima(problem, space, epsilon, settings)[0] for problem in problems]
 
 
 def rough_potentials(cost: GroundCost, epsilon: float, iterations: int) -> tuple[Tensor, Tensor]:

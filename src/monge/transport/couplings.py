@@ -1,0 +1,316 @@
+r"""Couplings of noise with data: which pairs (x_0, x_1) a flow is trained on.
+
+Flow matching regresses a velocity on the straight paths between the pairs. The nearer a coupling
+is to optimal transport, the straighter are the paths of the flow that it trains, and the fewer
+steps it is sampled with. A coupling may choose the pairs, but not the samples: were some data or
+some noise to appear more often than they should, the flow would learn another distribution. Each
+class says which of the two marginals it keeps exactly, and which on average over its draws.
+
+A coupling is called with noise x0 (n, \*) and data x1 (m, \*) and returns indices (i, j), each
+(k,), of the pairs (x0[i], x1[j]). `pairs` returns the samples themselves.
+
+- `Independent`: no transport; the reference.
+- `Exact`: the optimal assignment of the batch, or the optimal plan where n and m differ.
+- `Sinkhorn`: pairs drawn from the batch's entropic plan.
+- `PerLabel`: one of these within each label, so that conditional flows stay unbiased.
+
+Source: Pooladian et al., "Multisample flow matching: straightening flows with minibatch
+couplings", 2023; Tong et al., "Improving and generalizing flow-based generative models with
+minibatch optimal transport", 2024; Cheng, Schwing, "The curse of conditions: analyzing and
+improving optimal transport for conditional flow-based generation", 2025.
+"""
+
+import abc
+
+import torch
+from torch import Tensor
+
+from monge._core.checks import dimension, finite, instance, order, positive
+from monge._core.devices import to_device
+from monge._core.numerics import distances
+from monge._core.promotion import ANY, promoted
+from monge._core.shown import Shown
+from monge._core.typed import split
+from monge._core.untrusted import memory
+from monge.transport.entropic import checked_settings, warn_unless_converged
+from monge.transport.exact import monge_map, solve
+from monge.transport.gibbs import Stored, Streamed
+from monge.transport.ground import SinglePoints
+from monge.transport.potentials import (
+    ACCELERATION,
+    MOST_ITERATIONS,
+    EntropicProblem,
+    Potentials,
+    gibbs_space,
+    solve_minima,
+)
+
+Pairs = tuple[Tensor, Tensor]
+"""Indices (i, j) of noise and data, or the samples that they choose."""
+EXACT_BYTES = 32
+"""Bytes for each pair of an exact problem: the costs, their copy in the solver, and the plan."""
+STRIP = 64
+"""Rows of a Gibbs kernel whose sum is drawn from before one of them is."""
+
+
+class Coupling(Shown, abc.ABC):
+    """Chooses which noise is paired with which data."""
+
+    _shows_defaults = False
+
+    @abc.abstractmethod
+    def __call__(self, x0: Tensor, x1: Tensor, generator: torch.Generator | None = None) -> Pairs:
+        r"""The indices of the pairs.
+
+        Args:
+            x0: noise (n, \*).
+            x1: data (m, \*), of the same shape and on the same device.
+            generator: a CPU generator, for those that draw.
+
+        Returns:
+            (i, j), int64 and on the device of the samples, for pairs (x0[i], x1[j]).
+        """
+
+    def pairs(self, x0: Tensor, x1: Tensor, generator: torch.Generator | None = None) -> Pairs:
+        """The pairs themselves, (x0[i], x1[j])."""
+        i, j = self(x0, x1, generator)
+        return x0[i], x1[j]
+
+
+class Independent(Coupling):
+    """Noise i with data i, which were drawn independently.
+
+    Where there are fewer data than noise, the first are used; where there are more, noise is used
+    again. Each of the data appears once.
+    """
+
+    @promoted(x0=ANY, x1=ANY)
+    def __call__(self, x0: Tensor, x1: Tensor, generator: torch.Generator | None = None) -> Pairs:
+        x0, x1 = _samples(x0, x1)
+        j = torch.arange(len(x1), device=x1.device)
+        return j % len(x0), j
+
+
+class Exact(Coupling):
+    """The optimal coupling of the batch for the cost ‖x_0 - x_1‖^p.
+
+    For n = m it is a permutation: each of the noise and each of the data appears once. Otherwise
+    the optimal plan splits mass; each of the data appears once, with noise drawn from its column
+    of the plan, so that each of the noise appears m/n times on average over the draws.
+
+    Its time grows as n³ at worst and its memory as n m. A batch that does not fit is refused.
+
+    Args:
+        p: order, at least 1.
+
+    Example:
+        >>> i, j = Exact()(noise, data)
+        >>> velocity = data[j] - noise[i]
+    """
+
+    def __init__(self, p: float = 2):
+        self.p = order(p)
+
+    @promoted(x0=ANY, x1=ANY)
+    def __call__(self, x0: Tensor, x1: Tensor, generator: torch.Generator | None = None) -> Pairs:
+        x0, x1 = _samples(x0, x1)
+        n, m = len(x0), len(x1)
+        if EXACT_BYTES * n * m > memory():
+            raise ValueError(
+                f"`x0` and `x1` have {n:,} × {m:,} pairs, more than memory holds for an exact "
+                "coupling: pass smaller batches, or use Sinkhorn() or Semidiscrete(…)"
+            )
+        x0, x1 = _centred(x0, x1, self.p)
+        j = torch.arange(m, device=x1.device)
+        if n == m:
+            return monge_map(x1, x0, p=self.p), j
+        lengths = distances(x1, x0)
+        # in units of the longest, of which no power overflows
+        plan = solve((lengths / lengths.max().clamp_min(_tiny(lengths))).pow(self.p)).plan
+        return _drawn(plan, _uniform((m,), plan, generator)), j
+
+
+class Sinkhorn(Coupling):
+    """Pairs drawn from the entropic plan of the batch for the cost ‖x_0 - x_1‖².
+
+    Each of the data appears once, with noise drawn from its column of the plan. Each of the noise
+    appears m/n times on average over the draws, up to `tolerance`: that is the marginal error of
+    the plan in L1. A single draw leaves out some of the noise and repeats others. ε → 0 is
+    `Exact`, ε → ∞ independent pairs with the noise drawn with replacement.
+
+    Memory is that of one matrix (m, n) in float32, and bounded for large batches.
+
+    Args:
+        epsilon: regularisation, in units of the mean cost between the noise and the data of the
+            batch, which is estimated from at most 500 of each.
+        absolute: whether `epsilon` is in units of the cost instead, as POT's `reg`. A Schrödinger
+            bridge with noise σ has ε = 2 σ².
+        tolerance: on the marginal error.
+        max_iterations: the limit of iterations, which warns where it is reached.
+    """
+
+    def __init__(
+        self,
+        epsilon: float = 0.05,
+        absolute: bool = False,
+        tolerance: float = 1e-3,
+        max_iterations: int = MOST_ITERATIONS,
+    ):
+        self.epsilon, self.absolute = positive("epsilon", epsilon), absolute
+        self.tolerance = positive("tolerance", tolerance)
+        self.max_iterations = dimension("max_iterations", max_iterations)
+
+    @promoted(x0=ANY, x1=ANY)
+    def __call__(self, x0: Tensor, x1: Tensor, generator: torch.Generator | None = None) -> Pairs:
+        x0, x1 = _centred(*_samples(x0, x1), 2)
+        settings = checked_settings(
+            self.epsilon, self.tolerance, self.max_iterations, ACCELERATION
+        )
+        cost = SinglePoints(x1, x0)
+        # a mean cost of 0 is that of points that all coincide, where any plan is optimal
+        epsilon = self.epsilon * (1.0 if self.absolute else cost.mean() or 1.0)
+        a, b = (torch.full((k,), 1 / k, dtype=torch.float64, device=x0.device) for k in cost.shape)
+        problem = EntropicProblem(cost, a, b)
+        solution, minima = solve_minima(problem, gibbs_space(cost), epsilon, settings)
+        warn_unless_converged(solution, epsilon, settings, torch.float32)
+        u = _uniform((len(x1), 2), x1, generator)
+        return _partners(minima, solution, u), torch.arange(len(x1), device=x1.device)
+
+
+class PerLabel(Coupling):
+    """A coupling within each label, for flows that are conditioned on it.
+
+    A coupling of the whole batch pairs noise with the data that are near, whatever their labels.
+    Given the label, the noise then is no longer the noise that the flow starts from when it is
+    sampled, and the flow is biased. Here noise is dealt to the labels without being looked at,
+    and each label has a coupling of its own: given the label, both marginals are kept as
+    `coupling` keeps them.
+
+    Args:
+        coupling: the coupling within each label.
+
+    Example:
+        >>> i, j = PerLabel(Exact())(noise, data, labels1=labels)
+        >>> velocity, condition = data[j] - noise[i], labels[j]
+
+    Source: Cheng, Schwing, "The curse of conditions", 2025.
+    """
+
+    def __init__(self, coupling: Coupling):
+        self.coupling = instance("coupling", coupling, Coupling, "Exact()")
+
+    def __call__(
+        self,
+        x0: Tensor,
+        x1: Tensor,
+        generator: torch.Generator | None = None,
+        labels0: Tensor | None = None,
+        labels1: Tensor | None = None,
+    ) -> Pairs:
+        r"""The indices of the pairs, in the order of the data.
+
+        Args:
+            x0: noise (n, \*).
+            x1: data (m, \*).
+            generator: a CPU generator, for couplings that draw.
+            labels0: the label (n,) that each of the noise is dealt to, chosen without regard to
+                it. By default noise i has the label of data i, which needs n = m.
+            labels1: the labels (m,) of the data, integers.
+
+        Raises:
+            ValueError: for missing labels, or for labels of data that no noise has.
+        """
+        labels1 = _labels("labels1", labels1, len(x1))
+        if labels0 is None and len(x0) != len(x1):
+            raise ValueError(
+                f"`labels0` must be given for {len(x0)} samples of noise and {len(x1)} of data: "
+                "draw them as the data's are distributed, without regard to the noise"
+            )
+        labels0 = labels1 if labels0 is None else _labels("labels0", labels0, len(x0))
+        found: list[Pairs] = []
+        rows0, rows1 = (torch.arange(len(z), device=z.device) for z in (labels0, labels1))
+        for label in sorted(set(labels1.tolist())):
+            rows, columns = rows0[labels0 == label], rows1[labels1 == label]
+            if len(rows) == 0:
+                raise ValueError(f"`labels0` must have each label of the data, got no {label}")
+            i, j = self.coupling(x0[rows], x1[columns], generator)
+            found.append((rows[i], columns[j]))
+        i, j = (torch.cat(indices) for indices in zip(*found))
+        in_order = j.argsort(stable=True)
+        return i[in_order], j[in_order]
+
+    def pairs(
+        self,
+        x0: Tensor,
+        x1: Tensor,
+        generator: torch.Generator | None = None,
+        labels0: Tensor | None = None,
+        labels1: Tensor | None = None,
+    ) -> Pairs:
+        """The pairs themselves, (x0[i], x1[j])."""
+        i, j = self(x0, x1, generator, labels0, labels1)
+        return x0[i], x1[j]
+
+
+def _samples(x0: Tensor, x1: Tensor) -> Pairs:
+    """Noise and data as matrices without graph, if they are finite samples of one shape."""
+    for name, x in (("x0", x0), ("x1", x1)):
+        if x.ndim < 1 or x.numel() == 0:
+            raise ValueError(f"`{name}` must hold at least one sample, got shape {tuple(x.shape)}")
+        finite(name, x)
+    if x0.shape[1:] != x1.shape[1:] or x0.device != x1.device:
+        raise ValueError(
+            "`x0` and `x1` must hold samples of one shape on one device, got "
+            f"{tuple(x0.shape)} on {x0.device} and {tuple(x1.shape)} on {x1.device}"
+        )
+    return x0.detach().reshape(len(x0), -1), x1.detach().reshape(len(x1), -1)
+
+
+def _centred(x0: Tensor, x1: Tensor, p: float) -> Pairs:
+    """Samples in float64, about their means for p = 2, which decide on no optimal pair."""
+    x0, x1 = x0.double(), x1.double()
+    return (x0 - x0.mean(0), x1 - x1.mean(0)) if p == 2 else (x0, x1)
+
+
+def _labels(name: str, labels: Tensor | None, count: int) -> Tensor:
+    if not isinstance(labels, Tensor) or labels.shape != (count,) or labels.is_floating_point():
+        got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else labels
+        raise ValueError(f"`{name}` must be a tensor of {count} integers, got {got}")
+    return labels
+
+
+def _tiny(x: Tensor) -> float:
+    return torch.finfo(x.dtype).tiny
+
+
+def _uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Uniform numbers in [0, 1), float64."""
+    return to_device(torch.rand(shape, dtype=torch.float64, generator=generator), like.device)
+
+
+def _drawn(weights: Tensor, u: Tensor) -> Tensor:
+    """An index (k,) for each row of weights (k, n), by inversion of its distribution function."""
+    levels = weights.cumsum(1, dtype=torch.float64)
+    # below the total, so that nothing without weight behind the last one is drawn
+    chosen = torch.minimum(u * levels[:, -1], torch.nextafter(levels[:, -1], levels.new_zeros(())))
+    return torch.searchsorted(levels, chosen[:, None], right=True)[:, 0]
+
+
+def _partners(minima: Streamed, solution: Potentials, u: Tensor) -> Tensor:
+    """For each of the data, rows of the cost, the noise that u (m, 2) draws from its plan.
+
+    Of a stored kernel a strip of columns is drawn first, and then a column of it: one product
+    instead of a matrix of levels.
+    """
+    if not isinstance(minima, Stored):
+        plans = minima.cost.plans(minima.a, minima.b, solution.f, solution.g, minima.epsilon)
+        return torch.cat([_drawn(plan, u[rows, 0]) for rows, plan in plans])
+    kernel, n = minima.kernel, minima.cost.shape[1]
+    weights = (minima.b * ((solution.g - minima.g0) / minima.epsilon).exp()).to(kernel.dtype)
+    strips = zip(split(kernel.T, STRIP), split(weights, STRIP))
+    strip = _drawn(torch.stack([w @ part for part, w in strips], 1), u[:, 0])
+    columns = STRIP * strip[:, None] + torch.arange(STRIP, device=kernel.device)
+    inside = columns < n
+    columns = columns.clamp_(max=n - 1)
+    within = kernel.gather(1, columns) * weights[columns] * inside
+    return STRIP * strip + _drawn(within, u[:, 1])
