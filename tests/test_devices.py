@@ -37,6 +37,14 @@ MAPS = {
         transport.sinkhorn(x, y, epsilon=0.5, tolerance=tight(x) / 100).potentials[0]
     ),
     "sinkhorn's plan": lambda x, y: transport.sinkhorn(x, y, epsilon=0.5, tolerance=tight(x)).plan,
+    "solve_semidiscrete": lambda x, y: y[
+        transport.solve_semidiscrete(
+            lambda n, random: torch.randn(n, 3, generator=random),
+            y,
+            tolerance=0.3,
+            generator=seeded(),
+        ).assign(x)
+    ],
     "nearest": lambda x, y: neighbours.nearest(x, y, 3)[0],
     "nearest_squared": neighbours.nearest_squared,
 }

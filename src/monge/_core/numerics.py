@@ -320,3 +320,12 @@ def is_resolved(least: Tensor, x: Norms, y: Norms, accuracy: float) -> bool:
     info, largest = torch.finfo(least.dtype), x.squared.amax() + y.squared.amax()
     rounding = info.eps * largest + info.tiny / info.eps
     return bool((least * accuracy > rounding) & (largest < info.eps * info.max))
+
+
+def drawn(weights: Tensor, u: Tensor) -> Tensor:
+    """An index (k,) for each row of weights (k, n), of any sum, by inversion of its distribution
+    function at u (k,) in [0, 1). Nothing of weight 0 is drawn."""
+    levels = weights.cumsum(1, dtype=torch.float64)
+    total = levels[:, -1]
+    level = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(levels, level[:, None], right=True)[:, 0]

@@ -87,6 +87,12 @@ def split(x: Tensor, size: int) -> tuple[Tensor, ...]:
     return x.split(size)
 
 
+def distinct_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The distinct rows (k, d) of x (n, d), which of them each row is (n,), and their counts."""
+    rows, index, counts = torch.unique(x, dim=0, return_inverse=True, return_counts=True)
+    return rows, index, counts
+
+
 def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     """The shape to which shapes broadcast."""
     return tuple(torch.broadcast_shapes(*shapes))

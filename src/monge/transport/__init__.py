@@ -4,7 +4,14 @@ Functions return distances W_p, with the root, unless their name or docstring sa
 The cost is d(x, y)^p with d Euclidean, without a factor 1/p; ε is in units of that cost.
 """
 
-from monge.transport.couplings import Coupling, Exact, Independent, PerLabel, Sinkhorn
+from monge.transport.couplings import (
+    Coupling,
+    Exact,
+    Independent,
+    PerLabel,
+    Semidiscrete,
+    Sinkhorn,
+)
 from monge.transport.discrete import jensen_shannon, kullback_leibler, total_variation
 from monge.transport.entropic import sinkhorn, sinkhorn_divergence, solve_entropic
 from monge.transport.exact import kantorovich_potential, monge_map, solve, wasserstein
@@ -21,6 +28,7 @@ from monge.transport.max_sliced import (
 )
 from monge.transport.plan import Plan
 from monge.transport.potentials import Anderson, Randkhorn
+from monge.transport.semidiscrete import SemidiscretePlan, solve_semidiscrete
 from monge.transport.sliced import (
     generalized_sliced_wasserstein,
     orthogonal_directions,
@@ -43,6 +51,8 @@ __all__ = [
     "Plan",
     "Polynomial",
     "Randkhorn",
+    "Semidiscrete",
+    "SemidiscretePlan",
     "Sinkhorn",
     "Slicer",
     "entropic_gromov_wasserstein",
@@ -67,6 +77,7 @@ __all__ = [
     "sobol_directions",
     "solve",
     "solve_entropic",
+    "solve_semidiscrete",
     "total_variation",
     "uniform_directions",
     "wasserstein",

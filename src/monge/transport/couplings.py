@@ -12,6 +12,7 @@ A coupling is called with noise x0 (n, \*) and data x1 (m, \*) and returns indic
 - `Independent`: no transport; the reference.
 - `Exact`: the optimal assignment of the batch, or the optimal plan where n and m differ.
 - `Sinkhorn`: pairs drawn from the batch's entropic plan.
+- `Semidiscrete`: noise with the whole data set, by potentials that were fitted once.
 - `PerLabel`: one of these within each label, so that conditional flows stay unbiased.
 
 Source: Pooladian et al., "Multisample flow matching: straightening flows with minibatch
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from monge._core.checks import dimension, finite, instance, order, positive
 from monge._core.devices import to_device
-from monge._core.numerics import distances
+from monge._core.numerics import distances, drawn
 from monge._core.promotion import ANY, promoted
 from monge._core.shown import Shown
 from monge._core.typed import split
@@ -44,6 +45,7 @@ from monge.transport.potentials import (
     gibbs_space,
     solve_minima,
 )
+from monge.transport.semidiscrete import SemidiscretePlan
 
 Pairs = tuple[Tensor, Tensor]
 """Indices (i, j) of noise and data, or the samples that they choose."""
@@ -127,7 +129,7 @@ class Exact(Coupling):
         lengths = distances(x1, x0)
         # in units of the longest, of which no power overflows
         plan = solve((lengths / lengths.max().clamp_min(_tiny(lengths))).pow(self.p)).plan
-        return _drawn(plan, _uniform((m,), plan, generator)), j
+        return drawn(plan, _uniform((m,), plan, generator)), j
 
 
 class Sinkhorn(Coupling):
@@ -175,6 +177,44 @@ class Sinkhorn(Coupling):
         warn_unless_converged(solution, epsilon, settings, torch.float32)
         u = _uniform((len(x1), 2), x1, generator)
         return _partners(minima, solution, u), torch.arange(len(x1), device=x1.device)
+
+
+class Semidiscrete(Coupling):
+    r"""Noise with the data point of the whole data set in whose cell it lies.
+
+    Each of the noise appears once. Each of the data appears equally often on average over the
+    noise, up to `plan.marginal_error`. A pairing takes one nearest-neighbour search, whatever
+    the size of a batch, and does not have the bias of plans between small batches.
+
+    Args:
+        data: the data set (m, \*) that the plan was fitted to.
+        plan: `solve_semidiscrete(source, data)`.
+
+    Example:
+        >>> plan = solve_semidiscrete(Gaussian(2).sample, data)
+        >>> noise, matched = Semidiscrete(data, plan).pairs(torch.randn(256, 2))
+    """
+
+    def __init__(self, data: Tensor, plan: SemidiscretePlan):
+        if len(data) != len(plan):
+            raise ValueError(
+                f"`data` must be the {len(plan)} samples of `plan`, got {len(data)}: fit another"
+            )
+        self.data, self.plan = data, plan
+
+    def __call__(
+        self, x0: Tensor, x1: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Pairs:
+        """The indices of the pairs (x0[i], data[j]); x1, a batch of data, is not looked at."""
+        j = self.plan.assign(x0, generator)
+        return torch.arange(len(j), device=j.device), j
+
+    def pairs(
+        self, x0: Tensor, x1: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Pairs:
+        """The pairs themselves, (x0[i], data[j])."""
+        i, j = self(x0, x1, generator)
+        return x0[i], self.data[j.to(self.data.device)]
 
 
 class PerLabel(Coupling):
@@ -229,7 +269,7 @@ class PerLabel(Coupling):
         labels0 = labels1 if labels0 is None else _labels("labels0", labels0, len(x0))
         found: list[Pairs] = []
         rows0, rows1 = (torch.arange(len(z), device=z.device) for z in (labels0, labels1))
-        for label in sorted(set(labels1.tolist())):
+        for label in sorted({int(label) for label in labels1.cpu()}):
             rows, columns = rows0[labels0 == label], rows1[labels1 == label]
             if len(rows) == 0:
                 raise ValueError(f"`labels0` must have each label of the data, got no {label}")
@@ -288,14 +328,6 @@ def _uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | 
     return to_device(torch.rand(shape, dtype=torch.float64, generator=generator), like.device)
 
 
-def _drawn(weights: Tensor, u: Tensor) -> Tensor:
-    """An index (k,) for each row of weights (k, n), by inversion of its distribution function."""
-    levels = weights.cumsum(1, dtype=torch.float64)
-    # below the total, so that nothing without weight behind the last one is drawn
-    chosen = torch.minimum(u * levels[:, -1], torch.nextafter(levels[:, -1], levels.new_zeros(())))
-    return torch.searchsorted(levels, chosen[:, None], right=True)[:, 0]
-
-
 def _partners(minima: Streamed, solution: Potentials, u: Tensor) -> Tensor:
     """For each of the data, rows of the cost, the noise that u (m, 2) draws from its plan.
 
@@ -304,13 +336,13 @@ def _partners(minima: Streamed, solution: Potentials, u: Tensor) -> Tensor:
     """
     if not isinstance(minima, Stored):
         plans = minima.cost.plans(minima.a, minima.b, solution.f, solution.g, minima.epsilon)
-        return torch.cat([_drawn(plan, u[rows, 0]) for rows, plan in plans])
+        return torch.cat([drawn(plan, u[rows, 0]) for rows, plan in plans])
     kernel, n = minima.kernel, minima.cost.shape[1]
     weights = (minima.b * ((solution.g - minima.g0) / minima.epsilon).exp()).to(kernel.dtype)
     strips = zip(split(kernel.T, STRIP), split(weights, STRIP))
-    strip = _drawn(torch.stack([w @ part for part, w in strips], 1), u[:, 0])
+    strip = drawn(torch.stack([w @ part for part, w in strips], 1), u[:, 0])
     columns = STRIP * strip[:, None] + torch.arange(STRIP, device=kernel.device)
     inside = columns < n
     columns = columns.clamp_(max=n - 1)
     within = kernel.gather(1, columns) * weights[columns] * inside
-    return STRIP * strip + _drawn(within, u[:, 1])
+    return STRIP * strip + drawn(within, u[:, 1])

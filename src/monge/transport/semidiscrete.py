@@ -1,0 +1,332 @@
+r"""Semidiscrete transport: from a continuous distribution, which is sampled, to weighted points.
+
+    W_2²(ρ, Σ_j b_j δ_{y_j}) = max_g E_{z~ρ} min_j (‖z - y_j‖² - g_j) + Σ_j b_j g_j.
+
+At the optimum z belongs to the point that attains the minimum: its cell in the Laguerre diagram,
+whose mass under ρ is b_j. The gradient of the dual in g_j is b_j minus the mass of the cell. With
+ε > 0 the minimum is soft, and z belongs to y_j with probability ∝ b_j exp((g_j - ‖z - y_j‖²)/ε).
+
+Potentials start from those of an entropic plan between samples of both sides, extended to all
+points by their soft minimum. Stochastic ascent follows: a step moves g_j by
+
+    2 Δ/(4 + h) · (b_j n - hits_j),
+
+where n is the size of the batch of noise, h the draws so far for each point and Δ the mean gap
+between the least and the second least of ‖z - y_j‖² - g_j, the scale on which cells exchange mass.
+The result is the average of the iterates, weighted by the square of their number. The cost of a
+step is one nearest-neighbour search among the points lifted to (y_j, √(max g - g_j)).
+
+The account is taken on fresh noise. With c_j of M draws in cell j,
+
+    χ² = Σ_j (m_j - b_j)²/b_j,   estimated by   Σ_j c_j (c_j - 1)/(b_j M (M - 1)) - 1,
+
+is unbiased, and √χ² bounds the L1 distance Σ_j |m_j - b_j| of the masses m from b.
+
+Source: Genevay, Cuturi, Peyré, Bach, "Stochastic optimization for large-scale optimal transport",
+2016; Mousavi-Hosseini, Zhang, Klein, Cuturi, "Flow matching with semidiscrete couplings", 2025;
+Polyak, Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from monge._core.checks import dimension, finite, nonnegative, positive
+from monge._core.devices import to_device
+from monge._core.errors import warn
+from monge._core.numerics import drawn
+from monge._core.promotion import ANY, promoted
+from monge._core.shown import described
+from monge._core.typed import distinct_rows
+from monge.transport.ground import SinglePoints, log_weights
+from monge.transport.neighbours import nearest
+from monge.transport.potentials import rough_potentials
+from monge.transport.reductions import choose_reductions
+
+Sampler = Callable[[int, torch.Generator | None], Tensor]
+"""Draws n samples with a CPU generator, as `Prior.sample` does."""
+SUBSAMPLE = 2048
+"""Samples of either side between which the first potentials are computed."""
+FIRST_EPSILON = 0.02
+"""Their regularisation, in units of the mean cost."""
+LARGEST_BATCH = 1024
+SHARE = 4
+"""Points for each noise of a batch, at least: a step must not outrun the gap."""
+FIRST_CHECK = 8
+"""Draws for each point before the error is first estimated; it is again after each doubling."""
+FRESH, FEWEST_FRESH = 4, 2**14
+"""Draws for each point, and in all, that an estimate of the error takes at least."""
+
+
+class Cells(NamedTuple):
+    """Distinct points (k, d) with masses b (k,), among which noise is divided by potentials."""
+
+    points: Tensor
+    masses: Tensor
+    epsilon: float
+
+    def lifted(self, g: Tensor) -> Tensor:
+        """Points (k, d + 1) whose nearest neighbour is the cell, for ε = 0."""
+        height = (g.max() - g).sqrt().to(self.points.dtype)
+        return torch.cat([self.points, height[:, None]], 1)
+
+    def neighbours(self, z: Tensor, g: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k least of ‖z - y_j‖² - g_j, and their indices, (n, k)."""
+        flat = torch.cat([z, z.new_zeros(len(z), 1)], 1)
+        squared, index = nearest(flat, self.lifted(g), k)
+        return squared.double() - g.max(), index
+
+    def assign(self, z: Tensor, g: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The (soft) minimum and the cell of each z (n, d), which u (n,) draws for ε > 0."""
+        if self.epsilon == 0:
+            least, index = self.neighbours(z, g, 1)
+            return least[:, 0], index[:, 0]
+        least, index = u.new_empty(len(z)), torch.empty(len(z), dtype=torch.int64, device=z.device)
+        for rows, exponents in self._exponents(z, g):
+            least[rows] = -self.epsilon * exponents.double().logsumexp(1)
+            index[rows] = drawn(exponents.softmax(1), u[rows])
+        return least, index
+
+    def hits(self, z: Tensor, g: Tensor) -> Tensor:
+        """How much of z (n, d) each cell has, (k,), float64 with sum n."""
+        if self.epsilon == 0:
+            index = self.neighbours(z, g, 1)[1][:, 0]
+            return torch.bincount(index, minlength=len(g)).double()
+        sums = torch.zeros_like(g)
+        for _, exponents in self._exponents(z, g):
+            sums += exponents.softmax(1).sum(0, dtype=torch.float64)
+        return sums
+
+    def _exponents(self, z: Tensor, g: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        heights = g + self.epsilon * log_weights(self.masses)
+        return SinglePoints(z, self.points).exponents(g.new_zeros(len(z)), heights, self.epsilon)
+
+
+@dataclass(frozen=True, repr=False)
+class SemidiscretePlan:
+    """A division of a continuous distribution among the points of a data set, and its account."""
+
+    cells: Cells
+    """The distinct points, about the mean of the data."""
+    potentials: Tensor
+    """g (k,) of the distinct points, float64, for the cost between noise and points about their
+    means: shifts of either side change potentials, but no plan."""
+    means: Tensor
+    """(2, d): the means of the noise and of the data that are subtracted."""
+    members: tuple[Tensor, Tensor, Tensor]
+    """The data in the order of the distinct points, where each begins, and how many it has."""
+    value: float
+    """An estimate of the dual objective, at the optimum W_2² for ε = 0."""
+    chi_square: float
+    """An unbiased estimate of χ² = Σ_j (m_j - b_j)²/b_j; it may be slightly negative."""
+    chi_square_deviation: float
+    """The standard deviation of that estimate."""
+    iterations: int
+    converged: bool
+    """Whether `marginal_error` is at most the tolerance."""
+
+    def __repr__(self) -> str:
+        names = ("value", "marginal_error", "iterations", "converged")
+        fields = (f"{name}={described(getattr(self, name))}" for name in names)
+        return f"SemidiscretePlan({', '.join(fields)})"
+
+    def __len__(self) -> int:
+        """How many data there are."""
+        return len(self.members[0])
+
+    @property
+    def marginal_error(self) -> float:
+        """√χ², an upper bound of Σ_j |m_j - b_j|, up to the deviation of its estimate."""
+        return math.sqrt(max(self.chi_square, 0.0))
+
+    @promoted(z=ANY)
+    def assign(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        r"""The index in the data (n,) to which each noise z (n, \*) belongs.
+
+        Memory is that of a block of distances. A CPU generator draws among data that coincide,
+        and for ε > 0 among all; otherwise nothing is drawn.
+        """
+        z = _noise(z, self.cells.points, "z") - self.means[0]
+        u = torch.zeros(2, len(z), dtype=torch.float64)
+        if self.cells.epsilon > 0 or len(self) > len(self.cells.points):
+            u = torch.rand(2, len(z), dtype=torch.float64, generator=generator)
+        u = to_device(u, z.device)
+        _, cell = self.cells.assign(z, self.potentials, u[0])
+        order, first, count = self.members
+        return order[first[cell] + (u[1] * count[cell]).long()]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is to be stored beside the data, e.g. by safetensors."""
+        account = (
+            *(self.cells.epsilon, self.value, self.chi_square, self.chi_square_deviation),
+            *(self.iterations, self.converged),
+        )
+        return {
+            "potentials": self.potentials,
+            "means": self.means,
+            "account": torch.tensor(account, dtype=torch.float64),
+        }
+
+    @classmethod
+    def from_tensors(cls, points: Tensor, tensors: Mapping[str, Tensor]) -> "SemidiscretePlan":
+        r"""The plan that `tensors` stored, with the same data (m, \*) on any device.
+
+        Raises:
+            ValueError: if the potentials are those of other data.
+        """
+        means = tensors["means"].to(points.device)
+        account = [float(number) for number in tensors["account"]]
+        flat = points.reshape(len(points), -1).to(means.dtype)
+        cells, members = _distinct(flat - means[1], account[0])
+        potentials = tensors["potentials"].to(points.device)
+        if len(potentials) != len(cells.points) or not _is_centred(cells):
+            raise ValueError(
+                f"`points` are not the data of these {len(potentials)} potentials: pass the data "
+                "that they were fitted to"
+            )
+        value, chi_square, deviation, iterations, converged = account[1:]
+        return cls(
+            *(cells, potentials, means, members, value, chi_square, deviation),
+            *(int(iterations), bool(converged)),
+        )
+
+
+@promoted(points=ANY)
+def solve_semidiscrete(
+    source: Sampler,
+    points: Tensor,
+    *,
+    epsilon: float = 0.0,
+    tolerance: float = 0.25,
+    draws: int = 128,
+    generator: torch.Generator | None = None,
+) -> SemidiscretePlan:
+    r"""Semidiscrete transport from a distribution to equally weighted data, for the cost ‖z - y‖².
+
+    The time is that of `draws` m² distances at most, 10⁹ of them a second and core, for data in
+    few dimensions. χ² falls to about 1.3 over the draws for each point.
+
+    Args:
+        source: draws n samples (n, \*), `source(n, generator)`, e.g. `Gaussian(8).sample`.
+        points: the data (m, \*).
+        epsilon: entropic regularisation in units of the cost; 0 for none.
+        tolerance: on `marginal_error`, at which the ascent stops.
+        draws: most noise that is drawn for each of the data; reaching it warns.
+        generator: a CPU generator.
+
+    Returns:
+        The plan; `plan.assign(z)` says to which of the data noise belongs.
+
+    Raises:
+        ValueError: for a source of another shape, NaN or infinity, or invalid settings.
+
+    Example:
+        >>> plan = solve_semidiscrete(Gaussian(2).sample, data, generator=generator)
+        >>> x0 = torch.randn(256, 2)
+        >>> x1 = data[plan.assign(x0)]
+    """
+    nonnegative("epsilon", epsilon)
+    positive("tolerance", tolerance)
+    dimension("draws", draws)
+    if points.ndim < 1 or points.numel() == 0:
+        raise ValueError(f"`points` must hold at least one, got shape {tuple(points.shape)}")
+    data = finite("points", points).detach().reshape(len(points), -1)
+
+    def noise(count: int) -> Tensor:
+        return _noise(to_device(source(count, generator), data.device), data, "source")
+
+    first = noise(SUBSAMPLE)
+    means = torch.stack([first.mean(0), data.mean(0)])
+    cells, members = _distinct(data - means[1], epsilon)
+    few = data[torch.randperm(len(data), generator=generator)[:SUBSAMPLE].to(data.device)]
+    g = _first_potentials(first - means[0], few - means[1], cells)
+    gap = _gap(first - means[0], cells, g) + epsilon
+    shift = float((means[0] - means[1]).double().square().sum())
+    size = min(LARGEST_BATCH, max(1, len(g) // SHARE))
+    average, total, step, seen = g, 0.0, 0, 0
+    check = min(FIRST_CHECK, draws)
+    while True:
+        while seen < check * len(g):
+            z = noise(size) - means[0]
+            g = g + 2 * gap / (4 + seen / len(g)) * (cells.masses * size - cells.hits(z, g))
+            step, seen = step + 1, seen + size
+            total += step**2
+            average = average + step**2 / total * (g - average)
+        fresh = noise(max(FRESH * len(g), FEWEST_FRESH)) - means[0]
+        value, chi_square, deviation = _account(fresh, cells, average, generator)
+        converged = chi_square <= tolerance**2
+        if converged or check == draws:
+            break
+        check = min(2 * check, draws)
+    account = (value + shift, chi_square, deviation, step, converged)
+    plan = SemidiscretePlan(cells, average, means, members, *account)
+    if not converged:
+        warn(
+            f"semidiscrete potentials have a marginal error of {plan.marginal_error:.2g} after "
+            f"{draws} draws for each point, above `tolerance` {tolerance:.2g}: raise `draws` or "
+            "`tolerance`"
+        )
+    return plan
+
+
+def _noise(z: Tensor, like: Tensor, name: str) -> Tensor:
+    """Noise as a matrix in the dtype of the data, if it has their dimension."""
+    z = finite(name, z.detach()).reshape(len(z), -1)
+    if z.shape[1] != like.shape[1] or z.device != like.device:
+        raise ValueError(
+            f"`{name}` must have {like.shape[1]} values a sample, as the data, on {like.device}, "
+            f"got {z.shape[1]} on {z.device}"
+        )
+    return z.to(like.dtype)
+
+
+def _distinct(data: Tensor, epsilon: float) -> tuple[Cells, tuple[Tensor, Tensor, Tensor]]:
+    """The distinct points with their masses, and the data in their order."""
+    distinct, of, count = distinct_rows(data)
+    members = of.argsort(stable=True), count.cumsum(0) - count, count
+    return Cells(distinct, count.double() / len(data), epsilon), members
+
+
+def _is_centred(cells: Cells) -> bool:
+    mean = cells.masses @ cells.points.double()
+    size = cells.points.double().abs().amax()
+    return bool((mean.abs() <= 1e-4 * size + torch.finfo(torch.float32).tiny).all())
+
+
+def _first_potentials(z: Tensor, few: Tensor, cells: Cells) -> Tensor:
+    """Potentials of an entropic plan between noise and some of the data, at all points."""
+    between = SinglePoints(z, few)
+    epsilon = max(FIRST_EPSILON * between.mean(), cells.epsilon) or 1.0
+    f, _ = rough_potentials(between, epsilon, iterations=100)
+    back = choose_reductions(SinglePoints(cells.points, z))
+    return back.soft_minimum(
+        f - epsilon * math.log(len(z)), epsilon, torch.zeros_like(cells.masses)
+    )
+
+
+def _gap(z: Tensor, cells: Cells, g: Tensor) -> float:
+    """The mean gap between the two least of ‖z - y_j‖² - g_j; 0 for a single point."""
+    if len(g) == 1:
+        return 0.0
+    least, _ = cells.neighbours(z[:512], g, 2)
+    return float((least[:, 1] - least[:, 0]).mean())
+
+
+def _account(
+    z: Tensor, cells: Cells, g: Tensor, generator: torch.Generator | None
+) -> tuple[float, float, float]:
+    """The dual objective, and the estimate of χ² with its deviation, on fresh noise."""
+    u = to_device(torch.rand(len(z), dtype=torch.float64, generator=generator), z.device)
+    least, index = cells.assign(z, g, u)
+    b, count = cells.masses, torch.bincount(index, minlength=len(g)).double()
+    total = float(len(z))
+    value = float(least.mean() + b @ g)
+    chi_square = float((count * (count - 1) / b).sum()) / (total * (total - 1)) - 1
+    share, ratio = count / total, count / (total * b)
+    linear = share @ ratio.square() - (share @ ratio).square()
+    variance = 4 * linear / total + 2 * ratio.square().sum() / total**2
+    return value, chi_square, math.sqrt(float(variance))
