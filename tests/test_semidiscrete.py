@@ -9,7 +9,14 @@ import torch
 
 from monge._core import tuning
 from monge.priors import Gaussian, Uniform
-from monge.transport import Semidiscrete, SemidiscretePlan, solve_semidiscrete, wasserstein
+from monge.transport import (
+    PerLabel,
+    Semidiscrete,
+    SemidiscretePerLabel,
+    SemidiscretePlan,
+    solve_semidiscrete,
+    wasserstein,
+)
 from monge.transport.semidiscrete import Cells, _account
 
 
@@ -200,6 +207,50 @@ def test_without_duplicates_nothing_is_drawn():
     before = torch.get_rng_state()
     plan.assign(torch.randn(5, 2, generator=seeded()))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_within_a_label_both_marginals_are_kept():
+    """Labels of unlike numbers and means; noise that is dealt to them without being looked at."""
+    labels = torch.tensor([4] * 10 + [7] * 30)
+    data = torch.randn(40, 2, generator=seeded(1)) + labels[:, None] - 5
+    coupling = SemidiscretePerLabel.fit(
+        Gaussian(2).sample, data, labels, tolerance=0.1, draws=512, generator=seeded(2)
+    )
+    dealt = labels[torch.randint(40, (40_000,), generator=seeded(3))]
+    noise = torch.randn(40_000, 2, generator=seeded(4))
+    i, j = coupling(noise, data[:3], seeded(), dealt)
+    assert torch.equal(i, torch.arange(40_000))
+    assert torch.equal(labels[j], dealt)
+    for label in (4, 7):
+        given = noise[i[dealt == label]]
+        assert given.mean(0).abs().max() < 4 / math.sqrt(len(given))
+        counts = torch.bincount(j[dealt == label], minlength=40)[labels == label].double()
+        assert (counts / counts.mean() - 1).abs().mean() < 0.15
+    z, x = coupling.pairs(noise[:5], labels0=dealt[:5])
+    assert torch.equal(z, noise[:5])
+    assert torch.equal(x, data[j[:5]])
+    # one plan for all gives labels noise of unlike means
+    whole = fitted(data).assign(noise)
+    assert (noise[labels[whole] == 7].mean(0) > 0.2).all()
+    assert repr(coupling) == "SemidiscretePerLabel(labels=[4, 7])"
+    for call, message in (
+        (lambda: coupling(noise), "`labels0` must be a tensor of 40000 integers"),
+        (
+            lambda: coupling(noise, labels0=dealt + 1),
+            "`labels0` must be labels of the data, got 5",
+        ),
+        (
+            lambda: SemidiscretePerLabel(data, labels, {4: coupling.plans[4]}),
+            "`plans` must be those of the data of each label",
+        ),
+        (lambda: PerLabel(coupling), "`coupling` must pair the samples of a batch"),
+        (
+            lambda: PerLabel(Semidiscrete(data[:10], coupling.plans[4])),
+            "`coupling` must pair the samples of a batch",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
 
 
 X = torch.randn(6, 2, generator=seeded())

@@ -4,11 +4,11 @@ Functions return distances W_p, with the root, unless their name or docstring sa
 The cost is d(x, y)^p with d Euclidean, without a factor 1/p; ε is in units of that cost.
 """
 
+from monge.transport.conditional_couplings import PerLabel, SemidiscretePerLabel
 from monge.transport.couplings import (
     Coupling,
     Exact,
     Independent,
-    PerLabel,
     Semidiscrete,
     Sinkhorn,
 )
@@ -52,6 +52,7 @@ __all__ = [
     "Polynomial",
     "Randkhorn",
     "Semidiscrete",
+    "SemidiscretePerLabel",
     "SemidiscretePlan",
     "Sinkhorn",
     "Slicer",

@@ -13,12 +13,14 @@ A coupling is called with noise x0 (n, \*) and data x1 (m, \*) and returns indic
 - `Exact`: the optimal assignment of the batch, or the optimal plan where n and m differ.
 - `Sinkhorn`: pairs drawn from the batch's entropic plan.
 - `Semidiscrete`: noise with the whole data set, by potentials that were fitted once.
-- `PerLabel`: one of these within each label, so that conditional flows stay unbiased.
+
+Flows that are conditioned on labels need couplings within them:
+`monge.transport.conditional_couplings`.
 
 Source: Pooladian et al., "Multisample flow matching: straightening flows with minibatch
 couplings", 2023; Tong et al., "Improving and generalizing flow-based generative models with
-minibatch optimal transport", 2024; Cheng, Schwing, "The curse of conditions: analyzing and
-improving optimal transport for conditional flow-based generation", 2025.
+minibatch optimal transport", 2024; Mousavi-Hosseini, Zhang, Klein, Cuturi, "Flow matching with
+semidiscrete couplings", 2025.
 """
 
 import abc
@@ -26,22 +28,20 @@ import abc
 import torch
 from torch import Tensor
 
-from monge._core.checks import dimension, finite, instance, order, positive
+from monge._core.checks import dimension, finite, order, positive
 from monge._core.devices import to_device
 from monge._core.numerics import distances, drawn
 from monge._core.promotion import ANY, promoted
 from monge._core.shown import Shown
-from monge._core.typed import split
 from monge._core.untrusted import memory
 from monge.transport.entropic import checked_settings, warn_unless_converged
 from monge.transport.exact import monge_map, solve
-from monge.transport.gibbs import Stored, Streamed
+from monge.transport.gibbs import draw_columns
 from monge.transport.ground import SinglePoints
 from monge.transport.potentials import (
     ACCELERATION,
     MOST_ITERATIONS,
     EntropicProblem,
-    Potentials,
     gibbs_space,
     solve_minima,
 )
@@ -51,8 +51,6 @@ Pairs = tuple[Tensor, Tensor]
 """Indices (i, j) of noise and data, or the samples that they choose."""
 EXACT_BYTES = 32
 """Bytes for each pair of an exact problem: the costs, their copy in the solver, and the plan."""
-STRIP = 64
-"""Rows of a Gibbs kernel whose sum is drawn from before one of them is."""
 
 
 class Coupling(Shown, abc.ABC):
@@ -176,7 +174,9 @@ class Sinkhorn(Coupling):
         solution, minima = solve_minima(problem, gibbs_space(cost), epsilon, settings)
         warn_unless_converged(solution, epsilon, settings, torch.float32)
         u = _uniform((len(x1), 2), x1, generator)
-        return _partners(minima, solution, u), torch.arange(len(x1), device=x1.device)
+        return draw_columns(minima, solution.f, solution.g, u), torch.arange(
+            len(x1), device=x1.device
+        )
 
 
 class Semidiscrete(Coupling):
@@ -214,82 +214,7 @@ class Semidiscrete(Coupling):
     ) -> Pairs:
         """The pairs themselves, (x0[i], data[j])."""
         i, j = self(x0, x1, generator)
-        return x0[i], self.data[j.to(self.data.device)]
-
-
-class PerLabel(Coupling):
-    """A coupling within each label, for flows that are conditioned on it.
-
-    A coupling of the whole batch pairs noise with the data that are near, whatever their labels.
-    Given the label, the noise then is no longer the noise that the flow starts from when it is
-    sampled, and the flow is biased. Here noise is dealt to the labels without being looked at,
-    and each label has a coupling of its own: given the label, both marginals are kept as
-    `coupling` keeps them.
-
-    Args:
-        coupling: the coupling within each label.
-
-    Example:
-        >>> i, j = PerLabel(Exact())(noise, data, labels1=labels)
-        >>> velocity, condition = data[j] - noise[i], labels[j]
-
-    Source: Cheng, Schwing, "The curse of conditions", 2025.
-    """
-
-    def __init__(self, coupling: Coupling):
-        self.coupling = instance("coupling", coupling, Coupling, "Exact()")
-
-    def __call__(
-        self,
-        x0: Tensor,
-        x1: Tensor,
-        generator: torch.Generator | None = None,
-        labels0: Tensor | None = None,
-        labels1: Tensor | None = None,
-    ) -> Pairs:
-        r"""The indices of the pairs, in the order of the data.
-
-        Args:
-            x0: noise (n, \*).
-            x1: data (m, \*).
-            generator: a CPU generator, for couplings that draw.
-            labels0: the label (n,) that each of the noise is dealt to, chosen without regard to
-                it. By default noise i has the label of data i, which needs n = m.
-            labels1: the labels (m,) of the data, integers.
-
-        Raises:
-            ValueError: for missing labels, or for labels of data that no noise has.
-        """
-        labels1 = _labels("labels1", labels1, len(x1))
-        if labels0 is None and len(x0) != len(x1):
-            raise ValueError(
-                f"`labels0` must be given for {len(x0)} samples of noise and {len(x1)} of data: "
-                "draw them as the data's are distributed, without regard to the noise"
-            )
-        labels0 = labels1 if labels0 is None else _labels("labels0", labels0, len(x0))
-        found: list[Pairs] = []
-        rows0, rows1 = (torch.arange(len(z), device=z.device) for z in (labels0, labels1))
-        for label in sorted({int(label) for label in labels1.cpu()}):
-            rows, columns = rows0[labels0 == label], rows1[labels1 == label]
-            if len(rows) == 0:
-                raise ValueError(f"`labels0` must have each label of the data, got no {label}")
-            i, j = self.coupling(x0[rows], x1[columns], generator)
-            found.append((rows[i], columns[j]))
-        i, j = (torch.cat(indices) for indices in zip(*found))
-        in_order = j.argsort(stable=True)
-        return i[in_order], j[in_order]
-
-    def pairs(
-        self,
-        x0: Tensor,
-        x1: Tensor,
-        generator: torch.Generator | None = None,
-        labels0: Tensor | None = None,
-        labels1: Tensor | None = None,
-    ) -> Pairs:
-        """The pairs themselves, (x0[i], x1[j])."""
-        i, j = self(x0, x1, generator, labels0, labels1)
-        return x0[i], x1[j]
+        return x0[i], self.data[j]
 
 
 def _samples(x0: Tensor, x1: Tensor) -> Pairs:
@@ -312,13 +237,6 @@ def _centred(x0: Tensor, x1: Tensor, p: float) -> Pairs:
     return (x0 - x0.mean(0), x1 - x1.mean(0)) if p == 2 else (x0, x1)
 
 
-def _labels(name: str, labels: Tensor | None, count: int) -> Tensor:
-    if not isinstance(labels, Tensor) or labels.shape != (count,) or labels.is_floating_point():
-        got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else labels
-        raise ValueError(f"`{name}` must be a tensor of {count} integers, got {got}")
-    return labels
-
-
 def _tiny(x: Tensor) -> float:
     return torch.finfo(x.dtype).tiny
 
@@ -326,23 +244,3 @@ def _tiny(x: Tensor) -> float:
 def _uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Uniform numbers in [0, 1), float64."""
     return to_device(torch.rand(shape, dtype=torch.float64, generator=generator), like.device)
-
-
-def _partners(minima: Streamed, solution: Potentials, u: Tensor) -> Tensor:
-    """For each of the data, rows of the cost, the noise that u (m, 2) draws from its plan.
-
-    Of a stored kernel a strip of columns is drawn first, and then a column of it: one product
-    instead of a matrix of levels.
-    """
-    if not isinstance(minima, Stored):
-        plans = minima.cost.plans(minima.a, minima.b, solution.f, solution.g, minima.epsilon)
-        return torch.cat([drawn(plan, u[rows, 0]) for rows, plan in plans])
-    kernel, n = minima.kernel, minima.cost.shape[1]
-    weights = (minima.b * ((solution.g - minima.g0) / minima.epsilon).exp()).to(kernel.dtype)
-    strips = zip(split(kernel.T, STRIP), split(weights, STRIP))
-    strip = drawn(torch.stack([w @ part for part, w in strips], 1), u[:, 0])
-    columns = STRIP * strip[:, None] + torch.arange(STRIP, device=kernel.device)
-    inside = columns < n
-    columns = columns.clamp_(max=n - 1)
-    within = kernel.gather(1, columns) * weights[columns] * inside
-    return STRIP * strip + drawn(within, u[:, 1])

@@ -26,10 +26,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from monge._core.numerics import drawn
 from monge._core.tuning import tuning
+from monge._core.typed import split
 from monge.gpu.launch import is_usable
 from monge.transport.ground import GroundCost, log_weights, smallest
 from monge.transport.reductions import choose_reductions
+
+STRIP = 64
+"""Columns of a Gibbs kernel whose sum is drawn from before one of them is."""
 
 
 class Minima(Protocol):
@@ -248,3 +253,24 @@ def choose_minima(cost: GroundCost, a: Tensor, b: Tensor, space: Tensor) -> Stre
             use the result no longer when the memory is lent again.
     """
     return Stored(cost, a, b, space) if kept_entries(cost) else Streamed(cost, a, b)
+
+
+def draw_columns(minima: Streamed, f: Tensor, g: Tensor, u: Tensor) -> Tensor:
+    """For each row of the cost (n, m) a column (n,), drawn by u (n, 2) from that row of the plan
+    of potentials that the minima have found.
+
+    Of a stored kernel a strip of columns is drawn first, and then a column of it: one product
+    instead of a matrix of levels.
+    """
+    if not isinstance(minima, Stored):
+        plans = minima.cost.plans(minima.a, minima.b, f, g, minima.epsilon)
+        return torch.cat([drawn(plan, u[rows, 0]) for rows, plan in plans])
+    kernel, m = minima.kernel, minima.cost.shape[1]
+    weights = (minima.b * ((g - minima.g0) / minima.epsilon).exp()).to(kernel.dtype)
+    strips = zip(split(kernel.T, STRIP), split(weights, STRIP))
+    strip = drawn(torch.stack([w @ part for part, w in strips], 1), u[:, 0])
+    columns = STRIP * strip[:, None] + torch.arange(STRIP, device=kernel.device)
+    inside = columns < m
+    columns = columns.clamp_(max=m - 1)
+    within = kernel.gather(1, columns) * weights[columns] * inside
+    return STRIP * strip + drawn(within, u[:, 1])
