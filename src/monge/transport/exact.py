@@ -144,10 +144,10 @@ def assignment(cost: GroundCost) -> Integers:
     scale = cost.mean()
     if n >= tuning(cost.device).prepared_points and scale > 0:
         f, g = rough_potentials(cost.roughly(), LOOSE * scale, iterations=20)
-    reduced = np.empty(cost.shape)
+    reduced = torch.empty(cost.shape, dtype=torch.float64)
     for rows, exponents in cost.exponents(f, g, 1.0):
-        np.negative(to_numpy(exponents.cpu()), out=reduced[rows])
-    return linear_assignment(reduced)
+        torch.neg(exponents.cpu(), out=reduced[rows])
+    return linear_assignment(to_numpy(reduced))
 
 
 def _scale(points: Tensor) -> float:
