@@ -107,7 +107,7 @@ def test_hits_are_the_gradient_of_the_dual(epsilon):
     random = seeded(8)
     z, y = (torch.randn(k, 2, generator=random, dtype=torch.float64) for k in (200, 6))
     b = torch.tensor([1, 1, 2, 2, 1, 3], dtype=torch.float64) / 10
-    g, cells = torch.randn(6, generator=random, dtype=torch.float64), Cells(y, b, epsilon)
+    g, cells = torch.randn(6, generator=random, dtype=torch.float64), Cells(y, b, epsilon, 1.0)
 
     def dual(g):
         costs = (z[:, None] - y).square().sum(2) - g

@@ -14,7 +14,7 @@ points by their soft minimum. Stochastic ascent follows: a step moves g_j by
 where n is the size of the batch of noise, h the draws so far for each point and Δ the mean gap
 between the least and the second least of ‖z - y_j‖² - g_j, the scale on which cells exchange mass.
 The result is the average of the iterates, weighted by the square of their number. The cost of a
-step is one nearest-neighbour search among the points lifted to (y_j, √(max g - g_j)).
+step is one product of the batch with the points, by blocks.
 
 The account is taken on fresh noise. With c_j of M draws in cell j,
 
@@ -41,9 +41,9 @@ from monge._core.errors import warn
 from monge._core.numerics import drawn
 from monge._core.promotion import ANY, promoted
 from monge._core.shown import described
-from monge._core.typed import distinct_rows
+from monge._core.tuning import tuning
+from monge._core.typed import distinct_rows, vector_norm
 from monge.transport.ground import SinglePoints, log_weights
-from monge.transport.neighbours import nearest
 from monge.transport.potentials import rough_potentials
 from monge.transport.reductions import choose_reductions
 
@@ -58,6 +58,8 @@ SHARE = 4
 """Points for each noise of a batch, at least: a step must not outrun the gap."""
 FIRST_CHECK = 8
 """Draws for each point before the error is first estimated; it is again after each doubling."""
+MOST_ROUNDING = 1e-3
+"""The largest rounding of costs, in units of the differences that decide."""
 FRESH, FEWEST_FRESH = 4, 2**14
 """Draws for each point, and in all, that an estimate of the error takes at least."""
 
@@ -68,42 +70,57 @@ class Cells(NamedTuple):
     points: Tensor
     masses: Tensor
     epsilon: float
-
-    def lifted(self, g: Tensor) -> Tensor:
-        """Points (k, d + 1) whose nearest neighbour is the cell, for ε = 0."""
-        height = (g.max() - g).sqrt().to(self.points.dtype)
-        return torch.cat([self.points, height[:, None]], 1)
-
-    def neighbours(self, z: Tensor, g: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The k least of ‖z - y_j‖² - g_j, and their indices, (n, k)."""
-        flat = torch.cat([z, z.new_zeros(len(z), 1)], 1)
-        squared, index = nearest(flat, self.lifted(g), k)
-        return squared.double() - g.max(), index
+    resolution: float
+    """The difference of costs that decides: the mean gap, and ε."""
 
     def assign(self, z: Tensor, g: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """The (soft) minimum and the cell of each z (n, d), which u (n,) draws for ε > 0."""
-        if self.epsilon == 0:
-            least, index = self.neighbours(z, g, 1)
-            return least[:, 0], index[:, 0]
-        least, index = u.new_empty(len(z)), torch.empty(len(z), dtype=torch.int64, device=z.device)
-        for rows, exponents in self._exponents(z, g):
-            least[rows] = -self.epsilon * exponents.double().logsumexp(1)
-            index[rows] = drawn(exponents.softmax(1), u[rows])
-        return least, index
+        most, index = u.new_empty(len(z)), torch.empty(len(z), dtype=torch.int64, device=z.device)
+        for rows, scores in self.scores(z, g):
+            if self.epsilon == 0:
+                most[rows], index[rows] = scores.max(1)
+            else:
+                logits = self._logits(scores)
+                most[rows] = self.epsilon / 2 * logits.double().logsumexp(1)
+                index[rows] = drawn(logits.softmax(1), u[rows])
+        return z.double().square().sum(1) - 2 * most, index
 
     def hits(self, z: Tensor, g: Tensor) -> Tensor:
         """How much of z (n, d) each cell has, (k,), float64 with sum n."""
-        if self.epsilon == 0:
-            index = self.neighbours(z, g, 1)[1][:, 0]
-            return torch.bincount(index, minlength=len(g)).double()
         sums = torch.zeros_like(g)
-        for _, exponents in self._exponents(z, g):
-            sums += exponents.softmax(1).sum(0, dtype=torch.float64)
+        for _, scores in self.scores(z, g):
+            if self.epsilon == 0:
+                sums += torch.bincount(scores.argmax(1), minlength=len(g))
+            else:
+                sums += self._logits(scores).softmax(1).sum(0, dtype=torch.float64)
         return sums
 
-    def _exponents(self, z: Tensor, g: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        heights = g + self.epsilon * log_weights(self.masses)
-        return SinglePoints(z, self.points).exponents(g.new_zeros(len(z)), heights, self.epsilon)
+    def gaps(self, z: Tensor, g: Tensor) -> Tensor:
+        """The differences (n,) of the two least of ‖z - y_j‖² - g_j."""
+        two = torch.cat([scores.topk(2).values for _, scores in self.scores(z, g)])
+        return 2 * (two[:, 0] - two[:, 1])
+
+    def scores(self, z: Tensor, g: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Yields z_i·y_j - (‖y_j‖² - g_j)/2 by blocks of rows: the largest is the nearest.
+
+        Blocks are float32 where its rounding is far below the resolution, and overwritten.
+        """
+        y = self.points.double()
+        heights = (g - y.square().sum(1)) / 2
+        lengths = [vector_norm(x, dim=1).amax() for x in (z.double(), y)]
+        largest = lengths[0] * lengths[1] + heights.abs().amax()
+        single = torch.finfo(torch.float32).eps * float(largest) <= MOST_ROUNDING * self.resolution
+        dtype = torch.float32 if single else torch.float64
+        z, y, heights = (x.to(dtype) for x in (z, self.points, heights))
+        size = max(1, tuning(z.device).neighbour_entries // len(y))
+        buffer = z.new_empty(min(size, len(z)), len(y))
+        for first in range(0, len(z), size):
+            some = z[first : first + size]
+            block = torch.addmm(heights, some, y.T, out=buffer[: len(some)])
+            yield slice(first, first + len(some)), block
+
+    def _logits(self, scores: Tensor) -> Tensor:
+        return scores.mul_(2 / self.epsilon).add_(log_weights(self.masses).to(scores.dtype))
 
 
 @dataclass(frozen=True, repr=False)
@@ -162,8 +179,8 @@ class SemidiscretePlan:
     def tensors(self) -> dict[str, Tensor]:
         """What is to be stored beside the data, e.g. by safetensors."""
         account = (
-            *(self.cells.epsilon, self.value, self.chi_square, self.chi_square_deviation),
-            *(self.iterations, self.converged),
+            *(self.cells.epsilon, self.cells.resolution, self.value),
+            *(self.chi_square, self.chi_square_deviation, self.iterations, self.converged),
         )
         return {
             "potentials": self.potentials,
@@ -181,14 +198,14 @@ class SemidiscretePlan:
         means = tensors["means"].to(points.device)
         account = [float(number) for number in tensors["account"]]
         flat = points.reshape(len(points), -1).to(means.dtype)
-        cells, members = _distinct(flat - means[1], account[0])
+        cells, members = _distinct(flat - means[1], account[0], account[1])
         potentials = tensors["potentials"].to(points.device)
         if len(potentials) != len(cells.points) or not _is_centred(cells):
             raise ValueError(
                 f"`points` are not the data of these {len(potentials)} potentials: pass the data "
                 "that they were fitted to"
             )
-        value, chi_square, deviation, iterations, converged = account[1:]
+        value, chi_square, deviation, iterations, converged = account[2:]
         return cls(
             *(cells, potentials, means, members, value, chi_square, deviation),
             *(int(iterations), bool(converged)),
@@ -241,10 +258,11 @@ def solve_semidiscrete(
 
     first = noise(SUBSAMPLE)
     means = torch.stack([first.mean(0), data.mean(0)])
-    cells, members = _distinct(data - means[1], epsilon)
+    cells, members = _distinct(data - means[1], epsilon, 0.0)
     few = data[torch.randperm(len(data), generator=generator)[:SUBSAMPLE].to(data.device)]
     g = _first_potentials(first - means[0], few - means[1], cells)
-    gap = _gap(first - means[0], cells, g) + epsilon
+    gap = epsilon + float(cells.gaps(first[:512] - means[0], g).mean()) if len(g) > 1 else 0.0
+    cells = cells._replace(resolution=gap)
     shift = float((means[0] - means[1]).double().square().sum())
     size = min(LARGEST_BATCH, max(1, len(g) // SHARE))
     average, total, step, seen = g, 0.0, 0, 0
@@ -284,11 +302,13 @@ def _noise(z: Tensor, like: Tensor, name: str) -> Tensor:
     return z.to(like.dtype)
 
 
-def _distinct(data: Tensor, epsilon: float) -> tuple[Cells, tuple[Tensor, Tensor, Tensor]]:
+def _distinct(
+    data: Tensor, epsilon: float, resolution: float
+) -> tuple[Cells, tuple[Tensor, Tensor, Tensor]]:
     """The distinct points with their masses, and the data in their order."""
     distinct, of, count = distinct_rows(data)
     members = of.argsort(stable=True), count.cumsum(0) - count, count
-    return Cells(distinct, count.double() / len(data), epsilon), members
+    return Cells(distinct, count.double() / len(data), epsilon, resolution), members
 
 
 def _is_centred(cells: Cells) -> bool:
@@ -306,14 +326,6 @@ def _first_potentials(z: Tensor, few: Tensor, cells: Cells) -> Tensor:
     return back.soft_minimum(
         f - epsilon * math.log(len(z)), epsilon, torch.zeros_like(cells.masses)
     )
-
-
-def _gap(z: Tensor, cells: Cells, g: Tensor) -> float:
-    """The mean gap between the two least of ‖z - y_j‖² - g_j; 0 for a single point."""
-    if len(g) == 1:
-        return 0.0
-    least, _ = cells.neighbours(z[:512], g, 2)
-    return float((least[:, 1] - least[:, 0]).mean())
 
 
 def _account(
