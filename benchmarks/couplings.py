@@ -157,7 +157,7 @@ def main() -> None:
                 rows.append(compared(n, name, options.rounds))
                 print(json.dumps(rows[-1]), flush=True)
     whole = []
-    for points, dimension in ((2000, 8), (20_000, 8), (20_000, 64)):
+    for points, dimension in ((2000, 8), (2000, 64), (20_000, 8)):
         whole.append(fitted(points, dimension))
         print(json.dumps(whole[-1]), flush=True)
     figures = {"versions": versions, "rows": rows, "semidiscrete": whole}
