@@ -69,11 +69,7 @@ class VectorMeasures(Measures):
         source, seen = self.source, torch.ones(len(self.source.train), dtype=torch.bool)
         assert source.train_labels is not None, "there is a classifier for labelled samples only"
         seen[floor_rows(source)[: len(seen) // 2]] = False
-<<<<<<< ours
-        trees = HistGradientBoostingClassifier(early_stopping=False, random_state=0)  # pyright: ignore[reportArgumentType]
-=======
         trees = HistGradientBoostingClassifier(random_state=0)
->>>>>>> theirs
         return trees.fit(self.features(source.train[seen]).numpy(), source.train_labels[seen])
 
     def collect(self, statistics: Statistics, batch: Tensor) -> None:
