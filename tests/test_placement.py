@@ -555,11 +555,11 @@ def failing_at(call: int, error: Exception, monkeypatch) -> None:
     """Makes a pass through the networks fail."""
     original, calls = Network.__call__, []
 
-    def passed(self, x, draws):
+    def passed(self, *given):
         calls.append(0)
         if len(calls) == call:
             raise error
-        return original(self, x, draws)
+        return original(self, *given)
 
     monkeypatch.setattr(Network, "__call__", passed)
 
