@@ -121,6 +121,8 @@ class ClassPrior(nn.Module):
     """
 
     shares: Tensor
+    classes: int
+    """K."""
 
     def __init__(self, shares: Sequence[float] | Tensor, spread: float = 2.0):
         super().__init__()
@@ -133,11 +135,8 @@ class ClassPrior(nn.Module):
             )
         self.register_buffer("shares", (counts / counts.sum()).float())
         self.scale = (positive("spread", spread) / 2) ** 0.5
-
-    @property
-    def classes(self) -> int:
-        """K."""
-        return len(self.shares)
+        # a number of its own: an exported graph leaves out buffers that it does not use
+        self.classes = len(counts)
 
     def joint(self, x: Tensor, labels: Tensor) -> Tensor:
         r"""(x, s · one-hot y) as (n, d + K), for samples x (n, \*) of d elements."""

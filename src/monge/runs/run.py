@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -352,8 +353,7 @@ class Run:
         return torch.cat(list(self.samples(n, generator, prior, labels)))
 
     def class_numbers(self, wanted: Sequence[str]) -> list[int]:
-        """The numbers of classes that are given by name, or by number where no class has that
-        name.
+        """The numbers of classes that are given by name, or by number where no name is a number.
 
         Raises:
             ValueError: for a run that is not class-conditional, or a class that it does not have.
@@ -364,9 +364,9 @@ class Run:
                 f"`class` is given, and the run {str(self.path)!r} is not class-conditional: "
                 "train one with --condition labels"
             )
-        numbers = []
+        numbers, named = [], any(re.fullmatch(r"[-+.\d]+", name) for name in names)
         for one in wanted:
-            by_number = one.isdecimal() and int(one) < len(names)
+            by_number = not named and one.isdecimal() and int(one) < len(names)
             if one not in names and not by_number:
                 few = ", ".join(names[:20]) + ", …" * (len(names) > 20)
                 raise ValueError(
