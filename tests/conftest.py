@@ -33,7 +33,11 @@ def _cache(tmp_path_factory):
 @pytest.fixture(autouse=True, scope="session")
 def _short_flows():
     """Flows of codes are fitted in a few steps."""
-    from monge.runs import Run
+    try:
+        from monge.runs import Run
+    except ModuleNotFoundError:  # a machine with a GPU that has torch alone fits no flows
+        yield
+        return
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run.flow, "__defaults__", (5,))

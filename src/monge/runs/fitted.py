@@ -1,4 +1,4 @@
-"""Samplers fitted to a run's codes, kept beside the run as sampler-<name>.safetensors."""
+"""Samplers fitted to a run's codes, kept beside the run as `sampler-NAME.safetensors`."""
 
 import contextlib
 from collections.abc import Callable, Mapping
