@@ -176,6 +176,8 @@ def test_clouds_are_compared_by_critics_alone(divergence):
         ({"sharpen": "blur"}, "`sharpen` must be one of"),
         ({"sharpen_weight": 2.0}, "`sharpen_weight` must be left out without --sharpen"),
         ({"sharpen_lr": 1e-3}, "`sharpen_lr` must be left out without --sharpen"),
+        ({"sharpen": "sliced", "sharpen_lr": 1e-3}, "`sharpen_lr` must be left out for --sharpen"),
+        ({"sharpen": "mmd", "sharpen_steps": 3}, "which has no critic"),
         ({"sharpen": "mmd", "sharpen_weight": -1.0}, "`sharpen_weight` must be positive"),
         ({"sharpen": "mmd", "sharpen_from": 1.0}, r"`sharpen_from` must be in \[0, 1\)"),
         ({"sharpen": "mmd", "sharpen_steps": 0}, "`sharpen_steps` must be"),

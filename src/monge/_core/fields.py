@@ -45,6 +45,15 @@ def positive(record: Any, *names: str) -> None:
         demand(good, name, value, "positive and finite")
 
 
+def idle(record: Any, used: bool, wanted: str, *names: str) -> None:
+    """Demands that some fields are left at their defaults, unless they are used: a value without
+    an effect is a mistake."""
+    defaults = {field.name: field.default for field in dataclasses.fields(record)}
+    for name in names:
+        value = getattr(record, name)
+        demand(used or value == defaults[name], name, value, f"left out {wanted}")
+
+
 def leaves(record: Any, prefix: str = "") -> dict[str, Any]:
     """Every value of a record and of the records in it, by its dotted name."""
     values: dict[str, Any] = {}

@@ -214,7 +214,7 @@ def with_steps(flow: Any, steps: int) -> None:
     solver = getattr(flow, "solver", None)
     if not isinstance(solver, Solver):
         raise ValueError(
-            f"`ode_steps` is {steps}, but a {type(flow).__name__} integrates no flow: leave it out"
+            f"`ode_steps` is {steps}, but {type(flow).__name__} integrates no flow: leave it out"
         )
     if not isinstance(solver, FixedStep):
         raise ValueError(

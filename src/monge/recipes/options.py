@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from monge._core.fields import at_least, choices, demand, positive
+from monge._core.fields import at_least, choices, demand, idle, positive
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,22 @@ class SharpenOptions:
         positive(self, "sharpen_weight", "sharpen_lr")
         at_least(self, 1, "sharpen_steps")
         demand(0 <= self.sharpen_from < 1, "sharpen_from", self.sharpen_from, "in [0, 1)")
-        if self.sharpen is None:
-            for name in ("sharpen_weight", "sharpen_from", "sharpen_steps", "sharpen_lr"):
-                value, default = getattr(self, name), SharpenOptions.__dataclass_fields__[name]
-                demand(
-                    value == default.default, name, value, "left out without --sharpen DIVERGENCE"
-                )
+        sharpened = self.sharpen is not None
+        idle(self, sharpened, "without --sharpen DIVERGENCE", "sharpen_weight", "sharpen_from")
+        learned = self.sharpen in (
+            "jensen-shannon",
+            "relativistic",
+            "wasserstein",
+            "feature-sliced",
+        )
+        why = f"for --sharpen {self.sharpen}, which has no critic" * sharpened
+        idle(
+            self,
+            learned,
+            why or "without --sharpen DIVERGENCE",
+            "sharpen_steps",
+            "sharpen_lr",
+        )
 
 
 @dataclass(frozen=True)
@@ -279,6 +289,9 @@ class FlowOptions:
             self.sigma,
             "left out for the path vp: it is for linear and sb",
         )
+        adaptive = self.solver == "dopri5"
+        idle(self, adaptive, "unless --solver is dopri5", "tolerance")
+        idle(self, not adaptive, "for dopri5, which chooses its steps", "ode_steps")
 
 
 @dataclass(frozen=True)
@@ -302,3 +315,9 @@ class DriftingOptions(SlicedGeneratorOptions, MMDGeneratorOptions):
         at_least(self, 1, "moves")
         ranges = len(self.temperatures) > 0 and all(one > 0 for one in self.temperatures)
         demand(ranges, "temperatures", self.temperatures, "one or more positive numbers")
+        for name, drift in (
+            ("temperatures", "mean-shift"),
+            ("kernel", "mmd"),
+            ("directions", "sliced"),
+        ):
+            idle(self, self.drift == drift, f"unless --drift is {drift}", name)
