@@ -246,9 +246,9 @@ def test_the_flow_of_a_run_is_kept_and_used_by_its_name(tmp_path):
     command = ["sample", str(out), "-n", "5", "--out", str(file), "--ode-steps", "1"]
     cli.parse([*command, "--sampler", "flow"]).run()
     assert not np.allclose(np.load(file), expected.numpy())
-    with pytest.raises(ValueError, match="`ode_steps` is 1, but a Mixture integrates no flow"):
+    with pytest.raises(ValueError, match="`ode_steps` is 1, but Mixture integrates no flow"):
         cli.parse([*command, "--sampler", "mixture"]).run()
-    with pytest.raises(ValueError, match="`ode_steps` is 1, but a WAE integrates no flow"):
+    with pytest.raises(ValueError, match="`ode_steps` is 1, but WAE integrates no flow"):
         cli.parse(command).run()
 
     kept.write_bytes(b"not tensors")
