@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from zoo import RECIPES
+from zoo import FLOWS, RECIPES
 
 import monge
 from monge._core.errors import FailedRun, Interrupted
@@ -28,7 +28,8 @@ def config(recipe="wae-gan", **changes) -> Config:
     training = dataclasses.replace(own.training, **changes)
     if getattr(own.options, "sharpen", None):  # from a share on that more epochs would move
         own = override(own, "sharpen_from", 0.0)
-    return dataclasses.replace(own, latent=3, network=NETWORK, training=training)
+    latent = None if recipe in FLOWS else 3
+    return dataclasses.replace(own, latent=latent, network=NETWORK, training=training)
 
 
 def weights(run) -> bytes:

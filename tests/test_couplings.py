@@ -7,6 +7,7 @@ the plan is then drawn from many times in one call.
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -232,7 +233,7 @@ def test_noise_is_dealt_to_labels_by_the_caller():
     dealt = torch.tensor([1, 3, 1, 3, 1, 3, 1, 3, 7])
     i, j = PerLabel(Exact())(noise, data, seeded(), dealt, labels)
     assert torch.equal(dealt[i], labels[j])
-    z, x = PerLabel(Exact()).pairs(noise, data, seeded(), dealt, labels)
+    z, x = PerLabel(Exact()).pairs(noise, data, seeded(), labels0=dealt, labels1=labels)
     assert torch.equal(z, noise[i])
     assert torch.equal(x, data[j])
 
@@ -251,10 +252,10 @@ REFUSED = {
     "tolerance": (lambda: Sinkhorn(tolerance=-1), "`tolerance` must be positive"),
     "iterations": (lambda: Sinkhorn(max_iterations=0), "`max_iterations` must be an integer"),
     "coupling": (lambda: PerLabel(Exact), "`coupling` must be a Coupling"),
-    "labels": (lambda: PerLabel(Exact())(X, X), "`labels1` must be a tensor of 4 integers"),
+    "labels": (lambda: PerLabel(Exact())(X, X), "`labels1` must be 4 integers"),
     "continuous": (
         lambda: PerLabel(Exact())(X, X, labels1=torch.randn(4)),
-        "`labels1` must be a tensor of 4 integers",
+        "`labels1` must be 4 integers",
     ),
     "dealt": (
         lambda: PerLabel(Exact())(X[:2], X, labels1=LABELS),
@@ -285,3 +286,35 @@ def test_a_coupling_larger_than_memory_is_refused(monkeypatch):
 def test_a_coupling_is_shown_as_it_is_made():
     assert repr(PerLabel(Sinkhorn(0.1))) == "PerLabel(Sinkhorn(epsilon=0.1))"
     assert repr(Exact()) == "Exact()"
+
+
+@pytest.mark.parametrize("epsilon", [1e-20, 1e-12])
+def test_an_epsilon_that_no_plan_resolves_leaves_the_most_likely_pairs(epsilon):
+    """Whose kernel is 0 in float32: no index is out of range, and most pairs are the optimal."""
+    x, y = torch.randn(40, 2, generator=seeded()), torch.randn(40, 2, generator=seeded())
+    y = x.flip(0) + 0.01 * y
+    i, j = Sinkhorn(epsilon)(x, y, seeded())
+    assert torch.equal(j, torch.arange(40))
+    assert 0 <= int(i.min()) <= int(i.max()) < 40
+    assert (i == Exact()(x, y)[0]).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("scale", [1e150, 1e200])
+@pytest.mark.parametrize("absolute", [False, True])
+def test_samples_beyond_float64_are_refused(scale, absolute):
+    x = scale * torch.randn(9, 2, generator=seeded()).double()
+    with pytest.raises(ValueError, match="float64 does not resolve: rescale"):
+        Sinkhorn(absolute=absolute)(x, x.flip(0), seeded())
+
+
+def test_pairs_of_lists_and_arrays_are_tensors():
+    x, y = [[0.0], [1.0]], np.array([[1.1], [0.2]])
+    noise, data = Exact().pairs(x, y)
+    torch.testing.assert_close(noise, torch.tensor([[1.0], [0.0]]))
+    torch.testing.assert_close(data, torch.as_tensor(y))
+    i, j = PerLabel(Exact())(x, y, labels0=[5, 6], labels1=[6, 5])
+    assert (i.tolist(), j.tolist()) == ([1, 0], [0, 1])
+    with pytest.raises(ValueError, match="`x1` is missing: Exact pairs noise with a batch"):
+        Exact().pairs(x)
+    with pytest.raises(ValueError, match="`x0` must hold at least one sample"):
+        PerLabel(Exact())(torch.empty(0, 1), torch.empty(0, 1), labels1=[])

@@ -115,10 +115,18 @@ def test_a_random_decoder_and_a_generator_export_their_means(tmp_path):
     assert not (tmp_path / "generator" / "deep" / "model.encoder.onnx").exists()
 
 
-@pytest.mark.parametrize("recipe", ["wae-mmd", "vae", "conditional-wae"])
-def test_torch_export_gives_what_pytorch_gives(recipe, tmp_path):
+@pytest.mark.parametrize(
+    ("recipe", "settings"),
+    [
+        ("wae-mmd", {}),
+        ("vae", {}),
+        ("conditional-wae", {}),
+        *((name, {"condition": "labels"}) for name in ("wae-mmd", "alpha-gan", "swg")),
+    ],
+)
+def test_torch_export_gives_what_pytorch_gives(recipe, settings, tmp_path):
     """The .pt2 files load with torch alone, for any number of samples."""
-    run = Built(recipe, latent=5)
+    run = Built(recipe, latent=5, **settings)
     files = export.export(run, tmp_path / "model.pt2")
     for file, part in zip(files, export.networks_of(run, 100)):
         found = torch.export.load(file).module()(**part.inputs)

@@ -490,7 +490,7 @@ def test_bad_options_of_drifting_are_refused():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MeanShift(()), "`temperatures` is empty"),
+        (lambda: MeanShift(()), "`temperatures` must be one number"),
         (lambda: MeanShift((0.1, -1)), "`temperatures` must be positive and finite, got -1"),
         (lambda: GradientField("energy"), "`divergence` must be a Divergence"),
         (lambda: Drifting("mmd"), r"`field` must be a Field, e.g. MeanShift\(\)"),
@@ -503,3 +503,11 @@ def test_bad_options_of_drifting_are_refused():
 def test_bad_arguments_of_drifting_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_fields_and_maps_that_are_none_are_refused():
+    with pytest.raises(ValueError, match="`temperatures` must be one number or more"):
+        MeanShift(0.1)
+    for features in (3, [], [3]):
+        with pytest.raises(ValueError, match="`features` must be"):
+            Drifting(MeanShift(), features=features)

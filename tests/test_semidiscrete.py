@@ -4,6 +4,7 @@ differences; its account against masses that are known."""
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -234,7 +235,7 @@ def test_within_a_label_both_marginals_are_kept():
     assert (noise[labels[whole] == 7].mean(0) > 0.2).all()
     assert repr(coupling) == "SemidiscretePerLabel(labels=[4, 7])"
     for call, message in (
-        (lambda: coupling(noise), "`labels0` must be a tensor of 40000 integers"),
+        (lambda: coupling(noise), "`labels0` must be 40000 integers"),
         (
             lambda: coupling(noise, labels0=dealt + 1),
             "`labels0` must be labels of the data, got 5",
@@ -272,3 +273,35 @@ def test_what_is_refused_is_named(name):
     with pytest.raises(ValueError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (3, "`source` must draw samples as source"),
+        (lambda n, g: torch.randn(5, 2), r"`source` must draw 2048 samples, got shape \(5, 2\)"),
+        (lambda n, g: np.zeros((n, 2)), "`source` must be a tensor of floating point"),
+        (lambda n, g: torch.randn(n, 3), "`source` must have 2 values a sample"),
+    ],
+)
+def test_a_source_that_draws_anything_else_is_refused(source, message):
+    with pytest.raises(ValueError, match=message):
+        solve_semidiscrete(source, torch.randn(10, 2))
+
+
+def test_a_plan_is_not_that_of_data_that_were_stretched():
+    data = torch.randn(20, 2, generator=torch.Generator().manual_seed(0)).double()
+    plan = solve_semidiscrete(Gaussian(2).sample, data, generator=torch.Generator().manual_seed(0))
+    mean = data.mean(0)
+    for other in (mean + 2 * (data - mean), mean - 1.01 * (data - mean)):
+        with pytest.raises(ValueError, match="are not the data of these 20 potentials"):
+            SemidiscretePlan.from_tensors(other, plan.tensors())
+    z = torch.randn(5, 2).double()
+    stored = SemidiscretePlan.from_tensors(data, plan.tensors())
+    assert torch.equal(stored.assign(z), plan.assign(z))
+    with pytest.raises(ValueError, match="`z` must hold at least one sample"):
+        plan.assign(z[:0])
+    with pytest.raises(ValueError, match="`plan` must be a SemidiscretePlan"):
+        Semidiscrete(data, 3)
+    with pytest.raises(ValueError, match="float64 does not resolve"):
+        solve_semidiscrete(lambda n, g: 1e160 * torch.randn(n, 2).double(), 1e160 * data)

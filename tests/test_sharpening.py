@@ -1,6 +1,7 @@
 """A second matching of samples and data, for every auto-encoder."""
 
 import itertools
+import typing
 
 import pytest
 import torch
@@ -20,16 +21,8 @@ from monge.priors import Gaussian
 from monge.recipes.options import SharpenOptions
 from monge.training import Trainer
 
-DIVERGENCES = (
-    "jensen-shannon",
-    "relativistic",
-    "wasserstein",
-    "feature-sliced",
-    "sliced",
-    "mmd",
-    "energy",
-    "sinkhorn",
-)
+HINT = typing.get_type_hints(SharpenOptions)["sharpen"]
+DIVERGENCES = typing.get_args(typing.get_args(HINT)[0])
 
 
 def wae(dim: int = 2) -> WAE:
@@ -212,3 +205,11 @@ def test_the_columns_of_a_table_are_compared_in_standard_units():
     seen, real = pairs(model(x, Draws(0, 0, 16)))[SAMPLES]
     assert seen.shape == real.shape
     torch.testing.assert_close(real, x / deviation)
+
+
+def test_a_matching_that_begins_after_the_last_step_is_refused(tmp_path):
+    config = override(Config.of("wae-mmd"), "sharpen", "energy")
+    for name, value in {"sharpen_from": 0.99, "training.steps": 10}.items():
+        config = override(config, name, value)
+    with pytest.raises(ValueError, match="'samples' would begin after the last of 10 steps"):
+        monge.fit("wae-mmd", "digits", config, tmp_path / "run", quiet=True)

@@ -61,11 +61,11 @@ def config(recipe: str, steps: int, **training) -> Config:
     own = Config.of(recipe)
     first = (2, 3) if recipe == "wgan" else (0, 0)
     for name, value in {"directions": 16, "summary": 4}.items():
-        if name in find(recipe).option_names:
+        if name in find(recipe).option_names and not hasattr(own.options, "drift"):
             own = override(own, name, value)
     return dataclasses.replace(
         own,
-        latent=3,
+        latent=None if find(recipe).family == "flow" else 3,
         threads=1,
         network=NetworkConfig(
             filters=(4, 8), hidden=(16,), critic=(16,), cloud=(16,), points=(8, 16)

@@ -143,6 +143,7 @@ class Sample(_Drawing):
 
     def run(self) -> None:
         run = self._run(".gif", ".csv")
+        from monge._core.checks import dimension
         from monge.draws import generator
         from monge.models.flow import with_steps
         from monge.models.protocols import drawn_labels
@@ -152,8 +153,8 @@ class Sample(_Drawing):
         each = self.n if self.n is not None else 8 if classes else 64
         if each < 1:
             raise ValueError(f"`n` must be at least 1, got {each}")
-        if self.ode_steps is not None and self.ode_steps < 1:  # before a flow is fitted
-            raise ValueError(f"`ode_steps` must be at least 1, got {self.ode_steps}")
+        if self.ode_steps is not None:
+            dimension("ode_steps", self.ode_steps)  # before a flow is fitted
         count, columns = each * max(1, len(classes)), each if classes else 8
         pictures = self._pictures(run, count, columns)
         if self.out.suffix == ".gif" and pictures.kind.turns:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from monge._core.fields import at_least, choices, demand, from_text, positive
+from monge._core.fields import at_least, choices, demand, from_text, idle, positive
 from monge.config.settings import DATA, PUBLISHED, DataConfig, NetworkConfig, TrainingConfig
 from monge.recipes import Recipe, canonical, find
 from monge.recipes.options import NoOptions
@@ -96,6 +96,9 @@ class Config:
             if value is not None and self.prior not in priors:
                 wanted = f"left out for the prior {self.prior}: it is for {', '.join(priors)}"
                 demand(False, name, value, wanted)
+        if self.recipe != CUSTOM and find(self.recipe).family == "flow":
+            names = ("latent", "prior", *PARAMETERS)
+            idle(self, False, f"for {self.recipe}, which has no codes", *names)
         positive(self, "prior_scale", "prior_radius")
         inner = self.prior_inner
         demand(inner is None or 0 <= inner < 1, "prior_inner", inner, "in [0, 1)")

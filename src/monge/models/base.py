@@ -160,9 +160,9 @@ class Model(nn.Module, abc.ABC):
         absent = object()
         values = [(name, getattr(self, name, absent)) for name in self.shown]
         shown = [f"{name}={described(value)}" for name, value in values if value is not absent]
-        if hasattr(self, "matchings") or getattr(self, "second", None) is not None:
-            named = (f"{one.name}={described(one.divergence)}" for one in matchings(self))
-            shown.append(f"matchings=({', '.join(named)})")
+        named = {one.name: described(one.divergence) for one in matchings(self)}
+        if named.keys() - {ONLY}:
+            shown.append(f"matchings=({', '.join(f'{k}={v}' for k, v in named.items())})")
         count = sum(parameter.numel() for parameter in self.parameters())
         return f"{type(self).__name__}({', '.join([*shown, f'parameters={count:,}'])})"
 

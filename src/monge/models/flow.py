@@ -180,13 +180,16 @@ class FlowMatching(Model):
         Source: Chen, Rubanova, Bettencourt, Duvenaud, "Neural ordinary differential equations",
         2018; Grathwohl et al., "FFJORD", 2019.
         """
-        if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"`x` must have shape (n, *{self.shape}), got {tuple(x.shape)}")
+        if tuple(x.shape[1:]) != self.shape or not len(x):
+            raise ValueError(
+                f"`x` must be samples (n, {', '.join(map(str, self.shape))}), got shape "
+                f"{tuple(x.shape)}"
+            )
         parts = [self._log_prob(part, generator) for part in _parts(x)]
         return torch.cat(parts).to(x.device)
 
     def _log_prob(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        x1 = self.units(x.to(device_of(self)))
+        x1 = self.units(x.to(device_of(self))).to(next(self.parameters()))
         if x1[0].numel() <= EXACT_TRACE:
             divergence = _exact_trace
         else:

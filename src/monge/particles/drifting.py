@@ -71,8 +71,10 @@ class MeanShift(Field):
 
     def __init__(self, temperatures: Sequence[float] = (0.02, 0.05, 0.2)):
         super().__init__()
-        if not temperatures:
-            raise ValueError("`temperatures` is empty: give at least one, e.g. (0.05,)")
+        if not isinstance(temperatures, Sequence) or not temperatures:
+            raise ValueError(
+                f"`temperatures` must be one number or more, e.g. (0.05,), got {temperatures!r}"
+            )
         self.temperatures = tuple(positive("temperatures", one) for one in temperatures)
 
     @torch.no_grad()
@@ -169,7 +171,10 @@ class Drifting(Divergence):
         self.normalised = normalised
         if features is None:
             features = nn.Identity()
-        self.features = nn.ModuleList([features] if isinstance(features, nn.Module) else features)
+        maps = [features] if isinstance(features, nn.Module) else features
+        if not isinstance(maps, Sequence) or not maps:
+            raise ValueError(f"`features` must be one module or more, got {features!r}")
+        self.features = nn.ModuleList(instance("features", one, nn.Module, "φ") for one in maps)
         self.features.requires_grad_(False)
 
     @promoted(x=ANY, y=ANY)

@@ -91,6 +91,12 @@ def tuned(latent: int, rate: float, strength: str, value: float) -> dict[str, An
 
 
 WAE_PAPER = paper(TRAINING, PENALISED)
+WAE_GAN_PAPER = paper(
+    TRAINING,
+    PENALISED,
+    mnist={"weight": 10.0},
+    celeba={"weight": 100.0, "training.lr": 3e-4},
+)
 SLICED_PAPER = {
     "prior": "uniform",
     "latent": 100,
@@ -120,12 +126,7 @@ ROWS = (
         options=WAEOptions,
         weight=0.18,
         tuned=tuned(13, 4.8e-3, "weight", 8.064),
-        presets=paper(
-            TRAINING,
-            PENALISED,
-            mnist={"weight": 10.0},
-            celeba={"weight": 100.0, "training.lr": 3e-4},
-        ),
+        presets=WAE_GAN_PAPER,
         aliases=("aae",),
     ),
     Recipe(
@@ -143,12 +144,7 @@ ROWS = (
         },
         weight=0.18,
         tuned=tuned(13, 4.8e-3, "weight", 8.064),
-        presets=paper(
-            TRAINING,
-            PENALISED,
-            mnist={"weight": 10.0},
-            celeba={"weight": 100.0, "training.lr": 3e-4},
-        ),
+        presets=WAE_GAN_PAPER,
         needs=("ordered",),
     ),
     Recipe(

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 
 import torch
 from safetensors.torch import save as save_tensors
@@ -51,6 +51,8 @@ from monge.training.loop import read_metrics
 
 if TYPE_CHECKING:
     import polars
+
+P = TypeVar("P", bound=Prior)
 
 
 class Run:
@@ -266,14 +268,12 @@ class Run:
         Raises:
             ValueError: for a model without codes, or a damaged file.
         """
-        made = self._fitted(
+        return self._fitted(
             "mixture",
             {"components": str(components)},
             lambda codes: fit_mixture(codes, components, self.config.seed),
             20_000,
         )
-        assert isinstance(made, Mixture)
-        return made
 
     def flow(self, steps: int = FLOW_STEPS) -> FlowPrior:
         """A flow fitted to the codes of the training part, kept beside the run.
@@ -283,22 +283,20 @@ class Run:
         Raises:
             ValueError: for a model without codes, or a damaged file.
         """
-        made = self._fitted(
+        return self._fitted(
             "flow",
             {"steps": str(steps)},
             lambda codes: fit_flow(codes, steps, self.config.seed),
             60_000,
         )
-        assert isinstance(made, FlowPrior)
-        return made
 
     def _fitted(
         self,
         name: str,
         settings: dict[str, str],
-        fit: Callable[[Tensor], Prior],
+        fit: Callable[[Tensor], P],
         most: int,
-    ) -> Prior:
+    ) -> P:
         """A sampler that is fitted to codes of the training part and kept beside the run.
 
         The file names the weights that `model` has, by their sha256, and the sampler is fitted
@@ -314,7 +312,7 @@ class Run:
         prior = prior_of(model)
         kept = fitted.read(self.path, name, made_for, None if prior is None else prior.dim)
         if kept is not None:
-            return kept
+            return cast(P, kept)  # a file of a name holds what `fit` makes
         train = self.rows("train")
         x = train[torch.linspace(0, len(train) - 1, min(most, len(train))).long()]
         made = fit(draw_codes(model, x, self.config.seed))

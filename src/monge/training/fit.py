@@ -136,6 +136,7 @@ def _trained(
         model = _model(model_or_recipe, built, settled, device)
         augment = source.kind.augmentation(config.data)
         trainer = _trainer(model, config, augment, device)
+    _refuse_idle(model, steps)
     if trainer.foreign:
         trainable(model)
     if trainer.foreign and not config.training.shard:
@@ -195,6 +196,16 @@ def _samples(
         return source.train
     assert source.train_labels is not None, "data without labels have been refused"
     return Labelled(source.train, source.train_labels)
+
+
+def _refuse_idle(model: nn.Module, steps: int) -> None:
+    """Refuses a schedule under which a matching has no weight, first or last."""
+    for one in matchings(model):
+        if one.schedule and one.weight and not (one.schedule(0.0) or one.schedule(1 - 1 / steps)):
+            raise ValueError(
+                f"the matching {one.name!r} would begin after the last of {steps} steps: train "
+                "longer, or let it begin earlier, as with --sharpen-from"
+            )
 
 
 def _trainer(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from monge._core.checks import instance
-from monge.transport.couplings import Coupling, Pairs, Semidiscrete
+from monge.transport.couplings import Coupling, Pairs, Semidiscrete, refuse_shapes
 from monge.transport.semidiscrete import Sampler, SemidiscretePlan, solve_semidiscrete
 
 
@@ -61,6 +61,8 @@ class PerLabel(Coupling):
         Raises:
             ValueError: for missing labels, or for labels of data that no noise has.
         """
+        x0, x1 = torch.as_tensor(x0), torch.as_tensor(x1)
+        refuse_shapes(x0, x1)
         labels1 = _labels("labels1", labels1, len(x1))
         if labels0 is None and len(x0) != len(x1):
             raise ValueError(
@@ -79,18 +81,6 @@ class PerLabel(Coupling):
         i, j = (torch.cat(indices) for indices in zip(*found))
         in_order = j.argsort(stable=True)
         return i[in_order], j[in_order]
-
-    def pairs(
-        self,
-        x0: Tensor,
-        x1: Tensor,
-        generator: torch.Generator | None = None,
-        labels0: Tensor | None = None,
-        labels1: Tensor | None = None,
-    ) -> Pairs:
-        """The pairs themselves, (x0[i], x1[j])."""
-        i, j = self(x0, x1, generator, labels0, labels1)
-        return x0[i], x1[j]
 
 
 class SemidiscretePerLabel(Coupling):
@@ -151,6 +141,7 @@ class SemidiscretePerLabel(Coupling):
     ) -> Pairs:
         """The indices of the pairs (x0[i], data[j]); a batch of data and its labels are not
         looked at. `labels0` (n,) are the labels that the noise is dealt to."""
+        x0 = torch.as_tensor(x0)
         j = torch.empty(len(x0), dtype=torch.int64, device=x0.device)
         for label, rows in _rows(_labels("labels0", labels0, len(x0))).items():
             if label not in self.plans:
@@ -158,26 +149,18 @@ class SemidiscretePerLabel(Coupling):
             j[rows] = self.rows[label][self.plans[label].assign(x0[rows], generator)]
         return torch.arange(len(j), device=j.device), j
 
-    def pairs(
-        self,
-        x0: Tensor,
-        x1: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        labels0: Tensor | None = None,
-        labels1: Tensor | None = None,
-    ) -> Pairs:
-        """The pairs themselves, (x0[i], data[j])."""
-        i, j = self(x0, x1, generator, labels0, labels1)
-        return x0[i], self.data[j]
-
     def _shown(self) -> list[str]:
         return [f"labels={list(self.plans)}"]
 
 
 def _labels(name: str, labels: Tensor | None, count: int) -> Tensor:
-    if not isinstance(labels, Tensor) or labels.shape != (count,) or labels.is_floating_point():
-        got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else labels
-        raise ValueError(f"`{name}` must be a tensor of {count} integers, got {got}")
+    if labels is None:
+        raise ValueError(f"`{name}` must be {count} integers, got None")
+    labels = torch.as_tensor(labels)
+    if labels.shape != (count,) or labels.is_floating_point():
+        raise ValueError(
+            f"`{name}` must be {count} integers, got {labels.dtype} {tuple(labels.shape)}"
+        )
     return labels
 
 

@@ -28,7 +28,7 @@ import abc
 import torch
 from torch import Tensor
 
-from monge._core.checks import dimension, finite, order, positive
+from monge._core.checks import dimension, finite, instance, order, positive
 from monge._core.devices import to_device
 from monge._core.numerics import distances, drawn
 from monge._core.promotion import ANY, promoted
@@ -37,7 +37,7 @@ from monge._core.untrusted import memory
 from monge.transport.entropic import checked_settings, warn_unless_converged
 from monge.transport.exact import monge_map, solve
 from monge.transport.gibbs import draw_columns
-from monge.transport.ground import SinglePoints
+from monge.transport.ground import SinglePoints, resolved_mean
 from monge.transport.potentials import (
     ACCELERATION,
     MOST_ITERATIONS,
@@ -56,6 +56,8 @@ EXACT_BYTES = 32
 class Coupling(Shown, abc.ABC):
     """Chooses which noise is paired with which data."""
 
+    data: Tensor | None = None
+    """The data set that noise is paired with, in place of a batch of data, if there is one."""
     _shows_defaults = False
 
     @abc.abstractmethod
@@ -71,10 +73,19 @@ class Coupling(Shown, abc.ABC):
             (i, j), int64 and on the device of the samples, for pairs (x0[i], x1[j]).
         """
 
-    def pairs(self, x0: Tensor, x1: Tensor, generator: torch.Generator | None = None) -> Pairs:
-        """The pairs themselves, (x0[i], x1[j])."""
-        i, j = self(x0, x1, generator)
-        return x0[i], x1[j]
+    def pairs(
+        self,
+        x0: Tensor,
+        x1: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **labels: Tensor,
+    ) -> Pairs:
+        """The pairs themselves, (x0[i], x1[j]), or (x0[i], data[j]) where there is a data set."""
+        data = x1 if self.data is None else self.data
+        if data is None:
+            raise ValueError(f"`x1` is missing: {type(self).__name__} pairs noise with a batch")
+        i, j = self(x0, data, generator, **labels)
+        return torch.as_tensor(x0)[i], torch.as_tensor(data)[j]
 
 
 class Independent(Coupling):
@@ -87,7 +98,7 @@ class Independent(Coupling):
 
     @promoted(x0=ANY, x1=ANY)
     def __call__(self, x0: Tensor, x1: Tensor, generator: torch.Generator | None = None) -> Pairs:
-        _shapes(x0, x1)
+        refuse_shapes(x0, x1)
         j = torch.arange(len(x1), device=x1.device)
         return j % len(x0), j
 
@@ -168,8 +179,9 @@ class Sinkhorn(Coupling):
             self.epsilon, self.tolerance, self.max_iterations, ACCELERATION
         )
         cost = SinglePoints(x1, x0)
+        mean = resolved_mean(cost, "x0", "x1")
         # a mean cost of 0 is that of points that all coincide, where any plan is optimal
-        epsilon = self.epsilon * (1.0 if self.absolute else cost.mean() or 1.0)
+        epsilon = self.epsilon * (1.0 if self.absolute else mean or 1.0)
         a, b = (torch.full((k,), 1 / k, dtype=torch.float64, device=x0.device) for k in cost.shape)
         problem = EntropicProblem(cost, a, b)
         solution, minima = solve_minima(problem, gibbs_space(cost), epsilon, settings)
@@ -197,6 +209,7 @@ class Semidiscrete(Coupling):
     """
 
     def __init__(self, data: Tensor, plan: SemidiscretePlan):
+        instance("plan", plan, SemidiscretePlan, "solve_semidiscrete(source, data)")
         if len(data) != len(plan):
             raise ValueError(
                 f"`data` must be the {len(plan)} samples of `plan`, got {len(data)}: fit another"
@@ -210,22 +223,15 @@ class Semidiscrete(Coupling):
         j = self.plan.assign(x0, generator)
         return torch.arange(len(j), device=j.device), j
 
-    def pairs(
-        self, x0: Tensor, x1: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Pairs:
-        """The pairs themselves, (x0[i], data[j])."""
-        i, j = self(x0, x1, generator)
-        return x0[i], self.data[j]
-
 
 def _samples(x0: Tensor, x1: Tensor) -> Pairs:
     """Noise and data as matrices without graph, if they are finite samples of one shape."""
-    _shapes(x0, x1)
+    refuse_shapes(x0, x1)
     x0, x1 = finite("x0", x0), finite("x1", x1)
     return x0.detach().reshape(len(x0), -1), x1.detach().reshape(len(x1), -1)
 
 
-def _shapes(x0: Tensor, x1: Tensor) -> None:
+def refuse_shapes(x0: Tensor, x1: Tensor) -> None:
     """Refuses what are no samples of one shape on one device."""
     for name, x in (("x0", x0), ("x1", x1)):
         if x.ndim < 1 or x.numel() == 0:

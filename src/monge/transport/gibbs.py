@@ -259,16 +259,29 @@ def draw_columns(minima: Streamed, f: Tensor, g: Tensor, u: Tensor) -> Tensor:
     """For each row of the cost (n, m) a column (n,), drawn by u (n, 2) from that row of the plan
     of potentials that the minima have found.
 
-    Of a stored kernel a strip of columns is drawn first, and then a column of it: one product
-    instead of a matrix of levels.
+    Rows of a plan that are 0 in its dtype, as for an ε that no dtype resolves, are drawn from by
+    their logarithms, which leaves the most likely column.
     """
-    if not isinstance(minima, Stored):
-        plans = minima.cost.plans(minima.a, minima.b, f, g, minima.epsilon)
-        return torch.cat([drawn(plan, u[rows, 0]) for rows, plan in plans])
+    drawn_by_strips = _by_strips(minima, g, u) if isinstance(minima, Stored) else None
+    if drawn_by_strips is not None:
+        return drawn_by_strips
+    exponents = minima.cost.exponents(
+        f, g + minima.epsilon * log_weights(minima.b), minima.epsilon
+    )
+    return torch.cat([drawn(block.double().softmax(1), u[rows, 0]) for rows, block in exponents])
+
+
+def _by_strips(minima: Stored, g: Tensor, u: Tensor) -> Tensor | None:
+    """`draw_columns` of a stored kernel: a strip of columns is drawn first, and then a column of
+    it, by one product instead of a matrix of levels. None where a row of the plan is 0."""
     kernel, m = minima.kernel, minima.cost.shape[1]
     weights = (minima.b * ((g - minima.g0) / minima.epsilon).exp()).to(kernel.dtype)
     strips = zip(split(kernel.T, STRIP), split(weights, STRIP))
-    strip = drawn(torch.stack([w @ part for part, w in strips], 1), u[:, 0])
+    sums = torch.stack([w @ part for part, w in strips], 1)
+    total = sums.sum(1)
+    if not ((total > 0) & torch.isfinite(total)).all():
+        return None
+    strip = drawn(sums, u[:, 0])
     columns = STRIP * strip[:, None] + torch.arange(STRIP, device=kernel.device)
     inside = columns < m
     columns = columns.clamp_(max=m - 1)

@@ -250,3 +250,18 @@ class SinglePoints(Points):
 
     def transposed(self) -> "SinglePoints":
         return SinglePoints(self.y, self.x)
+
+
+def resolved_mean(cost: GroundCost, *names: str) -> float:
+    """The mean cost between samples with names.
+
+    Raises:
+        ValueError: for one so large that sums of costs over ε leave the range of float64.
+    """
+    mean = cost.mean()
+    if not mean < 1e-16 * torch.finfo(torch.float64).max:
+        raise ValueError(
+            f"{' and '.join(f'`{name}`' for name in names)} have a mean squared distance of "
+            f"{mean:.3g}, which float64 does not resolve: rescale them"
+        )
+    return mean

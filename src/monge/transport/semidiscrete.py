@@ -35,7 +35,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from monge._core.checks import dimension, finite, nonnegative, positive
+from monge._core.checks import dimension, finite, floating, nonnegative, positive
 from monge._core.devices import to_device
 from monge._core.errors import warn
 from monge._core.numerics import drawn
@@ -43,7 +43,7 @@ from monge._core.promotion import ANY, promoted
 from monge._core.shown import described
 from monge._core.tuning import tuning
 from monge._core.typed import distinct_rows, vector_norm
-from monge.transport.ground import SinglePoints, log_weights
+from monge.transport.ground import SinglePoints, log_weights, resolved_mean
 from monge.transport.potentials import rough_potentials
 from monge.transport.reductions import choose_reductions
 
@@ -186,6 +186,7 @@ class SemidiscretePlan:
         return {
             "potentials": self.potentials,
             "means": self.means,
+            "squares": _squares(self.cells),
             "account": torch.tensor(account, dtype=torch.float64),
         }
 
@@ -201,7 +202,8 @@ class SemidiscretePlan:
         flat = points.reshape(len(points), -1).to(means.dtype)
         cells, members = _distinct(flat - means[1], account[0], account[1])
         potentials = tensors["potentials"].to(points.device)
-        if len(potentials) != len(cells.points) or not _is_centred(cells):
+        fitted = len(potentials) == len(cells.points) and _is_centred(cells)
+        if not fitted or not torch.allclose(_squares(cells), tensors["squares"].to(means.device)):
             raise ValueError(
                 f"`points` are not the data of these {len(potentials)} potentials: pass the data "
                 "that they were fitted to"
@@ -250,12 +252,20 @@ def solve_semidiscrete(
     nonnegative("epsilon", epsilon)
     positive("tolerance", tolerance)
     dimension("draws", draws)
+    if not callable(source):
+        raise ValueError(
+            f"`source` must draw samples as source(n, generator), got {source!r}: give "
+            "Gaussian(dim).sample"
+        )
     if points.ndim < 1 or points.numel() == 0:
         raise ValueError(f"`points` must hold at least one, got shape {tuple(points.shape)}")
     data = finite("points", points).detach().reshape(len(points), -1)
 
     def noise(count: int) -> Tensor:
-        return _noise(to_device(source(count, generator), data.device), data, "source")
+        z = floating("source", source(count, generator))
+        if z.shape[:1] != (count,):
+            raise ValueError(f"`source` must draw {count} samples, got shape {tuple(z.shape)}")
+        return _noise(to_device(z, data.device), data, "source")
 
     some = min(max(len(data) // 4, LEAST_FIRST), MOST_FIRST)
     first = noise(some)
@@ -296,6 +306,8 @@ def solve_semidiscrete(
 
 def _noise(z: Tensor, like: Tensor, name: str) -> Tensor:
     """Noise as a matrix in the dtype of the data, if it has their dimension."""
+    if z.numel() == 0:
+        raise ValueError(f"`{name}` must hold at least one sample, got shape {tuple(z.shape)}")
     z = finite(name, z.detach()).reshape(len(z), -1)
     if z.shape[1] != like.shape[1] or z.device != like.device:
         raise ValueError(
@@ -314,6 +326,11 @@ def _distinct(
     return Cells(distinct, count.double() / len(data), epsilon, resolution), members
 
 
+def _squares(cells: Cells) -> Tensor:
+    """The mean squares (d,) of the data about their mean, which others hardly share."""
+    return cells.masses @ cells.points.double().square()
+
+
 def _is_centred(cells: Cells) -> bool:
     mean = cells.masses @ cells.points.double()
     size = cells.points.double().abs().amax()
@@ -323,7 +340,8 @@ def _is_centred(cells: Cells) -> bool:
 def _first_potentials(z: Tensor, few: Tensor, cells: Cells) -> Tensor:
     """Potentials of an entropic plan between noise and some of the data, at all points."""
     between = SinglePoints(z, few)
-    epsilon = max(FIRST_EPSILON * between.mean(), cells.epsilon) or 1.0
+    mean = resolved_mean(between, "source", "points")
+    epsilon = max(FIRST_EPSILON * mean, cells.epsilon) or 1.0
     f, _ = rough_potentials(between, epsilon, iterations=100)
     back = choose_reductions(SinglePoints(cells.points, z))
     return back.soft_minimum(
