@@ -501,7 +501,7 @@ def test_bad_classes_are_refused_in_a_line(digits, tmp_path):
     numbered = digits.fresh()
     numbered.settled = dataclasses.replace(numbered.settled, classes=("3", "7", "11"))
     assert numbered.class_numbers(["7", "11"]) == [1, 2]
-    with pytest.raises(ValueError, match="`class` '0' is none of the run .* are 3, 7, 11"):
+    with pytest.raises(ValueError, match=r"`class` '0' is none of the run .* are 3, 7, 11"):
         numbered.class_numbers(["0"])  # which is the number of the class 3
     plain = dataclasses.replace(tiny(), condition=None)
     run = monge.fit("wae-gan", "digits", plain, tmp_path / "run", quiet=True)
