@@ -18,7 +18,7 @@ from monge.models import (
     FlowMatching,
     LinearPath,
     VariancePreservingPath,
-    protocols,
+    sampling,
 )
 from monge.models.flow import with_steps
 from monge.models.solvers import Adaptive, Euler, Heun, Midpoint
@@ -306,7 +306,7 @@ def test_a_trained_flow_carries_noise_to_the_data():
 def test_any_number_of_samples_is_drawn_in_batches():
     """Of which one is held at a time."""
     flow = FlowMatching(VectorVelocity(3, (16,)), (3,), solver=Euler(2))
-    endless = protocols.samples(flow, 10**12, generator(0))
+    endless = sampling.samples(flow, 10**12, generator(0))
     first = torch.cat([next(endless), next(endless)])
     torch.testing.assert_close(first, flow.sample(1000, generator(0)))
 

@@ -24,7 +24,7 @@ from monge import cli
 from monge.config import Config, TrainingConfig
 from monge.divergences import SlicedWasserstein
 from monge.draws import Draws, generator
-from monge.models import ImplicitGenerator, checked, protocols
+from monge.models import ImplicitGenerator, checked, protocols, sampling
 from monge.priors import Gaussian
 from monge.runs import Run, export
 from monge.show import card, comparison
@@ -243,7 +243,7 @@ def test_a_method_that_a_model_overrides_is_the_one_that_is_called():
             return 2 * super().sample(n, generator, prior)
 
     model = Doubled(torch.nn.Linear(2, 4), Gaussian(2), SlicedWasserstein(4))
-    drawn = torch.cat(list(protocols.samples(model, 700, generator(0))))
+    drawn = torch.cat(list(sampling.samples(model, 700, generator(0))))
     torch.testing.assert_close(drawn, model.sample(700, generator(0)))
     torch.testing.assert_close(drawn, 2 * model.decode(model.prior.sample(700, generator(0))))
 
@@ -279,7 +279,7 @@ def test_codes_of_another_type_are_named():
     with pytest.raises(ValueError, match="TupleEncoder encodes samples as a tuple"):
         protocols.mean_codes(TupleEncoder(), torch.rand(2, 1, 8, 8))
     with pytest.raises(ValueError, match="has no method `sample`, which sampling needs"):
-        list(protocols.samples(torch.nn.Identity(), 3))
+        list(sampling.samples(torch.nn.Identity(), 3))
 
 
 def test_a_completer_needs_only_its_methods(tmp_path):

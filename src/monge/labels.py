@@ -5,6 +5,7 @@ rows (n, K), so that weights of several classes, float (n, K), are labels as wel
 classes lie their mixtures, and a row of zeros names no class.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -176,3 +177,24 @@ def checked_labels(labels: Any, n: int, classes: int) -> Tensor:
         wrong = given[(given < 0) | (given >= classes)][0]
         raise ValueError(f"`labels` has {int(wrong)}, and the classes are 0 to {classes - 1}")
     return given
+
+
+def numbers_of(names: Sequence[str], wanted: Sequence[str], where: str) -> list[int]:
+    """The numbers of classes that are given by name, or by number where no name is a number.
+
+    Args:
+        names: of all classes.
+        wanted: the names or numbers.
+        where: whose classes they are, for the message.
+
+    Raises:
+        ValueError: for one that is no class.
+    """
+    numbers, numbered = [], not any(re.fullmatch(r"[-+.\d]+", name) for name in names)
+    for one in wanted:
+        by_number = numbered and one.isdecimal() and int(one) < len(names)
+        if one not in names and not by_number:
+            few = ", ".join(names[:20]) + ", …" * (len(names) > 20)
+            raise ValueError(f"`class` {one!r} is none of {where}, whose classes are {few}")
+        numbers.append(names.index(one) if one in names else int(one))
+    return numbers

@@ -146,7 +146,7 @@ class Sample(_Drawing):
         from monge._core.checks import dimension
         from monge.draws import generator
         from monge.models.flow import with_steps
-        from monge.models.protocols import drawn_labels
+        from monge.models.sampling import drawn_labels
         from monge.show.pictures import TURN, TURNING
 
         classes = run.class_numbers(self.class_) if self.class_ else []

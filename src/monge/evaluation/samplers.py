@@ -18,7 +18,8 @@ from monge.draws import Draws, stream
 from monge.labels import Rows
 from monge.models import evaluating
 from monge.models.flow_prior import FlowPrior
-from monge.models.protocols import Completer, drawn_codes, samples
+from monge.models.protocols import Completer, drawn_codes
+from monge.models.sampling import samples
 from monge.priors import Mixture, Prior
 from monge.training.averages import Average
 
@@ -46,7 +47,7 @@ def draw(
         n: how many.
         generator: a CPU generator; torch's global one by default.
         prior: draws the codes in place of the model's own prior.
-        labels: of a class-conditional model; see `monge.models.protocols.samples`.
+        labels: of a class-conditional model; see `monge.models.sampling.samples`.
     """
     if source is None or not isinstance(model, Completer):
         yield from samples(model, n, generator, prior, labels=labels)

@@ -19,7 +19,7 @@ from monge._core.shown import described
 from monge.divergences import MMD, Divergence
 from monge.draws import Draws
 from monge.labels import ClassPrior, Labelled, Rows, one_hot
-from monge.models import protocols
+from monge.models import protocols, sampling
 from monge.models.modes import evaluating
 from monge.models.paths import Path
 from monge.models.protocols import combines
@@ -222,7 +222,7 @@ class Model(nn.Module, abc.ABC):
                 of the classes (n, K); by default draws of its `class_prior`.
         """
         prior = self.prior if prior is None else prior
-        return torch.cat(list(protocols.decoded(self, prior, n, generator, labels)))
+        return torch.cat(list(sampling.decoded(self, prior, n, generator, labels)))
 
 
 class AutoEncoder(Model):

@@ -23,14 +23,10 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import dimension
 from monge._core.devices import to_device
-from monge.draws import standard_normal
 from monge.labels import (
-    ClassPrior,
     Labelled,
     Rows,
-    checked_labels,
     labels_of,
     like,
     one_hot,
@@ -39,7 +35,6 @@ from monge.labels import (
 )
 from monge.models.modes import evaluating
 from monge.models.paths import Path, between, moved
-from monge.networks.codes import GaussianDecoder
 from monge.priors import Prior
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -48,8 +43,6 @@ TRAVERSED = 5000
 """How many codes of a traversal are decoded at a time."""
 BATCH = 500
 """How many samples are decoded at a time."""
-CODES = 100_000
-"""How many codes of a prior are held at a time; they are decoded in smaller batches."""
 
 
 @runtime_checkable
@@ -90,14 +83,14 @@ def combines(*parts: str) -> Callable[[F], F]:
     return mark
 
 
-def _combined(value: object) -> tuple[str, ...]:
+def combined(value: object) -> tuple[str, ...]:
     """The parts that an inherited method combines; none for any other value."""
     return getattr(value, MARK, ())
 
 
 def _present(model: object, name: str) -> bool:
     value = getattr(model, name, None)
-    return value is not None and all(_present(model, part) for part in _combined(value))
+    return value is not None and all(_present(model, part) for part in combined(value))
 
 
 def has(model: object, *methods: str) -> bool:
@@ -155,10 +148,11 @@ def require(model: object, method: str, purpose: str) -> None:
         ValueError: naming the model, the method, and what it is needed for.
     """
     if not has(model, method):
-        raise _lacks(model, method, purpose)
+        raise lacks(model, method, purpose)
 
 
-def _lacks(model: object, method: str, purpose: str) -> ValueError:
+def lacks(model: object, method: str, purpose: str) -> ValueError:
+    """What `require` raises."""
     return ValueError(
         f"`model` {type(model).__name__} has no method `{method}`, which {purpose} needs"
     )
@@ -219,7 +213,7 @@ def latent_of(model: Any, x: Rows) -> int | None:
         return mean_codes(model, x[:1]).shape[1]
 
 
-def _batches(x: Tensor) -> tuple[Tensor, ...]:
+def batches(x: Tensor) -> tuple[Tensor, ...]:
     return torch.split(x, BATCH)
 
 
@@ -331,110 +325,6 @@ def _device_of_completer(model: Completer) -> torch.device:
 
 
 def generates(model: object) -> bool:
-    """Whether `samples` can be called with a model."""
+    """Whether `monge.models.sampling.samples` can be called with a model."""
     from_prior = prior_of(model) is not None and has(model, "decode")
     return has(model, "sample") or has(model, "complete") or from_prior
-
-
-def samples(
-    model: Any,
-    n: int,
-    generator: torch.Generator | None = None,
-    prior: Prior | None = None,
-    given: Tensor | None = None,
-    labels: Any = None,
-) -> Iterator[Tensor]:
-    r"""n draws of a model in batches of at most 500, without gradient and on the CPU.
-
-    A model with a method `sampled` yields its draws in batches, and one with a `sample` of its own
-    draws all of them at once. Otherwise a batch of codes of the prior is decoded at a time. But
-    for `sample`, n may exceed what memory holds.
-
-    Arguments:
-        model: any model with `sample`, or with `decode` and a prior.
-        n: how many.
-        generator: a CPU generator; torch's global one by default.
-        prior: draws the codes in place of the model's own prior; needs `decode`.
-        given: the n samples (n, \*) that a `Completer` completes.
-        labels: of a class-conditional model: the class of all draws, one for each, or weights of
-            the classes (n, K); by default draws of its `class_prior`, or of all classes alike.
-
-    Raises:
-        ValueError: for labels that do not fit, or that the model does not take.
-    """
-    if given is not None:
-        yield from _batches(complete(model, given, 1, generator, prior=prior)[:, 0])
-    elif prior is None and has(model, "sampled"):
-        for batch in model.sampled(n, generator):
-            yield batch.cpu()
-    elif prior is None and has(model, "sample") and not _combined(model.sample):
-        labels = drawn_labels(model, dimension("n", n), generator, labels)
-        options = {} if labels is None else {"labels": labels}
-        with evaluating(model):
-            drawn = model.sample(n, generator, **options)
-        yield from _batches(drawn.cpu())
-    else:
-        prior = prior_of(model) if prior is None else prior
-        if prior is None:
-            raise _lacks(model, "sample", "sampling")
-        require(model, "decode", "sampling from a prior")
-        for batch in decoded(model, prior, n, generator, labels):
-            yield batch.cpu()
-
-
-def drawn_labels(
-    model: Any, n: int, generator: torch.Generator | None, labels: Any
-) -> Tensor | None:
-    """The labels of n draws of a class-conditional model: those given, or draws of P_Y; None for
-    any other model.
-
-    Labels follow a generator of their own, which the next number of `generator` seeds and which
-    leaves that as it is: codes are the same whatever the labels are.
-
-    Raises:
-        ValueError: for labels that do not fit, or that the model does not take.
-    """
-    classes = classes_of(model)
-    if classes is None:
-        if labels is not None:
-            raise ValueError(
-                f"`labels` are given, but this {type(model).__name__} is not class-conditional: "
-                'train one with condition="labels" (--condition labels)'
-            )
-        return None
-    if labels is not None:
-        return checked_labels(labels, n, classes)
-    state = (torch.default_generator if generator is None else generator).get_state()
-    seed = int(torch.randint(2**62, (), generator=torch.Generator().set_state(state)))
-    class_prior = getattr(model, "class_prior", None) or ClassPrior([1.0] * classes)
-    return class_prior.draw(n, torch.Generator().manual_seed(seed))
-
-
-def decoded(
-    model: Any,
-    prior: Prior,
-    n: int,
-    generator: torch.Generator | None = None,
-    labels: Any = None,
-) -> Iterator[Tensor]:
-    """n draws of a prior, decoded in batches of at most 500; a random decoder adds its noise.
-
-    Memory does not depend on n, but for the labels of a class-conditional model: a prior draws row
-    by row, so that its draws may come in parts.
-    """
-    device = device_of(model)
-    labels = drawn_labels(model, dimension("n", n), generator, labels)
-    decoder = getattr(model, "decoder", None)
-    # noise follows a generator of its own, so that the first draws are the same for every n
-    noisy = isinstance(decoder, GaussianDecoder)
-    seed = int(torch.randint(2**62, (), generator=generator)) if noisy else 0
-    noise = torch.Generator().manual_seed(seed)
-    for first in range(0, n, CODES):
-        codes = prior.sample(min(CODES, n - first), generator).to(device)
-        for at, z in zip(range(first, n, BATCH), _batches(codes)):
-            of = None if labels is None else labels[at : at + BATCH]
-            with evaluating(model):
-                x = decode(model, z if of is None else Labelled(z, of))
-                if isinstance(decoder, GaussianDecoder):
-                    x = x + decoder.sigma * standard_normal(tuple(x.shape), noise).to(x)
-            yield x

@@ -34,8 +34,8 @@ from monge.models.protocols import (
     prior_of,
     require,
     rows_for,
-    samples,
 )
+from monge.models.sampling import samples
 from monge.runs.run import Run
 
 SUFFIXES = (".onnx", ".pt2")

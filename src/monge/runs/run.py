@@ -3,8 +3,6 @@
 import contextlib
 import functools
 import hashlib
-import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,30 +19,25 @@ from monge._core.locks import NotWritable, alone
 from monge._core.sampler_names import SamplerName
 from monge.config import (
     CUSTOM,
-    DATA,
-    PUBLISHED,
     Column,
     Config,
     Schema,
     Settled,
-    override,
     read_sealed,
     to_json,
 )
 from monge.config.stored import NAME as CONFIG
-from monge.config.trust import refuse_paths
-from monge.data import Data, Source, given
-from monge.data.identity import differing, form_of
-from monge.data.readers import tar
+from monge.data import Data, Source
+from monge.data.identity import form_of
 from monge.evaluation import evaluate_samplers, summary
 from monge.evaluation.extractors import Extractor
 from monge.evaluation.samplers import FLOW_STEPS, draw, draw_codes, fit_flow, fit_mixture
-from monge.labels import Rows
+from monge.labels import Rows, numbers_of
 from monge.models.flow_prior import FlowPrior
 from monge.models.protocols import Completer, generates, has, prior_of, require, rows_for
 from monge.priors import Mixture, Prior
 from monge.recipes import find
-from monge.runs import evaluated, fitted
+from monge.runs import evaluated, fitted, located
 from monge.runs.rebuilt import Given, named, rebuilt, trained
 from monge.training import checkpoint
 from monge.training.loop import read_metrics
@@ -362,17 +355,7 @@ class Run:
                 f"`class` is given, and the run {str(self.path)!r} is not class-conditional: "
                 "train one with --condition labels"
             )
-        numbers, named = [], any(re.fullmatch(r"[-+.\d]+", name) for name in names)
-        for one in wanted:
-            by_number = not named and one.isdecimal() and int(one) < len(names)
-            if one not in names and not by_number:
-                few = ", ".join(names[:20]) + ", …" * (len(names) > 20)
-                raise ValueError(
-                    f"`class` {one!r} is none of the run {str(self.path)!r}, whose classes are "
-                    f"{few}"
-                )
-            numbers.append(names.index(one) if one in names else int(one))
-        return numbers
+        return numbers_of(names, wanted, f"the run {str(self.path)!r}")
 
     def rows(self, part: Literal["train", "test"]) -> Rows:
         """The samples of a part of the data as the model takes them, as they are stored: with
@@ -444,33 +427,7 @@ class Run:
 
     def _read(self) -> Source:
         """The data where they were last, or where they were said to be."""
-        config = self.config
-        if isinstance(self._data, (str, Path)):
-            config = self._placed(str(self._data))
-        elif self._data is None and config.data.name == "array":
-            raise ValueError(
-                f"`run` {str(self.path)!r} was fitted to an array: give its data as --data "
-                "FILE.npy, or as `data`"
-            )
-        elif self._data is None and self._foreign and config.data.name in DATA:
-            config = self._placed(config.data.name)
-        elif self._data is None:
-            refuse_paths(self.path, self._foreign)
-            if _is_gone(config.data.name):
-                raise ValueError(
-                    f"`data` of the run {str(self.path)!r} are no longer at "
-                    f"{config.data.name!r}: give their new place as --data"
-                )
-        return given(self._data, config.data)
-
-    def _placed(self, name: str) -> Config:
-        """The configuration with its data elsewhere; published ones where MONGE_DATA says."""
-        config = override(override(self.config, "data.name", name), "data.dir", None)
-        if "cache" in self._foreign:
-            config = override(config, "data.cache", None)
-        if config.data.name in PUBLISHED:
-            config = override(config, "data.dir", os.environ.get("MONGE_DATA"))
-        return config
+        return located.read(self.path, self.config, self._data, self._foreign)
 
     @property
     def _form(self) -> str:
@@ -478,18 +435,11 @@ class Run:
 
     def _change(self, source: Source | None = None) -> str | None:
         """How the data differ from those that the run was trained on, if they do."""
-        found, settled = source or self.source, self.settled
-        if settled.fingerprint is not None:
-            return differing(self.path, settled.fingerprint, self._form, found.identity)
-        if found.identity.form != self._form:
-            return f"{found.identity.form} in place of {self._form}"
-        if len(found.train) == settled.samples:
-            return None
-        return f"{len(found.train):,} training samples in place of {settled.samples:,}"
+        return located.change(self.path, self.settled, source or self.source)
 
     def _record_place(self, name: str) -> None:
         """Keeps in the run where its data have moved to, unless it cannot be written now."""
-        moved = self._placed(name)
+        moved = located.placed(self.config, name, self._foreign)
         kept = moved == self.config and not self._foreign
         if kept or not (self.path / "checkpoints").is_dir():
             return  # a folder of the hub names no folder of this machine
@@ -500,11 +450,6 @@ class Run:
 
 _FITTED: dict[str, Callable[[Run], Prior]] = {"mixture": Run.mixture, "flow": Run.flow}
 """The samplers that are fitted to the codes of the training part, by name."""
-
-
-def _is_gone(name: str) -> bool:
-    """Whether data that a run names by a path are not there."""
-    return os.path.isabs(name) and not os.path.exists(name) and not tar.are_named(name)
 
 
 def _digest(model: nn.Module) -> str:

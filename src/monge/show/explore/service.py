@@ -29,13 +29,13 @@ from monge.models import evaluating, protocols, spherical
 from monge.models.protocols import (
     Completer,
     classes_of,
-    drawn_labels,
     generates,
     has,
     latent_of,
     prior_of,
     require,
 )
+from monge.models.sampling import drawn_labels
 from monge.priors import Prior
 from monge.runs import Run
 from monge.show.explore.uploads import UploadDecoder
