@@ -19,7 +19,7 @@ from monge.data import CLOUD, IMAGE, VECTOR, Source
 from monge.draws import generator
 from monge.evaluation import extractors, figures, frechet
 from monge.evaluation.latent import principal_directions
-from monge.models import protocols
+from monge.models import sampling
 from monge.recipes.options import ConditionalOptions
 from monge.show import comparison, pictures, report
 from monge.training.validation import held_apart
@@ -267,7 +267,7 @@ def conditional(tmp_path_factory):
 
 def test_draws_in_parts_are_those_of_one_call(vectors, monkeypatch):
     whole = vectors.sample(2300, generator(0, "sample"))
-    monkeypatch.setattr(protocols, "CODES", 500)
+    monkeypatch.setattr(sampling, "CODES", 500)
     assert torch.equal(vectors.sample(2300, generator(0, "sample")), whole)
 
 
