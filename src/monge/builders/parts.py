@@ -33,6 +33,7 @@ from monge.models import VAE, WAE, ImplicitGenerator, Inner, Model
 from monge.models.base import AutoEncoder
 from monge.models.protocols import classes_of
 from monge.networks import (
+    Clusters,
     CodeCritic,
     GaussianDecoder,
     JointFeatures,
@@ -130,8 +131,10 @@ class Parts:
         return len(self.settled.classes)
 
     def class_prior(self, spread: float) -> ClassPrior | None:
-        """P_Y of a class-conditional run, joined with samples of E‖x - x'‖² = spread."""
-        return ClassPrior(self.settled.shares, spread) if self.classes else None
+        """P_Y of a class-conditional run, joined with samples of E‖x - x'‖² = spread; of clusters
+        it is even until they are found."""
+        shares = self.settled.shares or (1.0,) * self.classes
+        return ClassPrior(shares, spread) if self.classes else None
 
     @property
     def width(self) -> int:
@@ -361,6 +364,10 @@ def build(config: Config, settled: Settled) -> Any:
         )
     if settled.classes and classes_of(model) is None:
         raise ValueError(
-            f"`condition` is labels, and {row.name} has no class-conditional form: leave it out"
+            f"`condition` is {config.condition}, and {row.name} has no class-conditional form: "
+            "leave it out"
         )
+    if config.condition == "clusters":
+        standard = None if parts.moments is None else Standardise(*parts.moments)
+        model.clusters = Clusters(parts.classes, parts.shape, standard)
     return sharpened(model, parts)

@@ -129,7 +129,7 @@ class Sample(_Drawing):
     n: Annotated[int | None, arg(aliases=["-n"], metavar="INT", help_behavior_hint="")] = None
     """How many, 64 by default; with --class, of each class, 8 by default."""
     class_: Annotated[tuple[str, ...], arg(name="class")] = ()
-    """Of a run that was trained with --condition labels: the classes to draw from, by name or
+    """Of a run that was trained with --condition: the classes or clusters to draw from, by name or
     number, a row of a picture each; by default in the proportions of the training part."""
     seed: int = 0
     """The first n draws of a seed are the same for every n; samples up to rounding, since batch
@@ -146,6 +146,7 @@ class Sample(_Drawing):
         from monge._core.checks import dimension
         from monge.draws import generator
         from monge.models.flow import with_steps
+        from monge.models.protocols import clusters_of
         from monge.models.sampling import drawn_labels
         from monge.show.pictures import TURN, TURNING
 
@@ -165,6 +166,7 @@ class Sample(_Drawing):
         seeded = generator(self.seed, "sample")
         wanted = [one for one in classes for _ in range(each)] or None
         labels = drawn_labels(run.model, count, seeded, wanted)
+        told = bool(classes) or clusters_of(run.model) is None
         drawn = run.samples(count, seeded, prior, labels)
         self._save(
             run,
@@ -172,7 +174,7 @@ class Sample(_Drawing):
             count,
             lambda x: pictures.samples(x, columns=columns),
             pictures.turntable,
-            labels,
+            labels if told else None,
         )
 
 

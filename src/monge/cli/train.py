@@ -30,6 +30,7 @@ FIELDS = {
     "points": "data.points",
     "classes": "data.classes",
     "condition": "condition",
+    "clusters": "clusters",
     "turn": "data.turn",
     "jitter": "data.jitter",
     "categorical": "data.categorical",
@@ -103,9 +104,11 @@ class Train:
     """Points a cloud, a random part of those given; all by default, 2,048 of a file."""
     classes: tuple[str, ...] = ()
     """Train on some classes of the data only, by name."""
-    condition: Literal["labels"] | None = None
-    """labels: condition the model on the classes of labelled data, so that `monge sample --class`
-    draws from one of them."""
+    condition: Literal["labels", "clusters", "none"] | None = None
+    """Condition the model on the classes of labelled data (labels), so that `monge sample --class`
+    draws from one of them, or on clusters of data, which need no labels."""
+    clusters: Int = None
+    """With --condition clusters: how many; 30 by default, fewer for less than 6,000 samples."""
     turn: bool = False
     """Turn clouds at random about the upright axis, y, whenever they are seen."""
     jitter: Float = None

@@ -52,9 +52,11 @@ class Config:
     """Inner radius of the ring, whose outer one is 1; 0.8 by default."""
     prior_components: int | None = None
     """Components of a mixture; 10 by default."""
-    condition: Literal["labels"] | None = None
-    """What the model is conditioned on: the classes of labelled data, so that samples can be drawn
-    class by class; nothing by default."""
+    condition: Literal["labels", "clusters"] | None = None
+    """What the model is conditioned on: labels, the classes of labelled data, so that samples can
+    be drawn class by class; clusters, in which k-means divides the training part; or nothing."""
+    clusters: int | None = None
+    """How many clusters; by default one for every 200 training samples, from 2 to 30."""
     options: Any = None
     """Options that only this recipe has, a record of the type `find(recipe).options`."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -100,6 +102,9 @@ class Config:
             names = ("latent", "prior", *PARAMETERS)
             idle(self, False, f"for {self.recipe}, which has no codes", *names)
         positive(self, "prior_scale", "prior_radius")
+        given = self.condition == "clusters"
+        idle(self, given, "without --condition clusters", "clusters")
+        demand(self.clusters is None or self.clusters > 1, "clusters", self.clusters, "at least 2")
         inner = self.prior_inner
         demand(inner is None or 0 <= inner < 1, "prior_inner", inner, "in [0, 1)")
         demand(

@@ -36,7 +36,8 @@ class Settled:
     classes: tuple[str, ...] = ()
     """The names of the classes on which a class-conditional model is conditioned."""
     shares: tuple[float, ...] = ()
-    """The share of each class in the training part."""
+    """The share of each class in the training part; none of clusters, whose shares the model
+    holds."""
     schema: Schema | None = None
     """What the columns of a table in a text file are; None of other data, and in older runs."""
     device: str | None = None
@@ -74,7 +75,7 @@ class Settled:
             demand(_finite(self.moments[0]), "settled.moments", "NaN or infinity", "finite")
             above = _finite(self.moments[1]) and min(self.moments[1]) > 0
             demand(above, "settled.moments", "a deviation", "positive and finite")
-        if self.classes or self.shares:
+        if self.shares:
             alike = len(self.shares) == len(self.classes)
             demand(alike, "settled.shares", len(self.shares), f"{len(self.classes)} numbers")
             valid = _finite(self.shares) and min(self.shares) >= 0 and sum(self.shares) > 0

@@ -28,7 +28,7 @@ from monge.evaluation.statistics import (
     lacking,
     mean_figure,
 )
-from monge.models.protocols import classes_of, generates, require
+from monge.models.protocols import classes_of, clusters_of, generates, require
 from monge.priors import Prior
 
 SINGLE = ("columns", "classes")
@@ -142,7 +142,8 @@ def evaluate_samplers(
     floor = _floor_rows(source)[:n]
     measured = _of_samples(measure, model, source, n, floor, samplers, seeds)
     classes: dict[str, dict[str, Figure]] = {}
-    if classes_of(model) is not None and (not metrics or "classes" in metrics):
+    labelled = classes_of(model) is not None and clusters_of(model) is None
+    if labelled and (not metrics or "classes" in metrics):
         names = source.classes or tuple(map(str, range(classes_of(model) or 0)))
         rows = floor[: len(source.train) // 2]
         classes = {

@@ -23,6 +23,7 @@ from monge.models import protocols, sampling
 from monge.models.modes import evaluating
 from monge.models.paths import Path
 from monge.models.protocols import combines
+from monge.networks.clusters import Clusters
 from monge.networks.codes import Dirac, Normal
 from monge.priors import Prior
 
@@ -151,6 +152,8 @@ class Model(nn.Module, abc.ABC):
     prior: Prior
     class_prior: ClassPrior | None
     """P_Y, of a class-conditional model."""
+    clusters: Clusters
+    """What gives samples their labels, of a model that is conditioned on clusters."""
     divergence: Divergence | None
     weight: float
     shown: tuple[str, ...] = ("prior", "divergence", "weight")
@@ -294,13 +297,20 @@ class AutoEncoder(Model):
 
     @combines("encoder")
     def encode(self, x: Tensor, labels: Tensor | None = None) -> Dirac | Normal:
-        """The distribution Q(Z|x), or Q(Z|x, labels). A network that returns a tensor is a
-        deterministic encoder."""
+        """The distribution Q(Z|x), or Q(Z|x, labels), by default with the labels of the clusters
+        in which x is. A network that returns a tensor is a deterministic encoder."""
+        labels = self._labels(x, labels)
         q = self.encoder(x, *self.condition(labels, x))
         return Dirac(q) if isinstance(q, Tensor) else q
 
+    def _labels(self, x: Tensor, labels: Tensor | None) -> Tensor | None:
+        """The labels given, or those of the clusters in which x is, where there are clusters."""
+        clusters = protocols.clusters_of(self)
+        return labels if labels is not None or clusters is None else clusters(x)
+
     def reconstruct(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """G at the mean of Q(Z|x)."""
+        labels = self._labels(x, labels)
         return protocols.reconstructed(self, x if labels is None else Labelled(x, labels))
 
     def interpolate(

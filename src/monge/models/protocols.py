@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from monge._core.devices import to_device
 from monge.labels import (
+    ClassPrior,
     Labelled,
     Rows,
     labels_of,
@@ -35,6 +36,7 @@ from monge.labels import (
 )
 from monge.models.modes import evaluating
 from monge.models.paths import Path, between, moved
+from monge.networks.clusters import Clusters
 from monge.priors import Prior
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -104,14 +106,38 @@ def classes_of(model: object) -> int | None:
     return classes if isinstance(classes, int) else None
 
 
-def rows_for(model: object, x: Tensor, labels: Tensor | None) -> Rows:
-    r"""Samples x (n, \*) as a model takes them: with their labels where it is class-conditional.
+def clusters_of(model: object) -> Clusters | None:
+    """What gives samples their labels, of a model that is conditioned on clusters."""
+    found = getattr(model, "clusters", None)
+    return found if isinstance(found, Clusters) else None
+
+
+def find_clusters(model: nn.Module, x: Tensor, seed: int) -> None:
+    r"""Fits the clusters of a model to stored samples x (n, \*), and its distribution of labels to
+    their sizes.
+
+    Raises:
+        ValueError: for fewer samples that differ than clusters.
+    """
+    clusters = clusters_of(model)
+    assert clusters is not None, "a model that is conditioned on clusters has them"
+    sizes = clusters.fit(x, seed)
+    for module in model.modules():
+        if isinstance(module, ClassPrior):
+            module.shares.copy_(sizes / sizes.sum())
+
+
+def rows_for(model: object, x: Tensor, labels: Tensor | None = None) -> Rows:
+    r"""Stored samples x (n, \*) as a model takes them: with their labels where it is
+    class-conditional, or those of the clusters in which they are.
 
     Raises:
         ValueError: for samples without labels that such a model needs.
     """
     if classes_of(model) is None:
         return x
+    if (clusters := clusters_of(model)) is not None:
+        return Labelled(x, clusters.of_stored(x))
     if labels is None:
         raise ValueError("`data` has no labels, which a class-conditional model needs")
     return Labelled(x, labels)

@@ -1,5 +1,6 @@
 """Networks: plain `nn.Module`s, and the distributions that encoders return."""
 
+from monge.networks.clusters import Clusters
 from monge.networks.codes import Dirac, GaussianDecoder, Normal, NormalEncoder
 from monge.networks.conv import conv_critic, conv_decoder, conv_encoder, conv_features
 from monge.networks.families import (
@@ -27,6 +28,7 @@ __all__ = [
     "BatchNorm",
     "CloudNetworks",
     "CloudVelocity",
+    "Clusters",
     "CodeCritic",
     "Dirac",
     "GaussianDecoder",

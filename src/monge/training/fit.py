@@ -31,10 +31,18 @@ from monge.config import (
 from monge.data import Batches, Data, Source, given, identity
 from monge.data.kinds import Augmentation
 from monge.draws import global_stream, stream
-from monge.labels import Labelled, Rows
+from monge.labels import Labelled, Rows, unlabelled
 from monge.models import matchings
 from monge.models.masks import is_mask_name
-from monge.models.protocols import Completer, classes_of, has, trainable
+from monge.models.protocols import (
+    Completer,
+    classes_of,
+    clusters_of,
+    find_clusters,
+    has,
+    rows_for,
+    trainable,
+)
 from monge.recipes import RECIPES
 from monge.training import checkpoint, loop, resumed
 from monge.training.directory import Stored
@@ -122,7 +130,8 @@ def _trained(
     if stored:
         config = resumed.placed(config, stored[0])
         settled, change = resumed.facts(stored[1], settled, source, path, data_changed)
-    samples, held = _samples(model_or_recipe, config, settled, source), None
+    _agree(model_or_recipe, config, settled)
+    samples, held = _samples(config, source), None
     if config.training.patience is not None:
         contents = None if config.data.split == "position" else source.train_contents
         repeats = source.kind.repeats
@@ -134,6 +143,8 @@ def _trained(
     with running_out(0, config.training.batch, config.training.micro_batch):
         built = with_kept_mask(config, path) if stored else config
         model = _model(model_or_recipe, built, settled, device)
+        if config.condition == "clusters":
+            find_clusters(model, source.train, config.seed)
         augment = source.kind.augmentation(config.data)
         trainer = _trainer(model, config, augment, device)
     _refuse_idle(model, steps)
@@ -143,6 +154,9 @@ def _trained(
         rehearse(model, config.training, samples, augment)
     settings = checkpoint.settings_of(config, settled)
     seconds = loop.resume(trainer, path, settings) if stored else 0.0
+    if config.condition == "clusters":  # those of the checkpoint, if there is one
+        samples = rows_for(model, unlabelled(samples))
+        held = None if held is None else rows_for(model, unlabelled(held))
     if steps < trainer.position:
         raise ValueError(
             f"`steps` is {steps}, but the run {str(path)!r} has reached {trainer.position}"
@@ -176,23 +190,31 @@ def _trained(
     return Trained(path, whole, source, trainer.position > start)
 
 
-def _samples(
-    model_or_recipe: nn.Module | str | None, config: Config, settled: Settled, source: Source
-) -> Rows:
-    """The training samples, with their labels where a class-conditional model is asked for.
+def _agree(model_or_recipe: nn.Module | str | None, config: Config, settled: Settled) -> None:
+    """Refuses a model of your own that is conditional without `condition`, or the other way round,
+    or has another number of classes than the data, or no clusters of its own."""
+    if not isinstance(model_or_recipe, nn.Module):
+        return
+    name, own, found = (
+        type(model_or_recipe).__name__,
+        classes_of(model_or_recipe) or 0,
+        len(settled.classes),
+    )
+    if own != found:
+        raise ValueError(
+            f"`model` {name} has {own} `classes`, and `condition` {config.condition} of these "
+            f"data gives {found}: make them agree"
+        )
+    if config.condition == "clusters" and clusters_of(model_or_recipe) is None:
+        raise ValueError(
+            f"`condition` is clusters, and the `model` {name} has no `clusters`, a "
+            f"monge.networks.Clusters({own}, {settled.shape})"
+        )
 
-    Raises:
-        ValueError: for a model of your own that is conditional without `condition`, or the other
-            way round, or has another number of classes than the data.
-    """
-    if isinstance(model_or_recipe, nn.Module):
-        own, found = classes_of(model_or_recipe) or 0, len(settled.classes)
-        if own != found:
-            raise ValueError(
-                f"`model` {type(model_or_recipe).__name__} has {own} `classes`, and `condition` "
-                f"{config.condition} of these data gives {found}: make them agree"
-            )
-    if config.condition is None:
+
+def _samples(config: Config, source: Source) -> Rows:
+    """The training samples, with their labels where a model of labelled classes is asked for."""
+    if config.condition != "labels":
         return source.train
     assert source.train_labels is not None, "data without labels have been refused"
     return Labelled(source.train, source.train_labels)
@@ -396,7 +418,7 @@ def _compile(model: nn.Module, device: str) -> None:
     if device == "cpu" and shutil.which(compiler) is None:
         raise ValueError(f"`compile` needs a C++ compiler, and there is no {compiler}: set CXX")
     aside: list[Any] = [one.divergence for one in matchings(model)]
-    aside.append(getattr(model, "prior", None))
+    aside += [getattr(model, "prior", None), clusters_of(model)]
     for network in model.children():
         if not any(network is other for other in aside):
             network.compile(mode="reduce-overhead" if device.startswith("cuda") else None)

@@ -17,7 +17,7 @@ from monge._core.version import __version__
 from monge.config import CUSTOM
 from monge.data import IMAGE, as_floats
 from monge.labels import Rows, unlabelled
-from monge.models.protocols import Completer
+from monge.models.protocols import Completer, clusters_of
 from monge.show.explore import history, schemas
 from monge.show.explore.access import Access
 from monge.show.explore.connections import quiet
@@ -106,12 +106,14 @@ def picked(explorer: Explorer, pick: Pick, name: str) -> Rows:
         raise ValueError(f"`{name}` needs either an index or data")
     label = pick.label
     if pick.index is not None:
-        x, labels = explorer.test([pick.index]), explorer.source.test_labels
+        x, labels = explorer.test([pick.index]), explorer.test_labels
         if label is None and labels is not None and explorer.classes is not None:
             label = int(labels[pick.index])
     else:
         assert pick.data is not None
         x = read_values(pick.data, explorer.kind, explorer.source.shape, name)
+        if label is None and (clusters := clusters_of(explorer.model)) is not None:
+            label = int(clusters(x))
     return explorer.rows(x, label)
 
 
@@ -137,7 +139,7 @@ def described(identifier: str, explorer: Explorer) -> schemas.RunInfo:
         "data": source.name,
         "train": len(source.train),
         "test": len(source.test),
-        "classes": source.classes,
+        "classes": explorer.names,
         "conditional": explorer.classes is not None,
         "known": known,
         "checkpoint": explorer.checkpoint,
@@ -225,7 +227,7 @@ async def get_test(
 
     def job() -> schemas.TestPart:
         index = list(range(first, min(first + count, len(explorer.source.test)))) or [first]
-        x, labels = explorer.test(index), explorer.source.test_labels
+        x, labels = explorer.test(index), explorer.test_labels
         shown = None if labels is None else labels[index].tolist()
         return schemas.TestPart(index=index, labels=shown, samples=Samples.of(x, explorer.kind))
 

@@ -29,6 +29,7 @@ from monge.models import evaluating, protocols, spherical
 from monge.models.protocols import (
     Completer,
     classes_of,
+    clusters_of,
     generates,
     has,
     latent_of,
@@ -167,6 +168,20 @@ class Explorer:
             raise ValueError("`label` is missing: the run is class-conditional")
         return Labelled(x, checked_labels(label, len(x), self.classes))
 
+    @functools.cached_property
+    def test_labels(self) -> Tensor | None:
+        """The classes of the test samples, (n,): the clusters in which they are where the model is
+        conditioned on those; None for data without labels."""
+        clusters = clusters_of(self.model)
+        if clusters is None:
+            return self.source.test_labels
+        return clusters.of_stored(self.source.test)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the classes are called."""
+        return self.run.settled.classes or self.source.classes
+
     @property
     def classes(self) -> int | None:
         """How many classes a class-conditional run has; None for any other."""
@@ -268,7 +283,7 @@ class Explorer:
         return self._maps[name]
 
     def _map(self, plane: Plane) -> Map:
-        prior, labels = self.prior, self.source.test_labels
+        prior, labels = self.prior, self.test_labels
         drawn = self.codes[:0]
         if prior is not None:
             drawn = prior.sample(50_000, generator(0, "density"))
