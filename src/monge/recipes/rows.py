@@ -91,12 +91,12 @@ def tuned(latent: int, rate: float, strength: str, value: float) -> dict[str, An
 
 
 WAE_PAPER = paper(TRAINING, PENALISED)
-WAE_GAN_PAPER = paper(
-    TRAINING,
-    PENALISED,
-    mnist={"weight": 10.0},
-    celeba={"weight": 100.0, "training.lr": 3e-4},
-)
+WAE_GAN: dict[str, Settings] = {
+    "mnist": {"weight": 10.0},
+    "celeba": {"weight": 100.0, "training.lr": 3e-4},
+}
+WAE_GAN_PAPER = paper(TRAINING, PENALISED, WAE_GAN)
+ALPHA_GAN_PAPER = paper(TRAINING, PENALISED, WAE_GAN, every={"condition": None})
 SLICED_PAPER = {
     "prior": "uniform",
     "latent": 100,
@@ -132,19 +132,21 @@ ROWS = (
     Recipe(
         name="alpha-gan",
         build=f"{AUTO}:wae_gan",
-        line="WAE, critics of codes and of samples (Rosca et al. 2017)",
+        line="WAE, critics of codes and of samples, by clusters (Rosca et al. 2017)",
         paper="Rosca, Lakshminarayanan, Warde-Farley, Mohamed, Variational approaches for "
         "auto-encoding generative adversarial networks, 2017; samples are matched in the second "
-        "half of the training",
+        "half of the training; conditioned on clusters as in Liu, Wang, Bau, Zhu, Torralba, "
+        "Diverse image generation via self-conditioned GANs, 2020",
         options=WAEOptions,
         settings={
+            "condition": "clusters",
             "sharpen": "jensen-shannon",
             "sharpen_from": 0.5,
             "training.ema": 0.998,
         },
         weight=0.18,
         tuned=tuned(13, 4.8e-3, "weight", 8.064),
-        presets=WAE_GAN_PAPER,
+        presets=ALPHA_GAN_PAPER,
         needs=("ordered",),
     ),
     Recipe(
