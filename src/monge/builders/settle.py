@@ -13,8 +13,8 @@ from monge.data.source import Source
 from monge.models.masks import is_mask_name
 from monge.recipes import find
 
-MOST_CLUSTERS, SAMPLES_A_CLUSTER = 30, 200
-"""Clusters by default: as many as there are this many training samples for, up to 30. On MNIST 30
+MOST_CLUSTERS, SAMPLES_A_CLUSTER = 50, 200
+"""Clusters by default: as many as there are this many training samples for, up to 50. On MNIST 50
 pixel clusters give the best samples of 10, 30 and 50 (benchmarks/generators.py)."""
 LEAST_OF_CLASS = 2
 """Training samples of each class of a class-conditional run."""

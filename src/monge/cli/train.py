@@ -108,7 +108,7 @@ class Train:
     """Condition the model on the classes of labelled data (labels), so that `monge sample --class`
     draws from one of them, or on clusters of data, which need no labels."""
     clusters: Int = None
-    """With --condition clusters: how many; 30 by default, fewer for less than 6,000 samples."""
+    """With --condition clusters: how many; 50 by default, fewer for less than 10,000 samples."""
     turn: bool = False
     """Turn clouds at random about the upright axis, y, whenever they are seen."""
     jitter: Float = None

@@ -56,7 +56,7 @@ class Config:
     """What the model is conditioned on: labels, the classes of labelled data, so that samples can
     be drawn class by class; clusters, in which k-means divides the training part; or nothing."""
     clusters: int | None = None
-    """How many clusters; by default one for every 200 training samples, from 2 to 30."""
+    """How many clusters; by default one for every 200 training samples, from 2 to 50."""
     options: Any = None
     """Options that only this recipe has, a record of the type `find(recipe).options`."""
     data: DataConfig = field(default_factory=DataConfig)
