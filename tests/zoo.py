@@ -205,10 +205,11 @@ def model(
     classes: int = 0,
     **changes,
 ) -> Model:
-    """A small untrained model of a recipe, class-conditional with classes."""
+    """A small untrained model of a recipe, class-conditional with classes; whatever the recipe is
+    conditioned on by default."""
     network = NetworkConfig(filters=(4, 8), hidden=(16,), critic=(16,))
     config = dataclasses.replace(Config.of(recipe), network=network, latent=DIM)
-    for name, value in changes.items():
+    for name, value in {"condition": "labels" if classes else None, **changes}.items():
         config = override(config, name, value)
     facts = settled(config, kind, shape, samples=100)
     names, shares = tuple(map(str, range(classes))), (1 / max(1, classes),) * classes

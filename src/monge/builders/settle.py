@@ -61,24 +61,16 @@ def settle(config: Config, source: Source) -> Settled:
     )
     if config.condition == "labels":
         facts = dataclasses.replace(facts, **classes(source))
-    if config.condition == "clusters":
-        facts = dataclasses.replace(facts, classes=clusters(config, source))
     fingerprint = source.identity.fingerprint
     return dataclasses.replace(facts, fingerprint=fingerprint, order=source.order)
 
 
-def clusters(config: Config, source: Source) -> tuple[str, ...]:
-    """The names of the clusters on which a model of the data is conditioned.
-
-    Raises:
-        ValueError: for samples whose elements have no order, by which they are compared.
-    """
-    if not source.kind.ordered:
-        raise ValueError(
-            f"`condition` is clusters, and the elements of {source.kind.name}s have no order by "
-            "which to compare them: leave it out"
-        )
-    by_default = min(MOST_CLUSTERS, max(2, len(source.train) // SAMPLES_A_CLUSTER))
+def clusters(config: Config, samples: int) -> tuple[str, ...]:
+    """The names of the clusters of `samples` training samples, if a model is conditioned on
+    them."""
+    if config.condition != "clusters":
+        return ()
+    by_default = min(MOST_CLUSTERS, max(2, samples // SAMPLES_A_CLUSTER))
     return tuple(f"cluster {k}" for k in range(config.clusters or by_default))
 
 
@@ -157,5 +149,6 @@ def settled(
         spread=spread,
         moments=moments,
         float64=float64,
+        classes=clusters(config, samples),
         schema=schema,
     )
