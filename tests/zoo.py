@@ -7,7 +7,7 @@ and `test_edges.py` then hold it to every law it claims.
 import copy
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -209,7 +209,8 @@ def model(
     conditioned on by default."""
     network = NetworkConfig(filters=(4, 8), hidden=(16,), critic=(16,))
     config = dataclasses.replace(Config.of(recipe), network=network, latent=DIM)
-    for name, value in {"condition": "labels" if classes else None, **changes}.items():
+    given: dict[str, Any] = {"condition": "labels" if classes else None, **changes}
+    for name, value in given.items():
         config = override(config, name, value)
     facts = settled(config, kind, shape, samples=100)
     names, shares = tuple(map(str, range(classes))), (1 / max(1, classes),) * classes
