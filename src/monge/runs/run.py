@@ -189,6 +189,7 @@ class Run:
         sampler: str = "prior",
         seeds: int = 1,
         *,
+        components: int | None = None,
         metrics: Sequence[str] = (),
         extractor: Extractor | None = None,
     ) -> dict[str, Any]:
@@ -200,6 +201,7 @@ class Run:
             sampler: prior, mixture or flow for a Gaussian mixture or a flow fitted to the training
                 codes, or all for each of `samplers`.
             seeds: how many independent draws; figures are their means.
+            components: of the mixture, if it is among the samplers; see `mixture`.
             metrics: groups of measures, all by default.
             extractor: a feature space for images in place of the default one.
 
@@ -212,10 +214,17 @@ class Run:
             raise ValueError(f"`sampler` must be one of {names}, all, got {sampler!r}")
         with self.writing():
             wanted = (self.samplers or ["prior"]) if sampler == "all" else [sampler]
+            if "mixture" not in wanted:
+                _refuse_components(components, sampler)
+            counts = {"mixture": components}
+            samplers = {
+                name: processes.from_first(partial(self.sampler, name, counts.get(name)))
+                for name in wanted
+            }
             result = evaluate_samplers(
                 self.model,
                 self.source,
-                {name: processes.from_first(partial(self.sampler, name)) for name in wanted},
+                samplers,
                 n,
                 seeds,
                 metrics=metrics,
@@ -225,6 +234,8 @@ class Run:
                 recipe=self.config.recipe,
             )
             result["protocol"] |= self.provenance
+            if isinstance(mixture := samplers.get("mixture"), Mixture):
+                result["protocol"]["components"] = len(mixture.means)
             if processes.first():
                 evaluated.write(self.path, result)
         return result
@@ -246,24 +257,38 @@ class Run:
         own = ["prior"] if generates(self.model) else []
         return [*own, *_FITTED] if has(self.model, "encode", "decode") else own
 
-    def sampler(self, name: str) -> Prior | None:
+    def sampler(self, name: str, components: int | None = None) -> Prior | None:
         """The distribution of codes that a sampler draws, fitted where it is not kept beside the
         run; None for the model's own prior.
 
+        Arguments:
+            name: of the sampler.
+            components: of a mixture; see `mixture`.
+
         Raises:
-            ValueError: for a model without codes, or a damaged file.
+            ValueError: for a model without codes, a damaged file, or `components` of a sampler
+                without.
         """
+        if name == "mixture":
+            return self.mixture(components)
+        _refuse_components(components, name)
         return None if name == "prior" else _FITTED[name](self)
 
-    def mixture(self, components: int = 10) -> Mixture:
+    def mixture(self, components: int | None = None) -> Mixture:
         """A Gaussian mixture fitted to the codes of the training part, kept beside the run.
+
+        Arguments:
+            components: how many; by default as many as held-out codes ask for, see
+                `monge.evaluation.samplers.best_components`. That takes half a minute for 20,000
+                codes.
 
         Raises:
             ValueError: for a model without codes, or a damaged file.
         """
+        asked = "best" if components is None else str(components)
         return self._fitted(
             "mixture",
-            {"components": str(components)},
+            {"components": asked},
             lambda codes: fit_mixture(codes, components, self.config.seed),
             20_000,
         )
@@ -450,6 +475,15 @@ class Run:
 
 _FITTED: dict[str, Callable[[Run], Prior]] = {"mixture": Run.mixture, "flow": Run.flow}
 """The samplers that are fitted to the codes of the training part, by name."""
+
+
+def _refuse_components(components: int | None, sampler: str) -> None:
+    """Refuses a number of components for a sampler without."""
+    if components is not None:
+        raise ValueError(
+            f"`components` is {components}, and the sampler {sampler} has no mixture: give "
+            'sampler="mixture" (--sampler mixture)'
+        )
 
 
 def _digest(model: nn.Module) -> str:
