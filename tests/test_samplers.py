@@ -16,8 +16,15 @@ from monge.config import Config, NetworkConfig
 from monge.draws import generator
 from monge.evaluation import figures, memorisation
 from monge.evaluation.figures import by_sampler
-from monge.evaluation.samplers import best_components, draw_codes, fit_flow, fit_mixture
-from monge.priors import Gaussian, Mixture
+from monge.evaluation.samplers import (
+    best_components,
+    draw_codes,
+    fit_flow,
+    fit_mixture,
+    tempered,
+)
+from monge.models.flow import with_steps
+from monge.priors import Gaussian, Mixture, Sphere
 from monge.runs import fitted
 from monge.show import card, report
 from monge.transport import wasserstein
@@ -354,3 +361,74 @@ def test_a_kept_flow_of_other_codes_is_damaged(tmp_path):
         file.write_bytes(save({k: v.contiguous() for k, v in changed.items()}, made_for))
         with pytest.raises(ValueError, match="is damaged"):
             fitted.read(out, "flow", made_for, dim)
+
+
+# Temperatures
+
+
+def test_a_temperature_scales_deviations():
+    """Draws of a prior around 0, those of a mixture around its means; the noise of a flow, whose
+    draws at a temperature near 0 are where it carries 0."""
+    prior = tempered(Gaussian(3), 0.5)
+    torch.testing.assert_close(
+        prior.sample(9, generator(0)), Gaussian(3).sample(9, generator(0)) / 2
+    )
+    assert prior.spread == pytest.approx(Gaussian(3, 0.5).spread)
+    means, eye = torch.tensor([[-5.0, 0.0], [5.0, 1.0]]), torch.eye(2).expand(2, 2, 2)
+    cold = tempered(Mixture(means, eye, [0.25, 0.75]), 0.5)
+    torch.testing.assert_close(
+        cold.state_dict(), Mixture(means, eye / 4, [0.25, 0.75]).state_dict()
+    )
+    codes = 3 + 2 * torch.randn(500, 2, generator=generator(1))
+    flow = fit_flow(codes, steps=30)
+    colder, coldest = tempered(flow, 0.5), tempered(flow, 1e-4)
+    assert coldest.spread < 1e-3 < colder.spread < 0.5 * tempered(flow, 1.1).spread
+    away = (coldest.sample(5, generator(0)) - codes.mean(0)).abs().max()
+    assert away < 0.5 * codes.std()
+    assert tempered(flow, 1) is flow
+
+
+def test_temperatures_that_mean_nothing_are_refused():
+    for bad in (0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="`temperature` must be positive and finite"):
+            tempered(Gaussian(2), bad)
+    with pytest.raises(ValueError, match=r"`temperature` is 0\.5, but draws of a sphere"):
+        tempered(Sphere(3), 0.5)
+
+
+@pytest.mark.parametrize("recipe", ["swae", "swg"])
+def test_samples_at_a_temperature_are_those_of_the_tempered_prior(rings, tmp_path, recipe):
+    run, file = rings[recipe], tmp_path / "drawn.npy"
+    command = ["sample", str(run.path), "-n", "5", "--out", str(file), "--temperature", "0.5"]
+    for name in run.samplers:
+        cli.parse([*command, "--sampler", name]).run()
+        prior = tempered(run.sampler(name) or run.model.prior, 0.5)
+        expected = run.sample(5, generator(0, "sample"), prior)
+        torch.testing.assert_close(torch.from_numpy(np.load(file)), expected)
+    cold = run.evaluate(200, temperature=0.2, metrics=["neighbours"])
+    warm = run.evaluate(200, metrics=["neighbours"])
+    assert cold["protocol"]["temperature"] == 0.2
+    assert "temperature" not in warm["protocol"]
+    assert cold["figures"]["recall"]["value"] < warm["figures"]["recall"]["value"]
+    with pytest.raises(ValueError, match="`temperature` must be positive and finite, got -1"):
+        cli.parse([*command[:-1], "-1"]).run()
+
+
+def test_steps_and_temperature_of_a_flow_of_codes_go_together(rings, tmp_path):
+    run, file = rings["swae"], tmp_path / "drawn.npy"
+    given = ["--sampler", "flow", "--temperature", "0.5", "--ode-steps", "1"]
+    cli.parse(["sample", str(run.path), "-n", "5", "--out", str(file), *given]).run()
+    flow = run.flow()
+    with_steps(flow, 1)
+    expected = run.sample(5, generator(0, "sample"), tempered(flow, 0.5))
+    torch.testing.assert_close(torch.from_numpy(np.load(file)), expected)
+
+
+def test_a_flow_without_prior_has_no_temperature(tmp_path):
+    config = Config.of("flow-matching")
+    config = dataclasses.replace(
+        config, training=dataclasses.replace(config.training, batch=100, steps=1)
+    )
+    run = monge.fit("flow-matching", "rings", config, tmp_path / "run", quiet=True)
+    with pytest.raises(ValueError, match=r"FlowMatching has no `prior`, which a temperature of 0"):
+        run.sampler("prior", temperature=0.5)

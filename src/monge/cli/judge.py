@@ -37,6 +37,9 @@ class Evaluate(OfRun):
     or from each in turn (all), which says which is best by the Fréchet distance."""
     components: Int = None
     """Of the mixture; by default as many as give held-out codes the highest likelihood."""
+    temperature: float = 1.0
+    """T > 0, which multiplies the deviations of codes drawn from the prior or from the components
+    of a mixture, and the noise of a flow; below 1 samples are more typical and less diverse."""
     seeds: int = 1
     """Draws of samples: figures are their means, with standard deviations."""
     metrics: tuple[str, ...] = ()
@@ -64,6 +67,7 @@ class Evaluate(OfRun):
                 self.sampler,
                 self.seeds,
                 components=self.components,
+                temperature=self.temperature,
                 metrics=self.metrics,
                 extractor=extractor,
             )

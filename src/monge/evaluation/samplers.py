@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import dimension, finite, floating
+from monge._core.checks import dimension, finite, floating, positive
 from monge.data import Source, as_floats
 from monge.data.batches import Batches
 from monge.draws import Draws, permutation, stream
@@ -21,7 +21,8 @@ from monge.models import evaluating
 from monge.models.flow_prior import FlowPrior
 from monge.models.protocols import Completer, drawn_codes
 from monge.models.sampling import samples
-from monge.priors import Mixture, Prior
+from monge.models.solvers import Solver
+from monge.priors import Mixture, Prior, Sphere
 from monge.training.averages import Average
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def fit_flow(codes: Tensor, steps: int = FLOW_STEPS, seed: int = 0) -> FlowPrior
 
 
 class Tempered(Prior):
-    """A prior whose draws are multiplied by a temperature."""
+    """A prior whose draws are multiplied by a temperature T > 0."""
 
     def __init__(self, prior: Prior, temperature: float):
         super().__init__()
@@ -194,11 +195,52 @@ class Tempered(Prior):
         return self.temperature**2 * self.prior.spread
 
 
+class TemperedFlow(Tempered):
+    """A flow of codes whose noise is multiplied by a temperature T > 0."""
+
+    prior: FlowPrior
+
+    @property
+    def solver(self) -> Solver:
+        """What integrates the flow."""
+        return self.prior.solver
+
+    @solver.setter
+    def solver(self, solver: Solver) -> None:
+        self.prior.solver = solver
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return torch.cat(list(self.prior.flow.sampled(n, generator, self.temperature))).cpu()
+
+    @property
+    def spread(self) -> float:
+        """Twice the trace of the covariance of 10,000 draws."""
+        drawn = self.sample(10_000, torch.Generator().manual_seed(0))
+        return 2 * float(drawn.var(0).sum())
+
+
 def tempered(prior: Prior, temperature: float) -> Prior:
-    """A prior at a temperature: scales the draws, or the deviations of a mixture's components."""
+    """A prior at a temperature T > 0.
+
+    T multiplies the draws of a prior around 0, the deviations of a mixture's components around
+    their means, and the noise of a flow. Below 1 samples are more typical and less diverse.
+
+    Raises:
+        ValueError: for a temperature that is not positive and finite, and for a sphere, of which
+            all draws are equally far from the middle.
+
+    Source: Kingma, Dhariwal, "Glow: generative flow with invertible 1×1 convolutions", 2018,
+    section 6, where the noise of a flow has the deviation T.
+    """
+    temperature = positive("temperature", temperature)
     if temperature == 1:
         return prior
+    if isinstance(prior, Sphere):
+        raise ValueError(
+            f"`temperature` is {temperature:g}, but draws of a sphere are all equally far from "
+            "its middle: leave it out"
+        )
     if isinstance(prior, Mixture):
-        covariances = temperature**2 * prior.factors @ prior.factors.mT
-        return Mixture(prior.means, covariances, prior.weights)
-    return Tempered(prior, temperature)
+        factors = temperature * prior.factors.double()
+        return Mixture(prior.means, factors @ factors.mT, prior.weights)
+    return (TemperedFlow if isinstance(prior, FlowPrior) else Tempered)(prior, temperature)
