@@ -14,10 +14,17 @@ from monge import cli
 from monge.builders import build, settled
 from monge.config import Config, NetworkConfig
 from monge.draws import generator
-from monge.evaluation import figures
+from monge.evaluation import figures, memorisation
 from monge.evaluation.figures import by_sampler
-from monge.evaluation.samplers import draw_codes, fit_flow, fit_mixture
-from monge.priors import Mixture
+from monge.evaluation.samplers import (
+    best_components,
+    draw_codes,
+    fit_flow,
+    fit_mixture,
+    tempered,
+)
+from monge.models.flow import with_steps
+from monge.priors import Gaussian, Mixture, Sphere
 from monge.runs import fitted
 from monge.show import card, report
 from monge.transport import wasserstein
@@ -41,6 +48,62 @@ def test_a_fitted_mixture_is_the_law_of_its_codes():
 def test_more_components_than_codes_are_refused(components):
     with pytest.raises(ValueError, match="`components` must be from 1 to the 20 codes"):
         fit_mixture(torch.randn(20, 2), components)
+
+
+def four_blobs(n: int, dim: int, seed: int) -> torch.Tensor:
+    """Codes at the corners of a square in the first two of `dim` axes."""
+    corner = torch.randint(4, (n,), generator=torch.Generator().manual_seed(seed))
+    z = torch.randn(n, dim, generator=generator(seed))
+    z[:, 0] += 8.0 * (corner % 2)
+    z[:, 1] += 8.0 * (corner // 2)
+    return z
+
+
+def test_held_out_codes_choose_the_number_of_components():
+    """One Gaussian asks for one component; four clusters for five, the next number on the grid."""
+    assert best_components(torch.randn(3000, 3, generator=generator(0))) == 1
+    codes = four_blobs(3000, 3, 0)
+    assert best_components(codes) == 5
+    chosen, seed = fit_mixture(codes), fit_mixture(codes, 5)
+    torch.testing.assert_close(chosen.state_dict(), seed.state_dict(), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(("n", "dim"), [(300, 10), (60, 40), (2, 3)])
+def test_few_codes_have_a_regular_mixture(n, dim):
+    """Few components, and a law of the codes' size whose held-out density is that of one Gaussian
+    or better."""
+    found = fit_mixture(torch.randn(n, dim, generator=generator(0)))
+    assert len(found.means) <= max(1, n // 100)
+    held = torch.randn(1000, dim, generator=generator(1))
+    assert torch.isfinite(found.log_prob(held)).all()
+    if n > 2:
+        assert found.spread == pytest.approx(2 * dim, rel=0.1)
+        assert found.log_prob(held).mean() > 1.2 * Gaussian(dim).log_prob(held).mean()
+
+
+def test_codes_without_variance_or_of_any_size_have_a_regular_mixture():
+    z = torch.randn(300, 3, generator=generator(0))
+    for codes in (torch.ones(300, 3), z * torch.tensor([1.0, 1.0, 0.0]), 1e6 * z, 1e-6 * z):
+        found = fit_mixture(codes, 2)
+        assert torch.isfinite(found.log_prob(codes)).all()
+        assert (found.factors.diagonal(dim1=1, dim2=2) > 0).all()
+    with pytest.raises(ValueError, match="`codes` must be at least two, got 1"):
+        fit_mixture(torch.zeros(1, 2))
+
+
+def test_a_chosen_mixture_repeats_no_codes():
+    """Of its draws as few as of fresh codes are as near to a training code as the nearest
+    hundredth of these; of a mixture with a component for three codes many more are."""
+    train, held, fresh = (four_blobs(n, 6, seed) for n, seed in ((900, 0), (4000, 1), (4000, 2)))
+
+    def near(x: torch.Tensor) -> float:
+        return memorisation(x, train, held, 0.01)
+
+    def draws(components: int | None) -> torch.Tensor:
+        return fit_mixture(train, components).sample(4000, generator(3))
+
+    assert near(draws(None)) < near(fresh) + 0.01 < 0.03
+    assert near(draws(300)) > 0.1
 
 
 def small(recipe: str, steps: int) -> Config:
@@ -166,6 +229,24 @@ def test_an_evaluation_with_other_samplers_is_damaged(rings):
             assert run.evaluation() is None
 
 
+def test_components_are_those_asked_for_and_part_of_the_protocol(rings, tmp_path):
+    run, file = rings["swae"], tmp_path / "drawn.npy"
+    result = run.evaluate(200, "all", components=3, metrics=["sliced"])
+    assert result["protocol"]["components"] == 3 == len(run.mixture(3).means)
+    chosen = run.evaluate(200, "mixture", metrics=["sliced"])["protocol"]["components"]
+    assert chosen == len(run.mixture().means)
+    command = ["sample", str(run.path), "-n", "5", "--out", str(file), "--components", "3"]
+    cli.parse([*command, "--sampler", "mixture"]).run()
+    expected = run.sample(5, generator(0, "sample"), run.mixture(3))
+    torch.testing.assert_close(torch.from_numpy(np.load(file)), expected)
+    with pytest.raises(ValueError, match=r"`components` is 3, and the sampler prior has no"):
+        cli.parse(command).run()
+    with pytest.raises(ValueError, match=r"`components` is 3, and the sampler flow has no"):
+        run.sampler("flow", components=3)
+    with pytest.raises(ValueError, match=r"`components` is 3, and the sampler all has no"):
+        rings["swg"].evaluate(200, "all", components=3)
+
+
 def test_no_sampler_is_refused(rings):
     run = rings["swae"]
     with pytest.raises(ValueError, match="`samplers` is empty"):
@@ -280,3 +361,74 @@ def test_a_kept_flow_of_other_codes_is_damaged(tmp_path):
         file.write_bytes(save({k: v.contiguous() for k, v in changed.items()}, made_for))
         with pytest.raises(ValueError, match="is damaged"):
             fitted.read(out, "flow", made_for, dim)
+
+
+# Temperatures
+
+
+def test_a_temperature_scales_deviations():
+    """Draws of a prior around 0, those of a mixture around its means; the noise of a flow, whose
+    draws at a temperature near 0 are where it carries 0."""
+    prior = tempered(Gaussian(3), 0.5)
+    torch.testing.assert_close(
+        prior.sample(9, generator(0)), Gaussian(3).sample(9, generator(0)) / 2
+    )
+    assert prior.spread == pytest.approx(Gaussian(3, 0.5).spread)
+    means, eye = torch.tensor([[-5.0, 0.0], [5.0, 1.0]]), torch.eye(2).expand(2, 2, 2)
+    cold = tempered(Mixture(means, eye, [0.25, 0.75]), 0.5)
+    torch.testing.assert_close(
+        cold.state_dict(), Mixture(means, eye / 4, [0.25, 0.75]).state_dict()
+    )
+    codes = 3 + 2 * torch.randn(500, 2, generator=generator(1))
+    flow = fit_flow(codes, steps=30)
+    colder, coldest = tempered(flow, 0.5), tempered(flow, 1e-4)
+    assert coldest.spread < 1e-3 < colder.spread < 0.5 * tempered(flow, 1.1).spread
+    away = (coldest.sample(5, generator(0)) - codes.mean(0)).abs().max()
+    assert away < 0.5 * codes.std()
+    assert tempered(flow, 1) is flow
+
+
+def test_temperatures_that_mean_nothing_are_refused():
+    for bad in (0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="`temperature` must be positive and finite"):
+            tempered(Gaussian(2), bad)
+    with pytest.raises(ValueError, match=r"`temperature` is 0\.5, but draws of a sphere"):
+        tempered(Sphere(3), 0.5)
+
+
+@pytest.mark.parametrize("recipe", ["swae", "swg"])
+def test_samples_at_a_temperature_are_those_of_the_tempered_prior(rings, tmp_path, recipe):
+    run, file = rings[recipe], tmp_path / "drawn.npy"
+    command = ["sample", str(run.path), "-n", "5", "--out", str(file), "--temperature", "0.5"]
+    for name in run.samplers:
+        cli.parse([*command, "--sampler", name]).run()
+        prior = tempered(run.sampler(name) or run.model.prior, 0.5)
+        expected = run.sample(5, generator(0, "sample"), prior)
+        torch.testing.assert_close(torch.from_numpy(np.load(file)), expected)
+    cold = run.evaluate(200, temperature=0.2, metrics=["neighbours"])
+    warm = run.evaluate(200, metrics=["neighbours"])
+    assert cold["protocol"]["temperature"] == 0.2
+    assert "temperature" not in warm["protocol"]
+    assert cold["figures"]["recall"]["value"] < warm["figures"]["recall"]["value"]
+    with pytest.raises(ValueError, match="`temperature` must be positive and finite, got -1"):
+        cli.parse([*command[:-1], "-1"]).run()
+
+
+def test_steps_and_temperature_of_a_flow_of_codes_go_together(rings, tmp_path):
+    run, file = rings["swae"], tmp_path / "drawn.npy"
+    given = ["--sampler", "flow", "--temperature", "0.5", "--ode-steps", "1"]
+    cli.parse(["sample", str(run.path), "-n", "5", "--out", str(file), *given]).run()
+    flow = run.flow()
+    with_steps(flow, 1)
+    expected = run.sample(5, generator(0, "sample"), tempered(flow, 0.5))
+    torch.testing.assert_close(torch.from_numpy(np.load(file)), expected)
+
+
+def test_a_flow_without_prior_has_no_temperature(tmp_path):
+    config = Config.of("flow-matching")
+    config = dataclasses.replace(
+        config, training=dataclasses.replace(config.training, batch=100, steps=1)
+    )
+    run = monge.fit("flow-matching", "rings", config, tmp_path / "run", quiet=True)
+    with pytest.raises(ValueError, match=r"FlowMatching has no `prior`, which a temperature of 0"):
+        run.sampler("prior", temperature=0.5)

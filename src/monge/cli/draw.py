@@ -137,6 +137,11 @@ class Sample(_Drawing):
     sampler: SamplerName = "prior"
     """Draw codes from the prior, or from a Gaussian mixture or a flow fitted to the training
     codes; a flow takes a minute to fit, once."""
+    components: Int = None
+    """Of a mixture; by default as many as give held-out codes the highest likelihood."""
+    temperature: float = 1.0
+    """T > 0, which multiplies the deviations of codes drawn from the prior or from the components
+    of a mixture, and the noise of a flow; below 1 samples are more typical and less diverse."""
     ode_steps: Int = None
     """Steps in which a flow is integrated, in place of those it was trained with; fewer are
     faster and less exact."""
@@ -160,7 +165,7 @@ class Sample(_Drawing):
         pictures = self._pictures(run, count, columns)
         if self.out.suffix == ".gif" and pictures.kind.turns:
             pictures.check_size(run.settled.shape, count, TURNING, TURN)
-        prior = run.sampler(self.sampler)
+        prior = run.sampler(self.sampler, self.components, self.temperature)
         if self.ode_steps is not None:
             with_steps(run.model if prior is None else prior, self.ode_steps)
         seeded = generator(self.seed, "sample")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from monge._core.sampler_names import SamplerName
-from monge.cli.common import Number, OfRun, Place, Text, first, tell
+from monge.cli.common import Int, Number, OfRun, Place, Text, first, tell
 
 
 def _opened(verb: OfRun, paths: tuple[Path, ...]) -> list[Any]:
@@ -35,6 +35,11 @@ class Evaluate(OfRun):
     sampler: Literal[SamplerName, "all"] = "prior"
     """Draw codes from the prior, from a Gaussian mixture or a flow fitted to the training codes,
     or from each in turn (all), which says which is best by the Fréchet distance."""
+    components: Int = None
+    """Of the mixture; by default as many as give held-out codes the highest likelihood."""
+    temperature: float = 1.0
+    """T > 0, which multiplies the deviations of codes drawn from the prior or from the components
+    of a mixture, and the noise of a flow; below 1 samples are more typical and less diverse."""
     seeds: int = 1
     """Draws of samples: figures are their means, with standard deviations."""
     metrics: tuple[str, ...] = ()
@@ -58,7 +63,13 @@ class Evaluate(OfRun):
         # figures are computed on the CPU, wherever the model is
         with distributed.group("cpu"), run.writing():
             result = run.evaluate(
-                self.n, self.sampler, self.seeds, metrics=self.metrics, extractor=extractor
+                self.n,
+                self.sampler,
+                self.seeds,
+                components=self.components,
+                temperature=self.temperature,
+                metrics=self.metrics,
+                extractor=extractor,
             )
             if not first():
                 return

@@ -126,15 +126,17 @@ class FlowMatching(Model):
             )
         return torch.cat(list(self.sampled(n, generator)))
 
-    def sampled(self, n: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:
+    def sampled(
+        self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> Iterator[Tensor]:
         r"""The n draws of `sample` in batches of at most 500, so that n may exceed what memory
-        holds."""
+        holds; the noise is multiplied by `temperature`."""
         like = next(self.parameters())
         for first in range(0, dimension("n", n), TOGETHER):
             # noise is drawn row by row, so that it may come in parts
             z = standard_normal((min(TOGETHER, n - first), *self.shape), generator)
             with evaluating(self):
-                x = self.solver(self.velocity, z.to(like))
+                x = self.solver(self.velocity, temperature * z.to(like))
             yield self.in_units_of_data(x)
 
     def in_units_of_data(self, y: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from monge._core import processes
+from monge._core.checks import positive
 from monge._core.devices import chosen_device
 from monge._core.files import write_whole
 from monge._core.locks import NotWritable, alone
@@ -31,7 +32,14 @@ from monge.data import Data, Source
 from monge.data.identity import form_of
 from monge.evaluation import evaluate_samplers, summary
 from monge.evaluation.extractors import Extractor
-from monge.evaluation.samplers import FLOW_STEPS, draw, draw_codes, fit_flow, fit_mixture
+from monge.evaluation.samplers import (
+    FLOW_STEPS,
+    draw,
+    draw_codes,
+    fit_flow,
+    fit_mixture,
+    tempered,
+)
 from monge.labels import Rows, numbers_of
 from monge.models.flow_prior import FlowPrior
 from monge.models.protocols import Completer, generates, has, prior_of, require, rows_for
@@ -189,6 +197,8 @@ class Run:
         sampler: str = "prior",
         seeds: int = 1,
         *,
+        components: int | None = None,
+        temperature: float = 1.0,
         metrics: Sequence[str] = (),
         extractor: Extractor | None = None,
     ) -> dict[str, Any]:
@@ -200,6 +210,8 @@ class Run:
             sampler: prior, mixture or flow for a Gaussian mixture or a flow fitted to the training
                 codes, or all for each of `samplers`.
             seeds: how many independent draws; figures are their means.
+            components: of the mixture, if it is among the samplers; see `mixture`.
+            temperature: of every sampler; see `sampler`.
             metrics: groups of measures, all by default.
             extractor: a feature space for images in place of the default one.
 
@@ -212,10 +224,19 @@ class Run:
             raise ValueError(f"`sampler` must be one of {names}, all, got {sampler!r}")
         with self.writing():
             wanted = (self.samplers or ["prior"]) if sampler == "all" else [sampler]
+            if "mixture" not in wanted:
+                _refuse_components(components, sampler)
+            counts = {"mixture": components}
+            samplers = {
+                name: processes.from_first(
+                    partial(self.sampler, name, counts.get(name), temperature)
+                )
+                for name in wanted
+            }
             result = evaluate_samplers(
                 self.model,
                 self.source,
-                {name: processes.from_first(partial(self.sampler, name)) for name in wanted},
+                samplers,
                 n,
                 seeds,
                 metrics=metrics,
@@ -225,6 +246,10 @@ class Run:
                 recipe=self.config.recipe,
             )
             result["protocol"] |= self.provenance
+            if isinstance(mixture := samplers.get("mixture"), Mixture):
+                result["protocol"]["components"] = len(mixture.means)
+            if temperature != 1:
+                result["protocol"]["temperature"] = temperature
             if processes.first():
                 evaluated.write(self.path, result)
         return result
@@ -246,24 +271,55 @@ class Run:
         own = ["prior"] if generates(self.model) else []
         return [*own, *_FITTED] if has(self.model, "encode", "decode") else own
 
-    def sampler(self, name: str) -> Prior | None:
+    def sampler(
+        self, name: str, components: int | None = None, temperature: float = 1.0
+    ) -> Prior | None:
         """The distribution of codes that a sampler draws, fitted where it is not kept beside the
-        run; None for the model's own prior.
+        run; None for the model's own prior at temperature 1.
+
+        Arguments:
+            name: of the sampler.
+            components: of a mixture; see `mixture`.
+            temperature: T > 0, which multiplies the deviations of draws; see
+                `monge.evaluation.samplers.tempered`.
 
         Raises:
-            ValueError: for a model without codes, or a damaged file.
+            ValueError: for a model without codes, a damaged file, `components` of a sampler
+                without, or a temperature of a model without prior.
         """
-        return None if name == "prior" else _FITTED[name](self)
+        temperature = positive("temperature", temperature)
+        if name != "mixture":
+            _refuse_components(components, name)
+        if name == "prior" and temperature == 1:
+            return None
+        if name == "mixture":
+            prior = self.mixture(components)
+        elif name == "prior":
+            prior = prior_of(self.model)
+        else:
+            prior = _FITTED[name](self)
+        if prior is None:
+            raise ValueError(
+                f"`model` {type(self.model).__name__} has no `prior`, which a temperature of "
+                f"{temperature:g} needs: leave it out"
+            )
+        return tempered(prior, temperature)
 
-    def mixture(self, components: int = 10) -> Mixture:
+    def mixture(self, components: int | None = None) -> Mixture:
         """A Gaussian mixture fitted to the codes of the training part, kept beside the run.
 
+        Arguments:
+            components: how many; by default as many as held-out codes ask for, see
+                `monge.evaluation.samplers.best_components`. That takes half a minute for 20,000
+                codes.
+
         Raises:
             ValueError: for a model without codes, or a damaged file.
         """
+        asked = "best" if components is None else str(components)
         return self._fitted(
             "mixture",
-            {"components": str(components)},
+            {"components": asked},
             lambda codes: fit_mixture(codes, components, self.config.seed),
             20_000,
         )
@@ -336,7 +392,8 @@ class Run:
         Arguments:
             n: how many.
             generator: a CPU generator; torch's global one by default.
-            prior: draws the codes in place of the model's own prior.
+            prior: draws the codes in place of the model's own prior, e.g. the run's
+                `sampler("prior", temperature=0.8)`.
             labels: of a class-conditional run: the number of the class of all draws, a number for
                 each (n,), or weights of the classes (n, K); see `class_numbers` for names. By
                 default classes are drawn in the proportions of the training part.
@@ -450,6 +507,15 @@ class Run:
 
 _FITTED: dict[str, Callable[[Run], Prior]] = {"mixture": Run.mixture, "flow": Run.flow}
 """The samplers that are fitted to the codes of the training part, by name."""
+
+
+def _refuse_components(components: int | None, sampler: str) -> None:
+    """Refuses a number of components for a sampler without."""
+    if components is not None:
+        raise ValueError(
+            f"`components` is {components}, and the sampler {sampler} has no mixture: give "
+            'sampler="mixture" (--sampler mixture)'
+        )
 
 
 def _digest(model: nn.Module) -> str:

@@ -23,7 +23,6 @@ from monge.evaluation.latent import (
     worst_plane,
 )
 from monge.evaluation.nearest import nearest_samples
-from monge.evaluation.samplers import tempered
 from monge.labels import Labelled, Rows, checked_labels, unlabelled
 from monge.models import evaluating, protocols, spherical
 from monge.models.protocols import (
@@ -301,10 +300,8 @@ class Explorer:
 
     def prior_at(self, sampler: SamplerName, temperature: float) -> Prior:
         """What a sampler draws at a temperature, which multiplies the deviations of draws."""
-        prior = self.run.sampler(sampler)
-        if prior is None:
-            prior = self.prior_needed("a draw of codes")
-        return tempered(prior, temperature)
+        prior = self.run.sampler(sampler, temperature=temperature)
+        return self.prior_needed("a draw of codes") if prior is None else prior
 
     def sample(
         self,
