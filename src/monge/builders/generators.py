@@ -21,6 +21,7 @@ from monge.models.flow_paths import BridgePath, LinearPath, VariancePreservingPa
 from monge.models.solvers import Adaptive, Euler, Heun, Midpoint
 from monge.networks import BatchNorm
 from monge.particles import Drifting, Field, GradientField, LearnedDrifting, MeanShift
+from monge.transport.conditional_couplings import PerLabel
 from monge.transport.couplings import Exact, Independent, Sinkhorn
 
 
@@ -90,14 +91,18 @@ def flow_matching(parts: Parts) -> Model:
             Sinkhorn(2 * options.sigma**2, absolute=True) if options.path == "sb" else Sinkhorn()
         ),
     }
+    coupling = couplings[options.coupling]()
     return FlowMatching(
-        parts.networks.velocity(),
+        parts.networks.velocity(parts.classes),
         parts.shape,
         path=paths[options.path](),
-        coupling=couplings[options.coupling](),
+        coupling=PerLabel(coupling) if parts.classes else coupling,
         solver=solvers[options.solver](),
         moments=parts.standard,
         bounded=parts.kind.bounded,
+        class_prior=parts.class_prior(parts.spread),
+        label_dropout=options.label_dropout,
+        guidance=options.guidance,
     )
 
 

@@ -270,11 +270,20 @@ class FlowOptions:
     """Steps of the other solvers."""
     tolerance: float = 1e-5
     """Relative and absolute tolerance of dopri5."""
+    label_dropout: float = 0.1
+    """With --condition labels: the share of labels that are dropped in training, in [0, 1), so
+    that the flow of all classes is learned as well, which guidance needs."""
+    guidance: float = 1.0
+    """With --condition labels: how far samples go beyond the flow of all classes towards that of
+    their own; 1 is no guidance, larger values give more typical and less diverse samples."""
 
     def check(self) -> None:
         """A ValueError for values that cannot be."""
         choices(self)
-        at_least(self, 0, "sigma")
+        at_least(self, 0, "sigma", "guidance")
+        demand(0 <= self.label_dropout < 1, "label_dropout", self.label_dropout, "in [0, 1)")
+        dropped = self.label_dropout > 0
+        idle(self, dropped, "for --label-dropout 0, which leaves nothing to guide by", "guidance")
         at_least(self, 1, "ode_steps")
         positive(self, "tolerance")
         demand(
