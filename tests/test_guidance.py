@@ -150,6 +150,9 @@ def test_the_likelihood_given_the_class_is_that_of_a_shifted_gaussian():
     torch.testing.assert_close(flow.log_prob(x, labels=labels), expected, rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="`labels` is missing: this FlowMatching is class-cond"):
         flow.log_prob(x)
+    plain = FlowMatching(VectorVelocity(2, (4,)), (2,))
+    with pytest.raises(ValueError, match="`labels` are given, but this FlowMatching is not class"):
+        plain.log_prob(x, labels=1)
 
 
 def test_draws_of_classes_do_not_depend_on_the_batches_they_are_integrated_in():

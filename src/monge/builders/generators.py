@@ -17,6 +17,7 @@ from monge.builders.parts import Parts
 from monge.divergences import MMD, EnergyDistance, SinkhornDivergence, SlicedWasserstein
 from monge.models import Model
 from monge.models.flow import FlowMatching
+from monge.models.flow_coupling import WholeSet
 from monge.models.flow_paths import BridgePath, LinearPath, VariancePreservingPath
 from monge.models.solvers import Adaptive, Euler, Heun, Midpoint
 from monge.networks import BatchNorm
@@ -90,13 +91,16 @@ def flow_matching(parts: Parts) -> Model:
         "sinkhorn": lambda: (
             Sinkhorn(2 * options.sigma**2, absolute=True) if options.path == "sb" else Sinkhorn()
         ),
+        "semidiscrete": WholeSet,
     }
     coupling = couplings[options.coupling]()
+    if parts.classes and options.coupling != "semidiscrete":
+        coupling = PerLabel(coupling)
     return FlowMatching(
         parts.networks.velocity(parts.classes),
         parts.shape,
         path=paths[options.path](),
-        coupling=PerLabel(coupling) if parts.classes else coupling,
+        coupling=coupling,
         solver=solvers[options.solver](),
         moments=parts.standard,
         bounded=parts.kind.bounded,

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from monge._core.checks import dimension, instance, nonnegative
 from monge.draws import Draws, standard_normal
-from monge.labels import ClassPrior, checked_labels
+from monge.labels import ClassPrior
 from monge.models.base import Model, Pass
+from monge.models.flow_coupling import WholeSet
 from monge.models.flow_paths import LinearPath, ProbabilityPath
 from monge.models.flow_rates import (
     Counted,
@@ -31,7 +32,7 @@ from monge.priors import Prior
 from monge.transport.conditional_couplings import PerLabel, SemidiscretePerLabel
 from monge.transport.couplings import Coupling, Independent
 
-WITHIN = (PerLabel, SemidiscretePerLabel)
+WITHIN = (PerLabel, SemidiscretePerLabel, WholeSet)
 """The couplings of class-conditional flows."""
 Labels = int | Sequence[int] | Tensor | None
 """The class of all samples, one for each (n,), or weights of the classes (n, K)."""
@@ -119,7 +120,7 @@ class FlowMatching(Model):
         self.class_prior, self.label_dropout, self.guidance = class_prior, label_dropout, 1.0
         if not 0 <= label_dropout < 1:
             raise ValueError(f"`label_dropout` must be in [0, 1), got {label_dropout!r}")
-        if class_prior is None and isinstance(self.coupling, WITHIN):
+        if class_prior is None and isinstance(self.coupling, (PerLabel, SemidiscretePerLabel)):
             raise ValueError(
                 f"`coupling` {self.coupling!r} pairs within labels, which a flow without "
                 "`class_prior` does not take: give Exact()"
@@ -275,7 +276,7 @@ class FlowMatching(Model):
                 f"`x` must be samples (n, {', '.join(map(str, self.shape))}), got shape "
                 f"{tuple(x.shape)}"
             )
-        of = None if labels is None else checked_labels(labels, len(x), self.classes or 0)
+        of = None if labels is None else drawn_labels(self, len(x), None, labels)
         parts = [self._log_prob(part, generator, some) for part, some in _parts(x, of)]
         return torch.cat(parts).to(x.device)
 

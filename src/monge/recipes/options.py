@@ -253,10 +253,11 @@ class MMDGeneratorOptions:
 class FlowOptions:
     """Of flow matching."""
 
-    coupling: Literal["independent", "exact", "sinkhorn"] = "exact"
+    coupling: Literal["independent", "exact", "sinkhorn", "semidiscrete"] = "exact"
     """Which noise belongs to which sample of a batch: independent; exact, by optimal assignment,
-    which makes the paths of samples straighter; or sinkhorn, drawn from an entropic plan, which is
-    faster for batches of thousands and, with the path sb, that of the Schrödinger bridge."""
+    which makes the paths of samples straighter; sinkhorn, drawn from an entropic plan, which is
+    faster for batches of thousands and, with the path sb, that of the Schrödinger bridge; or
+    semidiscrete, which of the whole training set, by a plan that is fitted before training."""
     path: Literal["linear", "sb", "vp"] = "linear"
     """Path from noise to data: linear; sb, a Brownian bridge, as of a Schrödinger bridge; or vp,
     variance-preserving."""
