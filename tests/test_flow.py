@@ -174,9 +174,9 @@ def test_the_velocity_of_a_cloud_does_not_see_the_order_of_its_points():
 def test_an_exact_coupling_keeps_both_samples_and_shortens_the_way():
     flow = FlowMatching(VectorVelocity(2, (8,)), (2,), coupling=Exact())
     x = torch.rand(64, 2)
-    x0, x1 = flow.pairs(x, Draws(0, 0, 64))
+    x0, x1, _ = flow.pairs(x, Draws(0, 0, 64))
     flow.coupling = Independent()
-    other, _ = flow.pairs(x, Draws(0, 0, 64))
+    other, *_ = flow.pairs(x, Draws(0, 0, 64))
     assert torch.equal(x1, x)
     assert torch.equal(x0.sort(0).values, other.sort(0).values)
     assert (x0 - x1).square().sum() < 0.8 * (other - x1).square().sum()
@@ -187,7 +187,7 @@ def test_a_semidiscrete_coupling_pairs_noise_with_the_whole_data_set():
     data = torch.randn(20, 2, generator=generator(0)) + 3
     plan = solve_semidiscrete(Gaussian(2).sample, data, generator=generator(1))
     flow = FlowMatching(VectorVelocity(2, (8,)), (2,), coupling=Semidiscrete(data, plan))
-    x0, x1 = flow.pairs(torch.zeros(2000, 2), Draws(0, 0, 2000))
+    x0, x1, _ = flow.pairs(torch.zeros(2000, 2), Draws(0, 0, 2000))
     index = torch.cdist(x1, data).argmin(1)
     assert torch.equal(data[index], x1)
     assert (index.bincount(minlength=20) / 2000 - 0.05).abs().max() < 0.03

@@ -194,7 +194,7 @@ FLOWS = tuple(name for name, row in ROWS.items() if row.family == "flow")
 RECIPES = (*AUTOENCODERS, *GENERATORS, *CONDITIONAL, *FLOWS)
 BY_SAMPLE = {name: {"coupling": "independent"} for name in FLOWS}
 """Options under which a loss is a mean over samples, whatever their batch."""
-LABELLED = (*AUTOENCODERS, *GENERATORS)
+LABELLED = (*AUTOENCODERS, *GENERATORS, *FLOWS)
 """The recipes that have a class-conditional form, but for those of clouds."""
 
 

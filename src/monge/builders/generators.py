@@ -17,10 +17,12 @@ from monge.builders.parts import Parts
 from monge.divergences import MMD, EnergyDistance, SinkhornDivergence, SlicedWasserstein
 from monge.models import Model
 from monge.models.flow import FlowMatching
+from monge.models.flow_coupling import WholeSet
 from monge.models.flow_paths import BridgePath, LinearPath, VariancePreservingPath
 from monge.models.solvers import Adaptive, Euler, Heun, Midpoint
 from monge.networks import BatchNorm
 from monge.particles import Drifting, Field, GradientField, LearnedDrifting, MeanShift
+from monge.transport.conditional_couplings import PerLabel
 from monge.transport.couplings import Exact, Independent, Sinkhorn
 
 
@@ -89,15 +91,22 @@ def flow_matching(parts: Parts) -> Model:
         "sinkhorn": lambda: (
             Sinkhorn(2 * options.sigma**2, absolute=True) if options.path == "sb" else Sinkhorn()
         ),
+        "semidiscrete": WholeSet,
     }
+    coupling = couplings[options.coupling]()
+    if parts.classes and options.coupling != "semidiscrete":
+        coupling = PerLabel(coupling)
     return FlowMatching(
-        parts.networks.velocity(),
+        parts.networks.velocity(parts.classes),
         parts.shape,
         path=paths[options.path](),
-        coupling=couplings[options.coupling](),
+        coupling=coupling,
         solver=solvers[options.solver](),
         moments=parts.standard,
         bounded=parts.kind.bounded,
+        class_prior=parts.class_prior(parts.spread),
+        label_dropout=options.label_dropout,
+        guidance=options.guidance,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from monge._core.sampler_names import SamplerName
-from monge.cli.common import Int, Number, OfRun, Text, tell
+from monge.cli.common import Float, Int, Number, OfRun, Text, tell
 
 MOST_FRAMES = 5000
 """Of a path; as many are decoded at a time."""
@@ -145,12 +145,15 @@ class Sample(_Drawing):
     ode_steps: Int = None
     """Steps in which a flow is integrated, in place of those it was trained with; fewer are
     faster and less exact."""
+    guidance: Float = None
+    """Of a class-conditional flow: how far samples go towards their class, in place of the run's
+    own; 1 is no guidance, larger values give more typical and less diverse samples."""
 
     def run(self) -> None:
         run = self._run(".gif", ".csv")
         from monge._core.checks import dimension
         from monge.draws import generator
-        from monge.models.flow import with_steps
+        from monge.models.flow import with_guidance, with_steps
         from monge.models.protocols import clusters_of
         from monge.models.sampling import drawn_labels
         from monge.show.pictures import TURN, TURNING
@@ -161,6 +164,8 @@ class Sample(_Drawing):
             raise ValueError(f"`n` must be at least 1, got {each}")
         if self.ode_steps is not None:
             dimension("ode_steps", self.ode_steps)  # before a flow is fitted
+        if self.guidance is not None:
+            with_guidance(run.model, self.guidance)
         count, columns = each * max(1, len(classes)), each if classes else 8
         pictures = self._pictures(run, count, columns)
         if self.out.suffix == ".gif" and pictures.kind.turns:

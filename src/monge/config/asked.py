@@ -25,6 +25,8 @@ PARAMETERS = {
     "prior_components": ("mixture",),
 }
 """Which priors each parameter of priors is for."""
+GUIDED = ("label_dropout", "guidance")
+"""Options of recipes that only a class-conditional run uses."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ class Config:
         if self.recipe != CUSTOM and find(self.recipe).family == "flow":
             names = ("latent", "prior", *PARAMETERS)
             idle(self, False, f"for {self.recipe}, which has no codes", *names)
+        guided = [name for name in GUIDED if hasattr(self.options, name)]
+        idle(self.options, self.condition is not None, "without --condition labels", *guided)
         positive(self, "prior_scale", "prior_radius")
         given = self.condition == "clusters"
         idle(self, given, "without --condition clusters", "clusters")

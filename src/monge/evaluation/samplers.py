@@ -210,7 +210,9 @@ class TemperedFlow(Tempered):
         self.prior.solver = solver
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        return torch.cat(list(self.prior.flow.sampled(n, generator, self.temperature))).cpu()
+        return torch.cat(
+            list(self.prior.flow.sampled(n, generator, temperature=self.temperature))
+        ).cpu()
 
     @property
     def spread(self) -> float:

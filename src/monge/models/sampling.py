@@ -58,15 +58,16 @@ def samples(
     """
     if given is not None:
         yield from batches(complete(model, given, 1, generator, prior=prior)[:, 0])
-    elif prior is None and has(model, "sampled"):
-        for batch in model.sampled(n, generator):
-            yield batch.cpu()
-    elif prior is None and has(model, "sample") and not combined(model.sample):
+    elif prior is None and (has(model, "sampled") or _draws_itself(model)):
         labels = drawn_labels(model, dimension("n", n), generator, labels)
         options = {} if labels is None else {"labels": labels}
-        with evaluating(model):
-            drawn = model.sample(n, generator, **options)
-        yield from batches(drawn.cpu())
+        if has(model, "sampled"):
+            for batch in model.sampled(n, generator, **options):
+                yield batch.cpu()
+        else:
+            with evaluating(model):
+                drawn = model.sample(n, generator, **options)
+            yield from batches(drawn.cpu())
     else:
         prior = prior_of(model) if prior is None else prior
         if prior is None:
@@ -74,6 +75,11 @@ def samples(
         require(model, "decode", "sampling from a prior")
         for batch in decoded(model, prior, n, generator, labels):
             yield batch.cpu()
+
+
+def _draws_itself(model: Any) -> bool:
+    """Whether a model has a `sample` that does not decode draws of its prior."""
+    return has(model, "sample") and not combined(model.sample)
 
 
 def drawn_labels(

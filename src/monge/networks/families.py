@@ -44,8 +44,9 @@ class Networks(abc.ABC):
         `norm` makes a normalisation of so many filters, for networks of images.
         """
 
-    def velocity(self) -> nn.Module:
-        r"""A velocity field of samples in standard units: x (n, \*) and t (n,) → (n, \*).
+    def velocity(self, classes: int = 0) -> nn.Module:
+        r"""A velocity field of samples in standard units: x (n, \*) and t (n,) → (n, \*); with
+        K classes it takes labels (n, K) after t.
 
         Raises:
             ValueError: for a family without one.
@@ -79,8 +80,8 @@ class VectorNetworks(Networks):
         body = nn.Sequential(mlp([self.shape[0], *hidden]), nn.ReLU())
         return body, nn.Linear(hidden[-1], 1)
 
-    def velocity(self) -> nn.Module:
-        return VectorVelocity(self.shape[0], self.sizes.hidden)
+    def velocity(self, classes: int = 0) -> nn.Module:
+        return VectorVelocity(self.shape[0], self.sizes.hidden, classes)
 
 
 class ImageNetworks(Networks):
@@ -97,8 +98,8 @@ class ImageNetworks(Networks):
         body = conv_critic(self.shape, filters, norm)
         return body, nn.Linear(conv_features(self.shape, filters), 1)
 
-    def velocity(self) -> nn.Module:
-        return ImageVelocity(self.shape, self.sizes.filters)
+    def velocity(self, classes: int = 0) -> nn.Module:
+        return ImageVelocity(self.shape, self.sizes.filters, classes)
 
 
 class CloudNetworks(Networks):
@@ -114,8 +115,8 @@ class CloudNetworks(Networks):
         points = self.sizes.points
         return PointNet(self.shape[1], points), nn.Linear(points[-1], 1)
 
-    def velocity(self) -> nn.Module:
-        return CloudVelocity(self.shape[1], self.sizes.points)
+    def velocity(self, classes: int = 0) -> nn.Module:
+        return CloudVelocity(self.shape[1], self.sizes.points, classes)
 
 
 class PublishedNetworks(Networks):

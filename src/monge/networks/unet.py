@@ -83,14 +83,20 @@ class ImageVelocity(nn.Module):
     Args:
         shape: (c, h, w).
         filters: channels of the levels, the first at half the size of the images.
+        classes: K, where labels (n, K) are taken after t.
     """
 
-    def __init__(self, shape: Sequence[int], filters: Sequence[int]):
+    def __init__(self, shape: Sequence[int], filters: Sequence[int], classes: int = 0):
         super().__init__()
         channels, height, width = shape
         times = 4 * filters[0]
+        embedding = TimeEmbedding(classes=classes)
         self.time = nn.Sequential(
-            TimeEmbedding(), nn.Linear(32, times), nn.SiLU(), nn.Linear(times, times), nn.SiLU()
+            embedding,
+            nn.Linear(embedding.size, times),
+            nn.SiLU(),
+            nn.Linear(times, times),
+            nn.SiLU(),
         )
         self.stem = nn.Conv2d(channels * PATCH**2, filters[0], 3, 1, 1)
         height, width = -(-height // PATCH), -(-width // PATCH)
@@ -114,9 +120,9 @@ class ImageVelocity(nn.Module):
             nn.PixelShuffle(PATCH),
         )
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        times = self.time(t.to(x.dtype))
+        times = self.time[1:](self.time[0](t.to(x.dtype), *labels))
         y = self.stem(F.pixel_unshuffle(F.pad(x, (0, width % PATCH, 0, height % PATCH)), PATCH))
         passed: list[Tensor] = []
         for i, level in enumerate(self.down):

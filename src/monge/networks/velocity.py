@@ -1,5 +1,10 @@
-r"""Velocity fields v(x, t) of flows, for vectors and for sets of points."""
+r"""Velocity fields v(x, t) of flows, for vectors and for sets of points.
 
+Those of class-conditional flows take labels as rows (n, K) after the time: one-hot, or weights of
+the classes. A row of zeros names no class; its velocity is that of all classes together.
+"""
+
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -14,23 +19,29 @@ FASTEST = 64.0
 class TimeEmbedding(nn.Module):
     """Times t (n,) in [0, 1] to (n, size): cosines and sines of frequencies from 1 to 64.
 
+    Labels (n, K) are appended, scaled so that a class is as long as the embedding of a time. The
+    linear layer that follows then has a vector for each class.
+
     Args:
         size: how many numbers, even.
+        classes: K, 0 without labels.
 
     Source: Vaswani et al., "Attention is all you need", 2017, section 3.5.
     """
 
     frequencies: Tensor
 
-    def __init__(self, size: int = 32):
+    def __init__(self, size: int = 32, classes: int = 0):
         super().__init__()
         half = size // 2
+        self.size, self.length = 2 * half + classes, math.sqrt(half)
         powers = [FASTEST ** (k / max(1, half - 1)) for k in range(half)]
         self.register_buffer("frequencies", torch.tensor(powers))
 
-    def forward(self, t: Tensor) -> Tensor:
+    def forward(self, t: Tensor, *labels: Tensor) -> Tensor:
         angles = t[:, None] * self.frequencies
-        return torch.cat([angles.cos(), angles.sin()], 1)
+        scaled = [self.length * rows for rows in labels]
+        return torch.cat([angles.cos(), angles.sin(), *scaled], 1)
 
 
 def smooth_mlp(sizes: Sequence[int]) -> nn.Sequential:
@@ -48,16 +59,16 @@ class VectorVelocity(nn.Module):
     Args:
         dim: d.
         hidden: sizes of the hidden layers.
+        classes: K, where labels (n, K) are taken after t.
     """
 
-    def __init__(self, dim: int, hidden: Sequence[int]):
+    def __init__(self, dim: int, hidden: Sequence[int], classes: int = 0):
         super().__init__()
-        self.time = TimeEmbedding()
-        times = 2 * len(self.time.frequencies)
-        self.body = smooth_mlp([dim + times, *hidden, dim])
+        self.time = TimeEmbedding(classes=classes)
+        self.body = smooth_mlp([dim + self.time.size, *hidden, dim])
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.body(torch.cat([x, self.time(t).to(x.dtype)], 1))
+    def forward(self, x: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
+        return self.body(torch.cat([x, self.time(t, *labels).to(x.dtype)], 1))
 
 
 class SetLayer(nn.Module):
@@ -83,18 +94,18 @@ class CloudVelocity(nn.Module):
     Args:
         dim: d.
         filters: features of a point after each layer.
+        classes: K, where labels (n, K) are taken after t.
     """
 
-    def __init__(self, dim: int, filters: Sequence[int]):
+    def __init__(self, dim: int, filters: Sequence[int], classes: int = 0):
         super().__init__()
-        self.time = TimeEmbedding()
-        times = 2 * len(self.time.frequencies)
-        layers = [SetLayer(a, b, times) for a, b in pairwise([dim, *filters])]
+        self.time = TimeEmbedding(classes=classes)
+        layers = [SetLayer(a, b, self.time.size) for a, b in pairwise([dim, *filters])]
         self.layers = nn.ModuleList(layers)
         self.out = nn.Linear(filters[-1] + dim, dim)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        times, features = self.time(t).to(x.dtype), x
+    def forward(self, x: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
+        times, features = self.time(t, *labels).to(x.dtype), x
         for layer in self.layers:
             features = layer(features, times)
         return self.out(torch.cat([features, x], 2))

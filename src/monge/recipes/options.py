@@ -253,10 +253,11 @@ class MMDGeneratorOptions:
 class FlowOptions:
     """Of flow matching."""
 
-    coupling: Literal["independent", "exact", "sinkhorn"] = "exact"
+    coupling: Literal["independent", "exact", "sinkhorn", "semidiscrete"] = "exact"
     """Which noise belongs to which sample of a batch: independent; exact, by optimal assignment,
-    which makes the paths of samples straighter; or sinkhorn, drawn from an entropic plan, which is
-    faster for batches of thousands and, with the path sb, that of the Schrödinger bridge."""
+    which makes the paths of samples straighter; sinkhorn, drawn from an entropic plan, which is
+    faster for batches of thousands and, with the path sb, that of the Schrödinger bridge; or
+    semidiscrete, which of the whole training set, by a plan that is fitted before training."""
     path: Literal["linear", "sb", "vp"] = "linear"
     """Path from noise to data: linear; sb, a Brownian bridge, as of a Schrödinger bridge; or vp,
     variance-preserving."""
@@ -270,11 +271,20 @@ class FlowOptions:
     """Steps of the other solvers."""
     tolerance: float = 1e-5
     """Relative and absolute tolerance of dopri5."""
+    label_dropout: float = 0.1
+    """With --condition labels: the share of labels that are dropped in training, in [0, 1), so
+    that the flow of all classes is learned as well, which guidance needs."""
+    guidance: float = 1.0
+    """With --condition labels: how far samples go beyond the flow of all classes towards that of
+    their own; 1 is no guidance, larger values give more typical and less diverse samples."""
 
     def check(self) -> None:
         """A ValueError for values that cannot be."""
         choices(self)
-        at_least(self, 0, "sigma")
+        at_least(self, 0, "sigma", "guidance")
+        demand(0 <= self.label_dropout < 1, "label_dropout", self.label_dropout, "in [0, 1)")
+        dropped = self.label_dropout > 0
+        idle(self, dropped, "for --label-dropout 0, which leaves nothing to guide by", "guidance")
         at_least(self, 1, "ode_steps")
         positive(self, "tolerance")
         demand(

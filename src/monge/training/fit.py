@@ -52,6 +52,8 @@ from monge.training.progress import say
 from monge.training.sharding import shard
 from monge.training.trainer import Trainer
 from monge.training.validation import held_apart
+from monge.training.whole_set import NAME as COUPLING
+from monge.training.whole_set import fit_coupling
 
 STEPS = 3000
 """Of a training for which neither steps nor epochs were asked."""
@@ -157,6 +159,7 @@ def _trained(
     if config.condition == "clusters":  # those of the checkpoint, if there is one
         samples = rows_for(model, unlabelled(samples))
         held = None if held is None else rows_for(model, unlabelled(held))
+    kept = fit_coupling(model, samples, config.training, augment, path, config.seed)
     if steps < trainer.position:
         raise ValueError(
             f"`steps` is {steps}, but the run {str(path)!r} has reached {trainer.position}"
@@ -167,12 +170,17 @@ def _trained(
         settled = resumed.changed(settled, change, start, steps, path)
     if stored and start:
         resumed.warn_of_bits(stored[1], settled)
-    processes.from_first(lambda: write_all(path, _records(config, settled, source, stored)))
+    records = _records(config, settled, source, stored)
+    if kept is not None:
+        records[COUPLING] = kept.content
+    processes.from_first(lambda: write_all(path, records))
     model.train()
     resident = is_resident(samples, trainer.device)
     if not quiet and processes.first():
         for line in _said(trainer, samples, resident, source, batches):
             say(line)
+        if kept is not None:
+            say(kept.line)
     if resident:
         samples = samples.to(trainer.device)
     loop.run(
