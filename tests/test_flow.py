@@ -441,7 +441,7 @@ def test_a_run_of_every_kind_is_measured_reported_published_and_explored(kind, t
     explorer = Explorer(Run(run.path))
     assert explorer.views == ["sample", *(["clouds"] if kind == "cloud" else []), "run"]
     torch.testing.assert_close(explorer.sample(6, 3, "prior", 1.0), drawn)
-    with pytest.raises(ValueError, match="has no `prior`, which a draw of codes needs"):
+    with pytest.raises(ValueError, match="has no `prior`, which a temperature of"):
         explorer.sample(6, 3, "prior", 0.5)
     with pytest.raises(ValueError, match="has no method `encode`, which the flow sampler needs"):
         explorer.sample(6, 3, "flow", 1.0)
