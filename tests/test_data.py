@@ -434,6 +434,8 @@ def test_labels_of_any_type_become_classes(tmp_path):
     assert torch.equal(source.train_labels, (source.train[:, 0] % 2 == 0).long())
     with pytest.raises(ValueError, match="labels that are NaN"):
         from_array(np.zeros((10, 2)), np.full(10, np.nan))
+    with pytest.raises(ValueError, match="an empty class name, first that of sample 3 "):
+        from_array(np.zeros((10, 2)), ["a", "b", "a", " ", *"bababa"])
 
 
 def test_a_first_row_with_a_number_is_no_header(tmp_path):

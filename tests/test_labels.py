@@ -85,6 +85,8 @@ def test_shares_that_are_no_distribution_are_refused(shares):
         ([0.5, 1.0, 2.0], "must be integers from 0 to 2"),
         ([[0.5, 0.5]] * 3, r"weights of shape \(3, 3\), got shape \(3, 2\)"),
         ([[0.5, float("nan"), 0.5]] * 3, "must be finite weights"),
+        ("1", "must be integers from 0 to 2, .* got '1': `run.class_numbers` gives the numbers"),
+        (["a", "b", "c"], r"got \['a', 'b', 'c'\]: `run.class_numbers` gives"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(labels, reason):
@@ -501,6 +503,12 @@ def test_bad_classes_are_refused_in_a_line(digits, tmp_path):
         drawn(digits, "--class", "ten", *out)
     with pytest.raises(ValueError, match="`n` must be at least 1"):
         drawn(digits, "--class", "1", "--n", "0", *out)
+    with pytest.raises(ValueError, match="`class` ',' is none of the run"):
+        drawn(digits, "--class", ",", *out)
+    with pytest.raises(ValueError, match="`--class` is given without a value: give one"):
+        drawn(digits, "--class", *out)
+    with pytest.raises(ValueError, match="`--classes` is given without a value"):
+        parse(["train", "vae", "--classes"])
     numbered = digits.fresh()
     numbered.settled = dataclasses.replace(numbered.settled, classes=("3", "7", "11"))
     assert numbered.class_numbers(["7", "11"]) == [1, 2]
@@ -529,7 +537,7 @@ def labelled(train: list[int], test: list[int], classes=("a", "b")) -> Source:
     ("source", "reason"),
     [
         (unlabelled(), "`condition` is labels, and 'plain' has none: give folders by class"),
-        (labelled([0] * 9 + [1], [0, 1]), "class 'b' of 'odd' has 1 training samples: at least 2"),
+        (labelled([0] * 9 + [1], [0, 1]), "class 'b' of 'odd' has 1 training sample: at least 2"),
         (labelled([0] * 9 + [2], [0, 1]), "labels from 0 to 2, and its 2 classes are 0 to 1"),
         (labelled([0] * 9 + [-1], [0, 1]), "labels from -1 to 1"),
         (labelled([0] * 9, [0, 0], ("a",)), "has only one class"),

@@ -214,6 +214,13 @@ def test_a_row_may_have_options_that_check_nothing_and_none_of_those_of_a_wae():
         dataclasses.replace(Config.of("test_recipes:PLAIN", slices=6), recipe="wae-mmd")
 
 
+def test_an_option_that_was_not_given_has_the_default_of_the_other_recipe():
+    there = dataclasses.replace(Config(recipe="wae-mmd"), recipe="flow-matching").check()
+    assert there.options.sigma == 0.0
+    back = dataclasses.replace(there, recipe="wae-mmd").check()
+    assert back.options.sigma is None
+
+
 def test_presets_are_the_rows_own():
     assert Config.of("test_recipes:LARGE", "large").options.slices == 9
     assert Config.of("test_recipes:LARGE", "large", "rings").options.slices == 7

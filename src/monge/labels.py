@@ -157,7 +157,13 @@ def checked_labels(labels: Any, n: int, classes: int) -> Tensor:
     Raises:
         ValueError: for another count, or a number that is no class.
     """
-    given = torch.as_tensor(labels)
+    try:
+        given = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"`labels` must be integers from 0 to {classes - 1}, or weights (n, {classes}), got "
+            f"{labels!r}: `run.class_numbers` gives the numbers of names"
+        ) from None
     if given.ndim == 2 and given.is_floating_point():
         if given.shape != (n, classes) or not torch.isfinite(given).all():
             raise ValueError(

@@ -38,6 +38,11 @@ def brief(text: str, most: int = 100) -> str:
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
 
+def counted(n: int, noun: str) -> str:
+    """How many of something there are: `1 sample`, `1,500 samples`."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
 def markdown(text: str) -> str:
     """A text that Markdown shows as it is, in one line or in a cell of a table."""
     return MARKS.sub(r"\\\g<0>", visible(" ".join(text.split())))

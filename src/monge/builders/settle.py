@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from monge._core.visible import counted
 from monge.config import CUSTOM, DATA, PLANE, Config, Schema, Settled, override
 from monge.data.kinds import Kind, kind_named
 from monge.data.source import Source
@@ -99,9 +100,9 @@ def classes(source: Source) -> dict[str, tuple]:
     for name, count in zip(names, counts):
         if count < LEAST_OF_CLASS:
             raise ValueError(
-                f"`condition` is labels, and class {name!r} of {source.name!r} has {count} "
-                f"training samples: at least {LEAST_OF_CLASS} are needed, or leave it out with "
-                "--classes"
+                f"`condition` is labels, and class {name!r} of {source.name!r} has "
+                f"{counted(count, 'training sample')}: at least {LEAST_OF_CLASS} are "
+                "needed, or leave it out with --classes"
             )
     return {"classes": names, "shares": tuple(n / sum(counts) for n in counts)}
 

@@ -27,7 +27,7 @@ from monge.cli.draw import Complete, Interpolate, Reconstruct, Sample, Traverse
 from monge.cli.judge import Compare, Evaluate, Explore, Export
 from monge.cli.lists import Data, Recipes
 from monge.cli.streams import lost, protect
-from monge.cli.train import Train, recipe_name, verb
+from monge.cli.train import SEVERAL, Train, recipe_name, verb
 
 VERBS = (
     Train,
@@ -48,6 +48,7 @@ VERBS = (
 
 def parse(argv: list[str]) -> Any:
     """The verb that the arguments name; tyro's boxed messages become one line and exit code 2."""
+    _refuse_empty(argv)
     train = verb(argv[1:]) if argv[:1] == ["train"] else Train
     complaint = io.StringIO()
     try:
@@ -72,6 +73,13 @@ def parse(argv: list[str]) -> Any:
         command += f" {name}" if train is not Train and (name := recipe_name(argv[1:])) else ""
         reason = " ".join(reason.split()).partition(" Got errors")[0]
         raise ValueError(f"{reason}: see {command} --help") from None
+
+
+def _refuse_empty(argv: list[str]) -> None:
+    """Refuses a flag for several values that has none, which tyro takes for one not given."""
+    for flag, following in itertools.pairwise([*argv, "--"]):
+        if flag in ("--class", *SEVERAL) and re.match(r"--|-[a-z]", following):
+            raise ValueError(f"`{flag}` is given without a value: give one, or leave it out")
 
 
 def _is_rule(line: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from monge._core.sampler_names import SamplerName
+from monge._core.visible import counted
 from monge.cli.common import Float, Int, Number, OfRun, Text, tell
 
 MOST_FRAMES = 5000
@@ -95,7 +96,7 @@ class _Drawing(OfRun):
 
         test = run.rows("test")
         if n > len(test):
-            tell(f"the test part has {len(test)} samples: using them all")
+            tell(f"the test part has {counted(len(test), 'sample')}: using them all")
         return test[spread_over(len(test), n)]
 
 
@@ -367,7 +368,9 @@ class Traverse(_Drawing):
             require(run.model, method, "traversal")
         test = run.rows("test")
         if self.index >= len(test):
-            raise ValueError(f"`index` {self.index} is beyond the {len(test)} test samples")
+            raise ValueError(
+                f"`index` {self.index} is beyond the {counted(len(test), 'test sample')}"
+            )
         x = as_floats(test[self.index : self.index + 1])
         count = (latent_of(run.model, x) or 0) * self.frames
         pictures = self._pictures(run, count, self.frames)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from monge._core.sampler_names import SamplerName
+from monge._core.visible import counted
 from monge.cli.common import Int, Number, OfRun, Place, Text, first, tell
 
 
@@ -75,13 +76,14 @@ class Evaluate(OfRun):
                 return
             protocol = dict(shown_protocol(result))
             if protocol["n test"] < self.n:
-                tell(f"the test part has {protocol['n test']} samples: using them all")
+                tell(f"the test part has {counted(protocol['n test'], 'sample')}: using them all")
             for line in lines(result):
                 tell(line)
             if best := verdict(result):
                 tell(best)
             if 0 < protocol["n floor"] < protocol["n test"]:
-                tell(f"the floor is of {protocol['n floor']} training samples: there are no more")
+                few = counted(protocol["n floor"], "training sample")
+                tell(f"the floor is of {few}: there are no more")
             for remark in ("left out", "without floor"):
                 if remark in protocol:
                     tell(f"{remark}: {protocol.pop(remark)}")

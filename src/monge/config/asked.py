@@ -186,9 +186,11 @@ def _carried(options: Any, kind: type, recipe: str) -> Any:
     values = {}
     for one in dataclasses.fields(options):
         value = getattr(options, one.name)
+        if value == one.default:
+            continue  # this recipe may have another default
         if one.name in known:
             values[one.name] = value
-        elif value != one.default:
+        else:
             raise ValueError(f"`{one.name}` is {value!r}, but {recipe} has no such option")
     return kind(**values)
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from monge._core.visible import counted
 from monge.config import DataConfig, Schema
 from monge.data.identity import (
     Identity,
@@ -232,7 +233,9 @@ def division(
         _enough(name, train.sum(), test.sum())
         return train, test
     if n < LEAST:
-        raise ValueError(f"`data` {name!r} holds {n} samples: at least {LEAST} are needed")
+        raise ValueError(
+            f"`data` {name!r} holds {counted(n, 'sample')}: at least {LEAST} are needed"
+        )
     if n < 2 * LEAST:
         return np.full(n, True), np.full(n, True)
     if by_position:
@@ -290,12 +293,22 @@ def _enough(name: str, train: int, test: int) -> None:
 
 def numbered(name: str, labels) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels of any type as numbers 0, 1, …, and the names of the classes, with accents in one
-    form."""
+    form.
+
+    Raises:
+        ValueError: for labels that are not finite, or empty.
+    """
     labels = decoded(labels)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise ValueError(f"`data` {name!r} has labels that are NaN or infinite")
     names, numbers = np.unique(labels, return_inverse=True)
     if labels.dtype.kind == "U":
+        blank = np.flatnonzero(np.char.strip(labels) == "")
+        if len(blank):
+            raise ValueError(
+                f"`data` {name!r} has an empty class name, first that of sample {blank[0]} "
+                "(from 0): name the class"
+            )
         called = [unicodedata.normalize("NFC", name) for name in names.tolist()]
         names, merged = np.unique(called, return_inverse=True)
         numbers = merged[numbers]

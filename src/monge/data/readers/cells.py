@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from monge._core.visible import counted
 from monge.data.readers.blocks import Ragged, blocks
-from monge.data.readers.dialect import NO_TEXT, Rows, cells_of
+from monge.data.readers.dialect import NO_TEXT, Rows
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,6 +21,7 @@ MISSING = (
 )
 """How programs write a missing cell: what pandas reads as such."""
 FILL_LABEL = "fill it in, or remove the row"
+FILL_CLASS = "name the class, remove the row, or leave the column out with --leave-out"
 FILL = "fill it in, remove the row, or train with --missing indicator"
 
 
@@ -107,6 +109,18 @@ def texts_of(rows: Rows, column: int) -> np.ndarray:
     return cells.to_numpy().astype(str)
 
 
+def classes_of(rows: Rows, column: int) -> np.ndarray:
+    """The cells of a column that holds the classes of samples, without the blanks around them.
+
+    Raises:
+        ValueError: for a row of another length, or a missing cell, by its line.
+    """
+    (cells,) = columns_of(rows, [column])
+    if cells.null_count() or cells.is_in(MISSING).any():
+        raise ValueError(fault_in(rows, [], [column], missing=False, fill=FILL_CLASS))
+    return cells.to_numpy().astype(str)
+
+
 def _blocks(rows: Rows) -> Iterator[tuple[int, bytes]]:
     """`blocks`, with the row that has another length than most named by its line."""
     try:
@@ -146,7 +160,8 @@ def fault_in(
     `missing`, is missing, by its line."""
     for line, row in rows.cells():
         if len(row) != rows.dialect.width:
-            return f"line {line} has {cells_of(row)}, and most rows have {rows.dialect.width}"
+            here, most = counted(len(row), "cell"), rows.dialect.width
+            return f"line {line} has {here}, and most rows have {most}"
         for column in sorted((*numbers, *texts)):
             cell, place = row[column].strip(), f"line {line}, column {rows.named(column)}"
             if cell in MISSING:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from monge._core.visible import counted
 from monge.data.readers.caps import demand_memory
 
 NUMBER = re.compile(
@@ -222,11 +223,6 @@ def cells_in(
         raise ValueError(f"line {reader.line_num}: {error}") from None
 
 
-def cells_of(row: list[str]) -> str:
-    """How many cells a row has, in words."""
-    return "1 cell" if len(row) == 1 else f"{len(row):,} cells"
-
-
 def _first_lines(source: Path | bytes) -> list[str]:
     """The first whole lines, at least three where there are so many."""
     lines, size = [], 0
@@ -266,7 +262,7 @@ def _opened(source: Path | bytes) -> Rows:
         return Rows(source, before, dialect, [], _doubt(first, body, is_header=False))
     if body and len(first) != dialect.width:
         raise ValueError(
-            f"line {before + last} has {cells_of(first)} and the rows below it have "
+            f"line {before + last} has {counted(len(first), 'cell')} and the rows below it have "
             f"{dialect.width}: name every column, or remove the line"
         )
     names = [name.strip() for name in first]

@@ -16,6 +16,7 @@ from monge.data.readers.caps import demand_memory
 from monge.data.readers.cells import (
     MISSING,
     as_numbers,
+    classes_of,
     columns_of,
     fault_in,
     numbers_of,
@@ -72,7 +73,7 @@ def read(path: Path, config: DataConfig | None = None) -> Table:
     labelled = [
         i for i in sorted(modelled - set(categorical)) if i < len(names) and names[i] in LABELS
     ]
-    labels = texts_of(rows, labelled[0]) if labelled else None
+    labels = classes_of(rows, labelled[0]) if labelled else None
     index = 0 in modelled and 0 not in categorical and _is_index(rows)
     rest = sorted(modelled - {*labelled} - ({0} if index else set()))
     if not rest:
