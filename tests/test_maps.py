@@ -348,10 +348,10 @@ def test_entropic_blocks_do_not_show(monkeypatch):
     from dataclasses import replace
 
     from monge._core import tuning
-    from monge.maps import entropic_map
+    from monge.transport import projections
 
     few = replace(tuning.CPU, cost_entries=700)
-    monkeypatch.setattr(entropic_map, "tuning", lambda device: few)
+    monkeypatch.setattr(projections, "tuning", lambda device: few)
     assert torch.allclose(fitted.transform(x), whole, atol=1e-12)
 
 

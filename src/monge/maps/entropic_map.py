@@ -11,22 +11,17 @@ Source: Pooladian, Niles-Weed, "Entropic estimation of optimal transport maps", 
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import Any, Self
 
-import torch
 from torch import Tensor
 
 from monge._core.checks import nonnegative, positive
-from monge._core.numerics import distances
-from monge._core.tuning import tuning
-from monge._core.typed import checkpointed
 from monge.maps.class_penalty import Classes, classes_of, solve_classes
 from monge.maps.estimator import TransportMap
 from monge.transport.entropic import sinkhorn
-from monge.transport.ground import MOST_ROUNDING, log_weights
+from monge.transport.ground import log_weights
 from monge.transport.neighbours import nearest
+from monge.transport.projections import soft_images
 
 EPSILON = 0.05
 """ε by default, in units of the mean cost between the samples about their means."""
@@ -157,32 +152,3 @@ def _mean_cost(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> float:
     if not math.isfinite(mean):
         raise ValueError("`X` and `Y` have squared distances beyond float64: rescale them")
     return mean
-
-
-def soft_images(
-    x: Tensor, y: Tensor, heights: Callable[[slice], Tensor], epsilon: float
-) -> Tensor:
-    """Σ_j softmax_j((h_j - ‖x_i - y_j‖²)/ε) y_j as (k, d), from points x (k, d) and y (m, d).
-
-    `heights` gives the h of some rows of x, (m,) or a row for each. It is differentiable in x;
-    memory is that of a block.
-    """
-    centre = y[:: len(y) // 100 + 1].median(0).values
-    x, y = x - centre, y - centre
-    of_y = y.square().sum(1)
-    rounding = torch.finfo(x.dtype).eps * float(x.detach().square().sum(1).amax() + of_y.amax())
-    is_product = rounding <= MOST_ROUNDING * epsilon
-
-    def images(some: Tensor, h: Tensor) -> Tensor:
-        # ‖x‖² is the same for all j, to which a softmax is blind
-        scores = h - of_y + 2 * some @ y.T if is_product else h - distances(some, y).square()
-        return (scores / epsilon).softmax(1) @ y
-
-    size = max(1, tuning(x.device).cost_entries // len(y))
-    # for a gradient blocks are computed again, so that none is stored
-    call = partial(checkpointed, images) if x.requires_grad else images
-    blocks = [
-        call(some, heights(slice(first, first + len(some))))
-        for first, some in zip(range(0, len(x), size), x.split(size))
-    ]
-    return torch.cat(blocks) + centre

@@ -37,12 +37,6 @@ class WeightedSamples(NamedTuple):
     """Which points of the first sample have weight."""
     of_y: Tensor
 
-    @property
-    def is_matching(self) -> bool:
-        """Whether equally many points have equal weights, between which there is a permutation."""
-        even = all(bool((w == w[0]).all()) for w in (self.a, self.b))
-        return even and len(self.x) == len(self.y)
-
 
 class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, abc.ABC):
     """A map T that moves the distribution of one sample onto that of another."""

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from monge._core.typed import distinct_rows
-from monge.maps.estimator import TransportMap, WeightedSamples
-from monge.transport.exact import monge_map, solve
-from monge.transport.ground import Points
+from monge.maps.estimator import TransportMap
 from monge.transport.neighbours import nearest
+from monge.transport.projections import exact_projections
 
 Displacements = tuple[Tensor, Tensor]
 """Distinct points (k, d) and their displacements (k, d)."""
@@ -54,9 +53,8 @@ class ExactMap(TransportMap):
         Raises:
             ValueError: for samples of unlike columns, NaN or infinity, or invalid weights.
         """
-        samples = self._samples(X, Y, a, b)
-        x, y, a, b, _, _ = samples
-        images, origins = _projections(samples)
+        x, y, a, b, _, _ = self._samples(X, Y, a, b)
+        images, origins = exact_projections(x, y, a, b)
         self.forth_ = _displacements(x, images, a)
         self.back_ = _displacements(y, origins, b)
         return self
@@ -66,16 +64,6 @@ class ExactMap(TransportMap):
 
     def _back(self, y: Tensor) -> Tensor:
         return _displaced(y, self.back_)
-
-
-def _projections(samples: WeightedSamples) -> tuple[Tensor, Tensor]:
-    """Where the plan sends each point of x on average, and where those of y come from."""
-    x, y, a, b, _, _ = samples
-    if samples.is_matching:
-        index = monge_map(x, y)
-        return y[index], x[index.argsort()]
-    plan = solve(Points(x, y, 2).whole(), a, b).plan
-    return (plan @ y) / a[:, None], (plan.T @ x) / b[:, None]
 
 
 def _displacements(points: Tensor, images: Tensor, weights: Tensor) -> Displacements:

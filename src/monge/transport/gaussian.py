@@ -20,7 +20,7 @@ from monge._core.promotion import promoted
 from monge._core.typed import eigh, eigvalsh, is_positive_definite, linear_solve, svd
 
 
-def _moments(mean: Tensor, cov: Tensor, which: str) -> tuple[Tensor, Tensor]:
+def checked_moments(mean: Tensor, cov: Tensor, which: str) -> tuple[Tensor, Tensor]:
     for name, value in ((f"mean{which}", mean), (f"cov{which}", cov)):
         finite(name, floating(name, value))
     d = mean.shape[-1] if mean.ndim == 1 else -1
@@ -43,8 +43,8 @@ def _moments(mean: Tensor, cov: Tensor, which: str) -> tuple[Tensor, Tensor]:
 def _checked(
     mean0: Tensor, cov0: Tensor, mean1: Tensor, cov1: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    mean0, cov0 = _moments(mean0, cov0, "0")
-    mean1, cov1 = _moments(mean1, cov1, "1")
+    mean0, cov0 = checked_moments(mean0, cov0, "0")
+    mean1, cov1 = checked_moments(mean1, cov1, "1")
     if mean0.shape != mean1.shape:
         raise ValueError(f"`mean1` must have shape {tuple(mean0.shape)}, got {tuple(mean1.shape)}")
     return mean0.double(), cov0.double(), mean1.double(), cov1.double()
@@ -73,7 +73,7 @@ class _Maps(NamedTuple):
 
 
 @torch.no_grad()
-def _optimal_maps(cov0: Tensor, cov1: Tensor, accuracy: float) -> _Maps:
+def optimal_maps(cov0: Tensor, cov1: Tensor, accuracy: float) -> _Maps:
     half0, inverse0, regular0 = _powers(cov0, accuracy)
     half1, inverse1, regular1 = _powers(cov1, accuracy)
     # Σ0^½ Σ1^½ = U S Vᵀ keeps the digits of small singular values, which squares would lose
@@ -127,7 +127,7 @@ def gaussian_wasserstein(mean0: Tensor, cov0: Tensor, mean1: Tensor, cov1: Tenso
     size = max(float(z.detach().abs().max()) for z in (cov0, cov1)) ** 0.5
     unit = max(float(move.detach().abs().max()), size) or 1.0
     cov0, cov1 = cov0 / unit / unit, cov1 / unit / unit
-    maps = _optimal_maps(cov0, cov1, accuracy)
+    maps = optimal_maps(cov0, cov1, accuracy)
     eye = torch.eye(len(move), dtype=torch.float64, device=move.device)
 
     def fast(cov0: Tensor, cov1: Tensor, _: Sequence[bool]) -> tuple[Tensor, Gradients]:
@@ -164,7 +164,7 @@ def gaussian_map(
     mean0, cov0, mean1, cov1 = checked
     size0, size1 = (float(cov.detach().abs().max()) or 1.0 for cov in (cov0, cov1))
     cov0, cov1 = cov0 / size0, cov1 / size1
-    maps = _optimal_maps(cov0, cov1, accuracy)
+    maps = optimal_maps(cov0, cov1, accuracy)
     linear = maps.forth
     missed = linear @ cov0.detach() @ linear - cov1.detach()
     if missed.abs().max() > accuracy**0.5:
@@ -188,7 +188,7 @@ def gaussian_kl(mean0: Tensor, cov0: Tensor, mean1: Tensor, cov1: Tensor) -> Ten
     """KL(N(mean0, cov0) ‖ N(mean1, cov1)) in nats; covariances must be positive definite."""
     normals: list[torch.distributions.Distribution] = []
     for which, mean, cov in (("0", mean0, cov0), ("1", mean1, cov1)):
-        mean, cov = _moments(mean, cov, which)
+        mean, cov = checked_moments(mean, cov, which)
         if not is_positive_definite(cov.detach()):
             raise ValueError(f"`cov{which}` must be positive definite: the divergence is infinite")
         normals.append(torch.distributions.MultivariateNormal(mean, cov, validate_args=False))
