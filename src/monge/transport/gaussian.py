@@ -50,7 +50,7 @@ def _checked(
     return mean0.double(), cov0.double(), mean1.double(), cov1.double()
 
 
-def _powers(cov: Tensor, accuracy: float) -> tuple[Tensor, Tensor, bool]:
+def powers(cov: Tensor, accuracy: float) -> tuple[Tensor, Tensor, bool]:
     """Σ^½, its pseudo-inverse, and whether that is an inverse.
 
     Eigenvalues below `accuracy` times the largest are taken for 0.
@@ -73,9 +73,9 @@ class _Maps(NamedTuple):
 
 
 @torch.no_grad()
-def optimal_maps(cov0: Tensor, cov1: Tensor, accuracy: float) -> _Maps:
-    half0, inverse0, regular0 = _powers(cov0, accuracy)
-    half1, inverse1, regular1 = _powers(cov1, accuracy)
+def _optimal_maps(cov0: Tensor, cov1: Tensor, accuracy: float) -> _Maps:
+    half0, inverse0, regular0 = powers(cov0, accuracy)
+    half1, inverse1, regular1 = powers(cov1, accuracy)
     # Σ0^½ Σ1^½ = U S Vᵀ keeps the digits of small singular values, which squares would lose
     u, s, v = svd(half0 @ half1)
     forth = inverse0 @ ((u * s) @ u.T) @ inverse0
@@ -92,7 +92,7 @@ def _newton(linear: Tensor, cov0: Tensor, cov1: Tensor, steps: int) -> Tensor:
     Δ = F ((Fᵀ R F)_ij / (λ_i + λ_j)) Fᵀ, regular also where eigenvalues coincide.
     """
     with torch.no_grad():
-        half, _, _ = _powers(linear, 0.0)
+        half, _, _ = powers(linear, 0.0)
         values, vectors = eigh(half @ cov0 @ half)
         frame, sums = half @ vectors, values[:, None] + values
     for _ in range(steps):
@@ -127,7 +127,7 @@ def gaussian_wasserstein(mean0: Tensor, cov0: Tensor, mean1: Tensor, cov1: Tenso
     size = max(float(z.detach().abs().max()) for z in (cov0, cov1)) ** 0.5
     unit = max(float(move.detach().abs().max()), size) or 1.0
     cov0, cov1 = cov0 / unit / unit, cov1 / unit / unit
-    maps = optimal_maps(cov0, cov1, accuracy)
+    maps = _optimal_maps(cov0, cov1, accuracy)
     eye = torch.eye(len(move), dtype=torch.float64, device=move.device)
 
     def fast(cov0: Tensor, cov1: Tensor, _: Sequence[bool]) -> tuple[Tensor, Gradients]:
@@ -164,7 +164,7 @@ def gaussian_map(
     mean0, cov0, mean1, cov1 = checked
     size0, size1 = (float(cov.detach().abs().max()) or 1.0 for cov in (cov0, cov1))
     cov0, cov1 = cov0 / size0, cov1 / size1
-    maps = optimal_maps(cov0, cov1, accuracy)
+    maps = _optimal_maps(cov0, cov1, accuracy)
     linear = maps.forth
     missed = linear @ cov0.detach() @ linear - cov1.detach()
     if missed.abs().max() > accuracy**0.5:

@@ -22,9 +22,9 @@ from torch import Tensor
 from monge._core.checks import dimension, distribution_weights, positive
 from monge._core.errors import warn
 from monge._core.promotion import ANY, WEIGHTS, as_tensor, promoted
-from monge._core.typed import vector_norm
+from monge._core.typed import svd, vector_norm
 from monge.transport.exact import solve
-from monge.transport.gaussian import checked_moments, gaussian_wasserstein, optimal_maps
+from monge.transport.gaussian import checked_moments, gaussian_wasserstein, powers
 
 
 class GaussianComponents(NamedTuple):
@@ -88,10 +88,13 @@ def _covariance(
     covs, accuracy = covs[lambdas > 0] / unit, torch.finfo(dtype).eps
     lambdas = lambdas[lambdas > 0]
     cov = (lambdas[:, None, None] * covs).sum(0)
+    halves = torch.stack([powers(other, accuracy)[0] for other in covs])
     iterations, moved = 0, float("inf")
     while moved > tolerance and iterations < most:
-        maps = [w * optimal_maps(cov, other, accuracy).forth for w, other in zip(lambdas, covs)]
-        linear = torch.stack(maps).sum(0)
+        half, inverse, _ = powers(cov, accuracy)
+        # S^½ Σ_k^½ = U s Vᵀ keeps the digits of small singular values, which squares would lose
+        u, s, _ = svd(half @ halves)
+        linear = inverse @ (lambdas[:, None, None] * (u * s[:, None]) @ u.mT).sum(0) @ inverse
         before, cov = cov, linear @ cov @ linear
         moved = float(vector_norm(cov - before)) / (float(cov.trace()) or 1.0)
         iterations += 1

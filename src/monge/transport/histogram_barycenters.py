@@ -18,6 +18,7 @@ Janati, Cuturi, Gramfort, "Debiased Sinkhorn barycenters", 2020.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,8 +55,33 @@ class HistogramBarycenter:
         return f"HistogramBarycenter({tuple(self.masses.shape)}, {', '.join(fields)})"
 
 
-Kernel = list[Tensor]
-"""C/ε along each axis of the support, (n_i, n_i), symmetric."""
+class AxisKernel(NamedTuple):
+    """exp(-E) along an axis of the support, symmetric."""
+
+    exponents: Tensor
+    """E = C/ε, (n, n), at least 0."""
+    gibbs: Tensor | None
+    """exp(-E), where it may be multiplied."""
+
+    @classmethod
+    def of(cls, exponents: Tensor) -> "AxisKernel":
+        small = float(exponents.max()) <= MOST_EXPONENT
+        return cls(exponents, exponents.neg().exp() if small else None)
+
+    def applied(self, log_v: Tensor) -> Tensor:
+        """log Σ_j exp(log v_j - E_ij) over the last dimension."""
+        if self.gibbs is not None:
+            most = log_v.amax(-1, keepdim=True)
+            return (log_v - most).exp_().matmul(self.gibbs).log_().add_(most)
+        size = max(1, tuning(log_v.device).cost_entries // log_v.numel())
+        blocks = [
+            (log_v[..., None, :] - some).logsumexp(-1) for some in split(self.exponents, size)
+        ]
+        return torch.cat(blocks, -1)
+
+
+Kernel = list[AxisKernel]
+"""One an axis."""
 
 
 @promoted(histograms=ANY, cost=ANY, weights=WEIGHTS)
@@ -94,7 +120,7 @@ def histogram_barycenter(
     matrix = cost.detach().double()
     if bool((matrix - matrix.T).abs().max() > 1e-6 * matrix.abs().max()):
         raise ValueError("`cost` must be symmetric: it is between points of one support")
-    kernel = [(matrix - matrix.min()) / epsilon]
+    kernel = [AxisKernel.of((matrix - matrix.min()) / epsilon)]
     settings = (debiased, tolerance, max_iterations)
     return _iterated(kernel, *_checked("histograms", histograms, weights), *settings)
 
@@ -138,7 +164,7 @@ def grid_barycenter(
         torch.arange(size, dtype=torch.float64, device=images.device) * spacing
         for size in images.shape[1:]
     ]
-    kernel = [(place[:, None] - place).square() / epsilon for place in places]
+    kernel = [AxisKernel.of((z[:, None] - z).square() / epsilon) for z in places]
     settings = (debiased, tolerance, max_iterations)
     return _iterated(kernel, *_checked("images", images, weights), *settings)
 
@@ -182,16 +208,6 @@ def _iterated(
 
 def _applied(kernel: Kernel, log_v: Tensor) -> Tensor:
     r"""log K v for each of the arrays v (k, \*), by axes."""
-    for axis, exponents in enumerate(kernel, 1):
-        log_v = _along(exponents, log_v.movedim(axis, -1)).movedim(-1, axis)
+    for axis, along in enumerate(kernel, 1):
+        log_v = along.applied(log_v.movedim(axis, -1)).movedim(-1, axis)
     return log_v
-
-
-def _along(exponents: Tensor, log_v: Tensor) -> Tensor:
-    """log Σ_j exp(log v_j - E_ij) over the last dimension."""
-    if float(exponents.max()) <= MOST_EXPONENT:
-        most = log_v.amax(-1, keepdim=True)
-        return most + ((log_v - most).exp() @ exponents.neg().exp()).log()
-    size = max(1, tuning(log_v.device).cost_entries // log_v.numel())
-    blocks = [(log_v[..., None, :] - some).logsumexp(-1) for some in split(exponents, size)]
-    return torch.cat(blocks, -1)
