@@ -29,6 +29,7 @@ VERBS = (
     "evaluate",
     "compare",
     "distance",
+    "transfer",
     "recipes",
     "data",
 )

@@ -79,6 +79,7 @@ from . import draws as draws
 from . import evaluation as evaluation
 from . import inference as inference
 from . import kernels as kernels
+from . import maps as maps
 from . import models as models
 from . import networks as networks
 from . import particles as particles

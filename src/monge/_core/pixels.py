@@ -23,6 +23,16 @@ def eight_bits(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def colours_and_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Any mode as 8-bit grey ("L") or colour ("RGB"), and its transparency ("L") if it has any."""
+    has_alpha = image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info
+    if not has_alpha or image.mode.startswith("I"):
+        return eight_bits(image), None
+    grey = image.mode in ("L", "LA", "La")
+    image = image.convert("RGBA")
+    return image.convert("RGB").convert("L" if grey else "RGB"), image.getchannel("A")
+
+
 def cropped(
     image: Image.Image, size: int | None, channels: str | None, crop: int | None = None
 ) -> Image.Image:

@@ -28,6 +28,7 @@ from monge.cli.judge import Compare, Evaluate, Explore, Export
 from monge.cli.lists import Data, Recipes
 from monge.cli.streams import lost, protect
 from monge.cli.train import SEVERAL, Train, recipe_name, verb
+from monge.cli.transfer import Transfer
 
 VERBS = (
     Train,
@@ -43,6 +44,7 @@ VERBS = (
     Recipes,
     Data,
     Distance,
+    Transfer,
 )
 
 

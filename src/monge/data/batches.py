@@ -4,7 +4,7 @@ import functools
 
 from torch import Tensor
 
-from monge.data.maps import demand_whole
+from monge.data.mapped import demand_whole
 from monge.draws import permutation
 
 

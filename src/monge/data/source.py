@@ -23,7 +23,7 @@ from monge.data.identity import (
     occurrences,
 )
 from monge.data.kinds import Kind, Moments, as_floats, kind_named
-from monge.data.maps import demand_whole
+from monge.data.mapped import demand_whole
 from monge.draws import permutation
 
 HELD_OUT = 0.1

@@ -4,6 +4,13 @@ Functions return distances W_p, with the root, unless their name or docstring sa
 The cost is d(x, y)^p with d Euclidean, without a factor 1/p; ε is in units of that cost.
 """
 
+from monge.transport.barycenters import (
+    Barycenter,
+    barycenter_1d,
+    free_support_barycenter,
+    sinkhorn_barycenter,
+    sliced_barycenter,
+)
 from monge.transport.conditional_couplings import PerLabel, SemidiscretePerLabel
 from monge.transport.couplings import (
     Coupling,
@@ -16,10 +23,20 @@ from monge.transport.discrete import jensen_shannon, kullback_leibler, total_var
 from monge.transport.entropic import sinkhorn, sinkhorn_divergence, solve_entropic
 from monge.transport.exact import kantorovich_potential, monge_map, solve, wasserstein
 from monge.transport.gaussian import gaussian_kl, gaussian_map, gaussian_wasserstein
+from monge.transport.gaussian_barycenters import (
+    GaussianComponents,
+    gaussian_barycenter,
+    gaussian_mixture_barycenter,
+)
 from monge.transport.gromov import (
     entropic_gromov_wasserstein,
     gromov_wasserstein,
     sliced_gromov_wasserstein,
+)
+from monge.transport.histogram_barycenters import (
+    HistogramBarycenter,
+    grid_barycenter,
+    histogram_barycenter,
 )
 from monge.transport.line import quantile_map, wasserstein_1d
 from monge.transport.max_sliced import (
@@ -41,9 +58,12 @@ from monge.transport.slicers import Circular, Linear, Neural, Polynomial, Slicer
 
 __all__ = [
     "Anderson",
+    "Barycenter",
     "Circular",
     "Coupling",
     "Exact",
+    "GaussianComponents",
+    "HistogramBarycenter",
     "Independent",
     "Linear",
     "Neural",
@@ -56,12 +76,18 @@ __all__ = [
     "SemidiscretePlan",
     "Sinkhorn",
     "Slicer",
+    "barycenter_1d",
     "entropic_gromov_wasserstein",
+    "free_support_barycenter",
+    "gaussian_barycenter",
     "gaussian_kl",
     "gaussian_map",
+    "gaussian_mixture_barycenter",
     "gaussian_wasserstein",
     "generalized_sliced_wasserstein",
+    "grid_barycenter",
     "gromov_wasserstein",
+    "histogram_barycenter",
     "jensen_shannon",
     "kantorovich_potential",
     "kullback_leibler",
@@ -71,7 +97,9 @@ __all__ = [
     "orthogonal_directions",
     "quantile_map",
     "sinkhorn",
+    "sinkhorn_barycenter",
     "sinkhorn_divergence",
+    "sliced_barycenter",
     "sliced_gromov_wasserstein",
     "sliced_wasserstein",
     "sliced_wasserstein_estimate",

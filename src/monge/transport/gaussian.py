@@ -20,7 +20,7 @@ from monge._core.promotion import promoted
 from monge._core.typed import eigh, eigvalsh, is_positive_definite, linear_solve, svd
 
 
-def _moments(mean: Tensor, cov: Tensor, which: str) -> tuple[Tensor, Tensor]:
+def checked_moments(mean: Tensor, cov: Tensor, which: str) -> tuple[Tensor, Tensor]:
     for name, value in ((f"mean{which}", mean), (f"cov{which}", cov)):
         finite(name, floating(name, value))
     d = mean.shape[-1] if mean.ndim == 1 else -1
@@ -43,14 +43,14 @@ def _moments(mean: Tensor, cov: Tensor, which: str) -> tuple[Tensor, Tensor]:
 def _checked(
     mean0: Tensor, cov0: Tensor, mean1: Tensor, cov1: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    mean0, cov0 = _moments(mean0, cov0, "0")
-    mean1, cov1 = _moments(mean1, cov1, "1")
+    mean0, cov0 = checked_moments(mean0, cov0, "0")
+    mean1, cov1 = checked_moments(mean1, cov1, "1")
     if mean0.shape != mean1.shape:
         raise ValueError(f"`mean1` must have shape {tuple(mean0.shape)}, got {tuple(mean1.shape)}")
     return mean0.double(), cov0.double(), mean1.double(), cov1.double()
 
 
-def _powers(cov: Tensor, accuracy: float) -> tuple[Tensor, Tensor, bool]:
+def powers(cov: Tensor, accuracy: float) -> tuple[Tensor, Tensor, bool]:
     """Σ^½, its pseudo-inverse, and whether that is an inverse.
 
     Eigenvalues below `accuracy` times the largest are taken for 0.
@@ -74,8 +74,8 @@ class _Maps(NamedTuple):
 
 @torch.no_grad()
 def _optimal_maps(cov0: Tensor, cov1: Tensor, accuracy: float) -> _Maps:
-    half0, inverse0, regular0 = _powers(cov0, accuracy)
-    half1, inverse1, regular1 = _powers(cov1, accuracy)
+    half0, inverse0, regular0 = powers(cov0, accuracy)
+    half1, inverse1, regular1 = powers(cov1, accuracy)
     # Σ0^½ Σ1^½ = U S Vᵀ keeps the digits of small singular values, which squares would lose
     u, s, v = svd(half0 @ half1)
     forth = inverse0 @ ((u * s) @ u.T) @ inverse0
@@ -92,7 +92,7 @@ def _newton(linear: Tensor, cov0: Tensor, cov1: Tensor, steps: int) -> Tensor:
     Δ = F ((Fᵀ R F)_ij / (λ_i + λ_j)) Fᵀ, regular also where eigenvalues coincide.
     """
     with torch.no_grad():
-        half, _, _ = _powers(linear, 0.0)
+        half, _, _ = powers(linear, 0.0)
         values, vectors = eigh(half @ cov0 @ half)
         frame, sums = half @ vectors, values[:, None] + values
     for _ in range(steps):
@@ -188,7 +188,7 @@ def gaussian_kl(mean0: Tensor, cov0: Tensor, mean1: Tensor, cov1: Tensor) -> Ten
     """KL(N(mean0, cov0) ‖ N(mean1, cov1)) in nats; covariances must be positive definite."""
     normals: list[torch.distributions.Distribution] = []
     for which, mean, cov in (("0", mean0, cov0), ("1", mean1, cov1)):
-        mean, cov = _moments(mean, cov, which)
+        mean, cov = checked_moments(mean, cov, which)
         if not is_positive_definite(cov.detach()):
             raise ValueError(f"`cov{which}` must be positive definite: the divergence is infinite")
         normals.append(torch.distributions.MultivariateNormal(mean, cov, validate_args=False))

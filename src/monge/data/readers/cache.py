@@ -32,7 +32,7 @@ from monge._core.untrusted import read_regular
 from monge.config import DataConfig
 from monge.data.identity import combined, digest, digests_of_texts
 from monge.data.kinds import IMAGE
-from monge.data.maps import mapped
+from monge.data.mapped import mapped
 from monge.data.readers.caps import MOST_BYTES
 from monge.data.readers.images import (
     Decoding,

@@ -1,0 +1,213 @@
+r"""Entropic barycenters of histograms on a common support, and on grids.
+
+With the Gibbs kernel K = exp(-C/ε), iterate for all histograms b_k at once
+
+    v_k = b_k / Kᵀu_k,   a = d Π_k (K v_k)^{λ_k},   u_k = a / K v_k,
+
+iterative Bregman projections with d = 1. Their barycenter is blurred by about √ε. It is debiased,
+the minimiser of Σ_k λ_k S_ε(a, b_k) for the Sinkhorn divergence, with d ← √(d a / K d). That
+objective hardly sees details finer than √ε: they converge slowly, and their error may be many
+times the marginal error.
+
+All is computed in the log domain. On a grid the cost ‖x - y‖² is a sum over axes, so that K is a
+product of small kernels, one an axis: a convolution.
+
+Source: Benamou, Carlier, Cuturi, Nenna, Peyré, "Iterative Bregman projections for regularized
+transportation problems", 2015; Solomon et al., "Convolutional Wasserstein distances", 2015;
+Janati, Cuturi, Gramfort, "Debiased Sinkhorn barycenters", 2020.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from monge._core.checks import dimension, distribution_weights, finite, positive
+from monge._core.checks import weights as checked_weights
+from monge._core.errors import warn
+from monge._core.promotion import ANY, WEIGHTS, promoted
+from monge._core.shown import described
+from monge._core.tuning import tuning
+from monge._core.typed import split
+from monge.transport.ground import log_weights
+
+MOST_EXPONENT = 300.0
+"""The largest cost, in units of ε, whose exponential may be multiplied: products of such kernels
+with columns whose largest entry is 1 keep all that float64 resolves."""
+
+
+@dataclass(frozen=True, repr=False)
+class HistogramBarycenter:
+    """A histogram, and an account of the iteration that found it."""
+
+    masses: Tensor
+    """Shaped like one of the histograms, with sum 1, without gradient."""
+    marginal_error: float
+    """The largest L1 distance between it and the marginal of a plan, to a histogram and, if
+    debiased, to itself."""
+    iterations: int
+    converged: bool
+
+    def __repr__(self) -> str:
+        names = ("marginal_error", "iterations", "converged")
+        fields = (f"{name}={described(getattr(self, name))}" for name in names)
+        return f"HistogramBarycenter({tuple(self.masses.shape)}, {', '.join(fields)})"
+
+
+class AxisKernel(NamedTuple):
+    """exp(-E) along an axis of the support, symmetric."""
+
+    exponents: Tensor
+    """E = C/ε, (n, n), at least 0."""
+    gibbs: Tensor | None
+    """exp(-E), where it may be multiplied."""
+
+    @classmethod
+    def of(cls, exponents: Tensor) -> "AxisKernel":
+        small = float(exponents.max()) <= MOST_EXPONENT
+        return cls(exponents, exponents.neg().exp() if small else None)
+
+    def applied(self, log_v: Tensor) -> Tensor:
+        """log Σ_j exp(log v_j - E_ij) over the last dimension."""
+        if self.gibbs is not None:
+            most = log_v.amax(-1, keepdim=True)
+            return (log_v - most).exp_().matmul(self.gibbs).log_().add_(most)
+        size = max(1, tuning(log_v.device).cost_entries // log_v.numel())
+        blocks = [
+            (log_v[..., None, :] - some).logsumexp(-1) for some in split(self.exponents, size)
+        ]
+        return torch.cat(blocks, -1)
+
+
+Kernel = list[AxisKernel]
+"""One an axis."""
+
+
+@promoted(histograms=ANY, cost=ANY, weights=WEIGHTS)
+def histogram_barycenter(
+    histograms: Tensor,
+    cost: Tensor,
+    weights: Tensor | None = None,
+    *,
+    epsilon: float,
+    debiased: bool = True,
+    tolerance: float = 1e-4,
+    max_iterations: int = 1000,
+) -> HistogramBarycenter:
+    """The entropic barycenter of histograms on a common support.
+
+    Args:
+        histograms: b (k, n), at least 0, each with sum 1.
+        cost: C (n, n), symmetric, between the points of the support.
+        weights: λ (k,), at least 0 with sum 1; uniform by default.
+        epsilon: regularisation, in units of the cost.
+        debiased: whether the blur of entropic transport is taken away (Janati et al. 2020), by the
+            Sinkhorn divergence in place of the entropic cost.
+        tolerance: on `marginal_error`.
+        max_iterations: the limit, which warns where it is reached.
+
+    Raises:
+        ValueError: for histograms that are none, a cost of another shape, or invalid settings.
+    """
+    positive("epsilon", epsilon)
+    if histograms.ndim != 2 or cost.shape != (histograms.shape[-1],) * 2 or not cost.numel():
+        raise ValueError(
+            "`histograms` and `cost` must have shapes (k, n) and (n, n), got "
+            f"{tuple(histograms.shape)} and {tuple(cost.shape)}"
+        )
+    finite("cost", cost)
+    matrix = cost.detach().double()
+    if bool((matrix - matrix.T).abs().max() > 1e-6 * matrix.abs().max()):
+        raise ValueError("`cost` must be symmetric: it is between points of one support")
+    kernel = [AxisKernel.of((matrix - matrix.min()) / epsilon)]
+    settings = (debiased, tolerance, max_iterations)
+    return _iterated(kernel, *_checked("histograms", histograms, weights), *settings)
+
+
+@promoted(images=ANY, weights=WEIGHTS)
+def grid_barycenter(
+    images: Tensor,
+    weights: Tensor | None = None,
+    *,
+    epsilon: float,
+    spacing: float = 1.0,
+    debiased: bool = True,
+    tolerance: float = 1e-4,
+    max_iterations: int = 1000,
+) -> HistogramBarycenter:
+    r"""The entropic barycenter of distributions on a grid, such as images or volumes.
+
+    The cost is the squared distance between cells. An iteration takes a small matrix product an
+    axis, in place of one of all cells by all cells.
+
+    Args:
+        images: b (k, \*), at least 0, each with sum 1; of any number of axes.
+        weights: λ (k,), at least 0 with sum 1; uniform by default.
+        epsilon: regularisation, in units of the cost: of squared cells with the default spacing.
+        spacing: the distance between neighbouring cells.
+        debiased: whether the blur of entropic transport, of about √ε, is taken away.
+        tolerance: on `marginal_error`.
+        max_iterations: the limit, which warns where it is reached.
+
+    Raises:
+        ValueError: for images that are no distributions, or invalid settings.
+
+    Example:
+        >>> between = grid_barycenter(torch.stack([one, two]), epsilon=2.0).masses
+    """
+    positive("epsilon", epsilon)
+    positive("spacing", spacing)
+    if images.ndim < 2 or images.numel() == 0:
+        raise ValueError(f"`images` must have shape (k, n, …), got {tuple(images.shape)}")
+    places = [
+        torch.arange(size, dtype=torch.float64, device=images.device) * spacing
+        for size in images.shape[1:]
+    ]
+    kernel = [AxisKernel.of((z[:, None] - z).square() / epsilon) for z in places]
+    settings = (debiased, tolerance, max_iterations)
+    return _iterated(kernel, *_checked("images", images, weights), *settings)
+
+
+def _checked(name: str, b: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Histograms and λ of those with a positive weight."""
+    flat = checked_weights(name, finite(name, b.detach()).flatten(1), b[0].numel())
+    lambdas = distribution_weights("weights", weights, b, len(b)).detach()
+    return flat.view(b.shape)[lambdas > 0], lambdas[lambdas > 0]
+
+
+def _iterated(
+    kernel: Kernel, b: Tensor, lambdas: Tensor, debiased: bool, tolerance: float, most: int
+) -> HistogramBarycenter:
+    positive("tolerance", tolerance)
+    dimension("max_iterations", most)
+    log_b, shares = log_weights(b), lambdas.view(-1, *[1] * (b.ndim - 1))
+    log_u, log_d = torch.zeros_like(log_b), torch.zeros_like(log_b[:1])
+    log_a, iterations, error = log_d, 0, float("inf")
+    while error > tolerance and iterations < most:
+        log_v = log_b - _applied(kernel, log_u)
+        log_k = _applied(kernel, log_v)
+        log_a = log_d + (shares * log_k).sum(0, keepdim=True)
+        marginals = [log_u + log_k]
+        log_u = log_a - log_k
+        if debiased:
+            marginals.append(log_d + _applied(kernel, log_d))
+            log_d = log_d + (log_a - marginals[-1]) / 2
+        gaps = torch.cat(marginals).exp() - log_a.exp()
+        error = float(gaps.abs().flatten(1).sum(1).amax())
+        iterations += 1
+    converged = error <= tolerance
+    if not converged:
+        warn(
+            f"the barycenter has a marginal error of {error:.2g} after {iterations} iterations, "
+            f"above `tolerance` {tolerance:.2g}: raise `epsilon`, `tolerance` or `max_iterations`"
+        )
+    masses = log_a[0].exp()
+    return HistogramBarycenter(masses / masses.sum(), error, iterations, converged)
+
+
+def _applied(kernel: Kernel, log_v: Tensor) -> Tensor:
+    r"""log K v for each of the arrays v (k, \*), by axes."""
+    for axis, along in enumerate(kernel, 1):
+        log_v = along.applied(log_v.movedim(axis, -1)).movedim(-1, axis)
+    return log_v
