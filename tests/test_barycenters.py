@@ -481,3 +481,19 @@ def test_bad_histograms_are_named():
         grid_barycenter(b[0], epsilon=1.0)
     with pytest.warns(UserWarning, match=r"marginal error of .* after 2 iterations"):
         histogram_barycenter(b, cost, epsilon=1e-3, max_iterations=2)
+
+
+def test_a_mixture_that_is_its_own_start_does_not_move():
+    """Its distance to the start is 0 up to rounding, of which the tolerance is no multiple."""
+    means = torch.tensor([[0.1, 0.5], [3.0, -0.4]], dtype=torch.float64)
+    covs = torch.tensor([[[2.0, 0.3], [0.3, 1.0]], [[1.7, 0.2], [0.2, 2.1]]], dtype=torch.float64)
+    mixture = (means, covs, torch.full((2,), 0.5).double())
+    found = gaussian_mixture_barycenter([mixture, mixture], start=mixture)
+    torch.testing.assert_close(found.means, means)
+
+
+def test_squares_beyond_float64_are_refused():
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for barycenter in (free_support_barycenter, sliced_barycenter):
+        with pytest.raises(ValueError, match=r"beyond float64: rescale"):
+            barycenter([x * 1e160], start=(x + 1) * 1e160)

@@ -69,8 +69,14 @@ def test_large_images_are_compared_at_a_smaller_side():
 @pytest.mark.parametrize(
     ("x", "reason"),
     [
-        (torch.ones(10, 2), "`clusters` is 3, and the training part has 1 samples that differ"),
-        (torch.randn(2, 2), "`clusters` is 3, and the training part has 2 samples that differ"),
+        (
+            torch.ones(10, 2),
+            "`clusters` is 3, and of the 10 training samples that are compared 1 differ",
+        ),
+        (
+            torch.randn(2, 2),
+            "`clusters` is 3, and of the 2 training samples that are compared 2 differ",
+        ),
     ],
 )
 def test_fewer_different_samples_than_clusters_are_refused(x, reason):
@@ -152,6 +158,8 @@ def test_samples_need_no_labels(run):
     labels = clusters_in(run.model)(x)
     assert torch.equal(model.encode(x).mean, model.encode(x, labels).mean)
     assert torch.equal(model.reconstruct(x), model.reconstruct(x, labels))
+    one, two = Labelled(x[:3], labels[:3]), Labelled(x[3:], labels[3:])
+    assert torch.equal(model.interpolate(x[:3], x[3:], 4), model.interpolate(one, two, 4))
     rows = rows_for(model, run.source.test[:6])
     assert isinstance(rows, Labelled)
     assert torch.equal(rows.labels, labels)
@@ -192,7 +200,7 @@ def test_alpha_gan_finds_clusters_unless_it_is_told_otherwise():
         (["--condition", "clusters", "--clusters", "1"], "`clusters` must be at least 2, got 1"),
         (
             ["--condition", "clusters", "--clusters", "9999"],
-            "`clusters` is 9999, and the training",
+            "`clusters` is 9999, and of the",
         ),
     ],
 )

@@ -45,6 +45,38 @@ MAPS = {
             generator=seeded(),
         ).assign(x)
     ],
+    "barycenter_1d": lambda x, y: transport.barycenter_1d([x[:, 0], y[:, 0]], (0.3, 0.7))[0],
+    "free_support_barycenter": lambda x, y: (
+        transport.free_support_barycenter([x, y], start=x[:6]).points
+    ),
+    "sinkhorn_barycenter": lambda x, y: (
+        transport.sinkhorn_barycenter([x, y], start=x[:6], epsilon=0.5, tolerance=0.1).points
+    ),
+    "sliced_barycenter": lambda x, y: (
+        transport.sliced_barycenter([x, y], start=x[:6], directions=slices(x)).points
+    ),
+    "gaussian_barycenter": lambda x, y: transport.gaussian_barycenter(*both(x, y))[1],
+    "gaussian_mixture_barycenter": lambda x, y: (
+        transport.gaussian_mixture_barycenter(
+            [(*both(x, y), torch.full((2,), 0.5).to(x))] * 2,
+            start=(*both(y, x), torch.full((2,), 0.5).to(x)),
+        ).covs
+    ),
+    "histogram_barycenter": lambda x, y: (
+        transport.histogram_barycenter(
+            torch.stack([x[:, 0].softmax(0), x[:, 1].softmax(0)]),
+            torch.cdist(x, x).square(),
+            epsilon=4.0,
+            debiased=False,
+        ).masses
+    ),
+    "grid_barycenter": lambda x, y: (
+        transport.grid_barycenter(
+            torch.stack([z[:16, 0].softmax(0).reshape(4, 4) for z in (x, y)]),
+            epsilon=4.0,
+            debiased=False,
+        ).masses
+    ),
     "nearest": lambda x, y: neighbours.nearest(x, y, 3)[0],
     "nearest_squared": neighbours.nearest_squared,
 }
@@ -78,6 +110,11 @@ def centred(f):
 def moments(x):
     z = x - x.mean(0)
     return x.mean(0), z.mT @ z / len(x) + torch.eye(3).to(x)
+
+
+def both(x, y):
+    """The means and covariances of two Gaussians."""
+    return tuple(torch.stack(z) for z in zip(moments(x), moments(y)))
 
 
 def patched_everywhere(patch, function, replacement):

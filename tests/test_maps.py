@@ -573,3 +573,12 @@ def test_maps_are_those_of_the_package():
 
     assert all(isinstance(made, TransportMap) for made in MAPS)
     assert monge.maps.ExactMap is ExactMap
+
+
+def test_labels_without_a_meaning_are_refused():
+    x, y = np.random.default_rng(0).normal(size=(2, 30, 2))
+    labels = np.arange(30) % 3
+    with pytest.raises(ValueError, match=r"`labels` has NaN"):
+        EntropicMap().fit(x, y, labels=np.full(30, np.nan))
+    with pytest.raises(ValueError, match=r"`target_labels` has none of the classes"):
+        EntropicMap().fit(x, y, labels=labels, target_labels=np.full(30, 7))

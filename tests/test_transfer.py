@@ -10,7 +10,7 @@ from monge.cli import parse
 from monge.maps import EntropicMap, ExactMap, LinearMap, SlicedMap, transfer_colours
 
 METHODS = {
-    "linear": LinearMap,
+    "linear": lambda: LinearMap(0.01),
     "sliced": SlicedMap,
     "entropic": EntropicMap,
     "exact": ExactMap,
@@ -148,7 +148,7 @@ def test_bad_input_is_one_line(files):
         ({"like": "text.png"}, r"`like` .* is in no format that is read"),
         ({"image": "cut.png"}, r"`image` .*cut\.png' cannot be read"),
         ({"image": "alpha.png", "out": "out.jpg"}, r"keeps no transparency"),
-        ({"image": "clear.png"}, r"`visible` leaves no pixel"),
+        ({"image": "clear.png"}, r"`image` .* is transparent in all"),
     ]
     for names, message in cases:
         with pytest.raises(ValueError, match=message):
@@ -167,3 +167,28 @@ def test_bad_pictures_are_named():
         transfer_colours(WARM, COLD, visible=np.ones((3, 3), bool))
     with pytest.raises(ValueError, match=r"`by` must be a TransportMap"):
         transfer_colours(WARM, COLD, "linear")
+
+
+def test_a_tint_of_one_level_stays_a_tint():
+    """A grey picture in which a sixth of the pixels is off by one level of red: its colours are
+    moved as their greys are, whatever the other picture has."""
+    random = np.random.default_rng(0)
+    grey = np.repeat(random.integers(40, 200, (100, 100, 1), dtype=np.uint8), 3, 2)
+    grey[:40, :40, 0] += 1
+    like = random.integers(0, 255, (50, 50, 3), dtype=np.uint8)
+    moved = transfer_colours(grey, like).astype(int)
+    tinted, plain = np.ptp(moved[:40, :40], 2), np.ptp(moved[60:, 60:], 2)
+    assert abs(tinted.mean() - plain.mean()) < 20
+
+
+def test_opaque_transparency_is_none(tmp_path):
+    opaque = np.full((8, 8, 2), 255, np.uint8)
+    opaque[..., 0] = np.arange(8)
+    Image.fromarray(opaque, "LA").save(tmp_path / "a.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)).save(
+        tmp_path / "b.png"
+    )
+    out = tmp_path / "out.jpg"
+    parse(["transfer", str(tmp_path / "a.png"), str(tmp_path / "b.png"), "--out", str(out)]).run()
+    with Image.open(out) as written:
+        assert written.mode == "RGB"

@@ -41,6 +41,8 @@ class Transfer:
             raise ValueError(
                 f"`--out` {str(self.out)!r} is one of the pictures: name another file"
             )
+        if self.seed < 0:
+            raise ValueError(f"`--seed` must be at least 0, got {self.seed}")
         colours, alpha = _read("image", self.image)
         others, other_alpha = _read("like", self.like)
         if alpha is not None and kind == "JPEG":
@@ -77,7 +79,7 @@ def _map(method: str, seed: int) -> Any:
 
     made = {
         "sliced": lambda: maps.SlicedMap(seed=seed),
-        "linear": maps.LinearMap,
+        "linear": lambda: None,
         "entropic": maps.EntropicMap,
         "exact": maps.ExactMap,
     }
@@ -111,4 +113,9 @@ def _read(name: str, path: Path) -> tuple[Any, Any]:
     except DAMAGED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"`{name}` {str(path)!r} cannot be read: {reason}") from None
-    return np.asarray(colours), None if alpha is None else np.asarray(alpha)
+    hidden = np.zeros(0) if alpha is None else np.asarray(alpha)
+    if (hidden == 255).all():  # transparency that hides nothing
+        return np.asarray(colours), None
+    if not hidden.any():
+        raise ValueError(f"`{name}` {str(path)!r} is transparent in all of its pixels")
+    return np.asarray(colours), hidden

@@ -52,7 +52,8 @@ def classes_of(labels: Any, target_labels: Any, samples: WeightedSamples) -> Cla
     """The classes of the points that have weight.
 
     Raises:
-        ValueError: for labels that are not one for each point.
+        ValueError: for labels that are not one for each point, or NaN, and for those of the target
+            if none is a class of the source.
     """
     source = _labels("labels", labels, len(samples.of_x))
     names, numbers = np.unique(source, return_inverse=True)
@@ -62,6 +63,11 @@ def classes_of(labels: Any, target_labels: Any, samples: WeightedSamples) -> Cla
         target = _labels("target_labels", target_labels, len(of_target)).tolist()
         number = {name: i for i, name in enumerate(names.tolist()) if name != UNKNOWN}
         of_target = torch.tensor([number.get(name, UNKNOWN) for name in target])
+        if bool((of_target == UNKNOWN).all()):
+            raise ValueError(
+                f"`target_labels` has none of the classes of `labels`, {names[:10].tolist()}, got "
+                f"{np.unique(target)[:10].tolist()}: give them alike, or leave them out"
+            )
     place = samples.x.device
     return Classes(
         of_source.to(place)[samples.of_x], of_target.to(place)[samples.of_y], len(names)
@@ -73,6 +79,11 @@ def _labels(name: str, labels: Any, count: int) -> np.ndarray:
     if values.shape != (count,):
         raise ValueError(
             f"`{name}` must hold a label for each of the {count} points, got shape {values.shape}"
+        )
+    if values.dtype.kind == "f" and np.isnan(values).any():
+        raise ValueError(
+            f"`{name}` has NaN, which names no class: give a class for each point of `X`, and -1 "
+            "for unknown ones of `Y`"
         )
     return values
 

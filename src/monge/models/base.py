@@ -331,4 +331,8 @@ class AutoEncoder(Model):
 
         Returns (n · count, \*), line by line.
         """
+        if protocols.clusters_of(self) is not None:
+            x, y = (
+                z if isinstance(z, Labelled) else Labelled(z, self.clusters(z)) for z in (x, y)
+            )
         return protocols.interpolated(self, x, y, count, path)

@@ -76,8 +76,9 @@ class Clusters(nn.Module):
         if len(some) < count or not sizes.all():
             different = len(torch.unique(coordinates, dim=0))
             raise ValueError(
-                f"`clusters` is {count}, and the training part has {different} samples that "
-                f"differ{' of those that are compared' * (len(some) < len(x))}: ask for fewer"
+                f"`clusters` is {count}, and of the {len(some):,} training samples that are "
+                f"compared {different:,} differ: ask for fewer, or leave out --condition clusters "
+                "(--condition none)"
             )
         return sizes
 

@@ -17,6 +17,7 @@ Wasserstein barycenters of measures", 2015; Luise et al., "Sinkhorn barycenters 
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -331,6 +332,8 @@ def _iterated(
     positive("tolerance", tolerance)
     dimension("max_iterations", most)
     scale = sets.spread or 1.0
+    if not math.isfinite(scale):
+        raise ValueError("`samples` have squared distances beyond float64: rescale them")
     iterations, moved = 0, float("inf")
     while moved > tolerance * scale and iterations < most:
         before, x = x, step(x)

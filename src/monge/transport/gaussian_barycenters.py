@@ -13,6 +13,7 @@ barycenters in Wasserstein space", 2016; Delon, Desolneux, "A Wasserstein-type d
 space of Gaussian mixture models", 2020.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -123,8 +124,8 @@ def gaussian_mixture_barycenter(
         mixtures: means (n_k, d), covariances (n_k, d, d) and masses (n_k,) of each.
         weights: λ (k,), at least 0 with sum 1; uniform by default.
         start: means (n, d), covariances (n, d, d) and masses (n,) to begin with; the masses stay.
-        tolerance: on the root mean square move of a component, in W_2, in units of the start's
-            root mean square distance to the mixtures.
+        tolerance: on the root mean square move of a component, in W_2, in units of the mixtures'
+            root mean square distance to their means.
         max_iterations: the limit, which warns where it is reached.
 
     Raises:
@@ -145,10 +146,9 @@ def gaussian_mixture_barycenter(
     lambdas = distribution_weights("weights", lambdas, like, len(given)).detach()
     if not bool((now.masses > 0).all()):
         raise ValueError("`start` must have positive masses: leave components out")
-    iterations, moved, scale = 0, float("inf"), None
-    while scale is None or (moved > tolerance * scale and iterations < max_iterations):
-        plans, total = _plans(now, given, lambdas)
-        scale = scale or total**0.5 or 1.0
+    iterations, moved, scale = 0, float("inf"), _spread(given, lambdas)
+    while moved > tolerance * scale and iterations < max_iterations:
+        plans = _plans(now, given, lambdas)
         before, now = now, _means_of_components(now, given, plans)
         squares = [
             gaussian_wasserstein(m0, c0, m1, c1).square()
@@ -183,10 +183,9 @@ def _components(name: str, mixture: tuple[Any, Any, Any]) -> GaussianComponents:
 
 def _plans(
     now: GaussianComponents, given: list[GaussianComponents], lambdas: Tensor
-) -> tuple[list[Tensor], float]:
+) -> list[Tensor]:
     """λ_k π_k (n, n_k) for each mixture, and the objective Σ_k λ_k ⟨C_k, π_k⟩."""
     plans: list[Tensor] = []
-    total = 0.0
     for w, mixture in zip(lambdas, given):
         rows = [
             torch.stack(
@@ -199,8 +198,24 @@ def _plans(
         ]
         plan = solve(torch.stack(rows), now.masses, mixture.masses)
         plans.append(w * plan.plan)
-        total += float(w * plan.value)
-    return plans, total
+    return plans
+
+
+def _spread(given: list[GaussianComponents], lambdas: Tensor) -> float:
+    """The root mean square distance of mixtures to their means.
+
+    Raises:
+        ValueError: for squares beyond float64.
+    """
+    squares = [
+        w * (one.masses @ (one.means - one.masses @ one.means).square().sum(1))
+        + w * (one.masses @ one.covs.diagonal(dim1=1, dim2=2).sum(1))
+        for w, one in zip(lambdas, given)
+    ]
+    spread = float(torch.stack(squares).sum()) ** 0.5
+    if not math.isfinite(spread):
+        raise ValueError("`mixtures` have squared distances beyond float64: rescale them")
+    return spread or 1.0
 
 
 def _means_of_components(
