@@ -50,7 +50,8 @@ MAPS = {
         transport.free_support_barycenter([x, y], start=x[:6]).points
     ),
     "sinkhorn_barycenter": lambda x, y: (
-        transport.sinkhorn_barycenter([x, y], start=x[:6], epsilon=0.5, tolerance=0.1).points
+        # one point, whose potentials do not depend on how far they have converged
+        transport.sinkhorn_barycenter([x, y], start=x[:1], epsilon=0.5).points
     ),
     "sliced_barycenter": lambda x, y: (
         transport.sliced_barycenter([x, y], start=x[:6], directions=slices(x)).points
