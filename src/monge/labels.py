@@ -8,7 +8,7 @@ classes lie their mixtures, and a row of zeros names no class.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -74,8 +74,16 @@ class Labelled:
         self.labels.record_stream(stream)
 
 
+AnyRows = TypeVar("AnyRows", Tensor, Labelled, Tensor | Labelled)
 Rows = Tensor | Labelled
 """Samples or codes as a model takes them: with labels where it is class-conditional."""
+
+
+def as_floats(x: AnyRows) -> AnyRows:
+    """Samples as networks take them: uint8 images to float32 in [0, 1], the rest as it is."""
+    if isinstance(x, Labelled):
+        return x.map(as_floats)
+    return x.float().div_(255) if x.dtype == torch.uint8 else x
 
 
 def placed(x: Rows, device: torch.device) -> Rows:

@@ -367,12 +367,12 @@ def build(config: Config, settled: Settled) -> Any:
             f"`condition` is {config.condition}, and {row.name} has no class-conditional form: "
             "leave it out"
         )
-    if config.condition == "clusters" and not kind.ordered:
-        raise ValueError(
-            f"`condition` is clusters, and the elements of {kind.name}s have no order by which to "
-            "compare them: leave it out"
-        )
     if config.condition == "clusters":
+        if not kind.ordered:
+            raise ValueError(
+                f"`condition` is clusters, and the elements of {kind.name}s have no order by "
+                "which to compare them: leave it out"
+            )
         standard = None if parts.moments is None else Standardise(*parts.moments)
         model.clusters = Clusters(parts.classes, parts.shape, standard)
     return sharpened(model, parts)

@@ -9,7 +9,7 @@ import abc
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,10 +32,9 @@ from monge.costs import (
     SquaredL2,
 )
 from monge.draws import Draws, seed_of
-from monge.labels import Labelled
+from monge.labels import as_floats
 from monge.networks import CloudNetworks, ImageNetworks, Networks, VectorNetworks
 
-AnyRows = TypeVar("AnyRows", Tensor, Labelled, Tensor | Labelled)
 Moments = tuple[Tensor, Tensor]
 """Mean and standard deviation of the columns of a table."""
 Augmentation = Callable[[Tensor, Draws], Tensor]
@@ -44,13 +43,6 @@ DARK = 64
 """Images of bytes that stay below have at most a quarter of the range."""
 COLUMN_RESOLUTION = 1e-5
 """A dtype resolves a column if its values are at most this many standard deviations apart."""
-
-
-def as_floats(x: AnyRows) -> AnyRows:
-    """Samples as networks take them: uint8 images to float32 in [0, 1], the rest as it is."""
-    if isinstance(x, Labelled):
-        return x.map(as_floats)
-    return x.float().div_(255) if x.dtype == torch.uint8 else x
 
 
 class Kind(abc.ABC):

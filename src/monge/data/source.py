@@ -22,9 +22,10 @@ from monge.data.identity import (
     form_of,
     occurrences,
 )
-from monge.data.kinds import Kind, Moments, as_floats, kind_named
+from monge.data.kinds import Kind, Moments, kind_named
 from monge.data.mapped import demand_whole
 from monge.draws import permutation
+from monge.labels import as_floats
 
 HELD_OUT = 0.1
 LEAST = 2

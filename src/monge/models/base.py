@@ -18,7 +18,7 @@ from monge._core.checks import instance, nonnegative
 from monge._core.shown import described
 from monge.divergences import MMD, Divergence
 from monge.draws import Draws
-from monge.labels import ClassPrior, Labelled, Rows, one_hot
+from monge.labels import ClassPrior, Labelled, Rows, labels_of, one_hot, unlabelled
 from monge.models import protocols, sampling
 from monge.models.modes import evaluating
 from monge.models.paths import Path
@@ -299,19 +299,20 @@ class AutoEncoder(Model):
     def encode(self, x: Tensor, labels: Tensor | None = None) -> Dirac | Normal:
         """The distribution Q(Z|x), or Q(Z|x, labels), by default with the labels of the clusters
         in which x is. A network that returns a tensor is a deterministic encoder."""
-        labels = self._labels(x, labels)
-        q = self.encoder(x, *self.condition(labels, x))
+        given = labels_of(self._rows(x, labels))
+        q = self.encoder(x, *self.condition(given[0] if given else None, x))
         return Dirac(q) if isinstance(q, Tensor) else q
 
-    def _labels(self, x: Tensor, labels: Tensor | None) -> Tensor | None:
-        """The labels given, or those of the clusters in which x is, where there are clusters."""
+    def _rows(self, x: Rows, labels: Tensor | None = None) -> Rows:
+        """Samples with the labels given, or with those of the clusters in which they are."""
         clusters = protocols.clusters_of(self)
-        return labels if labels is not None or clusters is None else clusters(x)
+        if labels is None and clusters is not None and not isinstance(x, Labelled):
+            labels = clusters(x)
+        return x if labels is None else Labelled(unlabelled(x), labels)
 
     def reconstruct(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """G at the mean of Q(Z|x)."""
-        labels = self._labels(x, labels)
-        return protocols.reconstructed(self, x if labels is None else Labelled(x, labels))
+        return protocols.reconstructed(self, self._rows(x, labels))
 
     def interpolate(
         self,
@@ -331,8 +332,4 @@ class AutoEncoder(Model):
 
         Returns (n · count, \*), line by line.
         """
-        if protocols.clusters_of(self) is not None:
-            x, y = (
-                z if isinstance(z, Labelled) else Labelled(z, self.clusters(z)) for z in (x, y)
-            )
-        return protocols.interpolated(self, x, y, count, path)
+        return protocols.interpolated(self, self._rows(x), self._rows(y), count, path)

@@ -37,6 +37,8 @@ class Counted:
 
 
 def with_energy(field: Field) -> RateField:
+    """A velocity with ‖v‖², the rate of the path energy."""
+
     def rates(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         velocity = field(x, t)
         return velocity, velocity.square().flatten(1).sum(1)
@@ -45,6 +47,8 @@ def with_energy(field: Field) -> RateField:
 
 
 def with_divergence(field: Field, divergence: Callable[[Tensor, Tensor], Tensor]) -> RateField:
+    """A velocity with its divergence, of (v, x) to (n,), the rate at which log density falls."""
+
     def rates(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             x = x.detach().requires_grad_()

@@ -240,6 +240,7 @@ def latent_of(model: Any, x: Rows) -> int | None:
 
 
 def batches(x: Tensor) -> tuple[Tensor, ...]:
+    """Rows in the batches in which they are decoded."""
     return torch.split(x, BATCH)
 
 

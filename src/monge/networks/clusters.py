@@ -1,10 +1,13 @@
 """Clusters of samples: classes for data without labels."""
 
 import warnings
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from monge.labels import as_floats
 
 LARGEST_SIDE = 32
 """Larger images are compared at this side."""
@@ -46,7 +49,7 @@ class Clusters(nn.Module):
 
     def of_stored(self, x: Tensor) -> Tensor:
         r"""The labels, int64 (n,) on the CPU, of samples (n, \*) as they are stored, in blocks."""
-        return torch.cat([self(_floats(block, self.centres)).cpu() for block in x.split(BLOCK)])
+        return torch.cat([self(block).cpu() for block in self._blocks(x)])
 
     @torch.no_grad()
     def fit(self, x: Tensor, seed: int) -> Tensor:
@@ -63,9 +66,7 @@ class Clusters(nn.Module):
 
         count = len(self.centres)
         some = x[torch.linspace(0, len(x) - 1, min(MOST_FITTED, len(x))).long()]
-        coordinates = torch.cat(
-            [self._coordinates(_floats(block, self.centres)) for block in some.split(BLOCK)]
-        )
+        coordinates = torch.cat([self._coordinates(block) for block in self._blocks(some)])
         with warnings.catch_warnings():
             # of which the check below says more
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -82,15 +83,13 @@ class Clusters(nn.Module):
             )
         return sizes
 
+    def _blocks(self, x: Tensor) -> Iterator[Tensor]:
+        """Stored samples as floats, where the centres are."""
+        return (as_floats(block.to(self.centres.device)) for block in x.split(BLOCK))
+
     def _coordinates(self, x: Tensor) -> Tensor:
         x = self.standard(x)
         if x.ndim == 4 and max(x.shape[2:]) > LARGEST_SIDE:
             height, width = (min(side, LARGEST_SIDE) for side in x.shape[2:])
             x = F.adaptive_avg_pool2d(x, (height, width))
         return x.flatten(1).float()
-
-
-def _floats(x: Tensor, like: Tensor) -> Tensor:
-    """Stored samples on a device; uint8 images in [0, 1]."""
-    x = x.to(like.device)
-    return x.float().div_(255) if x.dtype == torch.uint8 else x

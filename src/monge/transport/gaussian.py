@@ -21,6 +21,7 @@ from monge._core.typed import eigh, eigvalsh, is_positive_definite, linear_solve
 
 
 def checked_moments(mean: Tensor, cov: Tensor, which: str) -> tuple[Tensor, Tensor]:
+    """The moments (d,) and (d, d) of a Gaussian, or a ValueError that names them with `which`."""
     for name, value in ((f"mean{which}", mean), (f"cov{which}", cov)):
         finite(name, floating(name, value))
     d = mean.shape[-1] if mean.ndim == 1 else -1
