@@ -18,7 +18,7 @@ from monge._core.checks import instance, nonnegative
 from monge._core.shown import described
 from monge.divergences import MMD, Divergence
 from monge.draws import Draws
-from monge.labels import ClassPrior, Labelled, Rows, labels_of, one_hot, unlabelled
+from monge.labels import ClassPrior, Labelled, Rows, one_hot
 from monge.models import protocols, sampling
 from monge.models.modes import evaluating
 from monge.models.paths import Path
@@ -299,16 +299,21 @@ class AutoEncoder(Model):
     def encode(self, x: Tensor, labels: Tensor | None = None) -> Dirac | Normal:
         """The distribution Q(Z|x), or Q(Z|x, labels), by default with the labels of the clusters
         in which x is. A network that returns a tensor is a deterministic encoder."""
-        given = labels_of(self._rows(x, labels))
-        q = self.encoder(x, *self.condition(given[0] if given else None, x))
+        labels = self._labels(x, labels)
+        q = self.encoder(x, *self.condition(labels, x))
         return Dirac(q) if isinstance(q, Tensor) else q
 
-    def _rows(self, x: Rows, labels: Tensor | None = None) -> Rows:
-        """Samples with the labels given, or with those of the clusters in which they are."""
+    def _labels(self, x: Tensor, labels: Tensor | None) -> Tensor | None:
+        """The labels given, or those of the clusters in which x is, where there are clusters."""
         clusters = protocols.clusters_of(self)
-        if labels is None and clusters is not None and not isinstance(x, Labelled):
-            labels = clusters(x)
-        return x if labels is None else Labelled(unlabelled(x), labels)
+        return labels if labels is not None or clusters is None else clusters(x)
+
+    def _rows(self, x: Rows, labels: Tensor | None = None) -> Rows:
+        """Samples with their `_labels`, if they have any."""
+        if isinstance(x, Labelled):
+            return x
+        labels = self._labels(x, labels)
+        return x if labels is None else Labelled(x, labels)
 
     def reconstruct(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """G at the mean of Q(Z|x)."""
