@@ -17,8 +17,9 @@ from monge._core.errors import FailedRun
 from monge.builders import build, settle
 from monge.config import Config, DataConfig, NetworkConfig, TrainingConfig, override
 from monge.data import load
-from monge.draws import generator
+from monge.draws import generator, standard_normal
 from monge.models import ConditionalWAE, evaluating
+from monge.models.solvers import Euler
 from monge.runs import Run, export
 from monge.show import card
 
@@ -81,6 +82,28 @@ def test_a_class_conditional_model_takes_labels(recipe, tmp_path):
     code = np.zeros((2, 5), np.float32)
     one, two = decoder.run(None, {"code": code, "label": np.array([3, 7])})[0]
     assert abs(one - two).max() > 1e-3
+
+
+@pytest.mark.parametrize("data", ["digits", "rings"])
+def test_a_flow_is_exported_as_its_velocity(data, tmp_path):
+    """Samples by a loop over the file are those of the model."""
+    run = Built("flow-matching", data)
+    agree(run, tmp_path)
+    paths = (tmp_path / "deep" / f"model.{name}.onnx" for name in ("velocity", "units"))
+    velocity, units = (onnxruntime.InferenceSession(path) for path in paths)
+    run.model.solver = Euler(5)
+    expected = run.model.sample(3, generator(0, "flow"))
+    x = standard_normal((3, *run.settled.shape), generator(0, "flow")).numpy()
+    for k in range(5):
+        t = np.full(3, k / 5, np.float32)
+        x = x + velocity.run(None, {"x": x, "t": t})[0] / 5
+    np.testing.assert_allclose(units.run(None, {"x": x})[0], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_class_conditional_flow_takes_labels_and_guidance(tmp_path):
+    run = Built("flow-matching", condition="labels", guidance=2.0, label_dropout=0.1)
+    agree(run, tmp_path)
+    assert list(export.networks_of(run)[0].inputs) == ["x", "t", "label"]
 
 
 def test_clouds_and_tables_are_exported_too(clouds, tmp_path):

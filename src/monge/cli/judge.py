@@ -144,7 +144,7 @@ class Export:
     """A run directory."""
     out: Place = None
     """NAME.onnx or NAME.pt2: writes NAME.encoder.onnx and NAME.decoder.onnx, checked against
-    PyTorch; a generator has only the decoder."""
+    PyTorch; a generator has only the decoder, and a flow NAME.velocity and NAME.units."""
     hub: Place = None
     """A new folder for weights, configuration and a model card, which monge.load reads back."""
     model: Text = None

@@ -164,10 +164,12 @@ class FlowMatching(Model):
             condition = (rows,)
         return x0[i], data[j], condition
 
-    def velocity(self, x: Tensor, t: float, labels: Tensor | None = None) -> Tensor:
-        r"""v(x, t) of samples x (n, \*) in standard units, at one time; of a class-conditional
-        flow with labels (n,) or weights of the classes (n, K), and with guidance."""
-        times, condition = x.new_full((len(x),), t), self.condition(labels, x)
+    def velocity(self, x: Tensor, t: float | Tensor, labels: Tensor | None = None) -> Tensor:
+        r"""v(x, t) of samples x (n, \*) in standard units, at one time or a time each (n,); of a
+        class-conditional flow with labels (n,) or weights of the classes (n, K), and with
+        guidance."""
+        times = t if isinstance(t, Tensor) else x.new_full((len(x),), t)
+        condition = self.condition(labels, x)
         found = self.network(x, times, *condition)
         if self.guidance == 1:
             return found

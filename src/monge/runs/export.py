@@ -5,8 +5,9 @@ stands for `model.encoder.onnx` (x ↦ code, and log_variance for a random encod
 `model.decoder.onnx` (code ↦ sample). A model without `encode` has only the decoder, and one
 without `decode` only the encoder. Of a class-conditional model both take the classes `label` as
 well, int64 (n,), numbered as `settled.classes` of config.json. Where a model completes samples,
-its encoder also takes the mask `known`, and its decoder the sample `given` with its mask. The data
-of the run are not needed.
+its encoder also takes the mask `known`, and its decoder the sample `given` with its mask. A flow
+has a `velocity` ((x, t) ↦ dx/dt, in standard units), which a loop of a few lines integrates from
+noise at t = 0, and `units` (x at t = 1 ↦ sample). The data of the run are not needed.
 """
 
 import copy
@@ -23,8 +24,8 @@ from torch import Tensor, nn
 
 from monge._core.errors import FailedRun, needs, silence
 from monge._core.files import write_all
-from monge.draws import generator
-from monge.models import evaluating
+from monge.draws import generator, standard_normal
+from monge.models import FlowMatching, evaluating
 from monge.models.protocols import (
     Completer,
     classes_of,
@@ -78,6 +79,28 @@ class LabelledDecoderGraph(Graph):
         return (self.model.decode(code, label),)
 
 
+class VelocityGraph(Graph):
+    r"""x (n, \*) in standard units at times t (n,) to the velocity (n, \*) of a flow."""
+
+    def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor]:
+        return (self.model.velocity(x, t),)
+
+
+class LabelledVelocityGraph(Graph):
+    r"""x (n, \*) in standard units at times t (n,), with their classes label, int64 (n,), to the
+    velocity (n, \*) of a flow, under the guidance it is sampled with."""
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> tuple[Tensor]:
+        return (self.model.velocity(x, t, label),)
+
+
+class UnitsGraph(Graph):
+    r"""x (n, \*) in standard units to samples of a flow in units of the data."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (self.model.in_units_of_data(x),)
+
+
 class ConditionalEncoderGraph(Graph):
     """x (n, c, h, w) with masks known (n, 1, h, w), 1 where known, to the mean code and its
     log-variance."""
@@ -125,13 +148,14 @@ class ExportedNetwork:
     @property
     def output_names(self) -> list[str]:
         """The names of the outputs in the graph."""
-        if self.name == "decoder":
-            return ["sample"]
-        return ["code", "log_variance"][: len(self.outputs)]
+        if self.name == "encoder":
+            return ["code", "log_variance"][: len(self.outputs)]
+        return ["velocity" if self.name == "velocity" else "sample"]
 
 
 def networks_of(run: Run, n: int = 16) -> list[ExportedNetwork]:
-    """The encoder and the decoder of a run, as far as its model has them, with inputs.
+    """The encoder and the decoder of a run, as far as its model has them, or the velocity and the
+    units of a flow, with inputs.
 
     The inputs are n samples of the model and their codes, or draws of the prior for a model
     without `encode`.
@@ -146,6 +170,8 @@ def networks_of(run: Run, n: int = 16) -> list[ExportedNetwork]:
     if (classes := classes_of(model)) is not None:
         label = {"label": torch.arange(n) % classes}
         encoder_graph, decoder_graph = LabelledEncoderGraph, LabelledDecoderGraph
+    if isinstance(model, FlowMatching):
+        return _flow_networks(model, label, n)
     if not has(model, "encode"):
         require(model, "decode", "export")
         prior = prior_of(model)
@@ -176,6 +202,16 @@ def _inputs(run: Run, n: int) -> Tensor:
     return mean + deviation * noise
 
 
+def _flow_networks(model: FlowMatching, label: dict[str, Tensor], n: int) -> list[ExportedNetwork]:
+    """The velocity of a flow and its units, with n draws of noise at times from 0 to 1."""
+    x, t = standard_normal((n, *model.shape), generator(0, "export")), torch.linspace(0, 1, n)
+    graph = LabelledVelocityGraph if label else VelocityGraph
+    return [
+        ExportedNetwork("velocity", graph(model), {"x": x, "t": t, **label}),
+        ExportedNetwork("units", UnitsGraph(model), {"x": x}),
+    ]
+
+
 def _conditional_networks(model: Any, x: Tensor) -> list[ExportedNetwork]:
     """The networks of a model that completes samples.
 
@@ -200,7 +236,8 @@ def _conditional_networks(model: Any, x: Tensor) -> list[ExportedNetwork]:
 
 
 def export(run: Run, out: Path) -> list[Path]:
-    """Writes encoder and decoder as `STEM.encoder.onnx` and `STEM.decoder.onnx`, or as `.pt2`.
+    """Writes encoder and decoder as `STEM.encoder.onnx` and `STEM.decoder.onnx`, or as `.pt2`; a
+    flow as `STEM.velocity.onnx` and `STEM.units.onnx`.
 
     The number of samples a call is free. Each file is run on 16 samples before it is written, and
     its outputs must be those of PyTorch.
