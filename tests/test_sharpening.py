@@ -85,6 +85,20 @@ def test_no_samples_are_drawn_before_their_matching_begins():
     assert len(calls) == 3
 
 
+def test_samples_that_are_compared_in_every_second_step_count_twice():
+    often, seldom = (wae().sharpen(EnergyDistance(), 3.0 / k, every=k) for k in (1, 2))
+    seldom.load_state_dict(often.state_dict())
+    trainers = [
+        Trainer(model, TrainingConfig(lr=1e-9), foreign=False) for model in (often, seldom)
+    ]
+    first, second = ([trainer.step([data()]) for trainer in trainers] for _ in range(2))
+    assert "samples" in first[0]
+    assert "samples" not in first[1]
+    assert "samples" in second[1]
+    for ours, theirs in zip(often.parameters(), seldom.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-7)
+
+
 def test_a_vae_without_a_divergence_has_the_one_matching():
     torch.manual_seed(0)
     model = VAE(
@@ -168,6 +182,8 @@ def test_clouds_are_compared_by_critics_alone(divergence):
     [
         ({"sharpen": "blur"}, "`sharpen` must be one of"),
         ({"sharpen_weight": 2.0}, "`sharpen_weight` must be left out without --sharpen"),
+        ({"sharpen_every": 2}, "`sharpen_every` must be left out without --sharpen"),
+        ({"sharpen": "mmd", "sharpen_every": 0}, "`sharpen_every` must be at least 1"),
         ({"sharpen_lr": 1e-3}, "`sharpen_lr` must be left out without --sharpen"),
         ({"sharpen": "sliced", "sharpen_lr": 1e-3}, "`sharpen_lr` must be left out for --sharpen"),
         ({"sharpen": "mmd", "sharpen_steps": 3}, "which has no critic"),

@@ -251,7 +251,7 @@ class Parts:
             self.decoder(),
             self.prior,
             likelihood=likelihood,
-            beta=self.option("beta"),
+            beta=1.0 if self.option("beta") is None else self.option("beta"),
             class_prior=self.class_prior(self.prior.spread),
         )
 
@@ -306,6 +306,7 @@ def sharpened(model: nn.Module, parts: Parts) -> nn.Module:
         round(relative * root, 3) if weight is None else weight,
         inner=Inner(options.sharpen_lr, options.sharpen_steps, (0.5, 0.9)),
         schedule=lambda done: float(done >= start),
+        every=options.sharpen_every,
         transform=None if parts.moments is None else Standardise(*parts.moments),
         class_prior=parts.class_prior(spread),
     )

@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import instance, nonnegative
+from monge._core.checks import dimension, instance, nonnegative
 from monge._core.shown import described
 from monge.divergences import MMD, Divergence
 from monge.draws import Draws
@@ -74,6 +74,8 @@ class Matching:
         inner: how a learned divergence is fitted.
         schedule: the share of training that is done, in [0, 1], to a factor of the weight; by
             default 1.
+        every: the samples are compared in one of so many steps only, with so many times the
+            weight, which is as good on average and costs less.
     """
 
     name: str
@@ -81,6 +83,10 @@ class Matching:
     weight: float = 1.0
     inner: Inner = Inner()
     schedule: Callable[[float], float] | None = None
+    every: int = 1
+
+    def __post_init__(self):
+        dimension("every", self.every)
 
 
 ONLY, SAMPLES = "divergence", "samples"
@@ -246,6 +252,7 @@ class AutoEncoder(Model):
         *,
         inner: Inner = Inner(),
         schedule: Callable[[float], float] | None = None,
+        every: int = 1,
         transform: nn.Module | None = None,
         class_prior: ClassPrior | None = None,
     ) -> Self:
@@ -257,6 +264,7 @@ class AutoEncoder(Model):
             inner: how a learned divergence is fitted.
             schedule: the share of training that is done, in [0, 1], to a factor of μ. While it is
                 0 no samples are drawn.
+            every: samples and data are compared in one of so many steps, with as many times μ.
             transform: a fixed map into the coordinates in which D compares them, e.g. standard
                 units of a table's columns; the identity by default.
             class_prior: of a class-conditional model, P_Y on the scale of data, with which samples
@@ -269,7 +277,7 @@ class AutoEncoder(Model):
             refuse_unpaired(divergence, "labels")
         self.sharpening = instance("divergence", divergence, Divergence, "EnergyDistance()")
         weight = nonnegative("weight", weight)
-        self.second = Matching(SAMPLES, divergence, weight, inner, schedule)
+        self.second = Matching(SAMPLES, divergence, weight, inner, schedule, every)
         self.transform = transform or nn.Identity()
         self.data_classes = class_prior
         return self

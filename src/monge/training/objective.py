@@ -98,7 +98,7 @@ class LearnedObjective(Objective):
         super().__init__(matching, only=only)
         self.divergence, inner = divergence, matching.inner
         self.inner_name = "inner" if only else f"{self.name} inner"
-        self.steps, self.lr = inner.steps, config.inner_lr if inner.lr is None else inner.lr
+        self.steps, self.lr = inner.steps, config.inner_rate if inner.lr is None else inner.lr
         self.optimiser = optimiser(config, self.parameters, self.lr, inner.betas)
 
     def inner_gradient(self, pair: Pair, batch: Batch) -> Tensor:
@@ -122,13 +122,14 @@ class LearnedObjective(Objective):
         self.divergence.project_()
 
 
-def weight_of(matching: Matching, done: float) -> float:
-    """The weight of a matching when a share of training is done.
+def weight_of(matching: Matching, step: int, done: float) -> float:
+    """The weight of a matching in a step, when a share of training is done.
 
     Raises:
         ValueError: for one that is negative or not finite.
     """
-    weight = matching.weight
+    # the last of each `every` steps, so that logged steps are among them
+    weight = matching.weight * (matching.every if (step + 1) % matching.every == 0 else 0)
     if matching.schedule is not None:
         weight *= matching.schedule(done)
     if isinstance(weight, Tensor) or not (weight >= 0 and math.isfinite(weight)):
