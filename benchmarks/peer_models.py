@@ -45,6 +45,7 @@ from pythae.trainers import (
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
+from monge.builders.settle import with_tuned
 from monge.config import Config, DataConfig
 from monge.data import as_floats, load
 from monge.draws import generator, permutation
@@ -96,11 +97,14 @@ class Discriminator(BaseDiscriminator):
         return ModelOutput(embedding=self.body(z).sigmoid())
 
 
+def tuned(recipe: str) -> Config:
+    """Our settings of a recipe for MNIST."""
+    return with_tuned(Config.of(recipe, data="mnist"), "image", SHAPE)
+
+
 def cases() -> dict[str, tuple[str, Any, dict[str, Any]]]:
     """Our recipe whose settings are taken, Pythae's model, and what its config is given."""
-    mmd, gan = (
-        Config.of(recipe, data="mnist").options.weight for recipe in ("wae-mmd", "wae-gan")
-    )
+    mmd, gan = (tuned(recipe).options.weight for recipe in ("wae-mmd", "wae-gan"))
     assert mmd is not None
     assert gan is not None
     return {
@@ -122,8 +126,8 @@ def cases() -> dict[str, tuple[str, Any, dict[str, Any]]]:
 
 def train(name: str, recipe: str, kind: Any, given: dict[str, Any], x: Tensor) -> dict[str, Any]:
     """Pythae's training of a case, and 10,000 samples by each of its samplers."""
-    ours = Config.of(recipe, data="mnist")
-    latent, rate, sizes = ours.latent or 8, ours.training.lr, ours.network
+    ours = tuned(recipe)
+    latent, rate, sizes = ours.latent or 8, ours.training.rate, ours.network
     schedule = {
         "scheduler_cls": "CosineAnnealingLR",
         "scheduler_params": {"T_max": EPOCHS, "eta_min": rate / 100},

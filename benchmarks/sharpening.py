@@ -14,6 +14,7 @@ from statistics import median
 import torch
 
 from monge.builders import build, settled
+from monge.builders.settle import with_tuned
 from monge.config import Config
 from monge.training import Trainer
 
@@ -24,7 +25,7 @@ CRITICS = (None, "jensen-shannon", "relativistic", "wasserstein", "feature-slice
 def step(critic: str | None) -> Callable[[], object]:
     """A training step; a second matching is at its full weight."""
     asked = {} if critic is None else {"sharpen": critic}
-    config = Config.of("wae-gan", "small", "mnist", **asked)
+    config = with_tuned(Config.of("wae-gan", **asked), "image", SHAPE)
     torch.manual_seed(0)
     model = build(config, settled(config, "image", SHAPE, samples=60_000)).train()
     trainer, x = Trainer(model, config.training), torch.rand(config.training.batch, *SHAPE)

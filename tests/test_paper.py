@@ -148,7 +148,7 @@ def test_settings():
         0.01,
         8,
     )
-    assert (gan.training.lr, gan.training.inner_lr, gan.training.epochs) == (1e-3, 5e-4, 100)
+    assert (gan.training.rate, gan.training.inner_rate, gan.training.epochs) == (1e-3, 5e-4, 100)
     mmd, gan = (Config.of(recipe, "paper", "faces.zip") for recipe in ("wae-mmd", "wae-gan"))
     assert (mmd.options.weight, mmd.options.scale, mmd.options.noise, mmd.latent) == (
         100.0,
@@ -164,7 +164,7 @@ def test_settings():
     assert (swae.options.directions, swae.latent, swae.training.batch) == (50, 2, 500)
     assert (swae.training.optimiser, swae.training.lr) == ("rmsprop", 1e-3)
     assert (swg.options.directions, swg.latent, swg.prior) == (10_000, 100, "uniform")
-    assert (swg.training.batch, swg.training.lr, swg.training.schedule) == (64, 1e-4, "constant")
+    assert (swg.training.batch, swg.training.lr, swg.training.schedule) == (64, 1e-4, None)
 
 
 def test_rates():

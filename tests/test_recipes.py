@@ -11,8 +11,10 @@ from torch import nn
 
 import monge
 from monge import cli
+from monge._core.fields import leaves
 from monge._core.references import resolve
 from monge.builders import build, settled
+from monge.builders.settle import with_tuned
 from monge.config import Config, override
 from monge.data.kinds import KINDS
 from monge.recipes import RECIPES, Recipe, find
@@ -30,14 +32,53 @@ def test_a_row_is_whole(row):
     assert inspect.isfunction(resolve(row.build, "build"))
     row.options().check()
     assert set(row.option_names) == set(cli.train.documented(row.options)) | set()
-    for data in ("digits", "mnist"):
-        Config.of(row.name, data=data).check()
+    Config.of(row.name).check()
+    with_tuned(Config.of(row.name), "image", (1, 28, 28)).check()
     for preset in row.presets:
         for data in ("mnist", "faces.zip"):
             assert Config.of(row.name, preset, data).check().preset == preset
     assert row.paper
     assert len(row.line) < 90
     assert (row.weight is None) == ("weight" not in row.option_names)
+
+
+TUNED = [row.name for row in RECIPES.values() if row.tuned]
+
+
+@pytest.mark.parametrize("recipe", TUNED)
+def test_small_images_are_trained_as_the_recipe_is_tuned_whatever_they_are_called(recipe):
+    config = with_tuned(Config.of(recipe, data="letters.zip"), "image", (1, 28, 28))
+    asked = leaves(config)
+    for name, value in find(recipe).tuned.items():
+        assert asked[name if name in asked else f"options.{name}"] == value
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [("image", (1, 8, 8)), ("image", (3, 64, 64)), ("vector", (20,))]
+)
+def test_other_data_are_not(kind, shape):
+    config = with_tuned(Config.of("wae-mmd", data="mnist"), kind, shape)
+    rates = config.training.lr, config.training.inner_lr, config.training.schedule
+    assert rates == (1e-3, 5e-4, "constant")
+    assert config.latent is config.options.weight is None
+
+
+def test_what_was_asked_for_stays():
+    asked = Config.of("wae-mmd", latent=3, weight=2.0, **{"training.lr": 1e-2})
+    config = with_tuned(asked, "image", (1, 28, 28))
+    assert (config.latent, config.options.weight, config.training.lr) == (3, 2.0, 1e-2)
+    asked = override(Config.of("wae-mmd", "paper", "mnist"), "training.schedule", None)
+    assert with_tuned(asked, "image", (1, 28, 28)).training.schedule == "constant"
+    assert with_tuned(Config.of("wae-mmd", prior="ring"), "image", (1, 28, 28)).latent is None
+
+
+def test_weights_are_scaled_to_the_size_of_small_images():
+    """A cost is a sum over the elements: λ grows with √d."""
+    weights = [
+        with_tuned(Config.of("wae-mmd"), "image", (channels, 28, 28)).options.weight
+        for channels in (1, 4)
+    ]
+    assert weights[1] == pytest.approx(2 * weights[0])
 
 
 @EACH
@@ -242,11 +283,11 @@ def test_a_module_that_does_not_run_is_one_line(tmp_path, monkeypatch):
 
 
 def test_help_tells_the_defaults_of_the_recipe(capsys):
-    for recipe, rate in (("wgan", "5e-05"), ("wae-mmd", "0.001")):
+    for recipe, text in (("wgan", ". Default: 5e-05."), ("wae-mmd", "; 0.001, or what the rec")):
         with pytest.raises(SystemExit):
             cli.parse(["train", recipe, "--help"])
         shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
-        assert f"Learning rate. Default: {rate}." in shown
+        assert f"Learning rate{text}" in shown
 
 
 def test_the_recipe_is_found_among_flags_with_values():

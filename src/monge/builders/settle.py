@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from monge._core.fields import leaves
 from monge._core.visible import counted
 from monge.config import CUSTOM, DATA, PLANE, Config, Schema, Settled, override
 from monge.data.kinds import Kind, kind_named
@@ -18,6 +19,10 @@ MOST_CLUSTERS, SAMPLES_A_CLUSTER = 50, 200
 """Clusters by default: as many as there are this many training samples for, up to 50. Of alpha-gan
 on MNIST without its last 10,000 training images the Fréchet distance of samples to those is 8.7
 without clusters and 6.4, 4.5 and 3.7 with 10, 30 and 50."""
+TUNED_ON = 28 * 28
+"""Values of an image of MNIST."""
+SMALL = (16, 40)
+"""The sides in pixels of images that are like those of MNIST, on which recipes are tuned."""
 LEAST_OF_CLASS = 2
 """Training samples of each class of a class-conditional run."""
 MASK = "known.png"
@@ -39,6 +44,33 @@ def with_kept_mask(config: Config, run: Path) -> Config:
             f"copy: put it into the run as {MASK}, if you have it"
         )
     return override(config, "known", str(run.absolute() / MASK))
+
+
+def with_tuned(config: Config, kind: Kind | str, shape: tuple[int, ...]) -> Config:
+    """A configuration with rates, a schedule, and what its recipe is tuned to for images of the
+    size of these, where nothing else was asked for."""
+    training = config.training
+    values = {
+        "training.lr": training.rate,
+        "training.inner_lr": training.inner_rate,
+        "training.schedule": "constant",
+    }
+    if config.recipe != CUSTOM and config.preset == "small" and _are_small_images(kind, shape):
+        values |= find(config.recipe).tuned
+        if "weight" in values:
+            values["weight"] *= math.sqrt(math.prod(shape) / TUNED_ON)
+    if config.prior in PLANE:
+        values.pop("latent", None)
+    asked = leaves(config)
+    for name, value in values.items():
+        if asked[name if name in asked else f"options.{name}"] is None:
+            config = override(config, name, value)
+    return config
+
+
+def _are_small_images(kind: Kind | str, shape: tuple[int, ...]) -> bool:
+    sides = shape[-2:]
+    return kind_named(kind).grid and SMALL[0] <= min(sides) and max(sides) <= SMALL[1]
 
 
 def settle(config: Config, source: Source) -> Settled:

@@ -142,7 +142,7 @@ class Train:
     prior_components: Int = None
     """Components of the prior mixture; 10 by default."""
     lr: Float = None
-    """Learning rate; 0.001 by default."""
+    """Learning rate; 0.001, or what the recipe is tuned to for small images, by default."""
     inner_steps: Int = None
     """Steps of a critic before each step of the model; 1 by default."""
     device: Text = None
@@ -244,7 +244,9 @@ def verb(arguments: Sequence[str]) -> type[Train]:
     for flag, setting in FIELDS.items():
         if setting.startswith("training.") and getattr(Train, flag) is None:
             value = getattr(config.training, setting.removeprefix("training."))
-            text = re.sub(r"; [^;]* by default\.$", ".", texts[flag])
+            text = texts[flag]
+            if value is not None:
+                text = re.sub(r"; [^;]* by default\.$", ".", text)
             fields.append(_flag(flag, kinds[flag], text, value))
     made = dataclasses.make_dataclass(
         "Train",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from monge._core.fields import at_least, choices, demand, from_text, idle, positive
-from monge.config.settings import DATA, PUBLISHED, DataConfig, NetworkConfig, TrainingConfig
+from monge.config.settings import DATA, DataConfig, NetworkConfig, TrainingConfig
 from monge.recipes import Recipe, canonical, find
 from monge.recipes.options import NoOptions
 
@@ -138,9 +138,8 @@ class Config:
         Arguments:
             recipe: its name, or `package.module:name`.
             preset: small, or paper for networks, rates, schedules and weights as published.
-            data: a name or path; for mnist and fashion-mnist the small settings of some recipes
-                are tuned, and the paper's are those of MNIST; for images in files the paper's are
-                those of CelebA, at 64×64.
+            data: a name or path; for mnist and fashion-mnist the paper's settings are those of
+                MNIST, for images in files those of CelebA, at 64×64.
             settings: any others that are set by a single name, e.g. `weight=5.0` or `seed=1`.
 
         Raises:
@@ -161,7 +160,7 @@ class Config:
 def _settings(row: Recipe, preset: str, data: str) -> Mapping[str, Any]:
     """What a row sets under a preset, for data by name or path."""
     if preset == "small":
-        return {**row.settings, **(row.tuned if data in PUBLISHED else {})}
+        return row.settings
     if preset not in row.presets:
         known = ", ".join(["small", *row.presets])
         raise ValueError(f"`preset` must be one of {known} for {row.name}, got {preset!r}")

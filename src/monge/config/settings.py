@@ -127,18 +127,19 @@ class TrainingConfig:
     """Passes over the training data; `steps` decides when it is not given."""
     steps: int | None = None
     """Outer steps; 3,000 when neither is given."""
-    lr: float = 1e-3
-    inner_lr: float = 5e-4
-    """Learning rate of a learned divergence."""
+    lr: float | None = None
+    """Learning rate; by default 1e-3, or what the recipe is tuned to for small images."""
+    inner_lr: float | None = None
+    """Learning rate of a learned divergence; by default 5e-4, or what the recipe is tuned to."""
     inner_steps: int = 1
     """Inner steps of a learned divergence before each outer step."""
     inner_first: tuple[int, int] = (0, 0)
     """(first, count): before each of the first outer steps, `count` inner steps instead."""
     betas: tuple[float, float] = (0.5, 0.999)
-    schedule: Literal["constant", "drops", "smooth", "cosine", "step"] = "constant"
-    """Rates over the training: constant; divided by 2, 5 and 10 after 30, 50 and 100 epochs; going
-    smoothly to a hundredth at the end; along half a cosine to 0; or times 0.1 every `drop_every`
-    epochs."""
+    schedule: Literal["constant", "drops", "smooth", "cosine", "step"] | None = None
+    """Rates over the training: constant, the default unless the recipe is tuned to another for
+    small images; divided by 2, 5 and 10 after 30, 50 and 100 epochs; going smoothly to a hundredth
+    at the end; along half a cosine to 0; or times 0.1 every `drop_every` epochs."""
     drop_every: int = 30
     warmup: int = 0
     """Steps over which rates first rise from 0, linearly."""
@@ -165,6 +166,16 @@ class TrainingConfig:
     log_every: int = 10
     checkpoint_seconds: float = 50.0
     """Most seconds of work that a kill can lose."""
+
+    @property
+    def rate(self) -> float:
+        """`lr`, or its default."""
+        return 1e-3 if self.lr is None else self.lr
+
+    @property
+    def inner_rate(self) -> float:
+        """`inner_lr`, or its default."""
+        return 5e-4 if self.inner_lr is None else self.inner_lr
 
     def check(self) -> None:
         """A ValueError for values that cannot be."""

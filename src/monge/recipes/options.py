@@ -41,6 +41,8 @@ class SharpenOptions:
     sharpen_from: float = 0.0
     """The share of training, in [0, 1), after which samples are compared with data. To resume for
     more steps moves it."""
+    sharpen_every: int = 1
+    """Compare samples with data in one of so many steps, with so many times the weight."""
     sharpen_steps: int = 1
     """Steps of its critic before each step of the model."""
     sharpen_lr: float = 5e-4
@@ -50,10 +52,11 @@ class SharpenOptions:
         """A ValueError for values that cannot be."""
         choices(self)
         positive(self, "sharpen_weight", "sharpen_lr")
-        at_least(self, 1, "sharpen_steps")
+        at_least(self, 1, "sharpen_every", "sharpen_steps")
         demand(0 <= self.sharpen_from < 1, "sharpen_from", self.sharpen_from, "in [0, 1)")
         sharpened = self.sharpen is not None
-        idle(self, sharpened, "without --sharpen DIVERGENCE", "sharpen_weight", "sharpen_from")
+        names = "sharpen_weight", "sharpen_from", "sharpen_every"
+        idle(self, sharpened, "without --sharpen DIVERGENCE", *names)
         learned = self.sharpen in (
             "jensen-shannon",
             "relativistic",
@@ -204,8 +207,8 @@ class ConditionalOptions(SharpenOptions):
 class VAEOptions(SharpenOptions):
     """Of every variational auto-encoder."""
 
-    beta: float = 1.0
-    """Weight of the KL term."""
+    beta: float | None = None
+    """Weight of the KL term; by default 1, or what the recipe is tuned to for small images."""
 
     def check(self) -> None:
         super().check()

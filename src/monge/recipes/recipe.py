@@ -50,7 +50,8 @@ class Recipe:
     weight: float | None = None
     """λ / √d for data of d elements, in units of c = Σ squared error on [0, 1]."""
     tuned: Settings = field(default_factory=dict)
-    """What the preset `small` sets besides for MNIST and Fashion-MNIST, tuned on MNIST."""
+    """What the preset `small` sets for small images where nothing else was asked for, tuned on
+    MNIST; `weight` is that of 28×28 values."""
     presets: Mapping[str, Mapping[str, Settings]] = field(default_factory=dict)
     """What other presets set over `settings`: by their names, then by the name of a data set, or
     `images` for other images, or `files` for whatever is named by a path, or `any`."""

@@ -18,7 +18,7 @@ from monge._core.errors import FailedRun
 from monge._core.files import write_all
 from monge._core.tuning import using_threads
 from monge.builders import build, settle
-from monge.builders.settle import MASK, with_kept_mask
+from monge.builders.settle import MASK, with_kept_mask, with_tuned
 from monge.config import (
     CUSTOM,
     PUBLISHED,
@@ -128,7 +128,8 @@ def _trained(
     source = given(data, config.data)
     if stored and not stored[1].float64:
         source = source.single()
-    config, settled, change = _located(config), settle(config, source), None
+    config = with_tuned(_located(config), source.kind, source.shape)
+    settled, change = settle(config, source), None
     if stored:
         config = resumed.placed(config, stored[0])
         settled, change = resumed.facts(stored[1], settled, source, path, data_changed)
@@ -229,8 +230,13 @@ def _samples(config: Config, source: Source) -> Rows:
 
 
 def _refuse_idle(model: nn.Module, steps: int) -> None:
-    """Refuses a schedule under which a matching has no weight, first or last."""
+    """Refuses a schedule under which a matching has no weight, first or last, or in no step."""
     for one in matchings(model):
+        if one.every > steps:
+            raise ValueError(
+                f"the matching {one.name!r} is of one in {one.every} steps, and there are "
+                f"{steps}: train longer, or lower --sharpen-every"
+            )
         if one.schedule and one.weight and not (one.schedule(0.0) or one.schedule(1 - 1 / steps)):
             raise ValueError(
                 f"the matching {one.name!r} would begin after the last of {steps} steps: train "

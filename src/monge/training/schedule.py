@@ -27,7 +27,7 @@ def decay(config: TrainingConfig, step: int, per_epoch: int, steps: int) -> floa
         case "drops":
             drops = ((30, 2), (50, 5), (100, 10))
             return warmup / math.prod(divisor for first, divisor in drops if epoch >= first)
-        case "constant":
+        case "constant" | None:
             return warmup
 
 

@@ -79,7 +79,7 @@ class Trainer:
         # the gradients of shards are averaged in the backward pass
         self.replicated = [p for p in self.parameters if not is_sharded(p)]
         self.buffers = [b for b in model.buffers() if b not in divergences]
-        self.outer = optimiser(self.config, self.parameters, self.config.lr)
+        self.outer = optimiser(self.config, self.parameters, self.config.rate)
         # divergences are in float32, so only the outer gradients need a scale
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         names, half = [one.name for one in self.objectives], HALVES.get(self.precision)
@@ -134,10 +134,10 @@ class Trainer:
         if self.config.compile and self.device.type == "cuda":
             # from here on, graphs may overwrite what they returned in the last step
             torch.compiler.cudagraph_mark_step_begin()
-        self.outer.param_groups[0]["lr"] = decay * self.config.lr
+        self.outer.param_groups[0]["lr"] = decay * self.config.rate
         for one in self.learned:
             one.optimiser.param_groups[0]["lr"] = decay * one.lr
-        weights = {one.name: weight_of(one, done) for one in matchings(self.model)}
+        weights = {one.name: weight_of(one, self.position, done) for one in matchings(self.model)}
         wanted = {name for name, weight in weights.items() if weight > 0}
         logged: dict[str, Tensor] = {}
         # backward passes, too: a checkpointed layer draws there once more
