@@ -3,8 +3,8 @@
     python benchmarks/sharpening.py [--rounds 10]
 
 CPU seconds of a step of `wae-gan` on images of MNIST's shape, without a second matching, with each
-critic of `--sharpen`, and with one in every second and third step: the mean of six steps, the median
-of alternating rounds, and its ratio.
+critic of `--sharpen`, and with one in every second and third step: means of six steps, the medians
+of alternating rounds, and their ratios.
 """
 
 import argparse
