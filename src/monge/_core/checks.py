@@ -159,3 +159,24 @@ def distribution_weights(name: str, w: Tensor | None, like: Tensor, count: int) 
     if w.ndim != 1 or w.device != like.device:
         raise ValueError(f"`{name}` must have shape ({count},) on {like.device}, got {w.shape}")
     return weights(name, w, count)
+
+
+# Batches of problems
+
+
+def point_batches(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    """Samples (B, n, d) and (B, m, d), if each pair of items is two finite samples of points."""
+    floating("x", x)
+    floating("y", y)
+    points(x[0], y[0], p)
+    return finite("x", x), finite("y", y)
+
+
+def weight_batch(name: str, w: Tensor | None, like: Tensor) -> Tensor:
+    """The weights (B, n) of the rows of `like` (B, n, m) in float64, uniform if there are none."""
+    count, size = like.shape[:2]
+    if w is None:
+        return torch.full((count, size), 1 / size, dtype=torch.float64, device=like.device)
+    if w.device != like.device:
+        raise ValueError(f"`{name}` must be on {like.device}, got {w.device}")
+    return weights(name, w, size)
