@@ -82,7 +82,7 @@ MAPS = {
     "nearest_squared": neighbours.nearest_squared,
 }
 """Functions whose result is no scalar, or is not differentiated."""
-DRAWN = ("uniform_directions", "orthogonal_directions", "sobol_directions")
+DRAWN = ("uniform_directions", "orthogonal_directions", "sobol_directions", "great_circles")
 """On the CPU whatever the device: their callers move them."""
 MORE = {
     "sinkhorn-weighted": Law(

@@ -228,6 +228,14 @@ def semidefinite(x):
     return x.mT @ x + 0.5 * torch.eye(x.shape[-1]).to(x)
 
 
+def unit(x):
+    return torch.nn.functional.normalize(x, dim=-1)
+
+
+def hyperboloid(x):
+    return torch.cat([(1 + x.square().sum(-1, keepdim=True)).sqrt(), x], -1)
+
+
 def histogram(x):
     return x.flatten().softmax(0)
 
@@ -242,6 +250,14 @@ OTHERS = {
             x @ x.mT, y @ y.mT, epsilon=20.0, tolerance=1e-5
         ).value
     ),
+    "wasserstein_circle": lambda x, y: transport.wasserstein_circle(x[:, 0], y[:, 0]),
+    "spherical_sliced_wasserstein": lambda x, y: transport.spherical_sliced_wasserstein(
+        unit(x), unit(y), circles=transport.great_circles(5, x.shape[1], generator=seeded())
+    ),
+    "spherical_distances": lambda x, y: transport.spherical_distances(unit(x), unit(y)).sum(),
+    "hyperbolic_distances": lambda x, y: transport.hyperbolic_distances(
+        hyperboloid(x), hyperboloid(y)
+    ).sum(),
     "gaussian_wasserstein": lambda x, y: transport.gaussian_wasserstein(
         x[0], semidefinite(x), y[0], semidefinite(y)
     ),
@@ -305,7 +321,7 @@ def test_others_under_torch_func(name):
 def test_every_distance_is_in_a_table():
     """So that a new one is held to the columns."""
     kept = {
-        *("uniform_directions", "orthogonal_directions", "sobol_directions"),
+        *("uniform_directions", "orthogonal_directions", "sobol_directions", "great_circles"),
         *("monge_map", "quantile_map", "gaussian_map", "kantorovich_potential"),
         *("sliced_wasserstein_estimate", "solve_semidiscrete", *OTHERS),
         # points and histograms, which tests/test_barycenters.py holds to them

@@ -8,7 +8,17 @@ from zoo import DIVERGENCES
 from monge import adversarial, costs, divergences, priors
 from monge.divergences import Divergence
 from monge.kernels import IMQ, RBF, Energy, Kernel, Laplace, RationalQuadratic
-from monge.transport import Circular, Linear, Neural, Polynomial, Slicer, sinkhorn, solve
+from monge.transport import (
+    Circular,
+    Geodesic,
+    Horospherical,
+    Linear,
+    Neural,
+    Polynomial,
+    Slicer,
+    sinkhorn,
+    solve,
+)
 
 CRITIC = nn.Linear(2, 1)
 MIXTURE = priors.Mixture(torch.zeros(3, 2), torch.eye(2).expand(3, 2, 2), torch.full((3,), 1 / 3))
@@ -33,6 +43,8 @@ SHOWN = {
     "Linear(3, slices=5)": Linear(3, 5),
     "Circular(3, slices=5, radius=2.0)": Circular(3, 5),
     "Polynomial(3, degree=3, slices=5)": Polynomial(3, slices=5),
+    "Geodesic(3, slices=5)": Geodesic(3, 5),
+    "Horospherical(3, slices=5)": Horospherical(3, 5),
     "Neural(3, slices=5, hidden=4)": Neural(3, 5, 4),
     "MMD(IMQ(0.4) + IMQ(2.0), unbiased=True, paired=False)": divergences.MMD(IMQ(0.4) + IMQ(2.0)),
     "SlicedWasserstein(directions=128, p=2)": divergences.SlicedWasserstein(),

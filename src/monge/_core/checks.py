@@ -159,3 +159,56 @@ def distribution_weights(name: str, w: Tensor | None, like: Tensor, count: int) 
     if w.ndim != 1 or w.device != like.device:
         raise ValueError(f"`{name}` must have shape ({count},) on {like.device}, got {w.shape}")
     return weights(name, w, count)
+
+
+# Points of surfaces
+
+MOST_OFF = 1e-2
+"""How far points may be off their surface, which half precision needs."""
+
+
+def on_sphere(name: str, x: Tensor) -> Tensor:
+    """Unit vectors (n, d) in float64, if they are up to rounding."""
+    wide = x.double()
+    norms = wide.norm(dim=1, keepdim=True)
+    low, high = (float(z.detach()) for z in norms.aminmax())
+    if x.shape[1] < 2 or low < 1 - MOST_OFF or high > 1 + MOST_OFF:
+        raise ValueError(
+            f"`{name}` must be unit vectors (n, d) with d ≥ 2, got {tuple(x.shape)} with norms in "
+            f"[{low:.4g}, {high:.4g}]: divide them by their norms"
+        )
+    return wide / norms
+
+
+def on_hyperboloid(name: str, x: Tensor) -> Tensor:
+    """Points (n, d + 1) of the hyperboloid in float64: x_0 is that of the other coordinates."""
+    wide = x.double()
+    height = (1 + wide[:, 1:].square().sum(1, keepdim=True)).sqrt()
+    off = float(((wide[:, :1] - height) / height).detach().abs().amax())
+    if x.shape[1] < 2 or off > MOST_OFF:
+        raise ValueError(
+            f"`{name}` must be points (n, d + 1) of the hyperboloid, got {tuple(x.shape)} with "
+            f"x_0 off by a factor of {1 + off:.4g}: let x_0 = √(1 + ‖x_1…x_d‖²)"
+        )
+    return torch.cat([height, wide[:, 1:]], 1)
+
+
+# Batches of problems
+
+
+def point_batches(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    """Samples (B, n, d) and (B, m, d), if each pair of items is two finite samples of points."""
+    floating("x", x)
+    floating("y", y)
+    points(x[0], y[0], p)
+    return finite("x", x), finite("y", y)
+
+
+def weight_batch(name: str, w: Tensor | None, like: Tensor) -> Tensor:
+    """The weights (B, n) of the rows of `like` (B, n, m) in float64, uniform if there are none."""
+    count, size = like.shape[:2]
+    if w is None:
+        return torch.full((count, size), 1 / size, dtype=torch.float64, device=like.device)
+    if w.device != like.device:
+        raise ValueError(f"`{name}` must be on {like.device}, got {w.device}")
+    return weights(name, w, size)

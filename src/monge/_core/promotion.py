@@ -13,6 +13,9 @@ The result comes back in the promoted dtype of the inputs, which may be half pre
 
 The 2 in `x=2` is the number of dimensions of one problem. An input with one more is a batch: the
 function is called for each item and its results are stacked. `x=ANY` leaves shapes to it.
+`@promoted(together, x=2, y=2)` has the whole batch solved by `together`, which takes the same
+arguments, those of numbers with a leading dimension, and returns what stacking would; or None
+where it leaves the batch to its items.
 
 Solvers outside torch can read neither the tensors of `torch.func` nor those of a graph that
 `torch.compile` traces. Under `torch.func` the function becomes a single differentiable operation;
@@ -63,15 +66,21 @@ class Account(Protocol):
         ...
 
 
-def promoted(**dimensions: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+Together = Callable[..., Any]
+"""Solves a batch of problems, or returns None where its items are to be solved one by one."""
+
+
+def promoted(
+    together: Together | None = None, /, **dimensions: int
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorates a function whose arguments of these names hold numbers."""
-    return _decorator(dimensions, _opaque)
+    return _decorator(dimensions, _opaque, together)
 
 
 def promoted_critic(**dimensions: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorates a function that consists of operations of torch, through which the transforms of
     `torch.func` reach the parameters of a network."""
-    return _decorator(dimensions, _transparent)
+    return _decorator(dimensions, _transparent, None)
 
 
 def _opaque(problems: Callable[[Tensors], Any], tensors: Tensors, arguments: Any) -> Any:
@@ -100,7 +109,9 @@ def _transparent(problems: Callable[[Tensors], Any], tensors: Tensors, arguments
 
 
 def _decorator(
-    dimensions: dict[str, int], run: Callable[[Callable[[Tensors], Any], Tensors, Any], Any]
+    dimensions: dict[str, int],
+    run: Callable[[Callable[[Tensors], Any], Tensors, Any], Any],
+    together: Together | None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         parameters = inspect.signature(function).parameters
@@ -123,13 +134,15 @@ def _decorator(
                 return _replaced(result, functools.partial(_in_dtype, dtype=dtype))
             tensors, dtype = _tensors(given, dimensions)
 
-            def problem(tensors: Tensors) -> Any:
-                arguments.update(tensors)
-                result = function(**arguments)  # pyright: ignore
+            def solved(solver: Callable[..., Any], tensors: Tensors) -> Any:
+                result = solver(**(arguments | tensors))
                 return _replaced(result, functools.partial(_in_dtype, dtype=dtype))
 
+            problem = functools.partial(solved, function)
+            batch = functools.partial(solved, together) if together else None
+
             def problems(tensors: Tensors) -> Any:
-                return _by_items(problem, tensors, dimensions)
+                return _by_items(problem, batch, tensors, dimensions)
 
             with _outside_autocast(tensors):
                 return cast(R, run(problems, tensors, arguments))
@@ -251,7 +264,10 @@ def _outside_autocast(tensors: Tensors) -> contextlib.AbstractContextManager[Any
 
 
 def _by_items(
-    problem: Callable[[Tensors], Any], tensors: Tensors, dimensions: dict[str, int]
+    problem: Callable[[Tensors], Any],
+    batch: Callable[[Tensors], Any] | None,
+    tensors: Tensors,
+    dimensions: dict[str, int],
 ) -> Any:
     """The results of a batch of problems, or that of one problem."""
     counts: dict[str, int] = {}
@@ -269,6 +285,11 @@ def _by_items(
     if len(set(counts.values())) > 1:
         raise ValueError(f"batches must hold equally many problems, got {counts}")
     count = next(iter(counts.values()))
+    if batch is not None:
+        whole = {n: z if n in counts else z.expand(count, *z.shape) for n, z in tensors.items()}
+        result = batch(whole)
+        if result is not None:
+            return result
     items = [{n: z[i] if n in counts else z for n, z in tensors.items()} for i in range(count)]
     return _stacked([problem(item) for item in items])
 

@@ -47,6 +47,10 @@ class Tuning:
     """Change of a potential, in units of ε, after which a Gibbs kernel is computed anew."""
     iterations_per_read: int = 1
     """Iterations of Sinkhorn's algorithm after which the host reads whether it has converged."""
+    batched_entries: int = 2**18
+    """Most entries of a cost whose problem is iterated together with those of its batch."""
+    batch_entries: int = 2**23
+    """Entries of the costs of problems that are solved together."""
     program_points: int = 0
     """Most points a side of a problem of which one program on a GPU does all iterations."""
     warm_up_ratio: float = 20.0

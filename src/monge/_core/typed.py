@@ -63,8 +63,10 @@ def unchecked_solve(matrix: Tensor, target: Tensor) -> Tensor:
 
 
 def symmetric_pseudo_inverse(matrix: Tensor) -> Tensor:
-    """The Moore-Penrose inverse of a symmetric matrix."""
-    return torch.linalg.pinv(matrix, hermitian=True)
+    """The Moore-Penrose inverse of a symmetric matrix. What rounding leaves of an eigenvalue of 0
+    exceeds torch's own threshold at times."""
+    rounding = 10 * len(matrix) * torch.finfo(matrix.dtype).eps
+    return torch.linalg.pinv(matrix, rtol=rounding, hermitian=True)
 
 
 def vector_norm(x: Tensor, dim: int | None = None) -> Tensor:

@@ -11,6 +11,7 @@ from monge.transport.barycenters import (
     sinkhorn_barycenter,
     sliced_barycenter,
 )
+from monge.transport.circle import wasserstein_circle
 from monge.transport.conditional_couplings import PerLabel, SemidiscretePerLabel
 from monge.transport.couplings import (
     Coupling,
@@ -27,6 +28,12 @@ from monge.transport.gaussian_barycenters import (
     GaussianComponents,
     gaussian_barycenter,
     gaussian_mixture_barycenter,
+)
+from monge.transport.geometry import (
+    great_circles,
+    hyperbolic_distances,
+    spherical_distances,
+    spherical_sliced_wasserstein,
 )
 from monge.transport.gromov import (
     entropic_gromov_wasserstein,
@@ -54,7 +61,15 @@ from monge.transport.sliced import (
     sobol_directions,
     uniform_directions,
 )
-from monge.transport.slicers import Circular, Linear, Neural, Polynomial, Slicer
+from monge.transport.slicers import (
+    Circular,
+    Geodesic,
+    Horospherical,
+    Linear,
+    Neural,
+    Polynomial,
+    Slicer,
+)
 
 __all__ = [
     "Anderson",
@@ -63,7 +78,9 @@ __all__ = [
     "Coupling",
     "Exact",
     "GaussianComponents",
+    "Geodesic",
     "HistogramBarycenter",
+    "Horospherical",
     "Independent",
     "Linear",
     "Neural",
@@ -85,9 +102,11 @@ __all__ = [
     "gaussian_mixture_barycenter",
     "gaussian_wasserstein",
     "generalized_sliced_wasserstein",
+    "great_circles",
     "grid_barycenter",
     "gromov_wasserstein",
     "histogram_barycenter",
+    "hyperbolic_distances",
     "jensen_shannon",
     "kantorovich_potential",
     "kullback_leibler",
@@ -107,8 +126,11 @@ __all__ = [
     "solve",
     "solve_entropic",
     "solve_semidiscrete",
+    "spherical_distances",
+    "spherical_sliced_wasserstein",
     "total_variation",
     "uniform_directions",
     "wasserstein",
     "wasserstein_1d",
+    "wasserstein_circle",
 ]

@@ -12,11 +12,20 @@ Gradients are those of the dual at its optimum (the envelope theorem): the plan 
 potentials for the weights. Potentials are fixed up to a constant; as gradients they are centred.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from monge._core.checks import distribution_weights, finite, floating, points
+from monge._core.checks import (
+    distribution_weights,
+    finite,
+    floating,
+    point_batches,
+    points,
+    weight_batch,
+)
 from monge._core.numerics import envelope, power_of_squared, power_of_two, root
 from monge._core.promotion import WEIGHTS, promoted
 from monge._core.tuning import tuning
@@ -29,6 +38,8 @@ from monge._core.typed import (
     pairwise_distances,
     to_numpy,
 )
+from monge.transport.batched_exact import assignments, pairs_of, relative_lengths
+from monge.transport.batched_exact import plans as batched_plans
 from monge.transport.ground import GroundCost, Points
 from monge.transport.plan import Plan
 from monge.transport.potentials import rough_potentials
@@ -91,7 +102,31 @@ def _in_weights(w: Tensor | None, potential: Floats) -> tuple[Tensor | None, Ten
     return w, from_numpy(potential - potential.mean()).to(w if w is not None else "cpu")
 
 
-@promoted(cost=2, a=WEIGHTS, b=WEIGHTS)
+def _solve_together(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Plan | None:
+    """`solve` of costs (B, n, m)."""
+    _, n, m = cost.shape
+    if n * m == 0 or n * m > tuning(cost.device).batched_entries:
+        return None
+    finite("cost", cost)
+    mu, nu = weight_batch("a", a, cost), weight_batch("b", b, cost.mT)
+    found, f, g = batched_plans(_simplex, cost.detach().double(), mu, nu)
+    plans = found.to(cost)
+    in_weights = [(a, f - f.mean(1, keepdim=True)), (b, g - g.mean(1, keepdim=True))]
+    linear = not (cost.requires_grad and _moves(a, b))
+    value = envelope((plans * cost).sum((1, 2)), (cost, plans), *in_weights, linear=linear)
+    errors = (plans.sum(2) - mu).abs().sum(1), (plans.sum(1) - nu).abs().sum(1)
+    return Plan(
+        value=value,
+        value_linear=value.detach(),
+        potentials=(f.to(cost), g.to(cost)),
+        marginal_error=float(torch.maximum(*errors).detach().max()),
+        iterations=None,
+        converged=True,
+        make=lambda: plans,
+    )
+
+
+@promoted(_solve_together, cost=2, a=WEIGHTS, b=WEIGHTS)
 def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Plan:
     """Kantorovich's problem for a cost matrix.
 
@@ -197,7 +232,38 @@ def monge_map(x: Tensor, y: Tensor, *, p: float = 2) -> Tensor:
     return from_numpy(matching(x, y, p)[0]).to(x.device)
 
 
-@promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)
+def _wasserstein_together(
+    x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, p: float = 2
+) -> Tensor | None:
+    """`wasserstein` of points (B, n, d) and (B, m, d), small enough that they cost less than what
+    surrounds them."""
+    x, y = point_batches(x, y, p)
+    n, m = x.shape[1], y.shape[1]
+    if n * m > tuning(x.device).batched_entries:
+        return None
+    lengths, unit = relative_lengths(x.detach(), y.detach())
+    in_weights: list[tuple[Tensor | None, Tensor]] = []
+    if a is None and b is None and n == m:
+        pairs = assignments(lengths**p)
+    else:
+        mu, nu = weight_batch("a", a, x), weight_batch("b", b, y)
+        plans, f, g = batched_plans(_simplex, lengths**p, mu, nu)
+        pairs = pairs_of(plans)
+        in_weights = [(a, f - f.mean(1, keepdim=True)), (b, g - g.mean(1, keepdim=True))]
+    item, i, j, mass = pairs
+
+    def at_these_plans(x: Tensor, y: Tensor) -> Tensor:
+        moves = (x[item, i].double() - y[item, j].double()) / unit[item, 0]
+        parts = mass * power_of_squared(moves.square().sum(1), p)
+        return parts.new_zeros(len(x)).index_add(0, item, parts)
+
+    power = at_these_plans(x, y)
+    if _moves(a, b):
+        power = _with_weights(power, at_these_plans, x, y, in_weights)
+    return unit[:, 0, 0] * root(power, p)
+
+
+@promoted(_wasserstein_together, x=2, y=2, a=WEIGHTS, b=WEIGHTS)
 def wasserstein(
     x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, p: float = 2
 ) -> Tensor:
@@ -248,12 +314,23 @@ def power_and_scale(
 
     power = at_this_plan(x, y)
     if _moves(a, b):
-        # the plan of other weights is another one, so that only first derivatives are known
-        moved = x.detach().requires_grad_(), y.detach().requires_grad_()
-        with torch.enable_grad():
-            slopes = torch.autograd.grad(at_this_plan(*moved), moved)
-        power = envelope(power, *zip((x, y), slopes), *in_weights, linear=False)
+        power = _with_weights(power, at_this_plan, x, y, in_weights)
     return power, scale
+
+
+def _with_weights(
+    power: Tensor,
+    at_plan: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    y: Tensor,
+    in_weights: Sequence[tuple[Tensor | None, Tensor]],
+) -> Tensor:
+    """The power with its gradient in weights as well. The plan of other weights is another one, so
+    that only first derivatives are known."""
+    moved = x.detach().requires_grad_(), y.detach().requires_grad_()
+    with torch.enable_grad():
+        slopes = torch.autograd.grad(at_plan(*moved).sum(), moved)
+    return envelope(power, *zip((x, y), slopes), *in_weights, linear=False)
 
 
 def _moves(a: Tensor | None, b: Tensor | None) -> bool:

@@ -115,8 +115,9 @@ def _extrapolated(images: list[Tensor], residuals: list[Tensor]) -> Tensor:
     return images[-1] - gamma @ moves if torch.isfinite(gamma).all() else images[-1]
 
 
-class _State(NamedTuple):
-    """Where an iteration is, on the device."""
+class State(NamedTuple):
+    """Where an iteration is, on the device; that of a batch, where every field has the batch's
+    dimension before its last one, or as its only one."""
 
     h: Tensor
     size: Tensor
@@ -146,7 +147,7 @@ def iterate_in_chunks(
 
     A chunk that has left the range of the Gibbs kernel is iterated again in the log domain.
     """
-    state = _start(start, 0 if acceleration is None else acceleration.memory)
+    state = started(start, 0 if acceleration is None else acceleration.memory)
     chunk, used = tuning(start.device).iterations_per_read, 0
     advance = symmetric_step if symmetric else step
     stored = minima if isinstance(minima, Stored) else None
@@ -156,7 +157,7 @@ def iterate_in_chunks(
         ahead = state
         for index in range(used, min(used + chunk, most)):
             image, error = advance(deferred or log_domain or minima, ahead.h)
-            ahead = _advanced(ahead, image, error, tolerance, index + 1 == most)
+            ahead = advanced(ahead, image, error, tolerance, index + 1 == most)
         doubts = deferred.doubts() if deferred else ()
         done, size, iteration, *doubts = on_host(ahead.done, ahead.size, ahead.iteration, *doubts)
         if doubts and doubts[0]:
@@ -199,14 +200,17 @@ def iterate_in_one_program(
     return h, error, int(iterations)
 
 
-def _start(h: Tensor, memory: int) -> _State:
-    history, no = h.expand(memory + 1, -1), torch.zeros((), dtype=torch.bool, device=h.device)
-    infinite = torch.full((), math.inf, dtype=h.dtype, device=h.device)
-    count = torch.zeros((), dtype=torch.int64, device=h.device)
-    return _State(h, infinite, count, no, infinite, h, history, history, ~no, no)
+def started(h: Tensor, memory: int) -> State:
+    """The state before the first image of h (*, n)."""
+    batch, place = h.shape[:-1], h.device
+    history = h.expand(memory + 1, *h.shape)
+    no = torch.zeros(batch, dtype=torch.bool, device=place)
+    infinite = torch.full(batch, math.inf, dtype=h.dtype, device=place)
+    count = torch.zeros(batch, dtype=torch.int64, device=place)
+    return State(h, infinite, count, no, infinite, h, history, history, ~no, no)
 
 
-def _advanced(state: _State, image: Tensor, error: Tensor, tolerance: float, last: bool) -> _State:
+def advanced(state: State, image: Tensor, error: Tensor, tolerance: float, last: bool) -> State:
     """The state after h's image and error are known, decided without reading them."""
     done = state.done | (error <= tolerance)
     if last:
@@ -214,15 +218,15 @@ def _advanced(state: _State, image: Tensor, error: Tensor, tolerance: float, las
     # an extrapolation that overshot: return to the best plain iterate, and forget the others
     overshot = state.extrapolated & ~(error <= 2 * state.best)
     better = error < state.best
-    best_image = torch.where(better & ~overshot, image, state.best_image)
+    best_image = torch.where((better & ~overshot)[..., None], image, state.best_image)
     images, residuals = (
-        torch.where(state.empty, new, torch.cat([old[1:], new[None]]))
+        torch.where(state.empty[..., None], new, torch.cat([old[1:], new[None]]))
         for old, new in ((state.images, image), (state.residuals, image - state.h))
     )
     combined = _combined(images, residuals) if len(images) > 1 else image
-    moved = torch.where(overshot, best_image, combined)
-    return _State(
-        h=torch.where(done, state.h, moved),
+    moved = torch.where(overshot[..., None], best_image, combined)
+    return State(
+        h=torch.where(done[..., None], state.h, moved),
         size=torch.where(state.done, state.size, error),
         iteration=state.iteration + ~state.done,
         done=done,
@@ -236,11 +240,15 @@ def _advanced(state: _State, image: Tensor, error: Tensor, tolerance: float, las
 
 
 def _combined(images: Tensor, residuals: Tensor) -> Tensor:
-    """`_extrapolated` of stacked images, without reading a number; repeated ones count nothing."""
-    steps, moves = residuals.diff(dim=0), images.diff(dim=0)
-    gram = steps @ steps.T
-    trace, count = gram.diagonal().sum(), (gram.diagonal() > 0).sum().clamp_min(1)
+    """`_extrapolated` of stacked images (k, *, n), without reading a number; repeated ones count
+    nothing."""
+    steps, moves = (z.diff(dim=0).movedim(0, -2) for z in (residuals, images))
+    gram = steps @ steps.mT
+    diagonal = gram.diagonal(dim1=-2, dim2=-1)
+    trace, count = diagonal.sum(-1), (diagonal > 0).sum(-1).clamp_min(1)
     ridge = 1e-12 * (trace / count).clamp_min(torch.finfo(torch.float64).tiny)
-    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    gamma = unchecked_solve(gram + ridge * eye, steps @ residuals[-1])
-    return torch.where(torch.isfinite(gamma).all(), images[-1] - gamma @ moves, images[-1])
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    target = (steps @ residuals[-1][..., None])[..., 0]
+    gamma = unchecked_solve(gram + ridge[..., None, None] * eye, target)
+    combined = images[-1] - (gamma[..., None, :] @ moves)[..., 0, :]
+    return torch.where(torch.isfinite(gamma).all(-1, keepdim=True), combined, images[-1])

@@ -111,8 +111,12 @@ def solve_minima(
         plain = None if isinstance(acceleration, Randkhorn) else acceleration
         g, error, count = iterate(minima, symmetric, g, plain, tolerance, most)
     f = g if symmetric else minima.rows(g)
-    mass = (minima.a * ((f - minima.rows(g)) / epsilon).exp()).sum()
+    image = minima.rows(g)
+    mass = (minima.a * ((f - image) / epsilon).exp()).sum()
     value = (minima.a * f).sum() + (minima.b * g).sum() - epsilon * (mass - 1)
+    if symmetric:
+        # the averaged update stops where points with mass have converged
+        f = g = torch.where(minima.a > 0, g, image)
     return Potentials(f, g, value, error, used + count), minima
 
 

@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import dimension, positive
+from monge._core.checks import dimension, on_hyperboloid, positive
 from monge._core.devices import to_device
 from monge._core.errors import NotFinite
 from monge._core.numerics import distances
@@ -140,6 +140,56 @@ class Polynomial(_Normalised):
         return _representable(
             _of_dimension(x, self.dim)[:, self.factors].prod(-1) @ self.units(x).T
         )
+
+
+class _Hyperbolic(_Normalised):
+    """Slices in directions at the origin of the hyperboloid."""
+
+    def __init__(self, dim: int, slices: int = 128):
+        super().__init__(slices, dimension("dim", dim))
+        self.dim = dim
+
+    def products(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x_0, (n, 1), s = θ·(x_1 … x_d) and x_0² - s² ≥ 1, (n, slices), float64."""
+        x = on_hyperboloid("x", _of_dimension(x, self.dim + 1))
+        along = x[:, 1:] @ self.units(x).T
+        across = x[:, 1:].square().sum(1, keepdim=True) - along.square()
+        return x[:, :1], along, 1 + across.clamp_min(0)
+
+
+class Geodesic(_Hyperbolic):
+    """g(x, θ) = artanh(θ·(x_1 … x_dim) / x_0) of points (n, dim + 1) of the hyperboloid: the place
+    of the nearest point on the geodesic through the origin in direction θ.
+
+    Points satisfy x_0² = 1 + ‖(x_1 … x_dim)‖². `generalized_sliced_wasserstein` with this slicer
+    is the geodesic hyperbolic sliced distance.
+
+    Source: Bonet, Chapel, Drumetz, Courty, "Hyperbolic sliced-Wasserstein via geodesic and
+    horospherical projections", 2023.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, along, across = self.products(x)
+        # artanh(s/x_0) without a quotient near 1
+        return torch.asinh(along / across.sqrt()).to(x.dtype)
+
+
+class Horospherical(_Hyperbolic):
+    """g(x, θ) = log(x_0 - θ·(x_1 … x_dim)) of points (n, dim + 1) of the hyperboloid: the Busemann
+    function of direction θ, whose level sets are horospheres.
+
+    Points satisfy x_0² = 1 + ‖(x_1 … x_dim)‖². `generalized_sliced_wasserstein` with this slicer
+    is the horospherical hyperbolic sliced distance.
+
+    Source: Bonet, Chapel, Drumetz, Courty, "Hyperbolic sliced-Wasserstein via geodesic and
+    horospherical projections", 2023.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, along, across = self.products(x)
+        # x_0 - s = (x_0² - s²) / (x_0 + s), without cancellation where s is near x_0
+        ahead = across / (height + along.clamp_min(0))
+        return torch.where(along > 0, ahead, height - along).log().to(x.dtype)
 
 
 class Neural(Slicer):

@@ -1,0 +1,232 @@
+r"""Entropic transport for a batch of problems: values, plans and gradients of each.
+
+What `monge.transport.entropic` computes for one problem is computed here for many at once, with
+potentials by `monge.transport.batched_gibbs`. For p = 2 the means of all samples are taken out
+(`monge.transport.dual.Separated`), otherwise a common offset.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from monge._core.numerics import (
+    Gradients,
+    power_of_squared,
+    squared_by_differences,
+    weighted_differences,
+    with_gradient,
+)
+from monge.transport.batched_gibbs import Problems, solve_batch
+from monge.transport.dual import MOST_LOST, newton_dual
+from monge.transport.ground import MOST_ROUNDING
+from monge.transport.potentials import Potentials, SinkhornSettings
+
+
+class SeparatedBatch(NamedTuple):
+    """Points in float64 about their means, and the part of their cost that is separable.
+
+    For p = 2, with x = x̄ + x', y = ȳ + y' and δ = x̄ - ȳ, the cost is
+    ‖x' - y'‖² + 2 (x' - y')·δ + ‖δ‖², of which only the first term decides on the plan.
+    """
+
+    x: Tensor
+    y: Tensor
+    a: Tensor
+    b: Tensor
+    p: float
+    shift: Tensor
+    """δ (B, d); 0 for p ≠ 2 and for a sample with itself."""
+
+    def costs(self, epsilon: float) -> Tensor:
+        """‖x'_i - y'_j‖^p, (B, n, m), float64: by products where their rounding is far below ε."""
+        if self.p == 2:
+            of_x, of_y = self.x.square().sum(2), self.y.square().sum(2)
+            largest = float((of_x.amax(1) + of_y.amax(1)).amax())
+            if torch.finfo(torch.float64).eps * largest <= MOST_ROUNDING * epsilon:
+                squared = (-2 * self.x) @ self.y.mT
+                return squared.add_(of_x[:, :, None]).add_(of_y[:, None]).clamp_(min=0)
+        mode = "donot_use_mm_for_euclid_dist"
+        return torch.cdist(self.x, self.y, compute_mode=mode).pow_(self.p)
+
+    def batch(self, epsilon: float, symmetric: bool = False) -> Problems:
+        """The problems without the separable part."""
+        return Problems(self.costs(epsilon), self.a, self.b, symmetric)
+
+    def potentials(self, solution: Potentials) -> tuple[Tensor, Tensor]:
+        """Those of the whole cost."""
+        f = solution.f + 2 * _dot(self.x, self.shift) + self.shift.square().sum(1, keepdim=True)
+        return f, solution.g - 2 * _dot(self.y, self.shift)
+
+    def linear(self, costs: Tensor, plans: Tensor) -> Tensor:
+        """⟨C, π⟩ of the whole cost."""
+        rows, columns = plans.sum(2).double(), plans.sum(1).double()
+        moved = (rows * _dot(self.x, self.shift)).sum(1)
+        moved = moved - (columns * _dot(self.y, self.shift)).sum(1)
+        square = self.shift.square().sum(1)
+        linear = (plans * costs.to(plans.dtype)).sum((1, 2)).double()
+        return linear + 2 * moved + square * rows.sum(1)
+
+
+def separated_batch(x: Tensor, y: Tensor, a: Tensor, b: Tensor, p: float) -> SeparatedBatch:
+    """Samples (B, n, d) and (B, m, d) without their means."""
+    x, y = x.double(), y.double()
+    of_x, of_y = _mean(a, x), _mean(b, y)
+    if p != 2:
+        of_x = of_y
+    shift = (of_x - of_y)[:, 0]
+    return SeparatedBatch(x - of_x, y - of_y, a, b, p, shift)
+
+
+def within_batch(x: Tensor, a: Tensor, p: float) -> SeparatedBatch:
+    """A sample with itself."""
+    x = x.double()
+    x = x - _mean(a, x)
+    return SeparatedBatch(x, x, a, a, p, x.new_zeros(len(x), x.shape[2]))
+
+
+def _mean(a: Tensor, x: Tensor) -> Tensor:
+    return a[:, None] @ x
+
+
+def _dot(x: Tensor, shift: Tensor) -> Tensor:
+    return (x @ shift[:, :, None])[:, :, 0]
+
+
+class Solved(NamedTuple):
+    """A batch with its potentials and plans, for one ε."""
+
+    batch: Problems
+    solution: Potentials
+    epsilon: float
+    plans: Tensor
+
+    def observed(self) -> Potentials:
+        """The solution with the worst marginal error of the plans, in place of the solver's."""
+        rows, columns = (self.plans.sum(side).double() for side in (2, 1))
+        of_rows = (rows - self.batch.a).abs().sum(1)
+        of_columns = (columns - self.batch.b).abs().sum(1)
+        error = float(torch.maximum(of_rows, of_columns).max())
+        return self.solution._replace(error=error)
+
+
+def solved(
+    batch: Problems, epsilon: float, settings: SinkhornSettings, dtype: torch.dtype
+) -> Solved:
+    """The batch, solved."""
+    solution = solve_batch(batch, epsilon, settings, dtype)
+    return Solved(batch, solution, epsilon, batch.plans(solution.f, solution.g, epsilon, dtype))
+
+
+def dual_of_points(
+    x: Tensor, y: Tensor, a: Tensor, b: Tensor, samples: SeparatedBatch, solved: Solved
+) -> Tensor:
+    """The dual objectives (B,) at their optima, float64, with gradients in points and weights."""
+    solution = solved.solution
+
+    def fast(
+        x: Tensor, y: Tensor, a: Tensor, b: Tensor, wanted: Sequence[bool]
+    ) -> tuple[Tensor, Gradients]:
+        of_x, of_y = _in_points(samples, solved, x.dtype, wanted)
+        f, g = (z - z.mean(1, keepdim=True) for z in samples.potentials(solution))
+        slopes = zip((of_x, of_y, f, g), wanted)
+        value = solution.value + samples.shift.square().sum(1)
+        return value, [slope if need else None for slope, need in slopes]
+
+    def plain(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        moved = separated_batch(x, y, a, b, samples.p)
+        costs = torch.stack([_cost(*z, samples.p) for z in zip(moved.x, moved.y)])
+        return _newton_duals(costs, a, b, solved) + moved.shift.square().sum(1)
+
+    return with_gradient(fast, plain, x, y, a, b)
+
+
+def dual_within_samples(x: Tensor, a: Tensor, samples: SeparatedBatch, solved: Solved) -> Tensor:
+    """The dual objectives (B,) of samples with themselves: each point counts on both sides."""
+    solution = solved.solution
+
+    def fast(x: Tensor, a: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Gradients]:
+        of_x, _ = _in_points(samples, solved, x.dtype, (wanted[0], False))
+        of_x = None if of_x is None else 2 * of_x
+        of_a = 2 * (solution.f - solution.f.mean(1, keepdim=True)) if wanted[1] else None
+        return solution.value.clone(), [of_x, of_a]
+
+    def plain(x: Tensor, a: Tensor) -> Tensor:
+        costs = torch.stack([_cost(z, z, samples.p) for z in x.double()])
+        return _newton_duals(costs, a, a, solved)
+
+    return with_gradient(fast, plain, x, a)
+
+
+def dual_of_costs(cost: Tensor, a: Tensor, b: Tensor, solved: Solved, least: Tensor) -> Tensor:
+    """The dual objectives (B,) for costs (B, n, m), of which `least` (B, 1, 1) was taken out."""
+    solution, plans = solved.solution, solved.plans
+
+    def fast(
+        cost: Tensor, a: Tensor, b: Tensor, wanted: Sequence[bool]
+    ) -> tuple[Tensor, Gradients]:
+        f, g = (z - z.mean(1, keepdim=True) for z in (solution.f, solution.g))
+        slopes = zip((plans.clone(), f, g), wanted)
+        value = solution.value + least[:, 0, 0]
+        return value, [slope if need else None for slope, need in slopes]
+
+    def plain(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return _newton_duals(cost.double() - least, a, b, solved) + least[:, 0, 0]
+
+    return with_gradient(fast, plain, cost, a, b)
+
+
+def _cost(x: Tensor, y: Tensor, p: float) -> Tensor:
+    return power_of_squared(squared_by_differences(x, y), p)
+
+
+def _newton_duals(costs: Tensor, a: Tensor, b: Tensor, solved: Solved) -> Tensor:
+    """The optima as functions that are right to second order, item by item."""
+    items = zip(costs, a, b, solved.solution.g)
+    return torch.stack([newton_dual(*item, solved.epsilon) for item in items])
+
+
+def _in_points(
+    samples: SeparatedBatch, solved: Solved, dtype: torch.dtype, wanted: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The duals' gradients in the points x (B, n, d) and y (B, m, d) where `wanted`, float64.
+
+    With W_ij = π_ij p ‖x_i - y_j‖^{p-2} that in x_i is Σ_j W_ij (x_i - y_j), two products; or sums
+    of differences, in problems where products would hide how little the points are moved.
+    """
+    if not (wanted[0] or wanted[1]):
+        return None, None
+    x, y, a, b, p, shift = samples
+    batch, solution, epsilon, plans = solved
+    size = torch.maximum(x.abs().amax((1, 2)), y.abs().amax((1, 2)))
+    moved = solution.value.abs() ** (1 / p)
+    fine = p != 2 or bool((torch.finfo(dtype).eps * size > MOST_LOST[dtype] * moved).any())
+    work = torch.float64 if fine else dtype
+    if plans.dtype != work:
+        plans = batch.plans(solution.f, solution.g, epsilon, work)
+    w = plans if p == 2 else _slopes(plans, x, y, p)
+    of_x = _pulled(w, x.to(work), y.to(work)) if wanted[0] else None
+    of_y = _pulled(w.mT, y.to(work), x.to(work)) if wanted[1] else None
+    close = torch.finfo(torch.float64).eps * size > MOST_LOST[torch.float64] * moved
+    for i in range(len(x)) if bool(close.any()) else ():
+        if not bool(close[i]):
+            continue
+        for out, exact in zip((of_x, of_y), weighted_differences(w[i].double(), x[i], y[i])):
+            if out is not None:
+                out[i] = exact
+    if p == 2:
+        of_x = None if of_x is None else 2 * (of_x + a[:, :, None] * shift[:, None])
+        of_y = None if of_y is None else 2 * (of_y - b[:, :, None] * shift[:, None])
+    return of_x, of_y
+
+
+def _pulled(w: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Σ_j w_ij (x_i - y_j), (B, n, d), float64."""
+    return (x * w.sum(2, keepdim=True) - w @ y).double()
+
+
+def _slopes(plans: Tensor, x: Tensor, y: Tensor, p: float) -> Tensor:
+    """π_ij p ‖x_i - y_j‖^{p-2}, 0 where the points coincide."""
+    lengths = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    return torch.where(lengths == 0, 0.0, p * plans * lengths.pow(p - 2))
