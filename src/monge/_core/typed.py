@@ -62,9 +62,10 @@ def unchecked_solve(matrix: Tensor, target: Tensor) -> Tensor:
     return torch.linalg.solve_ex(matrix, target).result
 
 
-def symmetric_pseudo_inverse(matrix: Tensor) -> Tensor:
-    """The Moore-Penrose inverse of a symmetric matrix."""
-    return torch.linalg.pinv(matrix, hermitian=True)
+def symmetric_pseudo_inverse(matrix: Tensor, rtol: float | None = None) -> Tensor:
+    """The Moore-Penrose inverse of a symmetric matrix, whose eigenvalues of at most `rtol` times
+    the largest are 0; by default those that rounding hides."""
+    return torch.linalg.pinv(matrix, rtol=rtol, hermitian=True)
 
 
 def vector_norm(x: Tensor, dim: int | None = None) -> Tensor:

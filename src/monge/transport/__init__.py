@@ -43,6 +43,7 @@ from monge.transport.max_sliced import (
     max_generalized_sliced_wasserstein,
     max_sliced_wasserstein,
 )
+from monge.transport.penalties import KL, TV
 from monge.transport.plan import Plan
 from monge.transport.potentials import Anderson, Randkhorn
 from monge.transport.semidiscrete import SemidiscretePlan, solve_semidiscrete
@@ -57,6 +58,8 @@ from monge.transport.sliced import (
 from monge.transport.slicers import Circular, Linear, Neural, Polynomial, Slicer
 
 __all__ = [
+    "KL",
+    "TV",
     "Anderson",
     "Barycenter",
     "Circular",

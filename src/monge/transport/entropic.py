@@ -15,25 +15,24 @@ Source: Cuturi, "Sinkhorn distances", 2013; Feydy et al., "Interpolating between
 and MMD using Sinkhorn divergences", 2019; Peyré, Cuturi, "Computational optimal transport", 2019.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from monge._core.checks import (
-    dimension,
-    distribution_weights,
-    finite,
-    floating,
-    points,
-    positive,
-)
-from monge._core.errors import warn
+from monge._core.checks import distribution_weights, finite, floating, points
 from monge._core.numerics import Gradients, with_gradient
 from monge._core.promotion import WEIGHTS, promoted
+from monge.transport.accounts import (
+    assembled,
+    checked_settings,
+    is_converged,
+    kernel_dtype,
+    warn_unless_converged,
+)
 from monge.transport.dual import Separated, dual, dual_within, newton_dual, separated
 from monge.transport.ground import Matrix, Points
+from monge.transport.penalties import Reach, penalties
 from monge.transport.plan import Plan
 from monge.transport.potentials import (
     ACCELERATION,
@@ -42,16 +41,10 @@ from monge.transport.potentials import (
     EntropicProblem,
     Potentials,
     Randkhorn,
-    SinkhornSettings,
     solve_potentials,
 )
 from monge.transport.reductions import choose_reductions
-
-
-def _assembled(problem: EntropicProblem, solution: Potentials, epsilon: float) -> Tensor:
-    """The whole plan, (n, m)."""
-    blocks = problem.cost.plans(problem.a, problem.b, solution.f, solution.g, epsilon)
-    return torch.cat([block for _, block in blocks])
+from monge.transport.unbalanced import divergence_of_points, plan_of_cost, plan_of_points
 
 
 def _observed(
@@ -62,56 +55,11 @@ def _observed(
     return solution._replace(error=float(max(errors)))
 
 
-def _is_converged(solution: Potentials, settings: SinkhornSettings, dtype: torch.dtype) -> bool:
-    return solution.error <= settings.tolerance + 10 * torch.finfo(dtype).eps
-
-
-def warn_unless_converged(
-    solution: Potentials, epsilon: float, settings: SinkhornSettings, dtype: torch.dtype
-) -> None:
-    """Warns where the marginal error is above the tolerance."""
-    if not _is_converged(solution, settings, dtype):
-        warn(
-            f"Sinkhorn with `epsilon` {epsilon:.4g} stopped after {solution.iterations} "
-            f"iterations with a marginal error of {solution.error:.2g}, above `tolerance` "
-            f"{settings.tolerance:.2g}: raise `epsilon`, `tolerance` or `max_iterations`"
-        )
-
-
-def _kernel_dtype(mean: float, epsilon: float, dtype: torch.dtype) -> torch.dtype:
-    """The dtype of a Gibbs kernel that still holds costs of this mean.
-
-    A kernel exp(-C/ε) near 1 has lost the digits of C/ε that are below its last place.
-    """
-    if not math.isfinite(mean):
-        raise ValueError("`x` and `y` have costs beyond float64: rescale them")
-    if torch.finfo(torch.float64).eps * epsilon > 1e-6 * mean > 0:
-        raise ValueError(
-            f"`epsilon` {epsilon:.3g} is over 10⁹ times the mean cost {mean:.3g}, where rounding "
-            "hides the cost: take the limit, the product plan"
-        )
-    return torch.float64 if epsilon > mean else dtype
-
-
 def _problem(samples: Separated, epsilon: float, dtype: torch.dtype) -> EntropicProblem:
     """The samples' problem, whose kernel is in a dtype that holds its costs."""
     problem = samples.problem(dtype)
-    wanted = _kernel_dtype(problem.cost.mean(), epsilon, dtype)
+    wanted = kernel_dtype(problem.cost.mean(), epsilon, dtype)
     return problem if wanted == dtype else samples.problem(wanted)
-
-
-def checked_settings(
-    epsilon: float, tolerance: float, most: int, acceleration: object
-) -> SinkhornSettings:
-    """The settings of the solver, if they are valid."""
-    positive("epsilon", epsilon)
-    positive("tolerance", tolerance)
-    dimension("max_iterations", most)
-    if not isinstance(acceleration, (Anderson, Randkhorn, type(None))):
-        raise ValueError(
-            f"`acceleration` must be Anderson(memory), Randkhorn() or None, got {acceleration!r}"
-        )
-    return SinkhornSettings(acceleration, tolerance, most)
 
 
 @promoted(cost=2, a=WEIGHTS, b=WEIGHTS)
@@ -124,6 +72,7 @@ def solve_entropic(
     tolerance: float = 1e-4,
     max_iterations: int = MOST_ITERATIONS,
     acceleration: Anderson | Randkhorn | None = ACCELERATION,
+    reach: Reach = None,
 ) -> Plan:
     """Entropic transport for a cost matrix C (n, m).
 
@@ -136,26 +85,35 @@ def solve_entropic(
         max_iterations: the iteration limit, which warns where it is reached; an iteration takes
             two passes over the cost.
         acceleration: `Anderson(memory)`, `Randkhorn()`, or None for the plain algorithm.
+        reach: what marginals that are not the weights cost: `KL(rho)`, `TV(rho)` or a number, the
+            ρ of a KL, for both sides, or a pair for rows and columns in which None is a
+            constraint. Weights may then have any mass, and `tolerance` is on the residual of the
+            potentials, in units of the marginal error (`monge.transport.unbalanced`).
 
     Returns:
-        The plan; `value` = ⟨C, π⟩ + ε KL(π | a⊗b), differentiable in cost and weights.
+        The plan; `value` = ⟨C, π⟩ + ε KL(π | a⊗b), plus the penalties of `reach`, differentiable
+        in cost and weights.
 
     Raises:
-        ValueError: for a cost that is no finite matrix, invalid weights, or ε ≤ 0.
+        ValueError: for a cost that is no finite matrix, invalid weights, ε ≤ 0, or an invalid
+            `reach`.
     """
     settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
     finite("cost", floating("cost", cost))
     if cost.ndim != 2 or 0 in cost.shape:
         raise ValueError(f"`cost` must be a matrix (n, m), got shape {tuple(cost.shape)}")
+    sides = penalties(reach)
+    if sides is not None:
+        return plan_of_cost(cost, (a, b), sides, epsilon, settings)
     mu = distribution_weights("a", a, cost, cost.shape[0])
     nu = distribution_weights("b", b, cost, cost.shape[1])
     # a constant is no cost, but could hide one
     least = cost.detach().amin()
     matrix = cost.detach() - least
-    matrix = matrix.to(_kernel_dtype(float(matrix.mean()), epsilon, cost.dtype))
+    matrix = matrix.to(kernel_dtype(float(matrix.mean()), epsilon, cost.dtype))
     problem = EntropicProblem(Matrix(matrix), mu.detach(), nu.detach())
     (solution,) = solve_potentials([problem], epsilon, settings)
-    plan = _assembled(problem, solution, epsilon)
+    plan = assembled(problem, solution, epsilon)
     rows, columns = (plan.sum(side, dtype=torch.float64) for side in (1, 0))
     solution = _observed(rows, columns, problem, solution)
     warn_unless_converged(solution, epsilon, settings, cost.dtype)
@@ -176,7 +134,7 @@ def solve_entropic(
         potentials=(f.to(cost), solution.g.to(cost)),
         marginal_error=solution.error,
         iterations=solution.iterations,
-        converged=_is_converged(solution, settings, cost.dtype),
+        converged=is_converged(solution, settings, cost.dtype),
         make=lambda: plan,
     )
 
@@ -193,14 +151,19 @@ def sinkhorn(
     tolerance: float = 1e-4,
     max_iterations: int = MOST_ITERATIONS,
     acceleration: Anderson | Randkhorn | None = ACCELERATION,
+    reach: Reach = None,
 ) -> Plan:
     """Entropic transport between weighted points, for the cost ‖x_i - y_j‖^p.
 
     Memory is O(n + m) beyond a bounded size; the plan's matrix is made on request only. Arguments
-    as for `solve_entropic`; `value` is differentiable in points and weights.
+    as for `solve_entropic`; `value` is differentiable in points and weights. GeomLoss's `reach`
+    is ρ^{1/p} of its cost ‖x_i - y_j‖^p / p.
     """
     settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
     x, y = points(x, y, p)
+    sides = penalties(reach)
+    if sides is not None:
+        return plan_of_points((x, y), (a, b), sides, epsilon, p, settings)
     mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
     samples = separated(x.detach(), y.detach(), mu.detach(), nu.detach(), p)
     problem = _problem(samples, epsilon, x.dtype)
@@ -217,8 +180,8 @@ def sinkhorn(
         potentials=(f.to(x), g.to(x)),
         marginal_error=observed.error,
         iterations=solution.iterations,
-        converged=_is_converged(observed, settings, x.dtype),
-        make=lambda: _assembled(problem, solution, epsilon),
+        converged=is_converged(observed, settings, x.dtype),
+        make=lambda: assembled(problem, solution, epsilon),
     )
 
 
@@ -234,6 +197,7 @@ def sinkhorn_divergence(
     tolerance: float = 1e-4,
     max_iterations: int = MOST_ITERATIONS,
     acceleration: Anderson | Randkhorn | None = ACCELERATION,
+    reach: Reach = None,
 ) -> Tensor:
     """OT_ε(x, y) - ½ OT_ε(x, x) - ½ OT_ε(y, y), on the scale of the cost ‖x - y‖^p, no root.
 
@@ -241,9 +205,15 @@ def sinkhorn_divergence(
     rounding; W_p^p as ε → 0, half of the energy distance (p = 1) or
     ‖E x - E y‖² (p = 2) as ε → ∞. Differentiable in points and weights. Arguments as for
     `solve_entropic`.
+
+    With `reach`, one penalty for both sides, it is the divergence of unbalanced transport,
+    which adds ε/2 (Σ a - Σ b)²: also at least 0, and 0 at equality of points and masses.
     """
     settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
     x, y = points(x, y, p)
+    sides = penalties(reach)
+    if sides is not None:
+        return divergence_of_points((x, y), (a, b), sides, epsilon, p, settings)
     mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
     samples = separated(x.detach(), y.detach(), mu.detach(), nu.detach(), p)
     problem = _problem(samples, epsilon, x.dtype)
