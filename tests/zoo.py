@@ -43,6 +43,8 @@ from monge.models import ConditionalWAE, Model
 from monge.particles import Drifting, LearnedDrifting, MeanShift
 from monge.recipes import RECIPES as ROWS
 from monge.transport import (
+    KL,
+    TV,
     Circular,
     Linear,
     generalized_sliced_wasserstein,
@@ -114,6 +116,8 @@ DIVERGENCES = {
     ),
     "energy": Row(EnergyDistance, zero=True, nonnegative=True),
     "sinkhorn": Row(lambda: SinkhornDivergence(0.5, tolerance=1e-11), zero=True),
+    "sinkhorn-kl": Row(lambda: SinkhornDivergence(0.5, tolerance=1e-11, reach=1.0), zero=True),
+    "sinkhorn-tv": Row(lambda: SinkhornDivergence(0.5, tolerance=1e-11, reach=TV(2.0)), zero=True),
     "exact": Row(ExactWasserstein, zero=True, nonnegative=True),
     "exact-1": Row(lambda: ExactWasserstein(p=1), zero=True, nonnegative=True),
     "moments": Row(MomentMatching, zero=True, nonnegative=True),
@@ -318,6 +322,29 @@ DISTANCES = {
     "sinkhorn-divergence": Law(
         lambda x, y, size: sinkhorn_divergence(x, y, epsilon=0.5 * size**2, tolerance=tight(x)),
         degree=2,
+    ),
+    "sinkhorn-kl": Law(
+        lambda x, y, size: (
+            sinkhorn(
+                x, y, epsilon=0.5 * size**2, tolerance=tight(x), reach=(KL(size**2), None)
+            ).value
+        ),
+        degree=2,
+        zero=False,
+        symmetric=False,
+    ),
+    "sinkhorn-divergence-kl": Law(
+        lambda x, y, size: sinkhorn_divergence(
+            x, y, epsilon=0.5 * size**2, tolerance=tight(x), reach=KL(size**2)
+        ),
+        degree=2,
+    ),
+    "sinkhorn-divergence-tv-weighted": Law(
+        lambda x, y, size: weighted(
+            sinkhorn_divergence, epsilon=0.5 * size**2, tolerance=tight(x), reach=TV(2 * size**2)
+        )(x, y, size),
+        degree=2,
+        exchangeable=False,
     ),
     "sinkhorn-divergence-1": Law(
         lambda x, y, size: sinkhorn_divergence(x, y, epsilon=0.5 * size, p=1, tolerance=tight(x))

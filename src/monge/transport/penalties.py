@@ -198,6 +198,17 @@ def _penalty(side: object) -> Penalty:
     )
 
 
+def one_penalty(sides: Penalties | None) -> Penalty:
+    """The penalty of both sides of a divergence, which compares each sample with itself."""
+    first, second = sides or CONSTRAINTS
+    if first != second:
+        raise ValueError(
+            f"`reach` must be one penalty for both samples, got {first} and {second}: each sample "
+            "is also compared with itself, on both sides of a plan"
+        )
+    return first
+
+
 def translation(
     sides: Penalties, a: Tensor, b: Tensor, soft_f: Tensor, soft_g: Tensor, epsilon: float
 ) -> Tensor:

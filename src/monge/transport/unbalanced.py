@@ -41,7 +41,7 @@ from monge.transport.accounts import (
 from monge.transport.dual import Separated, in_points, log_sums
 from monge.transport.gibbs import kept_entries
 from monge.transport.ground import Matrix, Points
-from monge.transport.penalties import Penalties, Penalty
+from monge.transport.penalties import Penalties, Penalty, one_penalty
 from monge.transport.plan import Plan
 from monge.transport.potentials import (
     EntropicProblem,
@@ -301,12 +301,7 @@ def divergence_of_points(
     settings: SinkhornSettings,
 ) -> Tensor:
     """OT_ε(x, y) - ½ OT_ε(x, x) - ½ OT_ε(y, y) + ε/2 (|a| - |b|)²."""
-    side, other = sides
-    if side != other:
-        raise ValueError(
-            f"`reach` must be one penalty for both samples, got {side} and {other}: each sample "
-            "is also compared with itself, on both sides of a plan"
-        )
+    side = one_penalty(sides)
     x, y = points
     a, b = masses("a", weights[0], x, len(x)), masses("b", weights[1], y, len(y))
     cross = _problem(x.detach(), y.detach(), a.detach(), b.detach(), p, epsilon, sides)
