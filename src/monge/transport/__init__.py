@@ -43,6 +43,7 @@ from monge.transport.max_sliced import (
     max_generalized_sliced_wasserstein,
     max_sliced_wasserstein,
 )
+from monge.transport.partial import partial_wasserstein, solve_partial
 from monge.transport.penalties import KL, TV
 from monge.transport.plan import Plan
 from monge.transport.potentials import Anderson, Randkhorn
@@ -98,6 +99,7 @@ __all__ = [
     "max_sliced_wasserstein",
     "monge_map",
     "orthogonal_directions",
+    "partial_wasserstein",
     "quantile_map",
     "sinkhorn",
     "sinkhorn_barycenter",
@@ -109,6 +111,7 @@ __all__ = [
     "sobol_directions",
     "solve",
     "solve_entropic",
+    "solve_partial",
     "solve_semidiscrete",
     "total_variation",
     "uniform_directions",

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from monge._core.checks import distribution_weights, finite, floating, points
+from monge._core.checks import distribution_weights, floating, points
 from monge._core.numerics import Gradients, with_gradient
 from monge._core.promotion import WEIGHTS, promoted
 from monge.transport.accounts import (
@@ -31,6 +31,7 @@ from monge.transport.accounts import (
     warn_unless_converged,
 )
 from monge.transport.dual import Separated, dual, dual_within, newton_dual, separated
+from monge.transport.forbidden import feasible_weights, forbidden_pairs, with_forbidden
 from monge.transport.ground import Matrix, Points
 from monge.transport.penalties import Reach, penalties
 from monge.transport.plan import Plan
@@ -77,7 +78,7 @@ def solve_entropic(
     """Entropic transport for a cost matrix C (n, m).
 
     Args:
-        cost: C (n, m).
+        cost: C (n, m); +∞ forbids a pair.
         a: weights (n,), at least 0 with sum 1; uniform by default.
         b: weights (m,).
         epsilon: regularisation, in units of the cost.
@@ -95,11 +96,11 @@ def solve_entropic(
         in cost and weights.
 
     Raises:
-        ValueError: for a cost that is no finite matrix, invalid weights, ε ≤ 0, or an invalid
-            `reach`.
+        ValueError: for a cost that is no matrix, NaN or -∞ in it, invalid weights, ε ≤ 0, an
+            invalid `reach`, or forbidden pairs that leave no plan.
     """
     settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
-    finite("cost", floating("cost", cost))
+    floating("cost", cost)
     if cost.ndim != 2 or 0 in cost.shape:
         raise ValueError(f"`cost` must be a matrix (n, m), got shape {tuple(cost.shape)}")
     sides = penalties(reach)
@@ -107,11 +108,17 @@ def solve_entropic(
         return plan_of_cost(cost, (a, b), sides, epsilon, settings)
     mu = distribution_weights("a", a, cost, cost.shape[0])
     nu = distribution_weights("b", b, cost, cost.shape[1])
+    closed = forbidden_pairs(cost)
+    if closed is not None:
+        feasible_weights(closed, mu, nu)
     # a constant is no cost, but could hide one
     least = cost.detach().amin()
     matrix = cost.detach() - least
-    matrix = matrix.to(kernel_dtype(float(matrix.mean()), epsilon, cost.dtype))
-    problem = EntropicProblem(Matrix(matrix), mu.detach(), nu.detach())
+    mean = float((matrix if closed is None else matrix[~closed]).mean())
+    matrix = matrix.to(kernel_dtype(mean, epsilon, cost.dtype))
+    if closed is not None:
+        matrix = with_forbidden(matrix, closed, epsilon)
+    problem = EntropicProblem(Matrix(matrix, mean), mu.detach(), nu.detach())
     (solution,) = solve_potentials([problem], epsilon, settings)
     plan = assembled(problem, solution, epsilon)
     rows, columns = (plan.sum(side, dtype=torch.float64) for side in (1, 0))
@@ -126,11 +133,14 @@ def solve_entropic(
         return solution.value + least, [slope if need else None for slope, need in slopes]
 
     def plain(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        return newton_dual(cost.double() - least, a, b, solution.g, epsilon) + least
+        moved = cost.double() - least
+        if closed is not None:
+            moved = torch.where(closed, matrix.double(), moved)
+        return newton_dual(moved, a, b, solution.g, epsilon) + least
 
     return Plan(
         value=with_gradient(fast, plain, cost, mu, nu),
-        value_linear=(plan * cost.detach()).sum(),
+        value_linear=(plan * cost.detach().nan_to_num(posinf=0.0)).sum(),
         potentials=(f.to(cost), solution.g.to(cost)),
         marginal_error=solution.error,
         iterations=solution.iterations,

@@ -138,6 +138,7 @@ class TV(Penalty):
         return f.abs() < self.rho
 
 
+@dataclass(frozen=True, repr=False)
 class HardMarginal(Penalty):
     """The marginal is the weights: a constraint."""
 

@@ -18,6 +18,7 @@ problems", 2018; Séjourné, Feydy, Vialard, Trouvé, Peyré, "Sinkhorn divergen
 optimal transport", 2019.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -39,9 +40,10 @@ from monge.transport.accounts import (
     warn_unless_converged,
 )
 from monge.transport.dual import Separated, in_points, log_sums
+from monge.transport.forbidden import forbidden_pairs, with_forbidden
 from monge.transport.gibbs import kept_entries
 from monge.transport.ground import Matrix, Points
-from monge.transport.penalties import Penalties, Penalty, one_penalty
+from monge.transport.penalties import HardMarginal, Penalties, Penalty, one_penalty
 from monge.transport.plan import Plan
 from monge.transport.potentials import (
     EntropicProblem,
@@ -264,9 +266,14 @@ def plan_of_cost(
     """The plan for a cost matrix."""
     a = masses("a", weights[0], cost, cost.shape[0])
     b = masses("b", weights[1], cost, cost.shape[1])
-    matrix = cost.detach()
-    matrix = matrix.to(kernel_dtype(float(matrix.abs().mean()), epsilon, cost.dtype))
-    problem = EntropicProblem(Matrix(matrix), a.detach(), b.detach(), penalties=sides)
+    matrix, closed = cost.detach(), forbidden_pairs(cost)
+    mean = float((matrix if closed is None else matrix[~closed]).abs().mean())
+    matrix = matrix.to(kernel_dtype(mean, epsilon, cost.dtype))
+    if closed is not None:
+        _refuse_unserved(closed, a.detach(), b.detach(), sides)
+        highest = sum(side.highest for side in sides if math.isfinite(side.highest))
+        matrix = with_forbidden(matrix, closed, epsilon, highest)
+    problem = EntropicProblem(Matrix(matrix, mean), a.detach(), b.detach(), penalties=sides)
     (solution,) = solve_penalised([problem], epsilon, settings)
     found = solution.potentials
     warn_unless_converged(found, epsilon, settings, cost.dtype, RESIDUAL)
@@ -279,17 +286,35 @@ def plan_of_cost(
         return found.value.clone(), [slope if need else None for slope, need in slopes]
 
     def plain(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        return newton_dual(cost.double(), a, b, found.g, sides, epsilon)
+        moved = cost.double()
+        if closed is not None:
+            moved = torch.where(closed, matrix.double(), moved)
+        return newton_dual(moved, a, b, found.g, sides, epsilon)
 
     return Plan(
         value=with_gradient(fast, plain, cost, a, b),
-        value_linear=(plan * cost.detach()).sum(),
+        value_linear=(plan * cost.detach().nan_to_num(posinf=0.0)).sum(),
         potentials=(found.f.to(cost), found.g.to(cost)),
         marginal_error=found.error,
         iterations=found.iterations,
         converged=is_converged(found, settings, cost.dtype),
         make=lambda: plan,
     )
+
+
+def _refuse_unserved(closed: Tensor, a: Tensor, b: Tensor, sides: Penalties) -> None:
+    """Refuses points that a constraint asks to be served, but to which no pair is open."""
+    for name, side, mask, own, other in (
+        ("a", sides[0], closed, a, b),
+        ("b", sides[1], closed.T, b, a),
+    ):
+        unserved = (own > 0) & (mask | (other == 0)).all(1)
+        if isinstance(side, HardMarginal) and bool(unserved.any()):
+            first = int(unserved.nonzero()[0])
+            raise ValueError(
+                f"`cost` forbids every pair of point {first} of `{name}`, which a constraint asks "
+                "to be served: allow one, or give `reach` a penalty for that side"
+            )
 
 
 def divergence_of_points(
