@@ -52,7 +52,9 @@ SHOWN = {
         divergences.GeneralizedSlicedWasserstein(Linear(3, 5))
     ),
     "EnergyDistance()": divergences.EnergyDistance(),
-    "SinkhornDivergence(0.5, p=2, tolerance=0.001)": divergences.SinkhornDivergence(0.5),
+    "SinkhornDivergence(0.5, p=2, tolerance=0.001, reach=None)": divergences.SinkhornDivergence(
+        0.5
+    ),
     "ExactWasserstein(p=1)": divergences.ExactWasserstein(1),
     "MomentMatching()": divergences.MomentMatching(),
     "JensenShannon(Linear(…), saturating=False, constraint=Constraint())": (

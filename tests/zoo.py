@@ -43,11 +43,14 @@ from monge.models import ConditionalWAE, Model
 from monge.particles import Drifting, LearnedDrifting, MeanShift
 from monge.recipes import RECIPES as ROWS
 from monge.transport import (
+    KL,
+    TV,
     Circular,
     Linear,
     generalized_sliced_wasserstein,
     gromov_wasserstein,
     max_sliced_wasserstein,
+    partial_wasserstein,
     sinkhorn,
     sinkhorn_divergence,
     sliced_gromov_wasserstein,
@@ -114,6 +117,8 @@ DIVERGENCES = {
     ),
     "energy": Row(EnergyDistance, zero=True, nonnegative=True),
     "sinkhorn": Row(lambda: SinkhornDivergence(0.5, tolerance=1e-11), zero=True),
+    "sinkhorn-kl": Row(lambda: SinkhornDivergence(0.5, tolerance=1e-11, reach=1.0), zero=True),
+    "sinkhorn-tv": Row(lambda: SinkhornDivergence(0.5, tolerance=1e-11, reach=TV(2.0)), zero=True),
     "exact": Row(ExactWasserstein, zero=True, nonnegative=True),
     "exact-1": Row(lambda: ExactWasserstein(p=1), zero=True, nonnegative=True),
     "moments": Row(MomentMatching, zero=True, nonnegative=True),
@@ -299,6 +304,8 @@ DISTANCES = {
     "exact-1": Law(lambda x, y, size: wasserstein(x, y, p=1)),
     "exact-2": Law(lambda x, y, size: wasserstein(x, y)),
     "exact-weighted": Law(weighted(wasserstein), exchangeable=False),
+    "partial-2": Law(lambda x, y, size: partial_wasserstein(x, y, mass=0.7), exchangeable=True),
+    "partial-weighted-1": Law(weighted(partial_wasserstein, mass=0.7, p=1), exchangeable=False),
     "sliced-1": Law(lambda x, y, size: sliced_wasserstein(x, y, p=1, directions=slices(x))),
     "sliced-2": Law(lambda x, y, size: sliced_wasserstein(x, y, directions=slices(x))),
     "sliced-3": Law(lambda x, y, size: sliced_wasserstein(x, y, p=3, directions=slices(x))),
@@ -318,6 +325,29 @@ DISTANCES = {
     "sinkhorn-divergence": Law(
         lambda x, y, size: sinkhorn_divergence(x, y, epsilon=0.5 * size**2, tolerance=tight(x)),
         degree=2,
+    ),
+    "sinkhorn-kl": Law(
+        lambda x, y, size: (
+            sinkhorn(
+                x, y, epsilon=0.5 * size**2, tolerance=tight(x), reach=(KL(size**2), None)
+            ).value
+        ),
+        degree=2,
+        zero=False,
+        symmetric=False,
+    ),
+    "sinkhorn-divergence-kl": Law(
+        lambda x, y, size: sinkhorn_divergence(
+            x, y, epsilon=0.5 * size**2, tolerance=tight(x), reach=KL(size**2)
+        ),
+        degree=2,
+    ),
+    "sinkhorn-divergence-tv-weighted": Law(
+        lambda x, y, size: weighted(
+            sinkhorn_divergence, epsilon=0.5 * size**2, tolerance=tight(x), reach=TV(2 * size**2)
+        )(x, y, size),
+        degree=2,
+        exchangeable=False,
     ),
     "sinkhorn-divergence-1": Law(
         lambda x, y, size: sinkhorn_divergence(x, y, epsilon=0.5 * size, p=1, tolerance=tight(x))

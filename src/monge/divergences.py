@@ -20,6 +20,7 @@ from monge.draws import Draws
 from monge.kernels import Energy, Kernel, pair_sum
 from monge.transport.entropic import sinkhorn_divergence
 from monge.transport.exact import power_and_scale
+from monge.transport.penalties import Penalty, one_penalty, penalties
 from monge.transport.sliced import slice_powers, sliced_power, uniform_directions
 from monge.transport.slicers import Slicer
 
@@ -177,20 +178,41 @@ class EnergyDistance(Divergence):
 class SinkhornDivergence(Divergence):
     """OT_ε(x, y) - ½ OT_ε(x, x) - ½ OT_ε(y, y) for the cost ‖x - y‖^p; ε in its units.
 
+    With `reach` transport is unbalanced, and the divergence is robust: an outlier is left out at
+    a price, and has no gradient, in place of being matched at whatever distance it is.
+
+    Args:
+        epsilon: regularisation, in units of the cost.
+        p: order of the cost.
+        tolerance: on the marginal error.
+        reach: None, or the penalty of both marginals in units of the cost: `KL(rho)`, `TV(rho)`,
+            or a number, the ρ of a KL.
+
     Source: Genevay, Peyré, Cuturi, "Learning generative models with Sinkhorn divergences", 2018;
     Feydy et al., "Interpolating between optimal transport and MMD using Sinkhorn divergences",
-    2019.
+    2019; Séjourné, Feydy, Vialard, Trouvé, Peyré, "Sinkhorn divergences for unbalanced optimal
+    transport", 2019.
     """
 
-    def __init__(self, epsilon: float, p: float = 2, tolerance: float = 1e-3):
+    def __init__(
+        self,
+        epsilon: float,
+        p: float = 2,
+        tolerance: float = 1e-3,
+        reach: Penalty | float | None = None,
+    ):
         super().__init__()
         self.epsilon, self.p = positive("epsilon", epsilon), order(p)
         self.tolerance = positive("tolerance", tolerance)
+        one_penalty(penalties(reach))
+        self.reach = reach
 
     @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = sample_pair(x, y)
-        return sinkhorn_divergence(x, y, epsilon=self.epsilon, p=self.p, tolerance=self.tolerance)
+        return sinkhorn_divergence(
+            x, y, epsilon=self.epsilon, p=self.p, tolerance=self.tolerance, reach=self.reach
+        )
 
 
 class ExactWasserstein(Divergence):

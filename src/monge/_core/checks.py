@@ -212,3 +212,23 @@ def weight_batch(name: str, w: Tensor | None, like: Tensor) -> Tensor:
     if w.device != like.device:
         raise ValueError(f"`{name}` must be on {like.device}, got {w.device}")
     return weights(name, w, size)
+
+
+def masses(name: str, w: Tensor | None, like: Tensor, count: int) -> Tensor:
+    """The weights w (count,) in float64, of any mass; uniform with sum 1 if there are none."""
+    if w is None:
+        return torch.full((count,), 1 / count, dtype=torch.float64, device=like.device)
+    floating(name, w)
+    if w.shape != (count,) or w.device != like.device:
+        raise ValueError(
+            f"`{name}` must have shape ({count},) on {like.device}, got {tuple(w.shape)} on "
+            f"{w.device}"
+        )
+    w = w.double()
+    low, total = on_host(w.detach().amin(), w.detach().sum())
+    if not (low >= 0 and 0 < total < math.inf):
+        raise ValueError(
+            f"`{name}` must be at least 0 with a positive, finite sum, got a least weight of "
+            f"{low:.4g} and a sum of {total:.7g}"
+        )
+    return w

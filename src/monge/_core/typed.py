@@ -62,11 +62,12 @@ def unchecked_solve(matrix: Tensor, target: Tensor) -> Tensor:
     return torch.linalg.solve_ex(matrix, target).result
 
 
-def symmetric_pseudo_inverse(matrix: Tensor) -> Tensor:
-    """The Moore-Penrose inverse of a symmetric matrix. What rounding leaves of an eigenvalue of 0
-    exceeds torch's own threshold at times."""
+def symmetric_pseudo_inverse(matrix: Tensor, rtol: float | None = None) -> Tensor:
+    """The Moore-Penrose inverse of a symmetric matrix, whose eigenvalues of at most `rtol` times
+    the largest are 0; by default those that rounding hides, a threshold above torch's own, which
+    it exceeds at times."""
     rounding = 10 * len(matrix) * torch.finfo(matrix.dtype).eps
-    return torch.linalg.pinv(matrix, rtol=rounding, hermitian=True)
+    return torch.linalg.pinv(matrix, rtol=rounding if rtol is None else rtol, hermitian=True)
 
 
 def vector_norm(x: Tensor, dim: int | None = None) -> Tensor:

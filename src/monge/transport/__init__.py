@@ -50,6 +50,8 @@ from monge.transport.max_sliced import (
     max_generalized_sliced_wasserstein,
     max_sliced_wasserstein,
 )
+from monge.transport.partial import partial_wasserstein, solve_partial
+from monge.transport.penalties import KL, TV
 from monge.transport.plan import Plan
 from monge.transport.potentials import Anderson, Randkhorn
 from monge.transport.semidiscrete import SemidiscretePlan, solve_semidiscrete
@@ -72,6 +74,8 @@ from monge.transport.slicers import (
 )
 
 __all__ = [
+    "KL",
+    "TV",
     "Anderson",
     "Barycenter",
     "Circular",
@@ -114,6 +118,7 @@ __all__ = [
     "max_sliced_wasserstein",
     "monge_map",
     "orthogonal_directions",
+    "partial_wasserstein",
     "quantile_map",
     "sinkhorn",
     "sinkhorn_barycenter",
@@ -125,6 +130,7 @@ __all__ = [
     "sobol_directions",
     "solve",
     "solve_entropic",
+    "solve_partial",
     "solve_semidiscrete",
     "spherical_distances",
     "spherical_sliced_wasserstein",

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from monge._core.checks import point_batches, weight_batch
 from monge._core.numerics import (
     Gradients,
     power_of_squared,
@@ -18,10 +19,26 @@ from monge._core.numerics import (
     weighted_differences,
     with_gradient,
 )
+from monge._core.tuning import tuning
+from monge.transport.accounts import (
+    checked_settings,
+    is_converged,
+    kernel_dtype,
+    warn_unless_converged,
+)
 from monge.transport.batched_gibbs import Problems, solve_batch
 from monge.transport.dual import MOST_LOST, newton_dual
 from monge.transport.ground import MOST_ROUNDING
-from monge.transport.potentials import Potentials, SinkhornSettings
+from monge.transport.penalties import Reach
+from monge.transport.plan import Plan
+from monge.transport.potentials import (
+    ACCELERATION,
+    MOST_ITERATIONS,
+    Anderson,
+    Potentials,
+    Randkhorn,
+    SinkhornSettings,
+)
 
 
 class SeparatedBatch(NamedTuple):
@@ -230,3 +247,135 @@ def _slopes(plans: Tensor, x: Tensor, y: Tensor, p: float) -> Tensor:
     """π_ij p ‖x_i - y_j‖^{p-2}, 0 where the points coincide."""
     lengths = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
     return torch.where(lengths == 0, 0.0, p * plans * lengths.pow(p - 2))
+
+
+# What the functions of one problem are for a batch
+
+
+def _is_batched(n: int, m: int, like: Tensor, acceleration: object, reach: Reach) -> bool:
+    """Whether problems of this size are solved together.
+
+    The rule: small ones, of at most `Tuning.batched_entries` pairs, on every device and in every
+    dtype; larger ones, those that `Randkhorn` draws for, and unbalanced ones, one by one.
+    """
+    small = n * m <= tuning(like.device).batched_entries
+    return small and reach is None and not isinstance(acceleration, Randkhorn)
+
+
+def _solved(batch: Problems, epsilon: float, settings: SinkhornSettings, like: Tensor) -> Solved:
+    """The batch, solved with kernels in a dtype that holds the costs of each of its problems."""
+    means = batch.means()
+    positive = means.masked_fill(means == 0, float(means.max()))
+    extremes = means.min(), positive.min(), means.max()
+    dtypes = {kernel_dtype(float(mean), epsilon, like.dtype) for mean in extremes}
+    return solved(batch, epsilon, settings, torch.float64 if len(dtypes) > 1 else dtypes.pop())
+
+
+def _account(
+    value: Tensor,
+    linear: Tensor,
+    potentials: tuple[Tensor, Tensor],
+    found: Solved,
+    settings: SinkhornSettings,
+) -> Plan:
+    """The plans of a batch in the dtype of their values, with the worst of their accounts."""
+    observed, dtype = found.observed(), value.dtype
+    warn_unless_converged(observed, found.epsilon, settings, dtype)
+    f, g = potentials
+    return Plan(
+        value=value,
+        value_linear=linear.to(dtype),
+        potentials=(f.to(dtype), g.to(dtype)),
+        marginal_error=observed.error,
+        iterations=observed.iterations,
+        converged=is_converged(observed, settings, dtype),
+        make=lambda: found.plans,
+    )
+
+
+def solve_entropic_together(
+    cost: Tensor,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    *,
+    epsilon: float,
+    tolerance: float = 1e-4,
+    max_iterations: int = MOST_ITERATIONS,
+    acceleration: Anderson | Randkhorn | None = ACCELERATION,
+    reach: Reach = None,
+) -> Plan | None:
+    """`solve_entropic` of costs (B, n, m)."""
+    settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
+    _, n, m = cost.shape
+    together = n * m > 0 and _is_batched(n, m, cost, acceleration, reach)
+    if not (together and torch.isfinite(cost).all()):
+        return None
+    mu, nu = weight_batch("a", a, cost), weight_batch("b", b, cost.mT)
+    least = cost.detach().amin((1, 2), keepdim=True).double()
+    batch = Problems(cost.detach().double() - least, mu.detach(), nu.detach())
+    found = _solved(batch, epsilon, settings, cost)
+    value = dual_of_costs(cost, mu, nu, found, least).to(cost.dtype)
+    linear = (found.plans * cost.detach()).sum((1, 2))
+    return _account(
+        value, linear, (found.solution.f + least[:, 0], found.solution.g), found, settings
+    )
+
+
+def sinkhorn_together(
+    x: Tensor,
+    y: Tensor,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    *,
+    epsilon: float,
+    p: float = 2,
+    tolerance: float = 1e-4,
+    max_iterations: int = MOST_ITERATIONS,
+    acceleration: Anderson | Randkhorn | None = ACCELERATION,
+    reach: Reach = None,
+) -> Plan | None:
+    """`sinkhorn` of points (B, n, d) and (B, m, d)."""
+    settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
+    x, y = point_batches(x, y, p)
+    if not _is_batched(x.shape[1], y.shape[1], x, acceleration, reach):
+        return None
+    mu, nu = weight_batch("a", a, x), weight_batch("b", b, y)
+    samples = separated_batch(x.detach(), y.detach(), mu.detach(), nu.detach(), p)
+    found = _solved(samples.batch(epsilon), epsilon, settings, x)
+    value = dual_of_points(x, y, mu, nu, samples, found).to(x.dtype)
+    linear = samples.linear(found.batch.cost, found.plans)
+    return _account(value, linear, samples.potentials(found.solution), found, settings)
+
+
+def sinkhorn_divergence_together(
+    x: Tensor,
+    y: Tensor,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    *,
+    epsilon: float,
+    p: float = 2,
+    tolerance: float = 1e-4,
+    max_iterations: int = MOST_ITERATIONS,
+    acceleration: Anderson | Randkhorn | None = ACCELERATION,
+    reach: Reach = None,
+) -> Tensor | None:
+    """`sinkhorn_divergence` of points (B, n, d) and (B, m, d)."""
+    settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
+    x, y = point_batches(x, y, p)
+    if reach is not None or not _is_batched(
+        max(x.shape[1], y.shape[1]), y.shape[1], x, acceleration
+    ):
+        return None
+    mu, nu = weight_batch("a", a, x), weight_batch("b", b, y)
+    samples = separated_batch(x.detach(), y.detach(), mu.detach(), nu.detach(), p)
+    cross = _solved(samples.batch(epsilon), epsilon, settings, x)
+    warn_unless_converged(cross.solution, epsilon, settings, x.dtype)
+    within: list[Tensor] = []
+    for z, w in ((x, mu), (y, nu)):
+        one = within_batch(z.detach(), w.detach(), p)
+        found = solved(one.batch(epsilon, symmetric=True), epsilon, settings, cross.plans.dtype)
+        warn_unless_converged(found.solution, epsilon, settings, x.dtype)
+        within.append(dual_within_samples(z, w, one, found))
+    value = dual_of_points(x, y, mu, nu, samples, cross) - (within[0] + within[1]) / 2
+    return value.to(x.dtype)

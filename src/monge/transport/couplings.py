@@ -34,7 +34,7 @@ from monge._core.numerics import distances, drawn
 from monge._core.promotion import ANY, promoted
 from monge._core.shown import Shown
 from monge._core.untrusted import memory
-from monge.transport.entropic import checked_settings, warn_unless_converged
+from monge.transport.accounts import checked_settings, warn_unless_converged
 from monge.transport.exact import monge_map, solve
 from monge.transport.gibbs import draw_columns
 from monge.transport.ground import SinglePoints, resolved_mean

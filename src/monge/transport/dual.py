@@ -90,7 +90,7 @@ def dual(
         samples = separated(x, y, a, b, p)
         of_x = of_y = None
         if wanted[0] or wanted[1]:
-            of_x, of_y = _in_points(samples, solution, epsilon, x.dtype)
+            of_x, of_y = in_points(samples, solution, epsilon, x.dtype)
         f, g = (potential - potential.mean() for potential in samples.potentials(solution))
         slopes = zip((of_x, of_y, f, g), wanted)
         value = solution.value + samples.shift.square().sum()
@@ -110,7 +110,7 @@ def dual_within(x: Tensor, a: Tensor, solution: Potentials, epsilon: float, p: f
     def fast(x: Tensor, a: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Gradients]:
         of_x = None
         if wanted[0]:
-            of_x = 2 * _in_points(separated(x, x, a, a, p), solution, epsilon, x.dtype)[0]
+            of_x = 2 * in_points(separated(x, x, a, a, p), solution, epsilon, x.dtype)[0]
         of_a = 2 * (solution.f - solution.f.mean()) if wanted[1] else None
         return solution.value.clone(), [of_x, of_a]
 
@@ -130,24 +130,24 @@ def newton_dual(cost: Tensor, a: Tensor, b: Tensor, g: Tensor, epsilon: float) -
     implicit function theorem.
     """
     with torch.no_grad():
-        share = b * ((g - cost) / epsilon - _log_sums(cost, b, g, epsilon)[:, None]).exp()
+        share = b * ((g - cost) / epsilon - log_sums(cost, b, g, epsilon)[:, None]).exp()
         columns = a @ share
         hessian = columns.diag() - share.T @ (a[:, None] * share)
         inverse = symmetric_pseudo_inverse((hessian + hessian.T) / 2)
-    f = -epsilon * _log_sums(cost, b, g, epsilon)
+    f = -epsilon * log_sums(cost, b, g, epsilon)
     excess = b - b * (a @ ((f[:, None] + g - cost) / epsilon).exp())
     g = g + epsilon * (inverse @ excess)
-    return -epsilon * (a * _log_sums(cost, b, g, epsilon)).sum() + (b * g).sum()
+    return -epsilon * (a * log_sums(cost, b, g, epsilon)).sum() + (b * g).sum()
 
 
-def _log_sums(cost: Tensor, b: Tensor, g: Tensor, epsilon: float) -> Tensor:
+def log_sums(cost: Tensor, b: Tensor, g: Tensor, epsilon: float) -> Tensor:
     """log Σ_j b_j exp((g_j - C_ij)/ε), (n,), differentiable in weights that are 0 as well."""
     exponents = (g - cost) / epsilon
     most = exponents.detach().masked_fill(b.detach() == 0, -torch.inf).amax(1, keepdim=True)
     return most[:, 0] + (b * (exponents - most).exp()).sum(1).log()
 
 
-def _in_points(
+def in_points(
     samples: Separated, solution: Potentials, epsilon: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """The dual's gradients in the points x (n, d) and y (m, d), float64; of a sample with itself

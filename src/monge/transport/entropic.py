@@ -15,38 +15,30 @@ Source: Cuturi, "Sinkhorn distances", 2013; Feydy et al., "Interpolating between
 and MMD using Sinkhorn divergences", 2019; Peyré, Cuturi, "Computational optimal transport", 2019.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from monge._core.checks import (
-    dimension,
-    distribution_weights,
-    finite,
-    floating,
-    point_batches,
-    points,
-    positive,
-    weight_batch,
-)
-from monge._core.errors import warn
+from monge._core.checks import distribution_weights, floating, points
 from monge._core.numerics import Gradients, with_gradient
 from monge._core.promotion import WEIGHTS, promoted
-from monge._core.tuning import tuning
-from monge.transport.batched_entropic import (
-    Solved,
-    dual_of_costs,
-    dual_of_points,
-    dual_within_samples,
-    separated_batch,
-    solved,
-    within_batch,
+from monge.transport.accounts import (
+    assembled,
+    checked_settings,
+    is_converged,
+    kernel_dtype,
+    warn_unless_converged,
 )
-from monge.transport.batched_gibbs import Problems
+from monge.transport.batched_entropic import (
+    sinkhorn_divergence_together,
+    sinkhorn_together,
+    solve_entropic_together,
+)
 from monge.transport.dual import Separated, dual, dual_within, newton_dual, separated
+from monge.transport.forbidden import feasible_weights, forbidden_pairs, with_forbidden
 from monge.transport.ground import Matrix, Points
+from monge.transport.penalties import Reach, penalties
 from monge.transport.plan import Plan
 from monge.transport.potentials import (
     ACCELERATION,
@@ -55,16 +47,10 @@ from monge.transport.potentials import (
     EntropicProblem,
     Potentials,
     Randkhorn,
-    SinkhornSettings,
     solve_potentials,
 )
 from monge.transport.reductions import choose_reductions
-
-
-def _assembled(problem: EntropicProblem, solution: Potentials, epsilon: float) -> Tensor:
-    """The whole plan, (n, m)."""
-    blocks = problem.cost.plans(problem.a, problem.b, solution.f, solution.g, epsilon)
-    return torch.cat([block for _, block in blocks])
+from monge.transport.unbalanced import divergence_of_points, plan_of_cost, plan_of_points
 
 
 def _observed(
@@ -75,189 +61,14 @@ def _observed(
     return solution._replace(error=float(max(errors)))
 
 
-def _is_converged(solution: Potentials, settings: SinkhornSettings, dtype: torch.dtype) -> bool:
-    return solution.error <= settings.tolerance + 10 * torch.finfo(dtype).eps
-
-
-def warn_unless_converged(
-    solution: Potentials, epsilon: float, settings: SinkhornSettings, dtype: torch.dtype
-) -> None:
-    """Warns where the marginal error is above the tolerance."""
-    if not _is_converged(solution, settings, dtype):
-        warn(
-            f"Sinkhorn with `epsilon` {epsilon:.4g} stopped after {solution.iterations} "
-            f"iterations with a marginal error of {solution.error:.2g}, above `tolerance` "
-            f"{settings.tolerance:.2g}: raise `epsilon`, `tolerance` or `max_iterations`"
-        )
-
-
-def _kernel_dtype(mean: float, epsilon: float, dtype: torch.dtype) -> torch.dtype:
-    """The dtype of a Gibbs kernel that still holds costs of this mean.
-
-    A kernel exp(-C/ε) near 1 has lost the digits of C/ε that are below its last place.
-    """
-    if not math.isfinite(mean):
-        raise ValueError("`x` and `y` have costs beyond float64: rescale them")
-    if torch.finfo(torch.float64).eps * epsilon > 1e-6 * mean > 0:
-        raise ValueError(
-            f"`epsilon` {epsilon:.3g} is over 10⁹ times the mean cost {mean:.3g}, where rounding "
-            "hides the cost: take the limit, the product plan"
-        )
-    return torch.float64 if epsilon > mean else dtype
-
-
 def _problem(samples: Separated, epsilon: float, dtype: torch.dtype) -> EntropicProblem:
     """The samples' problem, whose kernel is in a dtype that holds its costs."""
     problem = samples.problem(dtype)
-    wanted = _kernel_dtype(problem.cost.mean(), epsilon, dtype)
+    wanted = kernel_dtype(problem.cost.mean(), epsilon, dtype)
     return problem if wanted == dtype else samples.problem(wanted)
 
 
-def checked_settings(
-    epsilon: float, tolerance: float, most: int, acceleration: object
-) -> SinkhornSettings:
-    """The settings of the solver, if they are valid."""
-    positive("epsilon", epsilon)
-    positive("tolerance", tolerance)
-    dimension("max_iterations", most)
-    if not isinstance(acceleration, (Anderson, Randkhorn, type(None))):
-        raise ValueError(
-            f"`acceleration` must be Anderson(memory), Randkhorn() or None, got {acceleration!r}"
-        )
-    return SinkhornSettings(acceleration, tolerance, most)
-
-
-# Batches
-
-
-def _is_batched(n: int, m: int, like: Tensor, acceleration: object) -> bool:
-    """Whether problems of this size are solved together.
-
-    The rule: small ones, of at most `Tuning.batched_entries` pairs, on every device and in every
-    dtype; larger ones, and those that `Randkhorn` draws for, one by one.
-    """
-    small = n * m <= tuning(like.device).batched_entries
-    return small and not isinstance(acceleration, Randkhorn)
-
-
-def _solved(batch: Problems, epsilon: float, settings: SinkhornSettings, like: Tensor) -> Solved:
-    """The batch, solved with kernels in a dtype that holds the costs of each of its problems."""
-    means = batch.means()
-    positive = means.masked_fill(means == 0, float(means.max()))
-    extremes = means.min(), positive.min(), means.max()
-    dtypes = {_kernel_dtype(float(mean), epsilon, like.dtype) for mean in extremes}
-    return solved(batch, epsilon, settings, torch.float64 if len(dtypes) > 1 else dtypes.pop())
-
-
-def _account(
-    value: Tensor,
-    linear: Tensor,
-    potentials: tuple[Tensor, Tensor],
-    found: Solved,
-    settings: SinkhornSettings,
-) -> Plan:
-    """The plans of a batch in the dtype of their values, with the worst of their accounts."""
-    observed, dtype = found.observed(), value.dtype
-    warn_unless_converged(observed, found.epsilon, settings, dtype)
-    f, g = potentials
-    return Plan(
-        value=value,
-        value_linear=linear.to(dtype),
-        potentials=(f.to(dtype), g.to(dtype)),
-        marginal_error=observed.error,
-        iterations=observed.iterations,
-        converged=_is_converged(observed, settings, dtype),
-        make=lambda: found.plans,
-    )
-
-
-def _solve_entropic_together(
-    cost: Tensor,
-    a: Tensor | None = None,
-    b: Tensor | None = None,
-    *,
-    epsilon: float,
-    tolerance: float = 1e-4,
-    max_iterations: int = MOST_ITERATIONS,
-    acceleration: Anderson | Randkhorn | None = ACCELERATION,
-) -> Plan | None:
-    """`solve_entropic` of costs (B, n, m)."""
-    settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
-    _, n, m = cost.shape
-    if n * m == 0 or not _is_batched(n, m, cost, acceleration):
-        return None
-    finite("cost", cost)
-    mu, nu = weight_batch("a", a, cost), weight_batch("b", b, cost.mT)
-    least = cost.detach().amin((1, 2), keepdim=True).double()
-    batch = Problems(cost.detach().double() - least, mu.detach(), nu.detach())
-    found = _solved(batch, epsilon, settings, cost)
-    value = dual_of_costs(cost, mu, nu, found, least).to(cost.dtype)
-    linear = (found.plans * cost.detach()).sum((1, 2))
-    return _account(
-        value, linear, (found.solution.f + least[:, 0], found.solution.g), found, settings
-    )
-
-
-def _sinkhorn_together(
-    x: Tensor,
-    y: Tensor,
-    a: Tensor | None = None,
-    b: Tensor | None = None,
-    *,
-    epsilon: float,
-    p: float = 2,
-    tolerance: float = 1e-4,
-    max_iterations: int = MOST_ITERATIONS,
-    acceleration: Anderson | Randkhorn | None = ACCELERATION,
-) -> Plan | None:
-    """`sinkhorn` of points (B, n, d) and (B, m, d)."""
-    settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
-    x, y = point_batches(x, y, p)
-    if not _is_batched(x.shape[1], y.shape[1], x, acceleration):
-        return None
-    mu, nu = weight_batch("a", a, x), weight_batch("b", b, y)
-    samples = separated_batch(x.detach(), y.detach(), mu.detach(), nu.detach(), p)
-    found = _solved(samples.batch(epsilon), epsilon, settings, x)
-    value = dual_of_points(x, y, mu, nu, samples, found).to(x.dtype)
-    linear = samples.linear(found.batch.cost, found.plans)
-    return _account(value, linear, samples.potentials(found.solution), found, settings)
-
-
-def _sinkhorn_divergence_together(
-    x: Tensor,
-    y: Tensor,
-    a: Tensor | None = None,
-    b: Tensor | None = None,
-    *,
-    epsilon: float,
-    p: float = 2,
-    tolerance: float = 1e-4,
-    max_iterations: int = MOST_ITERATIONS,
-    acceleration: Anderson | Randkhorn | None = ACCELERATION,
-) -> Tensor | None:
-    """`sinkhorn_divergence` of points (B, n, d) and (B, m, d)."""
-    settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
-    x, y = point_batches(x, y, p)
-    if not _is_batched(max(x.shape[1], y.shape[1]), y.shape[1], x, acceleration):
-        return None
-    mu, nu = weight_batch("a", a, x), weight_batch("b", b, y)
-    samples = separated_batch(x.detach(), y.detach(), mu.detach(), nu.detach(), p)
-    cross = _solved(samples.batch(epsilon), epsilon, settings, x)
-    warn_unless_converged(cross.solution, epsilon, settings, x.dtype)
-    within: list[Tensor] = []
-    for z, w in ((x, mu), (y, nu)):
-        one = within_batch(z.detach(), w.detach(), p)
-        found = solved(one.batch(epsilon, symmetric=True), epsilon, settings, cross.plans.dtype)
-        warn_unless_converged(found.solution, epsilon, settings, x.dtype)
-        within.append(dual_within_samples(z, w, one, found))
-    value = dual_of_points(x, y, mu, nu, samples, cross) - (within[0] + within[1]) / 2
-    return value.to(x.dtype)
-
-
-# One problem
-
-
-@promoted(_solve_entropic_together, cost=2, a=WEIGHTS, b=WEIGHTS)
+@promoted(solve_entropic_together, cost=2, a=WEIGHTS, b=WEIGHTS)
 def solve_entropic(
     cost: Tensor,
     a: Tensor | None = None,
@@ -267,11 +78,12 @@ def solve_entropic(
     tolerance: float = 1e-4,
     max_iterations: int = MOST_ITERATIONS,
     acceleration: Anderson | Randkhorn | None = ACCELERATION,
+    reach: Reach = None,
 ) -> Plan:
     """Entropic transport for a cost matrix C (n, m).
 
     Args:
-        cost: C (n, m).
+        cost: C (n, m); +∞ forbids a pair.
         a: weights (n,), at least 0 with sum 1; uniform by default.
         b: weights (m,).
         epsilon: regularisation, in units of the cost.
@@ -279,26 +91,41 @@ def solve_entropic(
         max_iterations: the iteration limit, which warns where it is reached; an iteration takes
             two passes over the cost.
         acceleration: `Anderson(memory)`, `Randkhorn()`, or None for the plain algorithm.
+        reach: what marginals that are not the weights cost: `KL(rho)`, `TV(rho)` or a number, the
+            ρ of a KL, for both sides, or a pair for rows and columns in which None is a
+            constraint. Weights may then have any mass, and `tolerance` is on the residual of the
+            potentials, in units of the marginal error (`monge.transport.unbalanced`).
 
     Returns:
-        The plan; `value` = ⟨C, π⟩ + ε KL(π | a⊗b), differentiable in cost and weights.
+        The plan; `value` = ⟨C, π⟩ + ε KL(π | a⊗b), plus the penalties of `reach`, differentiable
+        in cost and weights.
 
     Raises:
-        ValueError: for a cost that is no finite matrix, invalid weights, or ε ≤ 0.
+        ValueError: for a cost that is no matrix, NaN or -∞ in it, invalid weights, ε ≤ 0, an
+            invalid `reach`, or forbidden pairs that leave no plan.
     """
     settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
-    finite("cost", floating("cost", cost))
+    floating("cost", cost)
     if cost.ndim != 2 or 0 in cost.shape:
         raise ValueError(f"`cost` must be a matrix (n, m), got shape {tuple(cost.shape)}")
+    sides = penalties(reach)
+    if sides is not None:
+        return plan_of_cost(cost, (a, b), sides, epsilon, settings)
     mu = distribution_weights("a", a, cost, cost.shape[0])
     nu = distribution_weights("b", b, cost, cost.shape[1])
+    closed = forbidden_pairs(cost)
+    if closed is not None:
+        feasible_weights(closed, mu, nu)
     # a constant is no cost, but could hide one
     least = cost.detach().amin()
     matrix = cost.detach() - least
-    matrix = matrix.to(_kernel_dtype(float(matrix.mean()), epsilon, cost.dtype))
-    problem = EntropicProblem(Matrix(matrix), mu.detach(), nu.detach())
+    mean = float((matrix if closed is None else matrix[~closed]).mean())
+    matrix = matrix.to(kernel_dtype(mean, epsilon, cost.dtype))
+    if closed is not None:
+        matrix = with_forbidden(matrix, closed, epsilon)
+    problem = EntropicProblem(Matrix(matrix, mean), mu.detach(), nu.detach())
     (solution,) = solve_potentials([problem], epsilon, settings)
-    plan = _assembled(problem, solution, epsilon)
+    plan = assembled(problem, solution, epsilon)
     rows, columns = (plan.sum(side, dtype=torch.float64) for side in (1, 0))
     solution = _observed(rows, columns, problem, solution)
     warn_unless_converged(solution, epsilon, settings, cost.dtype)
@@ -311,20 +138,23 @@ def solve_entropic(
         return solution.value + least, [slope if need else None for slope, need in slopes]
 
     def plain(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        return newton_dual(cost.double() - least, a, b, solution.g, epsilon) + least
+        moved = cost.double() - least
+        if closed is not None:
+            moved = torch.where(closed, matrix.double(), moved)
+        return newton_dual(moved, a, b, solution.g, epsilon) + least
 
     return Plan(
         value=with_gradient(fast, plain, cost, mu, nu),
-        value_linear=(plan * cost.detach()).sum(),
+        value_linear=(plan * cost.detach().nan_to_num(posinf=0.0)).sum(),
         potentials=(f.to(cost), solution.g.to(cost)),
         marginal_error=solution.error,
         iterations=solution.iterations,
-        converged=_is_converged(solution, settings, cost.dtype),
+        converged=is_converged(solution, settings, cost.dtype),
         make=lambda: plan,
     )
 
 
-@promoted(_sinkhorn_together, x=2, y=2, a=WEIGHTS, b=WEIGHTS)
+@promoted(sinkhorn_together, x=2, y=2, a=WEIGHTS, b=WEIGHTS)
 def sinkhorn(
     x: Tensor,
     y: Tensor,
@@ -336,14 +166,19 @@ def sinkhorn(
     tolerance: float = 1e-4,
     max_iterations: int = MOST_ITERATIONS,
     acceleration: Anderson | Randkhorn | None = ACCELERATION,
+    reach: Reach = None,
 ) -> Plan:
     """Entropic transport between weighted points, for the cost ‖x_i - y_j‖^p.
 
     Memory is O(n + m) beyond a bounded size; the plan's matrix is made on request only. Arguments
-    as for `solve_entropic`; `value` is differentiable in points and weights.
+    as for `solve_entropic`; `value` is differentiable in points and weights. GeomLoss's `reach`
+    is ρ^{1/p} of its cost ‖x_i - y_j‖^p / p.
     """
     settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
     x, y = points(x, y, p)
+    sides = penalties(reach)
+    if sides is not None:
+        return plan_of_points((x, y), (a, b), sides, epsilon, p, settings)
     mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
     samples = separated(x.detach(), y.detach(), mu.detach(), nu.detach(), p)
     problem = _problem(samples, epsilon, x.dtype)
@@ -360,12 +195,12 @@ def sinkhorn(
         potentials=(f.to(x), g.to(x)),
         marginal_error=observed.error,
         iterations=solution.iterations,
-        converged=_is_converged(observed, settings, x.dtype),
-        make=lambda: _assembled(problem, solution, epsilon),
+        converged=is_converged(observed, settings, x.dtype),
+        make=lambda: assembled(problem, solution, epsilon),
     )
 
 
-@promoted(_sinkhorn_divergence_together, x=2, y=2, a=WEIGHTS, b=WEIGHTS)
+@promoted(sinkhorn_divergence_together, x=2, y=2, a=WEIGHTS, b=WEIGHTS)
 def sinkhorn_divergence(
     x: Tensor,
     y: Tensor,
@@ -377,6 +212,7 @@ def sinkhorn_divergence(
     tolerance: float = 1e-4,
     max_iterations: int = MOST_ITERATIONS,
     acceleration: Anderson | Randkhorn | None = ACCELERATION,
+    reach: Reach = None,
 ) -> Tensor:
     """OT_ε(x, y) - ½ OT_ε(x, x) - ½ OT_ε(y, y), on the scale of the cost ‖x - y‖^p, no root.
 
@@ -384,9 +220,15 @@ def sinkhorn_divergence(
     rounding; W_p^p as ε → 0, half of the energy distance (p = 1) or
     ‖E x - E y‖² (p = 2) as ε → ∞. Differentiable in points and weights. Arguments as for
     `solve_entropic`.
+
+    With `reach`, one penalty for both sides, it is the divergence of unbalanced transport,
+    which adds ε/2 (Σ a - Σ b)²: also at least 0, and 0 at equality of points and masses.
     """
     settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
     x, y = points(x, y, p)
+    sides = penalties(reach)
+    if sides is not None:
+        return divergence_of_points((x, y), (a, b), sides, epsilon, p, settings)
     mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
     samples = separated(x.detach(), y.detach(), mu.detach(), nu.detach(), p)
     problem = _problem(samples, epsilon, x.dtype)

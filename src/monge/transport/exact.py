@@ -20,7 +20,6 @@ from torch import Tensor
 
 from monge._core.checks import (
     distribution_weights,
-    finite,
     floating,
     point_batches,
     points,
@@ -34,67 +33,31 @@ from monge._core.typed import (
     Integers,
     from_numpy,
     linear_assignment,
-    network_simplex,
     pairwise_distances,
     to_numpy,
 )
 from monge.transport.batched_exact import assignments, pairs_of, relative_lengths
 from monge.transport.batched_exact import plans as batched_plans
+from monge.transport.exact_simplex import simplex
+from monge.transport.forbidden import feasible_weights, forbidden_pairs, open_simplex
 from monge.transport.ground import GroundCost, Points
 from monge.transport.plan import Plan
 from monge.transport.potentials import rough_potentials
 
-MOST_ITERATIONS = 10**9
-MOST_RATIO = 1e4
-"""The ratio to the median cost above which costs are cut off at first."""
 MOST_ERROR = {torch.float32: 1e-8, torch.float64: 1e-11}
 """The relative error that is allowed in the cost of an assignment."""
 LOOSE = 0.003
 """ε of the potentials that prepare an assignment, in units of the mean cost."""
 
 
-def _array(x: Tensor) -> Floats:
+def as_array(x: Tensor) -> Floats:
+    """The numbers of a tensor in float64."""
     return to_numpy(x.detach().double().cpu())
 
 
 def _distances(x: Tensor, y: Tensor) -> Floats:
     """‖x_i - y_j‖ in float64, (n, m)."""
-    return pairwise_distances(_array(x), _array(y))
-
-
-def _simplex(cost: Floats, a: Floats, b: Floats) -> tuple[Floats, Floats, Floats]:
-    """The plan and feasible optimal potentials of a cost of any scale.
-
-    The network simplex loses the small ones of costs that differ by many orders of magnitude, as
-    beside a far point or an entry that forbids a pair. It is given costs cut off at a bound: a
-    plan without mass where they are cut is optimal for the whole, since its potentials, below the
-    lower costs, are feasible. Otherwise the bound rises. Points without mass are left out.
-    """
-    a, b = a / a.sum(), b / b.sum()
-    if not (a.all() and b.all()):
-        rows, columns = a.nonzero()[0], b.nonzero()[0]
-        plan = np.zeros(cost.shape)
-        plan[np.ix_(rows, columns)], f, _ = _simplex(
-            cost[np.ix_(rows, columns)], a[rows], b[columns]
-        )
-        g = (cost[rows] - f[:, None]).min(0)
-        return plan, (cost - g).min(1), g
-    least, most = cost.min(), cost.max() - cost.min()
-    # of a random part: the bound rises where it is too low
-    some = np.random.default_rng(0).choice(cost.ravel(), 1000) - least
-    bound = MOST_RATIO * float(np.median(some))
-    while True:
-        bound = bound if 0 < bound < most / MOST_RATIO else most
-        cut = (cost - least if bound == most else np.minimum(cost - least, bound)) / (bound or 1.0)
-        plan, f, log = network_simplex(cut, a, b, MOST_ITERATIONS)
-        if log["result_code"] != 1:
-            raise ValueError(f"the network simplex failed: {log['warning']}")
-        if bound == most or not plan[cost - least > bound].any():
-            break
-        bound *= MOST_RATIO
-    # two c-transforms keep the value and make f_i + g_j ≤ C_ij hold everywhere
-    g = (cost - (f * (bound or 1.0) + least)[:, None]).min(0)
-    return plan, (cost - g).min(1), g
+    return pairwise_distances(as_array(x), as_array(y))
 
 
 def _in_weights(w: Tensor | None, potential: Floats) -> tuple[Tensor | None, Tensor]:
@@ -105,11 +68,11 @@ def _in_weights(w: Tensor | None, potential: Floats) -> tuple[Tensor | None, Ten
 def _solve_together(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Plan | None:
     """`solve` of costs (B, n, m)."""
     _, n, m = cost.shape
-    if n * m == 0 or n * m > tuning(cost.device).batched_entries:
+    small = 0 < n * m <= tuning(cost.device).batched_entries
+    if not (small and torch.isfinite(cost).all()):
         return None
-    finite("cost", cost)
     mu, nu = weight_batch("a", a, cost), weight_batch("b", b, cost.mT)
-    found, f, g = batched_plans(_simplex, cost.detach().double(), mu, nu)
+    found, f, g = batched_plans(simplex, cost.detach().double(), mu, nu)
     plans = found.to(cost)
     in_weights = [(a, f - f.mean(1, keepdim=True)), (b, g - g.mean(1, keepdim=True))]
     linear = not (cost.requires_grad and _moves(a, b))
@@ -131,7 +94,7 @@ def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Pla
     """Kantorovich's problem for a cost matrix.
 
     Args:
-        cost: C (n, m), of any sign.
+        cost: C (n, m), of any sign; +∞ forbids a pair.
         a: weights (n,), at least 0 with sum 1; uniform by default.
         b: weights (m,).
 
@@ -139,22 +102,29 @@ def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Pla
         The plan, with `value` = ⟨C, π⟩ = ⟨a, f⟩ + ⟨b, g⟩ and f_i + g_j ≤ C_ij.
 
     Raises:
-        ValueError: for a cost that is no finite matrix, or invalid weights.
+        ValueError: for a cost that is no matrix, NaN or -∞ in it, invalid weights, or forbidden
+            pairs that leave no plan.
     """
     floating("cost", cost)
     if cost.ndim != 2 or 0 in cost.shape:
         raise ValueError(f"`cost` must be a matrix (n, m), got shape {tuple(cost.shape)}")
-    finite("cost", cost)
+    closed = forbidden_pairs(cost)
     mu, nu = (
         distribution_weights("a", a, cost, cost.shape[0]),
         distribution_weights("b", b, cost, cost.shape[1]),
     )
-    pi, f, g = _simplex(_array(cost), _array(mu), _array(nu))
+    served = (mu, nu) if closed is None else feasible_weights(closed, mu, nu)
+    pi, f, g = open_simplex(as_array(cost), *map(as_array, served))
     plan = from_numpy(pi).to(cost)
     # linear in the cost and in the weights, but not in both
     linear = not (cost.requires_grad and _moves(a, b))
+    open_cost = cost if closed is None else cost.masked_fill(closed, 0.0)
     value = envelope(
-        (plan * cost).sum(), (cost, plan), _in_weights(a, f), _in_weights(b, g), linear=linear
+        (plan * open_cost).sum(),
+        (open_cost, plan),
+        _in_weights(a, f),
+        _in_weights(b, g),
+        linear=linear,
     )
     errors = (plan.sum(1) - mu).abs().sum(), (plan.sum(0) - nu).abs().sum()
     return Plan(
@@ -189,6 +159,14 @@ def _scale(points: Tensor) -> float:
     """A unit of length in which differences of points neither overflow nor vanish."""
     extent = (points.amax(0) - points.amin(0)).amax() if points.shape[1] else points.new_ones(())
     return power_of_two(float(extent))
+
+
+def scaled_lengths(x: Tensor, y: Tensor) -> tuple[Floats, float]:
+    """‖x_i - y_j‖ of points in float64, in units of the largest, and that one."""
+    scale = _scale(torch.cat([x, y]))
+    lengths = _distances(x / scale, y / scale)
+    longest = lengths.max() or 1.0
+    return lengths / longest, scale * longest
 
 
 def matching(x: Tensor, y: Tensor, p: float) -> tuple[Integers, float]:
@@ -247,7 +225,7 @@ def _wasserstein_together(
         pairs = assignments(lengths**p)
     else:
         mu, nu = weight_batch("a", a, x), weight_batch("b", b, y)
-        plans, f, g = batched_plans(_simplex, lengths**p, mu, nu)
+        plans, f, g = batched_plans(simplex, lengths**p, mu, nu)
         pairs = pairs_of(plans)
         in_weights = [(a, f - f.mean(1, keepdim=True)), (b, g - g.mean(1, keepdim=True))]
     item, i, j, mass = pairs
@@ -297,14 +275,25 @@ def power_and_scale(
     else:
         mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
         wide = x.detach().double(), y.detach().double()
-        scale = _scale(torch.cat(wide))
-        lengths = _distances(wide[0] / scale, wide[1] / scale)
-        longest = lengths.max() or 1.0
-        scale, lengths = scale * longest, lengths / longest
-        plan, f, g = _simplex(lengths**p, _array(mu), _array(nu))
+        lengths, scale = scaled_lengths(*wide)
+        plan, f, g = simplex(lengths**p, as_array(mu), as_array(nu))
         rows, columns = plan.nonzero()
         mass = plan[rows, columns]
         in_weights = [_in_weights(a, f), _in_weights(b, g)]
+    power = power_of_plan((x, y), (rows, columns, mass), scale, p, in_weights)
+    return power, scale
+
+
+def power_of_plan(
+    points: tuple[Tensor, Tensor],
+    plan: tuple[Integers, Integers, Floats],
+    scale: float,
+    p: float,
+    in_weights: list[tuple[Tensor | None, Tensor]],
+) -> Tensor:
+    """Σ_ij π_ij (‖x_i - y_j‖ / scale)^p of an optimal plan, given by its rows, columns and masses,
+    with its gradients in the points, and the known ones in weights."""
+    (x, y), (rows, columns, mass) = points, plan
     i, j = from_numpy(rows).to(x.device), from_numpy(columns).to(x.device)
 
     def at_this_plan(x: Tensor, y: Tensor) -> Tensor:
@@ -313,9 +302,9 @@ def power_and_scale(
         return (from_numpy(mass).to(x.device) * power_of_squared(squared, p)).sum()
 
     power = at_this_plan(x, y)
-    if _moves(a, b):
+    if _moves(*(w for w, _ in in_weights)):
         power = _with_weights(power, at_this_plan, x, y, in_weights)
-    return power, scale
+    return power
 
 
 def _with_weights(
@@ -333,8 +322,8 @@ def _with_weights(
     return envelope(power, *zip((x, y), slopes), *in_weights, linear=False)
 
 
-def _moves(a: Tensor | None, b: Tensor | None) -> bool:
-    return any(w is not None and w.requires_grad for w in (a, b))
+def _moves(*weights: Tensor | None) -> bool:
+    return any(w is not None and w.requires_grad for w in weights)
 
 
 @promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)
@@ -358,6 +347,6 @@ def kantorovich_potential(
     x, y = points(x, y, 1)
     mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
     distances = _distances(x, y)
-    _, _, g = _simplex(distances, _array(mu), _array(nu))
+    _, _, g = simplex(distances, as_array(mu), as_array(nu))
     on_x, on_y = (distances - g).min(1), (_distances(y, y) - g).min(1)
     return from_numpy(on_x).to(x), from_numpy(on_y).to(y)

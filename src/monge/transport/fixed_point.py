@@ -26,7 +26,10 @@ from monge._core.tuning import tuning
 from monge._core.typed import linear_solve, unchecked_solve
 from monge.transport.gibbs import Minima, Stored, Streamed, choose_deferred, is_small
 from monge.transport.ground import GroundCost
+from monge.transport.penalties import CONSTRAINTS, Penalties, translation
 
+Step = Callable[[Minima, Tensor], tuple[Tensor, Tensor]]
+"""(minima, h) -> (T(h), the marginal error of h)."""
 Iteration = Callable[
     [Streamed, bool, Tensor, "Anderson | None", float, int], tuple[Tensor, float, int]
 ]
@@ -48,21 +51,41 @@ class Anderson:
     memory: int = 5
 
 
-def choose_iteration(cost: GroundCost) -> Iteration:
+def choose_iteration(cost: GroundCost, penalties: Penalties = CONSTRAINTS) -> Iteration:
     """Picks how the fixed point is iterated for.
 
     The rule: on a CPU the error is read after every iteration; on a GPU small problems are
-    iterated by one program (`monge.transport.gibbs.is_small`), larger ones in chunks.
+    iterated by one program (`monge.transport.gibbs.is_small`) if their marginals are constraints,
+    others in chunks.
     """
     if tuning(cost.device).iterations_per_read == 1 and not is_small(cost):
         return iterate
-    return iterate_in_one_program if is_small(cost) else iterate_in_chunks
+    by_one = is_small(cost) and penalties is CONSTRAINTS
+    return iterate_in_one_program if by_one else iterate_in_chunks
+
+
+def _choose_step(minima: Minima, symmetric: bool) -> Step:
+    if symmetric:
+        return symmetric_step
+    return step if minima.penalties is CONSTRAINTS else translated_step
 
 
 def step(minima: Minima, g: Tensor) -> tuple[Tensor, Tensor]:
     """S_a(S_b(g)), and the marginal error of (S_b(g), g)."""
     image = minima.columns(minima.rows(g))
     return image, (minima.b * ((g - image) / minima.epsilon).expm1().abs()).sum()
+
+
+def translated_step(minima: Minima, g: Tensor) -> tuple[Tensor, Tensor]:
+    """`step` beside penalties on the marginals, and the best translation of its potentials.
+
+    The error is the larger one of both moves."""
+    sides, epsilon = minima.penalties, minima.epsilon
+    image = minima.columns(minima.rows(g))
+    shift = translation(sides, minima.a, minima.b, minima.soft_f, minima.soft_g, epsilon)
+    moved = sides[1].potential(minima.soft_g - shift, epsilon)
+    changes = (g - torch.stack([image, moved])) / epsilon
+    return moved, (changes.expm1_().abs_() @ minima.b).amax()
 
 
 def symmetric_step(minima: Minima, f: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,7 +104,7 @@ def iterate(
     most: int,
 ) -> tuple[Tensor, float, int]:
     """Finds h = T(h), and looks at the error after every iteration."""
-    advance = symmetric_step if symmetric else step
+    advance = _choose_step(minima, symmetric)
     memory = 0 if acceleration is None else acceleration.memory
     h, best, best_image, extrapolated = start, math.inf, start, False
     images: list[Tensor] = []
@@ -149,7 +172,7 @@ def iterate_in_chunks(
     """
     state = started(start, 0 if acceleration is None else acceleration.memory)
     chunk, used = tuning(start.device).iterations_per_read, 0
-    advance = symmetric_step if symmetric else step
+    advance = _choose_step(minima, symmetric)
     stored = minima if isinstance(minima, Stored) else None
     log_domain = None if stored else minima
     while True:

@@ -31,6 +31,7 @@ from monge._core.tuning import tuning
 from monge._core.typed import split
 from monge.gpu.launch import is_usable
 from monge.transport.ground import GroundCost, log_weights, smallest
+from monge.transport.penalties import CONSTRAINTS, Penalties, Penalty
 from monge.transport.reductions import choose_reductions
 
 STRIP = 64
@@ -38,18 +39,26 @@ STRIP = 64
 
 
 class Minima(Protocol):
-    """What computes both soft minima, for the ε of its last `begin`."""
+    """What computes both soft minima, for the ε of its last `begin`.
+
+    Beside penalties on the marginals it computes the potentials P(S) that are best for them.
+    """
 
     a: Tensor
     b: Tensor
     epsilon: float
+    penalties: Penalties
+    soft_f: Tensor
+    """The last S_b(g)."""
+    soft_g: Tensor
+    """The last S_a(f)."""
 
     def rows(self, g: Tensor) -> Tensor:
-        """S_b(g), (n,)."""
+        """P S_b(g), (n,)."""
         ...
 
     def columns(self, f: Tensor) -> Tensor:
-        """S_a(f), (m,)."""
+        """P S_a(f), (m,)."""
         ...
 
 
@@ -58,12 +67,13 @@ class Streamed:
 
     epsilon: float
 
-    def __init__(self, cost: GroundCost, a: Tensor, b: Tensor):
-        self.cost, self.a, self.b = cost, a.double(), b.double()
+    def __init__(self, cost: GroundCost, a: Tensor, b: Tensor, penalties: Penalties = CONSTRAINTS):
+        self.cost, self.a, self.b, self.penalties = cost, a.double(), b.double(), penalties
         self.of_rows = choose_reductions(cost)
         self.of_columns = choose_reductions(cost.transposed())
         self.log_a, self.log_b = log_weights(a), log_weights(b)
         self.f0, self.g0 = torch.zeros_like(self.a), torch.zeros_like(self.b)
+        self.soft_f, self.soft_g = self.f0, self.g0
 
     def begin(self, f: Tensor, g: Tensor, epsilon: float) -> None:
         """Sets the regularisation, and the potentials near which the next minima are expected."""
@@ -71,22 +81,40 @@ class Streamed:
 
     def in_log_domain(self) -> "Streamed":
         """The same without a kernel."""
-        streamed = Streamed(self.cost, self.a, self.b)
+        streamed = Streamed(self.cost, self.a, self.b, self.penalties)
         streamed.begin(self.f0, self.g0, self.epsilon)
         return streamed
 
     def rows(self, g: Tensor) -> Tensor:
+        """P S_b(g), (n,)."""
+        self.soft_f = self.soft_rows(g)
+        return self.penalties[0].potential(self.soft_f, self.epsilon)
+
+    def columns(self, f: Tensor) -> Tensor:
+        """P S_a(f), (m,)."""
+        self.soft_g = self.soft_columns(f)
+        return self.penalties[1].potential(self.soft_g, self.epsilon)
+
+    def soft_rows(self, g: Tensor) -> Tensor:
         """S_b(g), (n,)."""
         heights = g + self.epsilon * self.log_b
         self.f0 = self.of_rows.soft_minimum(heights, self.epsilon, self.f0)
         return self.f0
 
-    def columns(self, f: Tensor) -> Tensor:
+    def soft_columns(self, f: Tensor) -> Tensor:
         """S_a(f), (m,)."""
         self.g0 = self.of_columns.soft_minimum(
             f + self.epsilon * self.log_a, self.epsilon, self.g0
         )
         return self.g0
+
+    def row_shares(self, f: Tensor, g: Tensor) -> Tensor:
+        """(π1)_i / a_i = exp((f_i - S_b(g)_i)/ε) of the plan of potentials, (n,)."""
+        return ((f - self.soft_rows(g)) / self.epsilon).exp()
+
+    def column_shares(self, f: Tensor, g: Tensor) -> Tensor:
+        """(πᵀ1)_j / b_j = exp((g_j - S_a(f)_j)/ε), (m,)."""
+        return ((g - self.soft_columns(f)) / self.epsilon).exp()
 
 
 class Stored(Streamed):
@@ -96,8 +124,15 @@ class Stored(Streamed):
     never share memory with it.
     """
 
-    def __init__(self, cost: GroundCost, a: Tensor, b: Tensor, space: Tensor):
-        super().__init__(cost, a, b)
+    def __init__(
+        self,
+        cost: GroundCost,
+        a: Tensor,
+        b: Tensor,
+        space: Tensor,
+        penalties: Penalties = CONSTRAINTS,
+    ):
+        super().__init__(cost, a, b, penalties)
         self.kernel = space[: math.prod(cost.shape)].view(cost.shape)
         # the smallest sum, relative to that of the weights, that the kernel's zeros leave exact
         self.least = smallest(cost.dtype) / torch.finfo(cost.dtype).eps
@@ -109,27 +144,55 @@ class Stored(Streamed):
 
     def rows(self, g: Tensor) -> Tensor:
         change = (g - self.g0) / self.epsilon
-        product = self._product(self.kernel, self.b, self.f0, change)
-        f = product if product is not None else super().rows(g)
-        if product is None or change.abs().max() > self.reach:
+        soft = self._product(self.kernel, self.b, self.f0, change, self.penalties[0])
+        if soft is None:
+            f = super().rows(g)
+        else:
+            self.soft_f, f = soft, self.penalties[0].potential(soft, self.epsilon)
+        if soft is None or change.abs().max() > self.reach:
             self.begin(f, g, self.epsilon)
         return f
 
     def columns(self, f: Tensor) -> Tensor:
         change = (f - self.f0) / self.epsilon
-        product = self._product(self.kernel.T, self.a, self.g0, change)
-        g = product if product is not None else super().columns(f)
-        if product is None or change.abs().max() > self.reach:
+        soft = self._product(self.kernel.T, self.a, self.g0, change, self.penalties[1])
+        if soft is None:
+            g = super().columns(f)
+        else:
+            self.soft_g, g = soft, self.penalties[1].potential(soft, self.epsilon)
+        if soft is None or change.abs().max() > self.reach:
             self.begin(f, g, self.epsilon)
         return g
 
-    def _product(self, kernel: Tensor, w: Tensor, about: Tensor, change: Tensor) -> Tensor | None:
-        """The soft minimum, or None where it is outside the kernel's range."""
+    def row_shares(self, f: Tensor, g: Tensor) -> Tensor:
+        shares = self._shares(self.kernel, self.b, g - self.g0, f - self.f0)
+        return super().row_shares(f, g) if shares is None else shares
+
+    def column_shares(self, f: Tensor, g: Tensor) -> Tensor:
+        shares = self._shares(self.kernel.T, self.a, f - self.f0, g - self.g0)
+        return super().column_shares(f, g) if shares is None else shares
+
+    def _shares(self, kernel: Tensor, w: Tensor, change: Tensor, own: Tensor) -> Tensor | None:
+        """The sums of a plan's rows in units of their weights, or None if they overflow."""
+        scaled = (w * (change / self.epsilon).exp()).to(kernel.dtype)
+        shares = (kernel @ scaled).double() * (own / self.epsilon).exp()
+        return shares if torch.isfinite(shares).all() else None
+
+    def _product(
+        self, kernel: Tensor, w: Tensor, about: Tensor, change: Tensor, penalty: Penalty
+    ) -> Tensor | None:
+        """The soft minimum, or None where that is outside the kernel's range."""
         scaled = (w * change.exp()).to(kernel.dtype)
         sums = kernel @ scaled
         low, high = sums.aminmax()
-        if not (low > self.least * scaled.sum() and torch.isfinite(high)):
+        least = self.least * scaled.sum()
+        if not torch.isfinite(high):
             return None
+        if not low > least:
+            if ((sums <= least) & (about < penalty.highest)).any():
+                return None
+            # points that keep no mass: their potentials stay the highest
+            sums = sums.clamp_min(least)
         return about - self.epsilon * sums.double().log()
 
 
@@ -142,16 +205,18 @@ class Deferred(abc.ABC):
 
     def __init__(self, stored: Stored):
         self.stored, self.a, self.b, self.epsilon = stored, stored.a, stored.b, stored.epsilon
+        self.penalties = stored.penalties
+        self.soft_f, self.soft_g = stored.f0, stored.g0
         self.f = stored.f0
         """The last soft minimum over rows."""
 
     @abc.abstractmethod
     def rows(self, g: Tensor) -> Tensor:
-        """S_b(g), (n,)."""
+        """P S_b(g), (n,)."""
 
     @abc.abstractmethod
     def columns(self, f: Tensor) -> Tensor:
-        """S_a(f), (m,)."""
+        """P S_a(f), (m,)."""
 
     @abc.abstractmethod
     def doubts(self) -> tuple[Tensor, Tensor]:
@@ -168,26 +233,30 @@ class DeferredByTensors(Deferred):
         self.moved = torch.zeros((), dtype=self.f.dtype, device=self.f.device)
 
     def rows(self, g: Tensor) -> Tensor:
-        stored = self.stored
-        self.f = self._product(stored.kernel, self.b, stored.f0, g - stored.g0)
+        one = self.stored
+        self.soft_f = self._product(one.kernel, self.b, one.f0, g - one.g0, self.penalties[0])
+        self.f = self.penalties[0].potential(self.soft_f, self.epsilon)
         return self.f
 
     def columns(self, f: Tensor) -> Tensor:
-        stored = self.stored
-        return self._product(stored.kernel.T, self.a, stored.g0, f - stored.f0)
+        one = self.stored
+        self.soft_g = self._product(one.kernel.T, self.a, one.g0, f - one.f0, self.penalties[1])
+        return self.penalties[1].potential(self.soft_g, self.epsilon)
 
     def doubts(self) -> tuple[Tensor, Tensor]:
         return self.outside, self.moved
 
-    def _product(self, kernel: Tensor, w: Tensor, about: Tensor, change: Tensor) -> Tensor:
+    def _product(
+        self, kernel: Tensor, w: Tensor, about: Tensor, change: Tensor, penalty: Penalty
+    ) -> Tensor:
         change = change / self.epsilon
         scaled = (w * change.exp()).to(kernel.dtype)
         sums = kernel @ scaled
-        low, high = sums.aminmax()
-        inside = (low > self.stored.least * scaled.sum()) & torch.isfinite(high)
-        self.outside = self.outside | ~inside
+        least = self.stored.least * scaled.sum()
+        inside = (sums > least) | (about >= penalty.highest)
+        self.outside = self.outside | ~(inside & torch.isfinite(sums)).all()
         self.moved = torch.maximum(self.moved, change.abs().amax())
-        return about - self.epsilon * sums.double().log()
+        return about - self.epsilon * sums.clamp_min(least).double().log()
 
 
 class DeferredByKernels(Deferred):
@@ -204,12 +273,14 @@ class DeferredByKernels(Deferred):
 
     def rows(self, g: Tensor) -> Tensor:
         one = self.stored
-        self.f = self.product(one.kernel, self.b, g, one.g0, one.f0, self.of_rows)
+        self.soft_f = self.product(one.kernel, self.b, g, one.g0, one.f0, self.of_rows)
+        self.f = self.penalties[0].potential(self.soft_f, self.epsilon)
         return self.f
 
     def columns(self, f: Tensor) -> Tensor:
         one = self.stored
-        return self.product(one.kernel.T, self.a, f, one.f0, one.g0, self.of_columns)
+        self.soft_g = self.product(one.kernel.T, self.a, f, one.f0, one.g0, self.of_columns)
+        return self.penalties[1].potential(self.soft_g, self.epsilon)
 
     def doubts(self) -> tuple[Tensor, Tensor]:
         (outside, moved), (its_outside, its_moved) = self.of_rows.worst(), self.of_columns.worst()
@@ -238,7 +309,9 @@ def kept_entries(cost: GroundCost) -> int:
     return entries if kept else 0
 
 
-def choose_minima(cost: GroundCost, a: Tensor, b: Tensor, space: Tensor) -> Streamed:
+def choose_minima(
+    cost: GroundCost, a: Tensor, b: Tensor, space: Tensor, penalties: Penalties = CONSTRAINTS
+) -> Streamed:
     """Picks how the soft minima of a cost are computed.
 
     The rule: a Gibbs kernel of at most `Tuning.gibbs_entries` entries is stored (`Stored`), a
@@ -251,8 +324,11 @@ def choose_minima(cost: GroundCost, a: Tensor, b: Tensor, space: Tensor) -> Stre
         b: weights (m,).
         space: memory for at least `kept_entries(cost)` entries of the cost's dtype. It is lent:
             use the result no longer when the memory is lent again.
+        penalties: what holds the marginals to a and b; by default they are constraints.
     """
-    return Stored(cost, a, b, space) if kept_entries(cost) else Streamed(cost, a, b)
+    if kept_entries(cost):
+        return Stored(cost, a, b, space, penalties)
+    return Streamed(cost, a, b, penalties)
 
 
 def draw_columns(minima: Streamed, f: Tensor, g: Tensor, u: Tensor) -> Tensor:

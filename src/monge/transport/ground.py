@@ -110,11 +110,11 @@ class GroundCost(abc.ABC):
 
 
 class Matrix(GroundCost):
-    """A cost matrix in memory."""
+    """A cost matrix in memory, and its mean, where some entries are not costs but forbid pairs."""
 
-    def __init__(self, matrix: Tensor):
+    def __init__(self, matrix: Tensor, mean: float | None = None):
         self.matrix, self.shape = matrix, (matrix.shape[0], matrix.shape[1])
-        self.dtype, self.device = matrix.dtype, matrix.device
+        self.dtype, self.device, self._mean = matrix.dtype, matrix.device, mean
 
     def exponents(self, f: Tensor, g: Tensor, epsilon: float) -> Iterator[tuple[slice, Tensor]]:
         for rows, block in self._blocks():
@@ -122,7 +122,7 @@ class Matrix(GroundCost):
             yield rows, block.sub_(self.matrix[rows]).div_(epsilon)
 
     def transposed(self) -> "Matrix":
-        return Matrix(self.matrix.T)
+        return Matrix(self.matrix.T, self._mean)
 
     def entries(self, rows: slice) -> Tensor:
         return self.matrix[rows]
@@ -135,7 +135,7 @@ class Matrix(GroundCost):
         return Exponents(c, c, f / epsilon, g / epsilon, epsilon, MATRIX)
 
     def mean(self) -> float:
-        return float(self.matrix.mean())
+        return float(self.matrix.mean()) if self._mean is None else self._mean
 
 
 class Points(GroundCost):

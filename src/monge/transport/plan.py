@@ -18,20 +18,26 @@ class Plan:
     `iterations` and `converged` are those of the worst of them."""
 
     value: Tensor
-    """The objective, a p-th power: ⟨C, π⟩, entropic ⟨C, π⟩ + ε KL(π | a⊗b). It equals
-    ⟨a, f⟩ + ⟨b, g⟩, except for Gromov-Wasserstein, which is quadratic. Differentiable in the cost
-    (or the points) and in the weights."""
+    """The objective, a p-th power: ⟨C, π⟩, entropic ⟨C, π⟩ + ε KL(π | a⊗b), unbalanced with the
+    penalties as well. It equals ⟨a, f⟩ + ⟨b, g⟩, except for Gromov-Wasserstein, which is
+    quadratic, and for unbalanced and partial transport. Differentiable in the cost (or the points)
+    and in the weights."""
     value_linear: Tensor
     """⟨C, π⟩, without gradient."""
     potentials: tuple[Tensor, Tensor]
     """The dual potentials (f, g), (n,) and (m,), without gradient."""
     marginal_error: float
-    """The larger of |π1 - a|_1 and |πᵀ1 - b|_1."""
+    """The larger of |π1 - a|_1 and |πᵀ1 - b|_1. Of unbalanced transport, whose marginals are not
+    the weights, the observed residual of the potentials as fixed points, in the same units:
+    Σ_i a_i |exp((f_i - f'_i)/ε) - 1| / Σ_i a_i with f' the best potentials for g, or the same of
+    g. It is 0 at the optimum."""
     iterations: int | None
     """Iterations; None where the solver does not say."""
     converged: bool
     make: Callable[[], Tensor]
     """Computes π; `plan` calls it once."""
+    total: Tensor | None = None
+    """Σ_ij π_ij, where the solver knows it without the plan."""
 
     def __repr__(self) -> str:
         names = ("value", "marginal_error", "iterations", "converged")
@@ -46,9 +52,15 @@ class Plan:
         """π (n, m), made when first asked for."""
         return self.make()
 
+    @property
+    def mass(self) -> Tensor:
+        """Σ_ij π_ij: 1 in balanced transport, and what is left of the masses in unbalanced."""
+        return self.plan.sum((-2, -1)) if self.total is None else self.total
+
     def tensors(self) -> list[Tensor]:
         """All tensors, the plan among them."""
-        return [self.value, self.value_linear, *self.potentials, self.plan]
+        known = [] if self.total is None else [self.total]
+        return [self.value, self.value_linear, *self.potentials, *known, self.plan]
 
     def replaced(self, function: Callable[[Tensor], Tensor]) -> "Plan":
         """The same account with `function` applied to each tensor; to the plan when it is made."""
@@ -58,11 +70,13 @@ class Plan:
             value=function(self.value),
             value_linear=function(self.value_linear),
             potentials=(function(f), function(g)),
+            total=None if self.total is None else function(self.total),
             make=lambda: function(self.plan),
         )
 
     def stacked(self, accounts: Sequence["Plan"]) -> "Plan":
         """The plans of a batch of problems, and the worst of their accounts."""
+        totals = [plan.total for plan in accounts if plan.total is not None]
         counts = [plan.iterations for plan in accounts if plan.iterations is not None]
         return Plan(
             value=torch.stack([plan.value for plan in accounts]),
@@ -75,4 +89,5 @@ class Plan:
             iterations=max(counts) if counts else None,
             converged=all(plan.converged for plan in accounts),
             make=lambda: torch.stack([plan.plan for plan in accounts]),
+            total=torch.stack(totals) if totals else None,
         )

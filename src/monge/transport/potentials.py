@@ -17,6 +17,7 @@ from monge._core.tuning import tuning
 from monge.transport.fixed_point import Anderson, choose_iteration
 from monge.transport.gibbs import Streamed, choose_minima, kept_entries
 from monge.transport.ground import GroundCost
+from monge.transport.penalties import CONSTRAINTS, Penalties
 
 MOST_ITERATIONS = 10_000
 
@@ -51,9 +52,11 @@ ACCELERATION = Anderson(5)
 """The acceleration by default."""
 
 
-def _scales(cost: GroundCost, epsilon: float) -> list[float]:
+def _scales(cost: GroundCost, epsilon: float, penalties: Penalties) -> list[float]:
     """Larger regularisations to pass through, by factors of 8, for hard problems only."""
     mean, ratio = cost.mean(), tuning(cost.device).warm_up_ratio
+    # mass does not move at a cost that is far above the price of leaving it out
+    mean = min(mean, sum(penalty.price for penalty in penalties))
     count = math.ceil(math.log(mean / epsilon, 8)) if mean > ratio * epsilon else 0
     return [mean / 8**i for i in range(1, count)]
 
@@ -66,6 +69,12 @@ class EntropicProblem(NamedTuple):
     b: Tensor
     symmetric: bool = False
     """Whether it is a sample against itself."""
+    penalties: Penalties = CONSTRAINTS
+    """What holds the marginals to the weights."""
+
+    def mass(self) -> float:
+        """The unit of errors: 1 where the weights have to sum to 1, else the mass of b."""
+        return 1.0 if self.penalties is CONSTRAINTS else float(self.b.sum())
 
 
 class SinkhornSettings(NamedTuple):
@@ -86,38 +95,58 @@ class Potentials(NamedTuple):
     iterations: int
 
 
-def solve_minima(
-    problem: EntropicProblem, space: Tensor, epsilon: float, settings: SinkhornSettings
-) -> tuple[Potentials, Streamed]:
-    """Sinkhorn's algorithm; the result has f = S_b(g), or f = g for a symmetric problem.
+class Iterated(NamedTuple):
+    """Where Sinkhorn's iteration has ended."""
 
-    Beside the potentials it returns the soft minima that found them, which hold a Gibbs kernel
-    about potentials near the solution if that was stored, in `space`.
-    """
-    cost, a, b, symmetric = problem
-    minima = choose_minima(cost, a, b, space)
+    f: Tensor
+    g: Tensor
+    error: float
+    iterations: int
+    minima: Streamed
+    """The soft minima that found the potentials, which hold a Gibbs kernel about potentials near
+    the solution if that was stored."""
+
+
+def iterated(
+    problem: EntropicProblem, space: Tensor, epsilon: float, settings: SinkhornSettings
+) -> Iterated:
+    """Sinkhorn's algorithm; the result has f = P S_b(g), or f = g for a symmetric problem."""
+    (cost, a, b, symmetric, penalties), mass = problem, problem.mass()
+    minima = choose_minima(cost, a, b, space, penalties)
     acceleration, tolerance, most = settings
-    iterate = choose_iteration(cost)
+    iterate = choose_iteration(cost, penalties)
     f, g, used = torch.zeros_like(minima.a), torch.zeros_like(minima.b), 0
     # a sample's cost to itself is 0 on the diagonal, and the potentials start near the solution
-    for larger in [] if symmetric else _scales(minima.cost, epsilon):
+    for larger in [] if symmetric else _scales(minima.cost, epsilon, penalties):
         minima.begin(f, g, larger)
-        g, _, count = iterate(minima, symmetric, g, Anderson(), 0.03, 20)
+        g, _, count = iterate(minima, symmetric, g, Anderson(), 0.03 * mass, 20)
         f, used = minima.rows(g), used + count
     minima.begin(f, g, epsilon)
     if isinstance(acceleration, Randkhorn) and not symmetric:
         g, error, count = _randkhorn(minima, g, acceleration.seed, tolerance, most)
     else:
         plain = None if isinstance(acceleration, Randkhorn) else acceleration
-        g, error, count = iterate(minima, symmetric, g, plain, tolerance, most)
+        g, error, count = iterate(minima, symmetric, g, plain, tolerance * mass, most)
     f = g if symmetric else minima.rows(g)
+    return Iterated(f, g, error / mass, used + count, minima)
+
+
+def solve_minima(
+    problem: EntropicProblem, space: Tensor, epsilon: float, settings: SinkhornSettings
+) -> tuple[Potentials, Streamed]:
+    """The potentials of a problem whose marginals are constraints.
+
+    Beside them it returns the soft minima that found them, which hold a Gibbs kernel about
+    potentials near the solution if that was stored, in `space`.
+    """
+    f, g, error, iterations, minima = iterated(problem, space, epsilon, settings)
     image = minima.rows(g)
     mass = (minima.a * ((f - image) / epsilon).exp()).sum()
     value = (minima.a * f).sum() + (minima.b * g).sum() - epsilon * (mass - 1)
-    if symmetric:
+    if problem.symmetric:
         # the averaged update stops where points with mass have converged
         f = g = torch.where(minima.a > 0, g, image)
-    return Potentials(f, g, value, error, used + count), minima
+    return Potentials(f, g, value, error, iterations), minima
 
 
 def gibbs_space(cost: GroundCost) -> Tensor:

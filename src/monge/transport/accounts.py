@@ -1,0 +1,72 @@
+r"""What is common to the solvers of entropic transport: their settings, and their accounts."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from monge._core.checks import dimension, positive
+from monge._core.errors import warn
+from monge.transport.potentials import (
+    Anderson,
+    EntropicProblem,
+    Potentials,
+    Randkhorn,
+    SinkhornSettings,
+)
+
+
+def assembled(problem: EntropicProblem, solution: Potentials, epsilon: float) -> Tensor:
+    """The whole plan, (n, m)."""
+    blocks = problem.cost.plans(problem.a, problem.b, solution.f, solution.g, epsilon)
+    return torch.cat([block for _, block in blocks])
+
+
+def is_converged(solution: Potentials, settings: SinkhornSettings, dtype: torch.dtype) -> bool:
+    """Whether the error is within the tolerance, or the rounding of the dtype."""
+    return solution.error <= settings.tolerance + 10 * torch.finfo(dtype).eps
+
+
+def warn_unless_converged(
+    solution: Potentials,
+    epsilon: float,
+    settings: SinkhornSettings,
+    dtype: torch.dtype,
+    error: str = "a marginal error",
+) -> None:
+    """Warns where the error, of which this is the name, is above the tolerance."""
+    if not is_converged(solution, settings, dtype):
+        warn(
+            f"Sinkhorn with `epsilon` {epsilon:.4g} stopped after {solution.iterations} "
+            f"iterations with {error} of {solution.error:.2g}, above `tolerance` "
+            f"{settings.tolerance:.2g}: raise `epsilon`, `tolerance` or `max_iterations`"
+        )
+
+
+def kernel_dtype(mean: float, epsilon: float, dtype: torch.dtype) -> torch.dtype:
+    """The dtype of a Gibbs kernel that still holds costs of this mean.
+
+    A kernel exp(-C/ε) near 1 has lost the digits of C/ε that are below its last place.
+    """
+    if not math.isfinite(mean):
+        raise ValueError("`x` and `y` have costs beyond float64: rescale them")
+    if torch.finfo(torch.float64).eps * epsilon > 1e-6 * mean > 0:
+        raise ValueError(
+            f"`epsilon` {epsilon:.3g} is over 10⁹ times the mean cost {mean:.3g}, where rounding "
+            "hides the cost: take the limit, the product plan"
+        )
+    return torch.float64 if epsilon > mean else dtype
+
+
+def checked_settings(
+    epsilon: float, tolerance: float, most: int, acceleration: object
+) -> SinkhornSettings:
+    """The settings of the solver, if they are valid."""
+    positive("epsilon", epsilon)
+    positive("tolerance", tolerance)
+    dimension("max_iterations", most)
+    if not isinstance(acceleration, (Anderson, Randkhorn, type(None))):
+        raise ValueError(
+            f"`acceleration` must be Anderson(memory), Randkhorn() or None, got {acceleration!r}"
+        )
+    return SinkhornSettings(acceleration, tolerance, most)
