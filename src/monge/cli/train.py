@@ -72,8 +72,9 @@ class Train:
     """Which recipe, or package.module:name of one of your own; `monge recipes` lists them. May be
     left out with --resume."""
     data: Text = None
-    """digits (default), mnist, fashion-mnist, or a path: folder, zip or tar shards of images,
-    folder of idx files or of clouds (.ply, .obj, .off, …), .npy, .npz, .csv; or hf:DATASET."""
+    """digits (default), glyphs, mnist, fashion-mnist, or a path: folder, zip or tar shards of
+    images, folder of idx files or of clouds (.ply, .obj, .off, …), .npy, .npz, .csv; or
+    hf:DATASET."""
     data_dir: Text = None
     """Where mnist and fashion-mnist lie; MONGE_DATA by default."""
     out: Place = None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from monge.config import DATA, DataConfig
 from monge.data.kinds import kind_named
-from monge.data.readers import arrays, cache, clouds, hub, idx, images, tar, toys
+from monge.data.readers import arrays, cache, clouds, glyphs, hub, idx, images, tar, toys
 from monge.data.readers.discovery import (
     CLOUDS,
     HEAD,
@@ -62,6 +62,8 @@ def given(data: Data, config: DataConfig) -> Source:
 def _read(config: DataConfig) -> Source:
     if config.name == "digits":
         return _unflagged(config, arrays.digits)
+    if config.name == "glyphs":
+        return _unflagged(config, glyphs.glyphs)
     if config.name in idx.DATASETS:
         return _unflagged(config, lambda: idx.named(config.name, config.dir))
     if config.name in toys.TOYS:
