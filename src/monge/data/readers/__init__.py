@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from monge._core.nearest import meant
 from monge.config import DATA, DataConfig
 from monge.data.kinds import kind_named
 from monge.data.readers import arrays, cache, clouds, glyphs, hub, idx, images, tar, toys
@@ -76,6 +77,8 @@ def _read(config: DataConfig) -> Source:
     if tar.are_named(config.name):
         return _decoded(tar.shards(config.name, tar.paths_of(config.name), LeftOut()), config)
     if config.name == "" or not os.path.exists(path):
+        if near := meant(path.name, DATA):
+            raise ValueError(f"`data` {config.name!r} is neither a file nor a folder{near}")
         raise ValueError(
             f"`data` {config.name!r} is neither a file or folder nor one of {', '.join(DATA)}"
         )
