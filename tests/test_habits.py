@@ -10,7 +10,7 @@ import pytest
 
 import monge
 from monge import cli
-from monge._core.nearest import meant
+from monge._core.spelling import meant
 from monge.config import Config, NetworkConfig, TrainingConfig
 
 

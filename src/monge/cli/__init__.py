@@ -19,7 +19,7 @@ from typing import Any, Union, get_type_hints
 import tyro
 
 from monge._core.errors import FailedRun, Interrupted
-from monge._core.nearest import meant
+from monge._core.spelling import meant
 from monge._core.version import __version__
 from monge._core.visible import visible
 from monge.cli.common import first

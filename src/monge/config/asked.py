@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from monge._core.fields import at_least, choices, demand, from_text, idle, positive
-from monge._core.nearest import meant
+from monge._core.spelling import meant
 from monge.config.settings import DATA, PUBLISHED, DataConfig, NetworkConfig, TrainingConfig
 from monge.recipes import Recipe, canonical, find
 from monge.recipes.options import NoOptions

@@ -5,8 +5,8 @@
 
 from typing import Any
 
-from monge._core.nearest import meant
 from monge._core.references import is_reference, resolve
+from monge._core.spelling import meant
 from monge.recipes.recipe import Recipe
 from monge.recipes.rows import ROWS
 

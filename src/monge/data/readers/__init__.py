@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monge._core.nearest import meant
+from monge._core.spelling import meant
 from monge.config import DATA, DataConfig
 from monge.data.kinds import kind_named
 from monge.data.readers import arrays, cache, clouds, glyphs, hub, idx, images, tar, toys
