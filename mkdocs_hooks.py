@@ -30,8 +30,10 @@ VERBS = (
     "compare",
     "distance",
     "transfer",
+    "runs",
     "recipes",
     "data",
+    "info",
 )
 
 

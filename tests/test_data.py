@@ -147,6 +147,7 @@ def test_download_is_checked_and_kept(tmp_path, monkeypatch):
         for stem in idx.FILES.values()
     )
     monkeypatch.delenv("MONGE_DATA", raising=False)
+    monkeypatch.delenv("MONGE_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setitem(idx.DATASETS, "mnist", (f"{origin.as_uri()}/", sums))
     assert load(DataConfig("mnist")).train.shape == (6, 1, 4, 4)

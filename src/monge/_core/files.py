@@ -36,6 +36,14 @@ PART = ".part"
 """How the names of files end that are being written; a killed process leaves them."""
 
 
+def user_cache() -> Path:
+    """Where what can be made or fetched again is kept: MONGE_CACHE, or monge/ in the user's cache
+    folder."""
+    named = os.environ.get("MONGE_CACHE")
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(named or os.path.join(caches, "monge")).expanduser()
+
+
 def write_synced(path: Path, content: bytes) -> None:
     """Writes a file and waits until it is on the disk."""
     with path.open("wb") as file:

@@ -14,18 +14,19 @@ import re
 import sys
 import time
 import warnings
-from typing import Any, Union
+from typing import Any, Union, get_type_hints
 
 import tyro
 
 from monge._core.errors import FailedRun, Interrupted
+from monge._core.spelling import meant
 from monge._core.version import __version__
 from monge._core.visible import visible
 from monge.cli.common import first
 from monge.cli.distance import Distance
 from monge.cli.draw import Complete, Interpolate, Reconstruct, Sample, Traverse
 from monge.cli.judge import Compare, Evaluate, Explore, Export
-from monge.cli.lists import Data, Recipes
+from monge.cli.lists import Data, Info, Recipes, Runs
 from monge.cli.streams import lost, protect
 from monge.cli.train import SEVERAL, Train, recipe_name, verb
 from monge.cli.transfer import Transfer
@@ -45,13 +46,18 @@ VERBS = (
     Data,
     Distance,
     Transfer,
+    Runs,
+    Info,
 )
+NAMES = {one.__name__.lower(): one for one in VERBS}
+"""The verbs as they are typed."""
 
 
 def parse(argv: list[str]) -> Any:
     """The verb that the arguments name; tyro's boxed messages become one line and exit code 2."""
-    _refuse_empty(argv)
     train = verb(argv[1:]) if argv[:1] == ["train"] else Train
+    _refuse_unknown(argv, train)
+    _refuse_empty(argv)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -62,8 +68,10 @@ def parse(argv: list[str]) -> Any:
                 description="Optimal-transport generative modelling.",
                 config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
             )
+    except ImportError as error:  # of a shell whose completions need another package
+        raise ValueError(f"`{' '.join(argv)}`: {error}") from None
     except SystemExit as stop:
-        if stop.code == 0:
+        if not stop.code:
             if error := lost():  # of the help
                 raise FailedRun(f"not all of the output could be written: {error}") from None
             raise
@@ -75,6 +83,31 @@ def parse(argv: list[str]) -> Any:
         command += f" {name}" if train is not Train and (name := recipe_name(argv[1:])) else ""
         reason = " ".join(reason.split()).partition(" Got errors")[0]
         raise ValueError(f"{reason}: see {command} --help") from None
+
+
+def _refuse_unknown(argv: list[str], train: type) -> None:
+    """Refuses what is no verb, or no flag of its verb, and says what may have been meant: tyro
+    names a flag that is missing first, which a mistyped one is."""
+    if not argv or argv[0].startswith("-"):
+        return
+    if argv[0] not in NAMES:
+        near = meant(argv[0], NAMES) or f": it is one of {', '.join(NAMES)}"
+        raise ValueError(f"`monge {argv[0]}` is no command{near}")
+    flags = _flags(train if argv[0] == "train" else NAMES[argv[0]])
+    for typed in itertools.takewhile(lambda one: one != "--", argv[1:]):
+        flag = typed.partition("=")[0]
+        if re.match("--[a-z]", flag) and flag.replace("_", "-") not in flags:
+            near = meant(flag, flags) or f": see monge {argv[0]} --help"
+            raise ValueError(f"`{flag}` is no flag of monge {argv[0]}{near}")
+
+
+def _flags(verb_: type) -> list[str]:
+    """The flags of a verb."""
+    names = ["help"]
+    for name, kind in get_type_hints(verb_, include_extras=True).items():
+        named = (getattr(one, "name", None) for one in getattr(kind, "__metadata__", ()))
+        names.append(next(filter(None, named), name))
+    return ["--" + name.replace("_", "-") for name in names]
 
 
 def _refuse_empty(argv: list[str]) -> None:

@@ -72,8 +72,9 @@ class Train:
     """Which recipe, or package.module:name of one of your own; `monge recipes` lists them. May be
     left out with --resume."""
     data: Text = None
-    """digits (default), mnist, fashion-mnist, or a path: folder, zip or tar shards of images,
-    folder of idx files or of clouds (.ply, .obj, .off, …), .npy, .npz, .csv; or hf:DATASET."""
+    """digits (default), glyphs, mnist, fashion-mnist, or a path: folder, zip or tar shards of
+    images, folder of idx files or of clouds (.ply, .obj, .off, …), .npy, .npz, .csv; or
+    hf:DATASET."""
     data_dir: Text = None
     """Where mnist and fashion-mnist lie; MONGE_DATA by default."""
     out: Place = None
@@ -86,6 +87,8 @@ class Train:
     """Seed of weights, draws and order; 0 by default."""
     preset: Text = None
     """small (default), or paper: networks, rates and weights as published, for mnist and faces."""
+    quiet: bool = False
+    """Show no progress; print only where the report is."""
     resume: bool = False
     """Go on with the run in --out from its newest valid checkpoint."""
     data_changed: bool = False
@@ -169,6 +172,7 @@ class Train:
                 resume=self.resume,
                 data_changed=self.data_changed,
                 trust_data=self.trust_data,
+                quiet=self.quiet,
             )
         except Interrupted as stop:
             stop.args = (f"{stop}; the same command with --out RUN --resume goes on",)
@@ -270,7 +274,10 @@ def _flag(name: str, kind: Any, text: str, default: Any) -> tuple[str, Any, Any]
     return name, Annotated[kind | None, shown], dataclasses.field(default=None)
 
 
-VALUELESS = ("--resume", "--data-changed", "--trust-data", "--turn", "--compile", "--help", "-h")
+VALUELESS = (
+    *("--resume", "--data-changed", "--trust-data", "--turn", "--compile", "--quiet"),
+    *("--help", "-h"),
+)
 SEVERAL = ("--set", "--classes", "--categorical", "--leave-out", "--leave_out")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from monge._core.fields import at_least, choices, demand, from_text, idle, positive
+from monge._core.spelling import meant
 from monge.config.settings import DATA, DataConfig, NetworkConfig, TrainingConfig
 from monge.recipes import Recipe, canonical, find
 from monge.recipes.options import NoOptions
@@ -214,7 +215,10 @@ def _overridden(record: Any, rest: str, value: Any, path: str) -> Any:
     if head not in known:
         if isinstance(record, Config):
             known |= {one.name for one in dataclasses.fields(record.options)}
-        raise ValueError(f"`{path}` is no setting of the configuration: one of {sorted(known)}")
+        before = path.removesuffix(f"{head}.{rest}" if rest else head)
+        near = meant(path, [before + name for name in known])
+        known = f": one of {', '.join(sorted(known))}"
+        raise ValueError(f"`{path}` is no setting of the configuration{near or known}")
     old = getattr(record, head)
     if dataclasses.is_dataclass(old) != bool(rest):
         raise ValueError(f"`{path}` does not name a single value of the configuration")

@@ -14,6 +14,7 @@ DATA = {
     "digits": "1,797 real 8×8 digits, embedded; the last 297 are the test part (scikit-learn)",
     "mnist": "70,000 digits, 28×28, read from --data-dir or downloaded",
     "fashion-mnist": "70,000 pieces of clothing, 28×28, read from --data-dir or downloaded",
+    "glyphs": "20,000 letters and digits, 28×28, 45 classes, drawn from fonts and kept",
     "eight-gaussians": "12,000 points of the plane: eight Gaussians on a circle",
     "rings": "12,000 points of the plane: two rings",
     "swiss-roll": "12,000 points of the plane: a spiral",
@@ -26,9 +27,9 @@ class DataConfig:
     """Where samples come from and how images are read."""
 
     name: str = "digits"
-    """digits, mnist, fashion-mnist, a toy distribution, or a path: folder, zip or tar shards of
-    images, folder of idx files or of clouds, .npy, .npz or .csv; or hf: and a data set of Hugging
-    Face."""
+    """digits, glyphs, mnist, fashion-mnist, a toy distribution, or a path: folder, zip or tar
+    shards of images, folder of idx files or of clouds, .npy, .npz or .csv; or hf: and a data set
+    of Hugging Face."""
     dir: str | None = None
     """Where mnist and fashion-mnist lie; the environment variable MONGE_DATA by default."""
     size: int | None = None

@@ -9,7 +9,6 @@ of one Inception file.
 """
 
 import hashlib
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from monge._core.checks import unit_range
-from monge._core.files import write_whole
+from monge._core.files import user_cache, write_whole
 from monge.data import Batches, Source, as_floats
 from monge.draws import permutation, stream
 from monge.models import evaluating
@@ -71,11 +70,6 @@ def weights_hash(network: nn.Module) -> str:
     return sha256_of(list(network.state_dict().values()))
 
 
-def cache_folder() -> Path:
-    """The folder of trained classifiers: MONGE_CACHE, or ~/.cache/monge."""
-    return Path(os.environ.get("MONGE_CACHE", Path.home() / ".cache" / "monge"))
-
-
 def lenet(shape: Sequence[int]) -> nn.Sequential:
     """Two convolutions, then 64 features: (n, c, h, w) → (n, 64)."""
     channels, height, width = shape
@@ -121,7 +115,7 @@ def classifier(source: Source, cache: Path | None = None) -> tuple[Extractor, nn
         raise ValueError(f"`data` {source.name!r} must be labelled images for a classifier")
     made_from = sha256_of([source.train, labels, floor_rows(source)]) + RECIPE
     key = hashlib.sha256(made_from.encode()).hexdigest()[:16]
-    file = (cache or cache_folder()) / f"lenet-{key}.safetensors"
+    file = (cache or user_cache()) / f"lenet-{key}.safetensors"
     with stream("classifier weights"):
         network = lenet(source.shape)
         head = nn.Linear(WIDTH, int(labels.max()) + 1)

@@ -6,6 +6,7 @@
 from typing import Any
 
 from monge._core.references import is_reference, resolve
+from monge._core.spelling import meant
 from monge.recipes.recipe import Recipe
 from monge.recipes.rows import ROWS
 
@@ -42,6 +43,8 @@ def find(name: str, beside: str | None = None) -> Recipe:
     elif (entry := published().get(name)) is not None:
         found = resolve(entry.value, "recipe")
     else:
+        if near := meant(name, [*names(), *published()]):
+            raise ValueError(f"`recipe` {name!r} is unknown{near}")
         raise ValueError(
             f"`recipe` must be one of {', '.join(names())}, or package.module:name, got {name!r}"
         )

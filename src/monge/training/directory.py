@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from monge.config.trust import refuse_paths
 
 Stored = tuple[Config, Settled] | None
 
+RUNS = "runs"
+"""The folder of runs for which no other place is given."""
+LATEST = "latest"
+"""The link in it to the run that was begun or resumed last."""
 LEFTOVERS = {LOCK, HOLDER}
 """What a process that was killed at its start leaves, besides files that it was writing."""
 
@@ -50,12 +55,46 @@ def _opened(
                 with contextlib.suppress(OSError):
                     left.unlink()
             exists = resume and os.path.lexists(path / "config.json")
-            yield path, _stored(path, config, trust_data) if exists else None
+            with _latest(path):
+                yield path, _stored(path, config, trust_data) if exists else None
     finally:
         if not (path / "config.json").exists():
             with contextlib.suppress(OSError):  # another process has it, or one of its parents
                 for folder in made:
                     folder.rmdir()
+
+
+@contextlib.contextmanager
+def _latest(path: Path) -> Iterator[None]:
+    """Makes `runs/latest` a link to a run in `runs`, unless the run does not begin.
+
+    It is a convenience: where links cannot be made, or something else has that name, there is
+    none.
+    """
+    link, before = path.parent / LATEST, None
+    if path.parent.name != RUNS or path.name == LATEST:
+        yield
+        return
+    with contextlib.suppress(OSError):
+        before = os.readlink(link)
+    _point(link, path.name)
+    try:
+        yield
+    finally:
+        if before is not None and not (path / "config.json").exists():
+            _point(link, before)
+        elif not (path / "config.json").exists() and link.is_symlink():
+            link.unlink(missing_ok=True)
+
+
+def _point(link: Path, target: str) -> None:
+    """Makes a link, or points it elsewhere in one step."""
+    made = link.with_name(f".{link.name}.{secrets.token_hex(8)}{PART}")
+    with contextlib.suppress(OSError):
+        if os.path.lexists(link) and not link.is_symlink():
+            return
+        os.symlink(target, made, target_is_directory=True)
+        os.replace(made, link)
 
 
 def _stored(path: Path, config: Config, trust_data: bool) -> Stored:
@@ -75,7 +114,7 @@ def _numbered(config: Config, resume: bool) -> tuple[Path, list[Path]]:
     names = (config.recipe, Path(config.data.name).stem)
     stem = "-".join(re.sub(r"[^\w.-]+", "-", name) for name in names)
     for i in itertools.count(1):
-        path = Path("runs") / (stem if i == 1 else f"{stem}-{i}")
+        path = Path(RUNS) / (stem if i == 1 else f"{stem}-{i}")
         try:
             return path, _make(path)
         except FileExistsError:

@@ -363,9 +363,7 @@ def sinkhorn_divergence_together(
     """`sinkhorn_divergence` of points (B, n, d) and (B, m, d)."""
     settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
     x, y = point_batches(x, y, p)
-    if reach is not None or not _is_batched(
-        max(x.shape[1], y.shape[1]), y.shape[1], x, acceleration
-    ):
+    if not _is_batched(max(x.shape[1], y.shape[1]), y.shape[1], x, acceleration, reach):
         return None
     mu, nu = weight_batch("a", a, x), weight_batch("b", b, y)
     samples = separated_batch(x.detach(), y.detach(), mu.detach(), nu.detach(), p)

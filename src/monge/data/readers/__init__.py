@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from monge._core.spelling import meant
 from monge.config import DATA, DataConfig
 from monge.data.kinds import kind_named
-from monge.data.readers import arrays, cache, clouds, hub, idx, images, tar, toys
+from monge.data.readers import arrays, cache, clouds, glyphs, hub, idx, images, tar, toys
 from monge.data.readers.discovery import (
     CLOUDS,
     HEAD,
@@ -62,6 +63,8 @@ def given(data: Data, config: DataConfig) -> Source:
 def _read(config: DataConfig) -> Source:
     if config.name == "digits":
         return _unflagged(config, arrays.digits)
+    if config.name == "glyphs":
+        return _unflagged(config, glyphs.glyphs)
     if config.name in idx.DATASETS:
         return _unflagged(config, lambda: idx.named(config.name, config.dir))
     if config.name in toys.TOYS:
@@ -74,6 +77,8 @@ def _read(config: DataConfig) -> Source:
     if tar.are_named(config.name):
         return _decoded(tar.shards(config.name, tar.paths_of(config.name), LeftOut()), config)
     if config.name == "" or not os.path.exists(path):
+        if near := meant(path.name, DATA):
+            raise ValueError(f"`data` {config.name!r} is neither a file nor a folder{near}")
         raise ValueError(
             f"`data` {config.name!r} is neither a file or folder nor one of {', '.join(DATA)}"
         )

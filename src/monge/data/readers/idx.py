@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monge._core.files import write_whole
+from monge._core.files import user_cache, write_whole
 from monge.data.kinds import IMAGE, warn_of_dark
 from monge.data.readers.caps import MOST_RATIO, MOST_VALUES, demand_memory, demand_packed
 from monge.data.source import Source, split
@@ -127,7 +127,7 @@ def named(name: str, directory: str | None) -> Source:
     """A published data set from `directory`, $MONGE_DATA, or a download into the user's cache."""
     root = directory or os.environ.get("MONGE_DATA")
     if root is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "monge" / name
+        cache = user_cache() / name
         download(name, cache)
         return folder(cache, name)
     candidates = [Path(root) / name]

@@ -1,0 +1,169 @@
+"""What a person expects of a command: near misses are named, and there is a list of runs."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+import monge
+from monge import cli
+from monge._core.spelling import meant
+from monge.config import Config, NetworkConfig, TrainingConfig
+
+
+@pytest.fixture
+def monge_(capsys, monkeypatch):
+    def run(*argv):
+        monkeypatch.setattr(sys, "argv", ["monge", *map(str, argv)])
+        warnings = sys.modules["warnings"]
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("command", "near"),
+    [
+        ("trian wae-mmd", "train"),
+        ("exploer runs/demo", "explore"),
+        ("train wae-mdm", "wae-mmd"),
+        ("train AAE2", "aae"),
+        ("train wae-mmd --data mnsit", "mnist"),
+        ("train wae-mmd --data glyhps", "glyphs"),
+        ("train wae-mmd --setps 3", "--steps"),
+        ("train alpha-gan --sharpen-form 0.5", "--sharpen-from"),
+        ("train wae-mmd --leave_outt a", "--leave-out"),
+        ("sample run --otu x.png", "--out"),
+        ("distance a.npy b.npy --metod sliced", "--method"),
+        ("train wae-mmd --set trainig.lr=1", "training"),
+        ("train wae-mmd --set training.lrr=1", "training.lr"),
+        ("train wae-gan --set sharpen_form=1", "sharpen_from"),
+    ],
+)
+def test_what_was_mistyped_is_answered_by_what_may_have_been_meant(
+    monge_, command, near, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = monge_(*command.split())
+    assert (code, out) == (2, "")
+    assert re.fullmatch(rf"monge: error: .*: did you mean {near}\?\n", err), err
+    assert not os.listdir(tmp_path)
+
+
+def test_what_is_near_nothing_is_answered_by_what_there_is(monge_):
+    assert meant("zzzz", ["train", "sample"]) == ""
+    assert "it is one of train, sample" in monge_("frobnicate")[2]
+    assert "see monge sample --help" in monge_("sample", "run", "--zzzz")[2]
+
+
+def test_every_flag_of_every_verb_is_known(monge_):
+    """The check that comes before tyro's refuses none of tyro's flags."""
+    for name, verb in cli.NAMES.items():
+        code, out, _ = monge_(name, "--help")
+        flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", out)) - {"--help"}
+        assert code == 0
+        shown = {flag for flag in flags if re.search(rf"│ (-\w, )?{flag}", out)}
+        assert shown <= set(cli._flags(verb)), name
+
+
+def tiny(**training) -> Config:
+    return Config(
+        latent=3,
+        network=NetworkConfig(filters=(4, 8)),
+        training=TrainingConfig(**{"batch": 300, "steps": 2, **training}),
+    )
+
+
+def test_quiet_prints_where_the_report_is_alone(monge_, tmp_path):
+    out = tmp_path / "run"
+    argv = ("train", "wae-mmd", "--quiet", "--steps", 2, "--latent", 3, "--out", out)
+    assert monge_(*argv) == (0, f"report: {out / 'report.html'}\n", "")
+
+
+def test_latest_is_the_run_that_was_begun_last(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    latest = tmp_path / "runs" / "latest"
+    first = monge.fit("wae-mmd", "digits", tiny(), quiet=True)
+    assert latest.resolve() == first.path.resolve()
+    monge.fit("swae", "digits", tiny(), "runs/second", quiet=True)
+    assert os.readlink(latest) == "second"
+    # what does not begin changes nothing, and runs elsewhere are nobody's latest
+    with pytest.raises(ValueError, match="neither a file"):
+        monge.fit("swae", "nowhere", tiny(), "runs/third", quiet=True)
+    assert os.readlink(latest) == "second"
+    monge.fit("swae", "digits", tiny(), "other/fourth", quiet=True)
+    assert not os.path.lexists(tmp_path / "other" / "latest")
+    assert len(monge.load("runs/latest").sample(2)) == 2
+    monge.fit(None, None, tiny(steps=3), "runs/wae-mmd-digits", resume=True, quiet=True)
+    assert os.readlink(latest) == "wae-mmd-digits"
+    # a folder of one's own stays
+    latest.unlink()
+    latest.mkdir()
+    monge.fit("swae", "digits", tiny(), quiet=True)
+    assert not latest.is_symlink()
+
+
+def test_a_first_run_that_does_not_begin_leaves_no_link(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="neither a file"):
+        monge.fit("swae", "nowhere", tiny(), quiet=True)
+    assert not os.path.lexists("runs/latest")
+
+
+def test_runs_are_listed_with_what_they_are(monge_, tmp_path):
+    folder = tmp_path / "runs"
+    run = monge.fit("wae-mmd", "digits", tiny(), folder / "one", quiet=True)
+    monge.fit("swae", "rings", tiny(steps=3), folder / "two", quiet=True)
+    run.evaluate(100, metrics=("frechet",))
+    (folder / "broken").mkdir()
+    (folder / "broken" / "config.json").write_text("{}")
+    (folder / "no run").mkdir()
+    code, text, err = monge_("runs", folder, "--json")
+    assert (code, err) == (0, "")
+    rows = {row["run"]: row for row in map(json.loads, text.splitlines())}
+    assert rows.keys() == {"one", "two", "broken"}
+    assert "cannot be used" in rows["broken"]["error"]
+    assert (rows["one"]["recipe"], rows["one"]["data"], rows["one"]["step"]) == (
+        "wae-mmd",
+        "digits",
+        2,
+    )
+    assert rows["two"]["step"] == 3
+    sizes = (file.stat().st_size for file in (folder / "one").rglob("*") if file.is_file())
+    assert rows["one"]["bytes"] == sum(sizes)
+    figure = rows["one"]["figures"]["LeNet-FD"]
+    assert figure["value"] > figure["floor"] > 0
+    code, text, err = monge_("runs", folder)
+    assert text.startswith("run ")
+    assert len(text.splitlines()) == 4
+    assert f"LeNet-FD {figure['value']:.3g} ({figure['floor']:.3g})" in text
+    assert monge_("runs", tmp_path / "nowhere")[0] == 2
+    assert "no runs in" in monge_("runs", folder / "no run")[1]
+
+
+def test_info_says_what_a_report_of_a_fault_needs(monge_):
+    code, text, err = monge_("info")
+    assert (code, err) == (0, "")
+    names = ("monge", "python", "system", "packages", "cpu", "gpu", "cache", "environment")
+    assert [line.split()[0] for line in text.splitlines()][:2] == ["monge", "python"]
+    found = json.loads(monge_("info", "--json")[1])
+    assert set(names) <= found.keys()
+    assert f"torch {sys.modules['torch'].__version__}".split("+")[0] in found["packages"]
+    assert "missing" not in found["packages"]
+
+
+def test_no_color_leaves_no_escapes():
+    """Help is coloured on a terminal unless NO_COLOR is set."""
+    command = [sys.executable, "-m", "monge", "--help"]
+    environment = {**os.environ, "FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}
+    environment.pop("NO_COLOR", None)
+    plain = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**environment, "NO_COLOR": "1"}
+    )
+    assert "\x1b[3" not in plain.stdout
