@@ -12,6 +12,7 @@ from monge.transport.barycenters import (
     sliced_barycenter,
 )
 from monge.transport.conditional_couplings import PerLabel, SemidiscretePerLabel
+from monge.transport.conversions import from_geomloss, from_pot, to_pot
 from monge.transport.couplings import (
     Coupling,
     Exact,
@@ -79,6 +80,8 @@ __all__ = [
     "barycenter_1d",
     "entropic_gromov_wasserstein",
     "free_support_barycenter",
+    "from_geomloss",
+    "from_pot",
     "gaussian_barycenter",
     "gaussian_kl",
     "gaussian_map",
@@ -107,6 +110,7 @@ __all__ = [
     "solve",
     "solve_entropic",
     "solve_semidiscrete",
+    "to_pot",
     "total_variation",
     "uniform_directions",
     "wasserstein",
