@@ -78,12 +78,16 @@ MAPS = {
             debiased=False,
         ).masses
     ),
+    "to_pot": lambda x, y: transport.to_pot(transport.solve(x @ y.mT))[0],
+    "from_pot": lambda x, y: as_of_pot(x @ y.mT).plan,
     "nearest": lambda x, y: neighbours.nearest(x, y, 3)[0],
     "nearest_squared": neighbours.nearest_squared,
 }
 """Functions whose result is no scalar, or is not differentiated."""
 DRAWN = ("uniform_directions", "orthogonal_directions", "sobol_directions", "great_circles")
 """On the CPU whatever the device: their callers move them."""
+DRAWN = ("uniform_directions", "orthogonal_directions", "sobol_directions", "from_geomloss")
+"""Without samples, or on the CPU whatever the device: their callers move them."""
 MORE = {
     "sinkhorn-weighted": Law(
         lambda x, y, size: weighted(
@@ -106,6 +110,10 @@ MORE = {
 def centred(f):
     """Potentials are defined up to a constant."""
     return f - f.mean()
+
+
+def as_of_pot(cost):
+    return transport.from_pot(*transport.to_pot(transport.solve(cost)), cost)
 
 
 def moments(x):

@@ -17,6 +17,8 @@ def instance(name: str, value: T, kind: type, example: str) -> T:
     """`value`, if it is an object of a class; `example` makes one."""
     if not isinstance(value, kind):
         got = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+        if "\n" in got:  # an array, whose message would take several lines
+            got = f"a {type(value).__name__}"
         raise ValueError(f"`{name}` must be a {kind.__name__}, e.g. {example}, got {got}")
     return value
 

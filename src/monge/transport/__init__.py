@@ -13,6 +13,7 @@ from monge.transport.barycenters import (
 )
 from monge.transport.circle import wasserstein_circle
 from monge.transport.conditional_couplings import PerLabel, SemidiscretePerLabel
+from monge.transport.conversions import from_geomloss, from_pot, to_pot
 from monge.transport.couplings import (
     Coupling,
     Exact,
@@ -100,6 +101,8 @@ __all__ = [
     "barycenter_1d",
     "entropic_gromov_wasserstein",
     "free_support_barycenter",
+    "from_geomloss",
+    "from_pot",
     "gaussian_barycenter",
     "gaussian_kl",
     "gaussian_map",
@@ -134,6 +137,7 @@ __all__ = [
     "solve_semidiscrete",
     "spherical_distances",
     "spherical_sliced_wasserstein",
+    "to_pot",
     "total_variation",
     "uniform_directions",
     "wasserstein",
