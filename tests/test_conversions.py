@@ -151,7 +151,7 @@ def test_there_and_back(dtype, epsilon):
     back = from_pot(*to_pot(plan, epsilon=epsilon), cost, *given, epsilon=epsilon)
     assert isinstance(back, Plan)
     assert back.value.dtype == torch.float64
-    for one, two in zip(back.tensors()[:2] + [back.plan], plan.tensors()[:2] + [plan.plan]):
+    for one, two in zip([*back.tensors()[:2], back.plan], [*plan.tensors()[:2], plan.plan]):
         torch.testing.assert_close(one.to(two), two)
 
 
