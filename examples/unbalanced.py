@@ -36,7 +36,7 @@ def main() -> None:
         "unbalanced: reach=TV(2)": sinkhorn(x, y, epsilon=0.02, reach=TV(2.0)),
         "partial: mass=0.9": solve_partial(cost, mass=0.9),
     }
-    figure = Figure(figsize=(12, 3.0), layout="constrained")
+    figure = Figure(figsize=(12, 3.2), layout="constrained")
     for axes, (title, plan) in zip(figure.subplots(1, 4, sharey=True), plans.items()):
         shares = (len(x) * plan.plan).clamp(0, 1)
         i, j = (shares > 0.02).nonzero().T
@@ -47,9 +47,8 @@ def main() -> None:
             kept = (len(points) * plan.plan.sum(side)).clamp(0, 1)
             axes.scatter(*points.T, s=14, facecolors="none", edgecolors=colour, linewidths=0.6)
             axes.scatter(*points.T, s=14, color=colour, alpha=kept.numpy(), linewidths=0)
-        axes.set_title(
-            f"{title}\nmass {float(plan.mass):.2f}, cost {float(plan.value_linear):.2f}"
-        )
+        figures = f"mass {float(plan.mass):.2f}, cost {float(plan.value_linear):.2f}"
+        axes.set_title(f"{title}\n{figures}")
         axes.set_aspect("equal")
         axes.set_xticks([])
         axes.set_yticks([])
