@@ -7,12 +7,14 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import monge
 from monge import cli
 from monge.config import Config, NetworkConfig, TrainingConfig
 from monge.recipes.options import ConditionalOptions
+from monge.transport import sinkhorn_divergence
 
 TINY = ["--set", "network.filters=4,8", "network.critic=16", "--latent", "3", "--batch", "300"]
 
@@ -344,6 +346,28 @@ def test_every_distance_of_a_translation(monge_, tmp_path, method):
     assert "marginal_error" in result or method != "sinkhorn"
 
 
+def test_a_distance_with_reach_keeps_masses_and_leaves_outliers_out(tmp_path, monge_):
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(60, 2)), random.normal(size=(50, 2))
+    x[:3] += 1e3
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", y)
+    np.save(tmp_path / "w.npy", np.full(60, 1 / 60))
+    argv = ["distance", tmp_path / "x.npy", tmp_path / "y.npy", "--method", "sinkhorn", "--json"]
+    argv += ["--epsilon", "0.2"]
+    balanced, robust = (
+        json.loads(monge_(*argv, *more)[1])
+        for more in ([], ["--reach", "1", "--weights-a", tmp_path / "w.npy"])
+    )
+    assert balanced["value"] > 1e4
+    expected = sinkhorn_divergence(
+        torch.from_numpy(x), torch.from_numpy(y), epsilon=0.2, reach=1.0
+    )
+    assert robust["value"] == pytest.approx(float(expected), rel=1e-3)
+    assert robust["reach"] == 1
+    assert 0.5 < robust["mass"] < 1
+
+
 def bad_commands(trained, tmp_path):
     """name: (arguments, what the message must name)."""
     out = ["--out", tmp_path / "new"]
@@ -442,6 +466,18 @@ def bad_commands(trained, tmp_path):
             ],
             "`epsilon`",
         ),
+        "distance reach": (
+            [
+                "distance",
+                tmp_path / "small.npy",
+                tmp_path / "small.npy",
+                "--method",
+                "exact",
+                "--reach",
+                "1",
+            ],
+            "`--reach` is for sinkhorn",
+        ),
         "distance p": (
             ["distance", tmp_path / "small.npy", tmp_path / "small.npy", "--p", "0.5"],
             "`p`",
@@ -495,6 +531,7 @@ BAD = (
     "compare nothing",
     "distance of nan",
     "distance of text",
+    "distance reach",
     "distance p",
     "distance shapes",
     "distance epsilon",

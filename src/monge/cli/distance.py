@@ -46,8 +46,8 @@ class Distance:
     p: float = 2.0
     """Order, where the method has one."""
     weights_a: Place = None
-    """Weights of the samples of a, (n,), at least 0, which are divided by their sum; uniform by
-    default. For exact, w1, sinkhorn and the sliced methods."""
+    """Weights of the samples of a, (n,), at least 0, which are divided by their sum except
+    with --reach; uniform by default. For exact, w1, sinkhorn and the sliced methods."""
     weights_b: Place = None
     """Weights of the samples of b, (m,)."""
     directions: Int = None
@@ -58,6 +58,9 @@ class Distance:
     homogeneous polynomials of degree 3, or outputs of a network with one hidden layer."""
     epsilon: Float = None
     """Regularisation of sinkhorn, in units of the cost; 5 % of its mean by default."""
+    reach: Float = None
+    """Makes sinkhorn unbalanced and robust to outliers: what a unit of mass costs that is left
+    out, in units of the cost (the ρ of a KL on both marginals). Weights then keep their sums."""
     map: Place = None
     """A .npy file for the images of the samples of a under the optimal map of exact or w1, (n, d):
     the quantile map for samples of one column, otherwise a permutation of as many samples of b."""
@@ -73,9 +76,10 @@ class Distance:
             raise ValueError(
                 f"`b` {str(self.b)!r} has samples of {y.shape[1]} numbers, `a` of {x.shape[1]}"
             )
+        as_given = self.reach is not None
         weights = (
-            _weights("weights_a", self.weights_a, x),
-            _weights("weights_b", self.weights_b, y),
+            _weights("weights_a", self.weights_a, x, as_given),
+            _weights("weights_b", self.weights_b, y, as_given),
         )
         began = time.perf_counter()
         values = METHODS[self.method](self, x, y, *weights)
@@ -98,6 +102,7 @@ class Distance:
             "weights_a": WEIGHTED,
             "weights_b": WEIGHTED,
             "slicer": SLICED,
+            "reach": ("sinkhorn",),
             "map": ("exact", "w1"),
         }
         for name, methods in only.items():
@@ -209,10 +214,12 @@ def _sinkhorn(given: Distance, x, y, a, b) -> dict:
             )
         if not math.isfinite(epsilon):
             raise ValueError("the samples have costs beyond float64: rescale both")
-    plan = sinkhorn(x, y, a, b, epsilon=epsilon, p=given.p)
-    value = float(sinkhorn_divergence(x, y, a, b, epsilon=epsilon, p=given.p))
+    options = {"epsilon": epsilon, "p": given.p, "reach": given.reach}
+    plan = sinkhorn(x, y, a, b, **options)
+    value = float(sinkhorn_divergence(x, y, a, b, **options))
     account = {"marginal_error": plan.marginal_error, "iterations": plan.iterations}
-    return {"value": value, "epsilon": epsilon, "p": given.p, **account}
+    unbalanced = {} if given.reach is None else {"reach": given.reach, "mass": float(plan.mass)}
+    return {"value": value, "epsilon": epsilon, "p": given.p, **unbalanced, **account}
 
 
 def _mean_cost(x, y, a, b, p: float) -> float:
@@ -225,6 +232,7 @@ def _mean_cost(x, y, a, b, p: float) -> float:
         return Points(x, y, p).mean()
     a = torch.full((len(x),), 1 / len(x)).to(x) if a is None else a
     b = torch.full((len(y),), 1 / len(y)).to(y) if b is None else b
+    a, b = a / a.sum(), b / b.sum()
     rows = zip(x.split(1000), a.split(1000))
     return float(sum(w @ (torch.cdist(some, y) ** p) @ b for some, w in rows))
 
@@ -337,8 +345,8 @@ def _pair(given: Distance):
     ]
 
 
-def _weights(name: str, path: Path | None, samples):
-    """The weights in a file, divided by their sum; None without a file."""
+def _weights(name: str, path: Path | None, samples, as_given: bool):
+    """The weights in a file, as given or divided by their sum; None without a file."""
     import torch
 
     from monge.data.readers.arrays import real
@@ -353,4 +361,4 @@ def _weights(name: str, path: Path | None, samples):
         )
     if not (w.min() >= 0 and 0 < w.sum() < float("inf")):
         raise ValueError(f"{flag} must be at least 0 with a positive, finite sum")
-    return torch.from_numpy((w / w.sum()).ravel())
+    return torch.from_numpy((w if as_given else w / w.sum()).ravel())

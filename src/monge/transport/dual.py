@@ -10,7 +10,7 @@ Source: Feydy et al., "Interpolating between optimal transport and MMD using Sin
 2019; Peyré, Cuturi, "Computational optimal transport", 2019, section 9.1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -147,8 +147,16 @@ def log_sums(cost: Tensor, b: Tensor, g: Tensor, epsilon: float) -> Tensor:
     return most[:, 0] + (b * (exponents - most).exp()).sum(1).log()
 
 
+Sums = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
+"""`Reductions.slope_sums` of a plan that is known, by whoever holds its Gibbs kernel."""
+
+
 def in_points(
-    samples: Separated, solution: Potentials, epsilon: float, dtype: torch.dtype
+    samples: Separated,
+    solution: Potentials,
+    epsilon: float,
+    dtype: torch.dtype,
+    slope_sums: Sums | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The dual's gradients in the points x (n, d) and y (m, d), float64; of a sample with itself
     only the first is computed.
@@ -177,7 +185,10 @@ def in_points(
     else:
         start = _with_one(x.to(work))
         end = start if samples.y is samples.x else _with_one(y.to(work))
-        sums_x, sums_y = choose_reductions(cost).slope_sums(problem, start, end)
+        if slope_sums is None:
+            sums_x, sums_y = choose_reductions(cost).slope_sums(problem, start, end)
+        else:
+            sums_x, sums_y = slope_sums(start, end)
         of_x = _pulled(start, sums_x).double()
         of_y = torch.zeros_like(y) if sums_y is None else _pulled(end, sums_y).double()
     if p == 2:

@@ -172,7 +172,7 @@ def sinkhorn(
 
     Memory is O(n + m) beyond a bounded size; the plan's matrix is made on request only. Arguments
     as for `solve_entropic`; `value` is differentiable in points and weights. GeomLoss's `reach`
-    is ρ^{1/p} of its cost ‖x_i - y_j‖^p / p.
+    is (ρ/p)^{1/p}, since its cost is ‖x_i - y_j‖^p / p.
     """
     settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
     x, y = points(x, y, p)

@@ -30,7 +30,7 @@ from monge._core.numerics import drawn
 from monge._core.tuning import tuning
 from monge._core.typed import split
 from monge.gpu.launch import is_usable
-from monge.transport.ground import GroundCost, log_weights, smallest
+from monge.transport.ground import GroundCost, Points, log_weights, smallest
 from monge.transport.penalties import CONSTRAINTS, Penalties, Penalty
 from monge.transport.reductions import choose_reductions
 
@@ -116,6 +116,12 @@ class Streamed:
         """(πᵀ1)_j / b_j = exp((g_j - S_a(f)_j)/ε), (m,)."""
         return ((g - self.soft_columns(f)) / self.epsilon).exp()
 
+    def slope_sums(
+        self, f: Tensor, g: Tensor, start: Tensor, end: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """`Reductions.slope_sums` of the plan of potentials."""
+        return self.of_rows.slope_sums((self.a, self.b, f, g, self.epsilon), start, end)
+
 
 class Stored(Streamed):
     """Soft minima as products with a Gibbs kernel (n, m) in memory.
@@ -171,6 +177,23 @@ class Stored(Streamed):
     def column_shares(self, f: Tensor, g: Tensor) -> Tensor:
         shares = self._shares(self.kernel.T, self.a, f - self.f0, g - self.g0)
         return super().column_shares(f, g) if shares is None else shares
+
+    def slope_sums(
+        self, f: Tensor, g: Tensor, start: Tensor, end: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        changes = (f - self.f0) / self.epsilon, (g - self.g0) / self.epsilon
+        near = all(bool(change.abs().max() <= self.reach) for change in changes)
+        square = isinstance(self.cost, Points) and self.cost.p == 2
+        if not (near and square and start.dtype == self.kernel.dtype):
+            return super().slope_sums(f, g, start, end)
+        left, right = (
+            (w * change.exp()).to(self.kernel.dtype)[:, None]
+            for w, change in zip((self.a, self.b), changes)
+        )
+        of_start = (self.kernel @ (right * end)).mul_(2 * left)
+        if start is end:
+            return of_start, None
+        return of_start, (self.kernel.T @ (left * start)).mul_(2 * right)
 
     def _shares(self, kernel: Tensor, w: Tensor, change: Tensor, own: Tensor) -> Tensor | None:
         """The sums of a plan's rows in units of their weights, or None if they overflow."""

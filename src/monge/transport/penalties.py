@@ -66,7 +66,8 @@ class KL(Penalty):
     mass when the other side pays as much.
 
     Args:
-        rho: ρ > 0, in units of the cost d^p. GeomLoss's `reach` is ρ^{1/p}, for its cost d^p / p.
+        rho: ρ > 0, in units of the cost d^p. GeomLoss's `reach` is ρ^{1/p} with the ρ of its cost
+            d^p / p, which is this one over p.
 
     Source: Liero, Mielke, Savaré, "Optimal entropy-transport problems and a new
     Hellinger-Kantorovich distance between positive measures", 2018.

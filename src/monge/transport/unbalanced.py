@@ -41,7 +41,7 @@ from monge.transport.accounts import (
 )
 from monge.transport.dual import Separated, in_points, log_sums
 from monge.transport.forbidden import forbidden_pairs, with_forbidden
-from monge.transport.gibbs import kept_entries
+from monge.transport.gibbs import Streamed, kept_entries
 from monge.transport.ground import Matrix, Points
 from monge.transport.penalties import HardMarginal, Penalties, Penalty, one_penalty
 from monge.transport.plan import Plan
@@ -70,23 +70,42 @@ class Solution(NamedTuple):
     """(π1)_i / a_i, (n,)."""
     columns: Tensor
     """(πᵀ1)_j / b_j, (m,)."""
+    slopes: tuple[Tensor, Tensor] | None = None
+    """The gradients of the dual in the points of both sides, while the kernel was at hand."""
 
 
 def solve_penalised(
-    problems: Sequence[EntropicProblem], epsilon: float, settings: SinkhornSettings
+    problems: Sequence[EntropicProblem],
+    epsilon: float,
+    settings: SinkhornSettings,
+    wanted: Sequence[torch.dtype | None],
 ) -> list[Solution]:
-    """The solutions of problems of one dtype and device, one after the other."""
+    """The solutions of problems of one device, one after the other.
+
+    Args:
+        problems: of one dtype.
+        epsilon: regularisation.
+        settings: of the iteration.
+        wanted: for each problem the dtype of its points, if gradients in them are wanted.
+    """
     if isinstance(settings.acceleration, Randkhorn):
         raise ValueError(
             "`acceleration` Randkhorn() is for constraints on the marginals: use Anderson(memory) "
             "or None with `reach`"
         )
     space = gibbs_space(max((problem.cost for problem in problems), key=kept_entries))
-    return [_solved(problem, space, epsilon, settings) for problem in problems]
+    return [
+        _solved(problem, space, epsilon, settings, dtype)
+        for problem, dtype in zip(problems, wanted)
+    ]
 
 
 def _solved(
-    problem: EntropicProblem, space: Tensor, epsilon: float, settings: SinkhornSettings
+    problem: EntropicProblem,
+    space: Tensor,
+    epsilon: float,
+    settings: SinkhornSettings,
+    dtype: torch.dtype | None,
 ) -> Solution:
     f, g, _, iterations, minima = iterated(problem, space, epsilon, settings)
     (first, second), a, b = problem.penalties, minima.a, minima.b
@@ -95,7 +114,9 @@ def _solved(
     excess = (a * rows).sum() - a.sum() * b.sum()
     value = (a * first.dual(f)).sum() + (b * second.dual(g)).sum() - epsilon * excess
     errors = _residual(first, a, f, rows, epsilon), _residual(second, b, g, columns, epsilon)
-    return Solution(Potentials(f, g, value, max(errors), iterations), rows, columns)
+    potentials = Potentials(f, g, value, max(errors), iterations)
+    slopes = None if dtype is None else _slopes(problem, minima, potentials, dtype)
+    return Solution(potentials, rows, columns, slopes)
 
 
 def _residual(side: Penalty, w: Tensor, f: Tensor, shares: Tensor, epsilon: float) -> float:
@@ -117,19 +138,26 @@ def _in_weights(
     return of_a, of_b
 
 
-def _together(x: Tensor, y: Tensor, a: Tensor, b: Tensor, p: float) -> Separated:
-    """Points in float64; their means are not taken out, on which the mass of the plan depends."""
-    x = x.double()
-    y = x if y is x else y.double()
-    return Separated(x, y, a, b, p, x.new_zeros(x.shape[1]))
-
-
 def _slopes(
-    samples: Separated, solution: Solution, epsilon: float, dtype: torch.dtype
+    problem: EntropicProblem, minima: Streamed, found: Potentials, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
+    """The dual's gradients in the points."""
+    cost = problem.cost
+    assert isinstance(cost, Points)
+    x, y = cost.x, cost.x if problem.symmetric else cost.y
+    # means are not taken out, on which the mass of the plan depends
+    samples = Separated(x, y, minima.a, minima.b, cost.p, x.new_zeros(x.shape[1]))
     # the value is a price of mass, not a length; points are moved by √ε at least
-    value = solution.potentials.value.abs().clamp_max(epsilon)
-    return in_points(samples, solution.potentials._replace(value=value), epsilon, dtype)
+    value = found.value.abs().clamp_max(minima.epsilon)
+
+    def sums(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor | None]:
+        if start.dtype != cost.dtype:
+            wide = Points(cost.x, cost.y, cost.p, start.dtype)
+            plan = minima.a, minima.b, found.f, found.g, minima.epsilon
+            return choose_reductions(wide).slope_sums(plan, start, end)
+        return minima.slope_sums(found.f, found.g, start, end)
+
+    return in_points(samples, found._replace(value=value), minima.epsilon, dtype, sums)
 
 
 def penalised_dual(
@@ -144,10 +172,8 @@ def penalised_dual(
     def fast(
         x: Tensor, y: Tensor, a: Tensor, b: Tensor, wanted: Sequence[bool]
     ) -> tuple[Tensor, Gradients]:
-        of_x = of_y = None
-        if wanted[0] or wanted[1]:
-            of_x, of_y = _slopes(_together(x, y, a, b, p), solution, epsilon, x.dtype)
-        slopes = zip((of_x, of_y, *_in_weights(sides, a, b, solution, epsilon)), wanted)
+        in_points = solution.slopes or (None, None)
+        slopes = zip((*in_points, *_in_weights(sides, a, b, solution, epsilon)), wanted)
         value = solution.potentials.value.clone()
         return value, [slope if need else None for slope, need in slopes]
 
@@ -165,8 +191,8 @@ def penalised_dual_within(
 
     def fast(x: Tensor, a: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Gradients]:
         of_x = of_a = None
-        if wanted[0]:
-            of_x = 2 * _slopes(_together(x, x, a, a, p), solution, epsilon, x.dtype)[0]
+        if solution.slopes is not None and wanted[0]:
+            of_x = 2 * solution.slopes[0]
         if wanted[1]:
             of_a = 2 * _in_weights((side, side), a, a, solution, epsilon)[0]
         return solution.potentials.value.clone(), [of_x, of_a]
@@ -238,7 +264,7 @@ def plan_of_points(
     x, y = points
     a, b = masses("a", weights[0], x, len(x)), masses("b", weights[1], y, len(y))
     problem = _problem(x.detach(), y.detach(), a.detach(), b.detach(), p, epsilon, sides)
-    (solution,) = solve_penalised([problem], epsilon, settings)
+    (solution,) = solve_penalised([problem], epsilon, settings, [_wanted(x, y)])
     found = solution.potentials
     warn_unless_converged(found, epsilon, settings, x.dtype, RESIDUAL)
     rows, _, linear = choose_reductions(problem.cost).account(
@@ -274,7 +300,7 @@ def plan_of_cost(
         highest = sum(side.highest for side in sides if math.isfinite(side.highest))
         matrix = with_forbidden(matrix, closed, epsilon, highest)
     problem = EntropicProblem(Matrix(matrix, mean), a.detach(), b.detach(), penalties=sides)
-    (solution,) = solve_penalised([problem], epsilon, settings)
+    (solution,) = solve_penalised([problem], epsilon, settings, [None])
     found = solution.potentials
     warn_unless_converged(found, epsilon, settings, cost.dtype, RESIDUAL)
     plan = assembled(problem, found, epsilon)
@@ -334,13 +360,19 @@ def divergence_of_points(
         EntropicProblem(Points(z, z, p, cross.cost.dtype), w, w, symmetric=True, penalties=sides)
         for z, w in ((x.detach().double(), cross.a), (y.detach().double(), cross.b))
     ]
-    solutions = solve_penalised(problems, epsilon, settings)
+    wanted = _wanted(x, y), _wanted(x), _wanted(y)
+    solutions = solve_penalised(problems, epsilon, settings, wanted)
     for solution in solutions:
         warn_unless_converged(solution.potentials, epsilon, settings, x.dtype, RESIDUAL)
     of_x = penalised_dual_within(x, a, solutions[1], side, epsilon, p)
     of_y = penalised_dual_within(y, b, solutions[2], side, epsilon, p)
     across = penalised_dual((x, y, a, b), solutions[0], sides, epsilon, p)
     return across - (of_x + of_y) / 2 + epsilon / 2 * (a.sum() - b.sum()).square()
+
+
+def _wanted(*points: Tensor) -> torch.dtype | None:
+    """The dtype of points that take gradients, or None."""
+    return points[0].dtype if any(z.requires_grad for z in points) else None
 
 
 def _problem(
