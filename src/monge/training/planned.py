@@ -25,7 +25,7 @@ DONE = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the training at which a step is timed: weights that are scheduled begin within it."""
 
 
-class Plan(NamedTuple):
+class TrainingPlan(NamedTuple):
     """What a training would do and take."""
 
     lines: dict[str, str]
@@ -35,7 +35,7 @@ class Plan(NamedTuple):
     """How long the steps would take, without evaluations, checkpoints and the report."""
 
 
-def planned(config: Config) -> Plan:
+def planned(config: Config) -> TrainingPlan:
     """Reads the data, builds the model and times a few steps.
 
     Raises:
@@ -85,7 +85,7 @@ def planned(config: Config) -> Plan:
         "time": f"{clock(steps * step)} ({1000 * step:.3g} ms a step), and then the report",
         "memory": memory(trainer.device),
     }
-    return Plan(lines, steps, steps * step)
+    return TrainingPlan(lines, steps, steps * step)
 
 
 def clock(seconds: float) -> str:
