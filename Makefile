@@ -1,25 +1,34 @@
-# Everything lives in .venv, made on first use from python3 and constraints.txt.
+# Everything lives in .venv, made on first use from python3 and constraints.txt. Each target installs
+# what it needs and no more: .venv/EXTRA.ready stands for an extra of pyproject.toml.
 .PHONY: demo test test-slow test-kernels test-all gpu lint docs lock audit clean
+.NOTPARALLEL:
 
-.venv/ready: pyproject.toml constraints.txt
+.venv/bin/python:
 	python3 -m venv .venv
-	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	touch .venv/ready
 
-demo: .venv/ready
+EXTRAS = explore test docs lint kernels dev
+$(EXTRAS:%=.venv/%.ready): .venv/%.ready: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing monge[$*] into .venv: a minute or two the first time, since PyTorch comes with it"
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[$*]"
+	touch $@
+
+demo: .venv/explore.ready
 	rm -rf runs/demo
-	.venv/bin/monge train wae-mmd --data digits --out runs/demo
+	@echo "drawing 20,000 letters and digits, then training alpha-gan on them: about 75 seconds"
+	.venv/bin/monge train alpha-gan --data glyphs --condition labels --steps 700 --out runs/demo
+	@echo "explorer: .venv/bin/monge explore runs/demo --browser"
+	@echo "next:     .venv/bin/monge sample runs/demo --class A g 8 --out letters.png"
 
 # a process a core, one thread each
-test: .venv/ready
+test: .venv/test.ready
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto -m "not slow and not browser and not faults"
 
-test-slow: .venv/ready
+# the book is among what it tests
+test-slow: .venv/test.ready .venv/docs.ready
 	.venv/bin/python -m pytest -m "slow or browser or faults"
 
 # Triton's kernels on a machine without a GPU: interpreted against the CPU's, then compiled for GPUs
-test-kernels: .venv/ready
-	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[kernels]"
+test-kernels: .venv/test.ready .venv/kernels.ready
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto -m kernels
 	.venv/bin/python -m pytest tests/kernels/test_compiled.py
 
@@ -30,18 +39,18 @@ PYTHON ?= python3
 gpu:
 	$(PYTHON) benchmarks/gpu.py
 
-lint: .venv/ready
+lint: .venv/lint.ready
 	.venv/bin/ruff check src tests benchmarks examples mkdocs_hooks.py
 	.venv/bin/ruff format --check src tests benchmarks examples mkdocs_hooks.py
 	.venv/bin/pyright
 
-docs: .venv/ready
+docs: .venv/docs.ready
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 # Hashes of what constraints.txt names. On Linux torch is the CPU build, of CPython 3.11 on x86-64:
 # it lies in PyTorch's own index, and that of PyPI would need CUDA's libraries.
 TORCH_CPU = 6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
-lock: .venv/ready
+lock: .venv/bin/python
 	.venv/bin/python -m pip install --quiet uv
 	{ sed -n '/^#/p' requirements.lock; .venv/bin/uv pip compile --quiet --generate-hashes \
 	  --no-deps --no-header --no-annotate --python-version 3.11.9 constraints.txt \
@@ -49,7 +58,7 @@ lock: .venv/ready
 	mv .venv/requirements.lock requirements.lock
 
 # compares the versions with known vulnerabilities; needs a network
-audit: .venv/ready
+audit: .venv/bin/python
 	.venv/bin/python -m pip install --quiet pip-audit
 	.venv/bin/pip-audit --requirement requirements.lock --disable-pip
 

@@ -6,12 +6,15 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import monge
 from monge import cli
 from monge._core.spelling import meant
 from monge.config import Config, NetworkConfig, TrainingConfig
+from monge.runs import Run
+from monge.training.planned import clock
 
 
 @pytest.fixture
@@ -145,6 +148,66 @@ def test_runs_are_listed_with_what_they_are(monge_, tmp_path):
     assert f"LeNet-FD {figure['value']:.3g} ({figure['floor']:.3g})" in text
     assert monge_("runs", tmp_path / "nowhere")[0] == 2
     assert "no runs in" in monge_("runs", folder / "no run")[1]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train alpha-gan --data digits --clusters 3 --steps 40",
+        "train wae-gan --sharpen mmd --sharpen-from 0.5 --epochs 2 --condition labels",
+        "train flow-matching --data rings --coupling exact --steps 9",
+        "train pointcloud-wae --data clouds.npy --steps 7 --batch 4",
+        "train wgan --steps 50 --set training.inner_first=25,100",
+        "train wae-mmd --data rings --set training.pretrain=5 --micro-batch 30",
+    ],
+)
+def test_a_dry_run_says_what_a_run_would_be_and_writes_nothing(
+    monge_, command, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    np.save("clouds.npy", np.random.default_rng(0).normal(size=(20, 16, 3)).astype(np.float32))
+    code, text, err = monge_(*command.split(), "--dry-run", "--out", "run")
+    assert (code, err) == (0, "")
+    lines = dict(re.match(r"(\w+) +(.*)", line).groups() for line in text.splitlines()[:-1])
+    assert [*lines] == ["recipe", "data", "model", "training", "device", "time", "memory"]
+    assert re.match(r"about \d+ (s|min|h)", lines["time"])
+    assert os.listdir() == ["clouds.npy"]
+    # what it says is what a run is
+    assert monge_(*command.split(), "--out", "run", "--quiet")[0] == 0
+    run = Run(tmp_path / "run")
+    parameters = sum(p.numel() for p in run.model.parameters())
+    assert lines["model"].startswith(f"{parameters:,} parameters")
+    assert lines["training"].startswith(f"{run.steps:,} steps of {run.settled.batch} samples")
+    assert monge_(*command.split(), "--dry-run", "--out", "run")[0] == 2
+
+
+def test_a_dry_run_refuses_what_a_run_refuses(monge_):
+    assert "`dry-run`" in monge_("train", "vae", "--dry-run", "--resume", "--out", "x")[2]
+    assert "`classes`" in monge_("train", "vae", "--dry-run", "--classes", "none")[2]
+    assert (
+        "would begin after"
+        in monge_(
+            *(
+                "train",
+                "wae-gan",
+                "--sharpen",
+                "mmd",
+                "--sharpen-from",
+                0.9,
+                "--steps",
+                2,
+                "--dry-run",
+            )
+        )[2]
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "1 s"), (59, "59 s"), (61, "1 min 0 s"), (3599, "60 min 0 s"), (9000, "2 h 30 min")],
+)
+def test_times_are_as_exact_as_estimates_are(seconds, text):
+    assert clock(seconds) == f"about {text}"
 
 
 def test_info_says_what_a_report_of_a_fault_needs(monge_):

@@ -89,6 +89,9 @@ class Train:
     """small (default), or paper: networks, rates and weights as published, for mnist and faces."""
     quiet: bool = False
     """Show no progress; print only where the report is."""
+    dry_run: bool = False
+    """Print what would be trained, and the time and memory it would take, by a few steps; write
+    nothing."""
     resume: bool = False
     """Go on with the run in --out from its newest valid checkpoint."""
     data_changed: bool = False
@@ -161,9 +164,12 @@ class Train:
     """Any other setting, as a.b=c; config.json of a run shows them all."""
 
     def run(self) -> None:
+        config = self._config()
+        if self.dry_run:
+            self._plan(config)
+            return
         from monge.api import fit
 
-        config = self._config()
         try:
             run = fit(
                 config.recipe,
@@ -179,6 +185,18 @@ class Train:
             raise
         if first():
             tell(f"report: {run.report}")
+
+    def _plan(self, config: "Config") -> None:
+        """Prints what the training would be."""
+        from monge.training.planned import planned
+
+        if self.resume:
+            raise ValueError("`dry-run` is of a training from its start: leave out --resume")
+        if self.out is not None and os.path.lexists(self.out):
+            raise ValueError(f"`out` {str(self.out)!r} exists already: choose another")
+        for name, text in planned(config).lines.items():
+            tell(f"{name:10}{text}")
+        tell("nothing was written: leave out --dry-run to train")
 
     def _config(self) -> "Config":
         """The default or, with --resume, the stored configuration with the flags laid over it."""
@@ -275,8 +293,8 @@ def _flag(name: str, kind: Any, text: str, default: Any) -> tuple[str, Any, Any]
 
 
 VALUELESS = (
-    *("--resume", "--data-changed", "--trust-data", "--turn", "--compile", "--quiet"),
-    *("--help", "-h"),
+    *("--resume", "--data-changed", "--trust-data", "--turn", "--compile"),
+    *("--quiet", "--dry-run", "--dry_run", "--help", "-h"),
 )
 SEVERAL = ("--set", "--classes", "--categorical", "--leave-out", "--leave_out")
 
