@@ -30,6 +30,7 @@ from monge.builders import build, settled
 from monge.config import Config, NetworkConfig, override
 from monge.divergences import (
     MMD,
+    CramerWold,
     Divergence,
     EnergyDistance,
     ExactWasserstein,
@@ -113,6 +114,7 @@ DIVERGENCES = {
         translation=False,
     ),
     "energy": Row(EnergyDistance, zero=True, nonnegative=True),
+    "cramer-wold": Row(lambda: CramerWold(0.3), zero=True, nonnegative=True),
     "sinkhorn": Row(lambda: SinkhornDivergence(0.5, tolerance=1e-11), zero=True),
     "exact": Row(ExactWasserstein, zero=True, nonnegative=True),
     "exact-1": Row(lambda: ExactWasserstein(p=1), zero=True, nonnegative=True),
