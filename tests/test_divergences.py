@@ -14,6 +14,7 @@ from monge import divergences
 from monge._core import tuning
 from monge.divergences import (
     MMD,
+    CramerWold,
     Divergence,
     EnergyDistance,
     SinkhornDivergence,
@@ -392,3 +393,22 @@ def test_the_zoo_says_which_divergences_are_random():
         "wasserstein-one-sided",
         "drifting-critic",
     }
+
+
+def test_cramer_wold_is_the_mean_distance_of_smoothed_densities_of_slices():
+    """By numerical integration of the densities on a grid, over random directions."""
+    (x, y), gamma = pair(7, 5), 0.3
+    theta = torch.nn.functional.normalize(torch.randn(20_000, DIM, dtype=torch.float64), dim=1)
+    grid = torch.linspace(-9, 9, 400, dtype=torch.float64)
+
+    def density(z):
+        gaps = (grid[:, None, None] - theta @ z.T).square()
+        return (gaps / (-2 * gamma)).exp().mean(-1) / math.sqrt(2 * math.pi * gamma)
+
+    apart = (density(x) - density(y)).square().sum(0) * (grid[1] - grid[0])
+    value, error = float(apart.mean()), float(apart.std()) / len(theta) ** 0.5
+    assert float(CramerWold(gamma)(x, y)) == pytest.approx(value, abs=5 * error)
+    silverman = (4 / (3 * 5)) ** 0.4
+    torch.testing.assert_close(CramerWold()(x, y), CramerWold(silverman)(x, y))
+    with pytest.raises(ValueError, match="`gamma` must be positive"):
+        CramerWold(0.0)

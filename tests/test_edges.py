@@ -3,6 +3,7 @@
 import inspect
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from zoo import DIM, DISTANCES, DIVERGENCES, seeded
@@ -416,3 +417,25 @@ def test_measures_of_features(name):
     assert MEASURES[name](x.numpy(), y.tolist()) == expected
     halves = x.half(), y.half()
     assert MEASURES[name](*halves) == MEASURES[name](*(z.float() for z in halves))
+
+
+def test_weights_of_integers_are_counts():
+    """Histograms as they are counted; floating point weights must sum to 1."""
+    x = torch.arange(3, dtype=torch.float64)
+    expected = transport.wasserstein_1d(x, x, [0.75, 0.25, 0.0], [0.0, 0.5, 0.5])
+    for a, b in (
+        ([3, 1, 0], [0, 2, 2]),
+        (np.array([3, 1, 0]), np.array([0, 2, 2], np.uint8)),
+        (torch.tensor([3, 1, 0]), torch.tensor([0, 2, 2])),
+    ):
+        torch.testing.assert_close(transport.wasserstein_1d(x, x, a, b), expected)
+        plan = transport.solve((x[:, None] - x).square(), a, b)
+        torch.testing.assert_close(plan.value.sqrt(), expected)
+        torch.testing.assert_close(
+            transport.total_variation(a, b), torch.tensor(0.75, dtype=torch.float64)
+        )
+    batch = transport.wasserstein(x[:, None].expand(2, 3, 1), x[:, None], [[1, 1, 0], [0, 0, 9]])
+    assert batch.shape == (2,)
+    for bad in ([1.0, 1.0, 0.0], [0, 0, 0], [2, -1, 1]):
+        with pytest.raises(ValueError, match="`a` must be at least 0 and sum to 1"):
+            transport.wasserstein_1d(x, x, bad)

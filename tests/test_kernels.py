@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist
+from scipy.special import hyp1f1
 from torch._dynamo.exc import BackendCompilerFailed
 
 from monge._core import tuning
@@ -21,6 +22,7 @@ from monge.kernels import (
     median_distance,
     multiscale_imq,
     pair_sum,
+    sliced_gaussian,
 )
 
 FORMULAS = {
@@ -185,3 +187,21 @@ def test_median_distance_is_that_of_all_pairs():
 def test_a_sample_without_a_median_distance_is_refused(x):
     with pytest.raises(ValueError, match="`x`"):
         median_distance(x)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 8, 64, 784])
+def test_the_sliced_gaussian_is_a_hypergeometric_function(dim):
+    r = np.concatenate([[0.0], 10.0 ** np.arange(-3, 4)]) * dim**0.5
+    ours = sliced_gaussian(dim, 1.3).of_squared(torch.from_numpy(r**2)).numpy()
+    np.testing.assert_allclose(ours, hyp1f1(0.5, dim / 2, -(r**2) / 2 / 1.3**2), atol=1e-7)
+
+
+def test_the_sliced_gaussian_is_a_mean_over_slices():
+    x, y = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
+    theta = torch.nn.functional.normalize(torch.randn(10**6, 3, dtype=torch.float64), dim=1)
+    slices = ((x[:, None] - y) @ theta.T).square().div(-2 * 0.7**2).exp().mean(-1)
+    torch.testing.assert_close(sliced_gaussian(3, 0.7)(x, y), slices, rtol=0, atol=2e-3)
+    with pytest.raises(ValueError, match="`dim`"):
+        sliced_gaussian(0, 1.0)
+    with pytest.raises(ValueError, match="`s` must be positive"):
+        sliced_gaussian(3, 0.0)

@@ -51,6 +51,8 @@ SHOWN = {
     "GeneralizedSlicedWasserstein(Linear(3, slices=5), p=2)": (
         divergences.GeneralizedSlicedWasserstein(Linear(3, 5))
     ),
+    "CramerWold(gamma=None)": divergences.CramerWold(),
+    "CramerWold(gamma=0.5)": divergences.CramerWold(0.5),
     "EnergyDistance()": divergences.EnergyDistance(),
     "SinkhornDivergence(0.5, p=2, tolerance=0.001, reach=None)": divergences.SinkhornDivergence(
         0.5

@@ -30,6 +30,7 @@ from monge.builders import build, settled
 from monge.config import Config, NetworkConfig, override
 from monge.divergences import (
     MMD,
+    CramerWold,
     Divergence,
     EnergyDistance,
     ExactWasserstein,
@@ -116,6 +117,7 @@ DIVERGENCES = {
         translation=False,
     ),
     "energy": Row(EnergyDistance, zero=True, nonnegative=True),
+    "cramer-wold": Row(lambda: CramerWold(0.3), zero=True, nonnegative=True),
     "sinkhorn": Row(lambda: SinkhornDivergence(0.5, tolerance=1e-11), zero=True),
     "sinkhorn-kl": Row(lambda: SinkhornDivergence(0.5, tolerance=1e-11, reach=1.0), zero=True),
     "sinkhorn-tv": Row(lambda: SinkhornDivergence(0.5, tolerance=1e-11, reach=TV(2.0)), zero=True),

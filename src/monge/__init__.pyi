@@ -28,6 +28,7 @@ from monge.costs import SquaredL2 as SquaredL2
 from monge.data import Kind as Kind
 from monge.data import Source as Source
 from monge.divergences import MMD as MMD
+from monge.divergences import CramerWold as CramerWold
 from monge.divergences import Divergence as Divergence
 from monge.divergences import EnergyDistance as EnergyDistance
 from monge.divergences import ExactWasserstein as ExactWasserstein
@@ -43,6 +44,7 @@ from monge.kernels import Kernel as Kernel
 from monge.kernels import Laplace as Laplace
 from monge.kernels import RationalQuadratic as RationalQuadratic
 from monge.kernels import multiscale_imq as multiscale_imq
+from monge.kernels import sliced_gaussian as sliced_gaussian
 from monge.models import VAE as VAE
 from monge.models import WAE as WAE
 from monge.models import ConditionalWAE as ConditionalWAE

@@ -4,7 +4,8 @@ r"""What every public function of samples does with its inputs: one policy, writ
 function sees them,
 
 - NumPy arrays, lists and integers become tensors. Integers that float64 cannot tell apart, complex
-  numbers and everything else are refused by name;
+  numbers and everything else are refused by name. Weights of integers are counts, and are divided
+  by their sum;
 - all are promoted to one floating dtype, of at least float32. A list takes the dtype and the
   device of the others;
 - autocast and TF32 are left: their products lose the digits in which close points differ.
@@ -185,6 +186,8 @@ def _tensors(given: dict[str, Any], dimensions: dict[str, int]) -> tuple[Tensors
         wide = z.to(device=device, dtype=working)
         if name in DISTRIBUTIONS and z.dtype.itemsize < 4:
             wide = _normalised_half(wide, z.dtype)
+        elif name in DISTRIBUTIONS and _holds_integers(given[name]):
+            wide = wide / wide.sum(-1, keepdim=True).clamp_min(1)
         values[name] = wide
     return values, dtype
 
@@ -196,6 +199,12 @@ def _is_ready(value: Any) -> bool:
         and value.dtype in (torch.float32, torch.float64)
         and value.layout is torch.strided
     )
+
+
+def _holds_integers(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return not value.is_floating_point()
+    return np.asarray(value).dtype.kind in "iu"
 
 
 def as_tensor(name: str, value: Any) -> Tensor:

@@ -22,6 +22,7 @@ from monge.kernels.radial import (
     Sum,
     median_distance,
     multiscale_imq,
+    sliced_gaussian,
 )
 from monge.kernels.sums import choose_pair_sum, pair_sum
 
@@ -41,4 +42,5 @@ __all__ = [
     "median_distance",
     "multiscale_imq",
     "pair_sum",
+    "sliced_gaussian",
 ]

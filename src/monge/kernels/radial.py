@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import finite, floating, positive, sample_pair
+from monge._core.checks import dimension, finite, floating, positive, sample_pair
 from monge._core.numerics import distances, root
 from monge._core.promotion import ANY, promoted
 from monge._core.shown import Shown, described
@@ -256,3 +256,32 @@ def multiscale_imq(base: float) -> Kernel:
     """
     positive("base", base)
     return Sum(IMQ(scale * base) for scale in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0))
+
+
+def sliced_gaussian(dim: int, s: float) -> Kernel:
+    r"""The mean of a Gaussian kernel over slices: E_θ exp(-(θ·(x - y))² / 2s²), θ uniform on the
+    sphere of R^dim.
+
+    It is ₁F₁(1/2; dim/2; -‖x - y‖² / 2s²). With t = |θ_1|, ‖x - y‖ t is the length of a slice, so
+    that the kernel is a mixture of `RBF(s / t)`. It is summed by the trapezoidal rule in log tan
+    of the angle, to 10⁻⁷ for distances up to 10³ √dim s; k(x, x) = 1. It costs as much as some
+    forty kernels.
+
+    Source: Knop, Spurek, Tabor, Podolak, Mazur, Jastrzębski, "Cramer-Wold auto-encoder", 2020.
+    """
+    positive("s", s)
+    if dimension("dim", dim) == 1:
+        return RBF(s)
+    step, centre = 0.3, -0.5 * math.log(dim)
+    above = (
+        9.0 if dim > 2 else 16.0
+    )  # the angles near a right one, whose share falls like tan^{1-dim}
+    places = [centre + step * i for i in range(-round(10 / step), round(above / step))]
+    logs = [v - dim / 2 * math.log1p(math.exp(2 * v)) for v in places]
+    shares = [math.exp(log - max(logs)) for log in logs]
+    # all angles below the first one, as a geometric series
+    shares[0] /= 1 - math.exp(-step)
+    total = sum(shares)
+    sines = [1 / math.sqrt(1 + math.exp(-2 * v)) for v in places]
+    kept = [(w / total, t) for w, t in zip(shares, sines) if w > 1e-9 * total]
+    return Sum(w * RBF(s / t) for w, t in kept)

@@ -36,11 +36,7 @@ from monge.transport.geometry import (
     spherical_distances,
     spherical_sliced_wasserstein,
 )
-from monge.transport.gromov import (
-    entropic_gromov_wasserstein,
-    gromov_wasserstein,
-    sliced_gromov_wasserstein,
-)
+from monge.transport.gromov import entropic_gromov_wasserstein, gromov_wasserstein
 from monge.transport.histogram_barycenters import (
     HistogramBarycenter,
     grid_barycenter,
@@ -64,6 +60,7 @@ from monge.transport.sliced import (
     sobol_directions,
     uniform_directions,
 )
+from monge.transport.sliced_gromov import sliced_gromov_wasserstein
 from monge.transport.slicers import (
     Circular,
     Geodesic,

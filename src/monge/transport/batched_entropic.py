@@ -62,7 +62,8 @@ class SeparatedBatch(NamedTuple):
             of_x, of_y = self.x.square().sum(2), self.y.square().sum(2)
             largest = float((of_x.amax(1) + of_y.amax(1)).amax())
             if torch.finfo(torch.float64).eps * largest <= MOST_ROUNDING * epsilon:
-                squared = (-2 * self.x) @ self.y.mT
+                # columns in a row, for which products of thin matrices are several times faster
+                squared = (-2 * self.x).mT.contiguous().mT @ self.y.mT
                 return squared.add_(of_x[:, :, None]).add_(of_y[:, None]).clamp_(min=0)
         mode = "donot_use_mm_for_euclid_dist"
         return torch.cdist(self.x, self.y, compute_mode=mode).pow_(self.p)

@@ -2,12 +2,13 @@ r"""Gromov-Wasserstein: transport between spaces that share no coordinates, by t
 
     GW = min_π Σ_ijkl (cx_ik - cy_jl)² π_ij π_kl   over couplings π of a and b.
 
-With the square loss the sum is ⟨K, π⟩ - 2 ⟨cx π cy, π⟩, K_ij = Σ_k cx_ik² a_k + Σ_l cy_jl² b_l,
+With the square loss the sum is ⟨K, π⟩ - 2 ⟨cx π cyᵀ, π⟩, K_ij = Σ_k cx_ik² a_k + Σ_l cy_jl² b_l,
 which costs n²m + nm² instead of n²m². The problem is not convex: solvers find stationary points.
+Matrices need not be symmetric, as those of directed graphs: the quadratic form is that of the
+symmetric parts plus that of the antisymmetric ones.
 
 Source: Mémoli, "Gromov-Wasserstein distances and the metric approach to object matching", 2011;
-Peyré, Cuturi, Solomon, "Gromov-Wasserstein averaging of kernel and distance matrices", 2016;
-Vayer et al., "Sliced Gromov-Wasserstein", 2019.
+Peyré, Cuturi, Solomon, "Gromov-Wasserstein averaging of kernel and distance matrices", 2016.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,6 @@ from monge._core.checks import (
     finite,
     floating,
     positive,
-    sample_pair,
 )
 from monge._core.errors import warn
 from monge._core.numerics import distances, envelope, power_of_two
@@ -30,9 +30,7 @@ from monge._core.typed import from_numpy
 from monge.transport.entropic import solve_entropic
 from monge.transport.exact import assignment, solve
 from monge.transport.ground import Matrix
-from monge.transport.line import merged
 from monge.transport.plan import Plan
-from monge.transport.sliced import uniform_directions
 
 MOST_LEVELS = 64
 """Quantiles that a profile of distances is compared at."""
@@ -45,9 +43,33 @@ def _space(name: str, cost: Tensor) -> Tensor:
     if cost.ndim != 2 or cost.shape[0] != cost.shape[1] or cost.shape[0] < 1:
         raise ValueError(f"`{name}` must be a square matrix, got shape {tuple(cost.shape)}")
     size = cost.detach().abs().max()
-    if (cost - cost.T).detach().abs().max() > 1e-5 * size:
-        raise ValueError(f"`{name}` must be symmetric: use ½ ({name} + {name}ᵀ)")
-    return cost
+    # what rounding has made asymmetric is not a directed graph
+    near = bool((cost - cost.T).detach().abs().max() <= 1e-5 * size)
+    return (cost + cost.T) / 2 if near else cost
+
+
+def _is_symmetric(cx: Tensor, cy: Tensor) -> bool:
+    return torch.equal(cx, cx.T) and torch.equal(cy, cy.T)
+
+
+def _product(cx: Tensor, cy: Tensor, plan: Tensor) -> Tensor:
+    """½ (cx π cyᵀ + cxᵀ π cy), half of the slope of ⟨cx π cyᵀ, π⟩ in π."""
+    if _is_symmetric(cx, cy):
+        return cx @ plan @ cy
+    return (cx @ plan @ cy.T + cx.T @ plan @ cy) / 2
+
+
+def _product_of_images(cx: Tensor, cy: Tensor, image: Tensor) -> Tensor:
+    """`_product` of the permutation that maps i to image_i."""
+    if _is_symmetric(cx, cy):
+        return cx @ cy[image] / len(image)
+    return (cx @ cy[:, image].T + cx.T @ cy[image]) / (2 * len(image))
+
+
+def _squares(cost: Tensor, w: Tensor) -> Tensor:
+    """½ Σ_k (c_ik² + c_ki²) w_k, (n,)."""
+    squares = cost.square()
+    return (squares @ w + w @ squares) / 2
 
 
 def _in_units(cx: Tensor, cy: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -59,14 +81,14 @@ def _in_units(cx: Tensor, cy: Tensor) -> tuple[Tensor, Tensor, float]:
 def objective(cx: Tensor, cy: Tensor, plan: Tensor) -> Tensor:
     """Σ_ijkl (cx_ik - cy_jl)² π_ij π_kl for any π (n, m), differentiable in all three."""
     rows, columns = plan.sum(1), plan.sum(0)
-    squares = (cx.square() @ rows * rows).sum() + (cy.square() @ columns * columns).sum()
-    return squares - 2 * ((cx @ plan @ cy) * plan).sum()
+    squares = (_squares(cx, rows) * rows).sum() + (_squares(cy, columns) * columns).sum()
+    return squares - 2 * ((cx @ plan @ cy.T) * plan).sum()
 
 
 def _slope(cx: Tensor, cy: Tensor, plan: Tensor) -> Tensor:
     """The gradient of the objective in π, (n, m)."""
-    rows, columns = cx.square() @ plan.sum(1), cy.square() @ plan.sum(0)
-    return 2 * (rows[:, None] + columns - 2 * cx @ plan @ cy)
+    rows, columns = _squares(cx, plan.sum(1)), _squares(cy, plan.sum(0))
+    return 2 * (rows[:, None] + columns - 2 * _product(cx, cy, plan))
 
 
 def _profiles(cost: Tensor, w: Tensor, levels: Tensor) -> Tensor:
@@ -110,7 +132,7 @@ def _swapped(cx: Tensor, cy: Tensor, plan: Tensor) -> Tensor:
     """The plan, if it is a permutation, after the best exchanges of two images, one by one.
 
     The objective falls with Σ_ik cx_ik c_ik, c the matrix cy in the order of the images. With
-    M = cx c, one product gives what each exchange adds to it.
+    M = cx cᵀ + cxᵀ c, two products give what each exchange adds to it.
     """
     mass, image = plan.max(1)
     if len(plan) > MOST_SWAPPED or plan.shape[0] != plan.shape[1]:
@@ -120,11 +142,12 @@ def _swapped(cx: Tensor, cy: Tensor, plan: Tensor) -> Tensor:
     start, scale = image.clone(), (cx.square().sum() * cy.square().sum()).sqrt()
     for _ in range(len(plan) ** 2):
         c = cy[image][:, image]
-        m, x, y = cx @ c, cx.diagonal(), c.diagonal()
+        m, x, y = cx @ c.T + cx.T @ c, cx.diagonal(), c.diagonal()
         gain = m + m.T - m.diagonal() - m.diagonal()[:, None]
         # without the entries between the two themselves
-        gain = gain - (x[:, None] - cx) * (c - y[:, None]) - (cx - x) * (y - c)
-        gain = 2 * gain + (x[:, None] - x) * (y - y[:, None])
+        for one, other in ((cx, c), (cx.T, c.T)):
+            gain = gain + (x[:, None] - one) * (y[:, None] - other) + (one - x) * (other - y)
+        gain = gain + (x[:, None] - x) * (y - y[:, None]) + (cx - cx.T) * (c.T - c)
         best = int(gain.argmax())
         if gain.flatten()[best] <= 10 * torch.finfo(cx.dtype).eps * scale:
             break
@@ -140,10 +163,10 @@ def _descend(
 ) -> tuple[Tensor, tuple[Tensor, Tensor], int, bool]:
     """Conditional gradient with exact line search: (plan, potentials, iterations, converged).
 
-    Of the gradient 2 (K - 2 cx π cy) only the product changes, and along a segment linearly.
+    Of the gradient 2 (K - 2 `_product`) only the product changes, and along a segment linearly.
     """
-    fixed = (cx.square() @ a)[:, None] + cy.square() @ b
-    product = cx @ plan @ cy
+    fixed = _squares(cx, a)[:, None] + _squares(cy, b)
+    product = _product(cx, cy, plan)
     permutations = len(a) == len(b) and bool((a == a[0]).all() and (b == b[0]).all())
     iteration, converged = 0, False
     while not converged and iteration < most:
@@ -152,10 +175,10 @@ def _descend(
         if permutations:
             image = from_numpy(assignment(Matrix(slope - slope.min()))).to(slope.device)
             vertex = torch.zeros_like(plan).scatter_(1, image[:, None], 1 / len(a))
-            of_vertex = cx @ cy[image] / len(a)
+            of_vertex = _product_of_images(cx, cy, image)
         else:
             vertex = solve(slope, a, b).plan
-            of_vertex = cx @ vertex @ cy
+            of_vertex = _product(cx, cy, vertex)
         move, of_move = vertex - plan, of_vertex - product
         gap = -(slope * move).sum()
         scale = (slope * plan).sum().abs() + torch.finfo(cx.dtype).tiny
@@ -222,8 +245,9 @@ def gromov_wasserstein(
     """Gromov-Wasserstein with square loss, by conditional gradient from several starts.
 
     Args:
-        cx: distances within the first space, (n, n), symmetric.
-        cy: distances within the second, (m, m), symmetric.
+        cx: distances within the first space, (n, n); of a directed graph they need not be
+            symmetric.
+        cy: distances within the second, (m, m).
         a: weights (n,), at least 0 with sum 1; uniform by default.
         b: weights (m,).
         starts: how many starting plans: the matching of mean distances, the product plan, the
@@ -241,7 +265,7 @@ def gromov_wasserstein(
         the returned plan. `potentials` are those of the problem linearised at the plan.
 
     Raises:
-        ValueError: for a cost that is not square, symmetric and finite, or invalid weights.
+        ValueError: for a cost that is not square and finite, or invalid weights.
     """
     positive("tolerance", tolerance)
     dimension("max_iterations", max_iterations)
@@ -330,66 +354,3 @@ def entropic_gromov_wasserstein(
         converged=converged,
         make=lambda: plan,
     )
-
-
-def _monotone(u: Tensor, v: Tensor) -> Tensor:
-    """The objective between squared distances on the line for the increasing matching, batched.
-
-    With centred values and moments over the matching, E(u - u')⁴ = 2 E u⁴ + 6 (E u²)² and
-    E (u - u')² (v - v')² = 2 E u²v² + 2 E u² E v² + 4 (E uv)²: two sorts, no double sum.
-    """
-    widths, u, v = merged(u - u.mean(-1, keepdim=True), v - v.mean(-1, keepdim=True))
-
-    def mean(values: Tensor) -> Tensor:
-        return (widths * values).sum(-1)
-
-    uu, vv = mean(u.square()), mean(v.square())
-    squares = 2 * mean(u**4 + v**4) + 6 * (uu.square() + vv.square())
-    return squares - 2 * (2 * mean((u * v).square()) + 2 * uu * vv + 4 * mean(u * v).square())
-
-
-@promoted(x=2, y=2)
-def sliced_gromov_wasserstein(
-    x: Tensor,
-    y: Tensor,
-    *,
-    directions: int | Tensor = 128,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Sliced Gromov-Wasserstein between squared distances: the objective, no root.
-
-    On each direction the better of the increasing and the decreasing matching is taken. These are
-    two sorts, and optimal in many cases (Vayer et al., 2019) but not in all (Beinert, Heiss,
-    Steidl, "On assignment problems related to Gromov-Wasserstein distances on the real line",
-    2023), so the value is an upper bound of the mean over directions.
-
-    Args:
-        x: points (n, d).
-        y: points (m, e); the one of lower dimension is padded with zeros.
-        directions: how many to draw, or a tensor (L, max(d, e)).
-        generator: draws the directions, on the CPU.
-
-    Raises:
-        ValueError: for NaN or infinity, or samples whose fourth powers leave their dtype.
-    """
-    x, y = (sample_pair(z, z)[0] for z in (x, y))
-    if x.device != y.device:
-        raise ValueError(f"`x` and `y` must be on one device, got {x.device} and {y.device}")
-    finite("x", x)
-    finite("y", y)
-    dim = max(x.shape[1], y.shape[1])
-    x, y = (torch.nn.functional.pad(z, (0, dim - z.shape[1])) for z in (x, y))
-    if not isinstance(directions, Tensor):
-        directions = uniform_directions(directions, dim, generator=generator)
-    elif directions.ndim != 2 or directions.shape[1] != dim or len(directions) < 1:
-        raise ValueError(f"`directions` must have shape (L, {dim}), got {tuple(directions.shape)}")
-    # fourth powers cancel
-    theta = finite("directions", directions.detach()).double()
-    u, v = theta @ x.double().T, theta @ y.double().T
-    extent = max(float((z.amax(1) - z.amin(1)).amax()) for z in (u.detach(), v.detach()))
-    if not extent**4 <= torch.finfo(x.dtype).max:
-        raise ValueError(
-            f"`x` and `y` have an extent of {extent:.3g}, whose fourth power is beyond {x.dtype}: "
-            "rescale them or use float64"
-        )
-    return torch.minimum(_monotone(u, v), _monotone(u, -v)).mean()
