@@ -294,6 +294,105 @@ def acceleration_of(d: int, blur: float, n: int = 1024) -> dict:
     return common | settings[best]
 
 
+def unbalanced(n: int, d: int, blur: float, rho: float, target: float = 2.5) -> Row:
+    """The divergence with KL penalties of ρ on the marginals, of samples of unit variance.
+
+    OTT is left out: with τ = ρ/(ρ + ε) on both sides its divergence has another value.
+    """
+    (x, y), epsilon = of_unit_variance(n, d), 2 * blur**2
+    settings = {"epsilon": epsilon, "tolerance": ERROR, "reach": rho}
+    subjects = {"monge": differentiated(functools.partial(sinkhorn_divergence, **settings), x, y)}
+    if ours_alone:
+        return Row(subjects, 0.02, target=target)
+    method, stop = method_of(d, blur, rho)
+    subjects["POT"] = lambda: pots_divergence(x, y, epsilon, rho, method, stop)
+    if n <= 1024:
+        loss = geomloss.SamplesLoss(
+            "sinkhorn",
+            p=2,
+            blur=blur,
+            reach=(rho / 2) ** 0.5,
+            scaling=unbalanced_scaling_of(d, blur, rho),
+            backend="tensorized",
+        )
+        subjects["GeomLoss"] = differentiated(lambda x, y: 2 * loss(x, y), x, y)
+    return Row(subjects, 0.02, target=target)
+
+
+def pots_plan(x: Tensor, y: Tensor, epsilon: float, rho: float, method: str, stop: float):
+    """POT's plan of uniform weights, its value, its gradient in x, and the residual of its
+    potentials. POT's own gradient goes through all iterations, which takes longer."""
+    a, b = (torch.full((len(z),), 1 / len(z)) for z in (x, y))
+    cost = torch.cdist(x, y).square()
+    options = {"reg_type": "kl", "numItermax": 20_000, "stopThr": stop, "method": method}
+    plan, log = ot.unbalanced.sinkhorn_unbalanced(a, b, cost, epsilon, rho, log=True, **options)
+    rows, columns = plan.sum(1), plan.sum(0)
+
+    def kl(p, q):
+        return torch.xlogy(p, p / q).sum() - p.sum() + q.sum()
+
+    value = (plan * cost).sum() + epsilon * kl(plan, a[:, None] * b)
+    value = value + rho * (kl(rows, a) + kl(columns, b))
+    slope = 2 * (rows[:, None] * x - plan @ y)
+    f, g = (epsilon * log[name].double() for name in ("logu", "logv"))
+    residuals = [
+        float((w * ((h + rho * (r / w).double().log()) / (rho + epsilon)).expm1().abs()).sum())
+        for w, h, r in ((a, f, rows), (b, g, columns))
+    ]
+    return value, slope, max(residuals)
+
+
+def pots_divergence(x, y, epsilon: float, rho: float, method: str, stop: float) -> float:
+    options = epsilon, rho, method, stop
+    values = [pots_plan(*pair, *options)[0] for pair in ((x, y), (x, x), (y, y))]
+    return float(values[0] - values[1] / 2 - values[2] / 2)
+
+
+@functools.cache
+def method_of(d: int, blur: float, rho: float, n: int = 1024) -> tuple[str, float]:
+    """POT's fastest method, and the largest threshold with which it reaches the error."""
+    x, y = of_unit_variance(n, d, torch.Generator().manual_seed(1))
+    times = {}
+    for method in ("sinkhorn", "sinkhorn_stabilized", "sinkhorn_translation_invariant"):
+        for stop in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7):
+            began = time.perf_counter()
+            *_, error = pots_plan(x, y, 2 * blur**2, rho, method, stop)
+            if error <= ERROR:
+                times[method, stop] = time.perf_counter() - began
+                break
+    best = min(times, key=times.__getitem__) if times else ("sinkhorn", 1e-6)
+    print(f"  POT, d = {d}, blur {blur}, ρ {rho}: {best if times else 'none reaches the error'}")
+    return best
+
+
+@functools.cache
+def unbalanced_scaling_of(d: int, blur: float, rho: float, n: int = 512) -> float:
+    """GeomLoss's smallest scaling that reaches the residual, or its best."""
+    x, y = of_unit_variance(n, d, torch.Generator().manual_seed(1))
+    epsilon, error = 2 * blur**2, math.inf
+    cost, scaling = torch.cdist(x.double(), y.double()).square(), 0.5
+    for scaling in (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995):
+        loss = geomloss.SamplesLoss(
+            "sinkhorn",
+            p=2,
+            blur=blur,
+            reach=(rho / 2) ** 0.5,
+            scaling=scaling,
+            debias=False,
+            potentials=True,
+            backend="tensorized",
+        )
+        f, g = (2 * h.view(-1).double() for h in loss(x, y))
+        soft = -epsilon * (((g - cost) / epsilon).logsumexp(1) - math.log(n))
+        error = ((f - soft / (1 + epsilon / rho)) / epsilon).expm1().abs().mean()
+        if error <= ERROR:
+            break
+    print(
+        f"  GeomLoss, d = {d}, blur {blur}, ρ {rho}: scaling {scaling}, error {float(error):.2g}"
+    )
+    return scaling
+
+
 def exact(n: int, d: int, target: float) -> Row:
     """W_2 between equally many points."""
     x, y = torch.randn(n, d), torch.randn(n, d)
@@ -426,6 +525,14 @@ ROWS: dict[str, Callable[[], Row]] = {
         for blur in (0.5, 0.05)
     },
     "Sinkhorn divergence (100,000, 3), blur 0.5": lambda: entropic(100_000, 3, 0.5, others=False),
+    **{
+        f"unbalanced Sinkhorn divergence ({n:,}, {d}), blur {blur}, ρ {rho}": functools.partial(
+            unbalanced, n, d, blur, rho
+        )
+        for n, rho in ((1024, 0.1), (1024, 1.0), (4096, 1.0))
+        for d in (3, 64)
+        for blur in (0.5, 0.15)
+    },
     "exact W2 (1,000, 3)": lambda: exact(1000, 3, 1.5),
     "exact W2 (2,000, 3)": lambda: exact(2000, 3, 1.5),
     "exact W2 (5,000, 3)": lambda: exact(5000, 3, 2),

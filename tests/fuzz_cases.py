@@ -161,3 +161,21 @@ def entropic(cost, a, b, epsilon) -> tuple[float, float]:
         g = minimum
         f = -epsilon * logsumexp((g - cost) / epsilon, axis=1, b=b)
     return float(a @ f + b @ g), error * float(cost.max()) if error < 1e-7 else np.inf
+
+
+def unbalanced(cost, a, b, epsilon, rho, best, dual) -> tuple[float, float]:
+    """Unbalanced OT_ε by the plain iteration, with the map from soft minima to potentials and the
+    dual of the penalty, and what its residual leaves open."""
+    live = a > 0, b > 0
+    cost, a, b = cost[live[0]][:, live[1]], a[live[0]], b[live[1]]
+    f, g, error = np.zeros(len(a)), np.zeros(len(b)), np.inf
+    for _ in range(4000):
+        image = best(-epsilon * logsumexp((f[:, None] - cost) / epsilon, axis=0, b=a[:, None]))
+        error = float(np.abs(b * np.expm1((g - image) / epsilon)).sum())
+        g = image
+        f = best(-epsilon * logsumexp((g - cost) / epsilon, axis=1, b=b))
+        if error < 1e-12:
+            break
+    mass = float(np.sum(a[:, None] * b * np.exp((f[:, None] + g - cost) / epsilon)))
+    value = a @ dual(f) + b @ dual(g) - epsilon * (mass - a.sum() * b.sum())
+    return float(value), error * (float(cost.max()) + rho) if error < 1e-7 else np.inf

@@ -4,7 +4,16 @@ expected, and a tolerance beyond the relative rounding; None for what there is n
 import numpy as np
 import pytest
 import torch
-from fuzz_cases import ROUNDING, entropic, of_points, of_slices, optimum, read
+from fuzz_cases import (
+    ROUNDING,
+    entropic,
+    of_points,
+    of_slices,
+    optimum,
+    read,
+    rooted,
+    unbalanced,
+)
 from scipy.spatial.distance import cdist
 
 from monge import costs, kernels, transport
@@ -88,6 +97,40 @@ def entropic_subject(divergence):
         return value, expected * units, (doubt + 2e-4 * (float(cost.max()) + epsilon)) * units
 
     return subject
+
+
+def unbalanced_subject(kind):
+    def subject(case):
+        points = read(case)
+        p = min(case.p, 3)
+        cost, units = cdist(points.x, points.y) ** p, points.unit**p
+        mean = float(cost.mean()) or 1.0
+        epsilon, rho = case.epsilon * mean, 0.5 * mean
+        settings = {"epsilon": epsilon * units, "reach": kind(rho * units), "p": p}
+        plan = transport.sinkhorn(case.x, case.y, case.a, case.b, **settings)
+        if case.epsilon < 0.05:
+            return plan.value, None, None
+        if kind is transport.KL:
+            maps = lambda s: s / (1 + epsilon / rho), lambda f: -rho * np.expm1(-f / rho)
+        else:
+            maps = lambda s: s.clip(-rho, rho), lambda f: np.minimum(f, rho)
+        expected, doubt = unbalanced(cost, points.a, points.b, epsilon, rho, *maps)
+        return plan.value, expected * units, (doubt + 2e-4 * (mean + epsilon + rho)) * units
+
+    return subject
+
+
+def partial(case):
+    """With one more point on each side, at a price that nothing pays between the two."""
+    value = transport.partial_wasserstein(case.x, case.y, case.a, case.b, mass=0.6, p=case.p)
+    points = read(case)
+    cost = cdist(points.x, points.y) ** case.p
+    wide = np.zeros((len(cost) + 1, len(cost.T) + 1))
+    wide[:-1, :-1], wide[-1, -1] = cost, 3 * cost.max() + 1e-300
+    a, b = (np.append(w, 0.4) / 1.4 for w in (points.a, points.b))
+    power, doubt = optimum(wide, case._replace(a=case.x), points._replace(a=a, b=b))
+    root, doubt = rooted(1.4 * power, 1.4 * doubt, case.p)
+    return value, root * points.unit, doubt * points.unit
 
 
 def kernel_subject(make, formula, unbiased=False, of=None):
@@ -343,6 +386,9 @@ SUBJECTS = {
     "monge_map": monge,
     "sinkhorn": entropic_subject(False),
     "sinkhorn_divergence": entropic_subject(True),
+    "sinkhorn with KL": unbalanced_subject(transport.KL),
+    "sinkhorn with TV": unbalanced_subject(transport.TV),
+    "partial_wasserstein": partial,
     "solve_entropic": of_costs,
     "quantile_map": quantile,
     "max_sliced_wasserstein": finite(
