@@ -186,7 +186,8 @@ def _solve_entropic_together(
     _, n, m = cost.shape
     if n * m == 0 or not _is_batched(n, m, cost, acceleration):
         return None
-    finite("cost", cost)
+    if not bool(torch.isfinite(cost).all()):
+        return None  # an item is told what is wrong with it
     mu, nu = weight_batch("a", a, cost), weight_batch("b", b, cost.mT)
     least = cost.detach().amin((1, 2), keepdim=True).double()
     batch = Problems(cost.detach().double() - least, mu.detach(), nu.detach())

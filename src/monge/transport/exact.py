@@ -107,7 +107,8 @@ def _solve_together(cost: Tensor, a: Tensor | None = None, b: Tensor | None = No
     _, n, m = cost.shape
     if n * m == 0 or n * m > tuning(cost.device).batched_entries:
         return None
-    finite("cost", cost)
+    if not bool(torch.isfinite(cost).all()):
+        return None  # an item is told what is wrong with it
     mu, nu = weight_batch("a", a, cost), weight_batch("b", b, cost.mT)
     found, f, g = batched_plans(_simplex, cost.detach().double(), mu, nu)
     plans = found.to(cost)
