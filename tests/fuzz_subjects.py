@@ -401,6 +401,11 @@ SUBJECTS = {
             transport.sliced_wasserstein_estimate(case.x, case.y, case.a, case.b, p=case.p)
         )
     ),
+    "wasserstein_circle": finite(
+        lambda case: transport.wasserstein_circle(
+            case.x[:, 0], case.y[:, 0], case.a, case.b, p=case.p, period=case.scale
+        )
+    ),
     "generalized_sliced_wasserstein": finite(
         lambda case: transport.generalized_sliced_wasserstein(
             case.x, case.y, transport.Circular(case.x.shape[1], 3, radius=case.scale), p=case.p
@@ -436,6 +441,7 @@ SUBJECTS = {
     "SlicedWasserstein": power_subject(lambda p: div.SlicedWasserstein(3, p=p), drawn),
     "EnergyDistance": kernel_subject(*KERNELS["energy"], of=lambda kernel: div.EnergyDistance()),
     "SinkhornDivergence": regularised(lambda x, y, e: div.SinkhornDivergence(e)(x, y)),
+    "CramerWold": finite(lambda case: div.CramerWold(case.scale**2)(case.x, case.y)),
     "MomentMatching": moments,
     "Bernoulli": probabilities,
     "SinkhornSets": regularised(lambda x, y, e: costs.SinkhornSets(e)(x[None], y[None]).sum()),

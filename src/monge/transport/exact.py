@@ -69,7 +69,7 @@ def _solve_together(cost: Tensor, a: Tensor | None = None, b: Tensor | None = No
     """`solve` of costs (B, n, m)."""
     _, n, m = cost.shape
     small = 0 < n * m <= tuning(cost.device).batched_entries
-    if not (small and torch.isfinite(cost).all()):
+    if not (small and torch.isfinite(cost).all()):  # an item is told what is wrong with it
         return None
     mu, nu = weight_batch("a", a, cost), weight_batch("b", b, cost.mT)
     found, f, g = batched_plans(simplex, cost.detach().double(), mu, nu)
