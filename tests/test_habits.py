@@ -153,12 +153,12 @@ def test_runs_are_listed_with_what_they_are(monge_, tmp_path):
 @pytest.mark.parametrize(
     "command",
     [
-        "train alpha-gan --data digits --clusters 3 --steps 40",
-        "train wae-gan --sharpen mmd --sharpen-from 0.5 --epochs 2 --condition labels",
+        "train alpha-gan --data digits --clusters 3 --steps 8",
+        "train wae-gan --sharpen mmd --sharpen-from 0.5 --epochs 1 --condition labels",
         "train flow-matching --data rings --coupling exact --steps 9",
         "train pointcloud-wae --data clouds.npy --steps 7 --batch 4",
-        "train wgan --steps 50 --set training.inner_first=25,100",
-        "train wae-mmd --data rings --set training.pretrain=5 --micro-batch 30",
+        "train wgan --steps 8 --set training.inner_first=2,9",
+        "train wae-mmd --data rings --steps 9 --set training.pretrain=5 --micro-batch 30",
     ],
 )
 def test_a_dry_run_says_what_a_run_would_be_and_writes_nothing(
