@@ -305,3 +305,20 @@ def test_a_plan_is_not_that_of_data_that_were_stretched():
         Semidiscrete(data, 3)
     with pytest.raises(ValueError, match="float64 does not resolve"):
         solve_semidiscrete(lambda n, g: 1e160 * torch.randn(n, 2).double(), 1e160 * data)
+
+
+def test_cells_of_uniform_noise_on_the_line_are_its_quantiles():
+    """The k-th point has the noise from (k - 1)/m to k/m, and W_2² has its closed form."""
+    y = torch.rand(12, 1, generator=seeded(1), dtype=torch.float64) ** 2
+
+    def uniform(n, generator):
+        return torch.rand(n, 1, generator=generator, dtype=torch.float64)
+
+    plan = fitted(y, tolerance=0.03, draws=8192, source=uniform)
+    assert plan.converged
+    z = (torch.arange(120_000, dtype=torch.float64) + 0.5) / 120_000
+    cell = y[:, 0].argsort()[torch.arange(120_000) // 10_000]
+    assert float((plan.assign(z[:, None]) != cell).double().mean()) < 0.05
+    ends, places = torch.arange(13, dtype=torch.float64) / 12, y[:, 0].sort().values
+    exact = float(((ends[1:] - places) ** 3 - (ends[:-1] - places) ** 3).sum() / 3)
+    assert plan.value == pytest.approx(exact, rel=0.02)
