@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 
 import numpy as np
 import ot
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monge._core import tuning
+from monge.draws import generator
 from monge.transport import (
     Anderson,
     Randkhorn,
@@ -216,3 +218,19 @@ def test_points_without_weight_change_nothing():
 def test_bad_options_are_named(options, word):
     with pytest.raises(ValueError, match=word):
         sinkhorn(torch.zeros(3, 2), torch.zeros(3, 2), **options)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_without_convergence_the_nearest_iterate_is_kept(seed):
+    """An extrapolation that went astray is no result, alone and in a batch."""
+    random = generator(seed, "astray")
+    x, y = (100 * torch.randn(n, 3, generator=random, dtype=torch.float64) for n in (9, 7))
+    a, b = (torch.rand(n, generator=random, dtype=torch.float64) for n in (9, 7))
+    a, b = a / a.sum(), b / b.sum()
+    expected = float(wasserstein(x, y, a, b) ** 2)
+    problems = [(x, y, a, b), tuple(torch.stack([z, z]) for z in (x, y, a, b))]
+    for problem in problems:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            plan = sinkhorn(*problem, epsilon=0.5, max_iterations=1000)
+        assert plan.value.max() == pytest.approx(expected, rel=0.1)

@@ -8,6 +8,7 @@ import ot
 import pytest
 import torch
 
+from monge.draws import generator
 from monge.transport import (
     Geodesic,
     Horospherical,
@@ -327,3 +328,30 @@ def test_half_precision(value):
     half = value(x, y)
     assert half.dtype == torch.float16
     torch.testing.assert_close(half.double(), value(x.double(), y.double()), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("radius", [0.0, 1e-9, 0.5, 1.3, 2.0, 5.0, 20.0, 40.0, 300.0])
+def test_hyperbolic_distances_keep_their_digits_far_from_the_origin(radius):
+    z = torch.tensor([[0.0, 0.0], [math.sinh(radius), 0.0]], dtype=torch.float64)
+    on, opposite = (
+        torch.cat([(1 + w.square().sum(1, keepdim=True)).sqrt(), w], 1) for w in (z, -z)
+    )
+    assert float(hyperbolic_distances(on, on)[0, 1]) == pytest.approx(radius, rel=1e-12)
+    assert float(hyperbolic_distances(on, opposite)[1, 1]) == pytest.approx(2 * radius, rel=1e-12)
+    assert float(hyperbolic_distances(on, on)[1, 1]) == 0
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 5.0, 50.0])
+def test_hyperbolic_distances_are_differentiable_near_and_far(scale):
+    random = generator(0, "hyperbolic")
+    x, y = (
+        (scale * torch.randn(n, 3, generator=random, dtype=torch.float64)).requires_grad_()
+        for n in (4, 5)
+    )
+
+    def distances(x, y):
+        on = [torch.cat([(1 + z.square().sum(1, keepdim=True)).sqrt(), z], 1) for z in (x, y)]
+        return hyperbolic_distances(*on)
+
+    assert torch.autograd.gradcheck(distances, (x, y))
+    assert torch.autograd.gradgradcheck(distances, (x, y))

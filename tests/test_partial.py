@@ -1,5 +1,7 @@
 """Partial transport and forbidden pairs, against SciPy's linear programmes and POT."""
 
+import math
+
 import numpy as np
 import ot
 import pytest
@@ -258,3 +260,25 @@ def test_weights_in_single_precision_are_feasible_up_to_rounding():
     assert float(plan.value) == pytest.approx(1.0)
     assert plan.marginal_error < 1e-6
     assert solve_entropic(cost, a, b, epsilon=0.1).converged
+
+
+def test_a_small_mass_is_refused_where_forbidden_pairs_cannot_carry_it():
+    closed = torch.full((2, 2), math.inf)
+    with pytest.raises(ValueError, match="`mass` 1e-06 is more than the pairs"):
+        solve_partial(closed, mass=1e-6)
+    counts = torch.tensor([1e6, 1e6], dtype=torch.float64)
+    with pytest.raises(ValueError, match="`mass` 1 is more than the pairs"):
+        solve_partial(closed, counts, counts, mass=1.0)
+    one = torch.tensor([[1.0, math.inf], [math.inf, math.inf]], dtype=torch.float64)
+    few = torch.tensor([0.5, 1e6], dtype=torch.float64)
+    with pytest.raises(ValueError, match="`mass` 1 is more than the pairs"):
+        solve_partial(one, few, counts, mass=1.0)
+    plan = solve_partial(one, 10 * few, counts, mass=1.0)
+    assert float(plan.plan.sum()) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_mass_that_rounding_of_the_weights_hides_is_refused():
+    with pytest.raises(ValueError, match=r"`mass` must be at least 0\.01, 1e-09 of the weights"):
+        solve_partial(
+            torch.ones(2, 2), torch.tensor([5e6, 1.0]), torch.tensor([5e6, 1.0]), mass=1e-3
+        )

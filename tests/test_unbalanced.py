@@ -1,12 +1,14 @@
 """Unbalanced entropic transport: primal and dual, POT, limits, gradients, and its account."""
 
 import itertools
+import math
 
 import numpy as np
 import ot
 import pytest
 import torch
 
+from monge.draws import generator
 from monge.transport import (
     KL,
     TV,
@@ -263,3 +265,17 @@ def test_plain_acceleration_is_accepted():
         for choice in (None, Anderson(3))
     ]
     torch.testing.assert_close(plans[0].value, plans[1].value)
+
+
+@pytest.mark.parametrize("penalty", [KL(1.0), TV(1.0)])
+def test_where_every_pair_is_forbidden_all_mass_is_left_out(penalty):
+    plan = solve_entropic(torch.full((2, 2), math.inf), epsilon=1.0, reach=penalty)
+    assert float(plan.mass) == 0
+    assert float(plan.value) == pytest.approx(1 + 1 + 1)
+
+
+@pytest.mark.parametrize("reach", [np.float32(2), torch.tensor(2.0), KL(2.0)])
+def test_a_number_of_any_kind_is_the_rho_of_a_kl(reach):
+    x, y = torch.rand(2, 6, 2, generator=generator(0, "numbers"), dtype=torch.float64)
+    expected = sinkhorn(x, y, epsilon=0.1, reach=2).value
+    torch.testing.assert_close(sinkhorn(x, y, epsilon=0.1, reach=reach).value, expected)

@@ -133,12 +133,15 @@ def weights(name: str, w: Tensor, count: int) -> Tensor:
         )
     w = w.double()
     total = w.detach().sum(-1, keepdim=True)
-    valid = (w.detach() >= 0).all() & ((total - 1).abs() <= 1e-5).all()
-    if not valid:
-        least = float(w.detach().min())
+    least = w.detach().amin(-1, keepdim=True)
+    valid = (least >= 0) & ((total - 1).abs() <= 1e-5)
+    if not valid.all():
+        worst = int(valid.flatten().to(torch.uint8).argmin())
+        of = f" in item {worst}" if valid.numel() > 1 else ""
         raise ValueError(
-            f"`{name}` must be at least 0 and sum to 1, got a least weight of {least:.4g} and "
-            f"a sum of {float(total.flatten()[0]):.7g}: divide it by its sum"
+            f"`{name}` must be at least 0 and sum to 1, got a least weight of "
+            f"{float(least.flatten()[worst]):.4g} and a sum of "
+            f"{float(total.flatten()[worst]):.7g}{of}: divide it by its sum"
         )
     w = w / total
     # the mean takes the gradient's own mean away and leaves the weights as they are

@@ -283,7 +283,11 @@ def _by_items(
     for name, z in tensors.items():
         if dimensions[name] == ANY or z.ndim <= dimensions[name]:
             continue
-        if z.ndim > dimensions[name] + 1 or len(z) == 0:
+        if len(z) == 0:
+            raise ValueError(
+                f"`{name}` has shape {tuple(z.shape)}, a batch of no problems: pass at least one"
+            )
+        if z.ndim > dimensions[name] + 1:
             raise ValueError(
                 f"`{name}` must have {dimensions[name]} dimensions, or one more for a batch of "
                 f"problems, got shape {tuple(z.shape)}: flatten a sample's own by .flatten(1)"

@@ -122,6 +122,7 @@ def sinkhorn_kernel(
     h = tl.load(start + j, mask=j < m, other=0.0)
     best_image = h
     best, error = tl.load(numbers + 2), tl.load(numbers + 2)  # infinite
+    nearest, least = h, tl.load(numbers + 2)
     iteration, known, extrapolated, running = 0, 0, 0, 1
     while running == 1:
         iteration += 1
@@ -136,8 +137,15 @@ def sinkhorn_kernel(
         error = tl.sum(weights * tl.abs(tl.exp((h - image) / epsilon) - 1.0), 0)
         if SYMMETRIC:
             image = (h + image) / 2
-        if (error <= tolerance) | (iteration >= most):
+        if error < least:
+            least = error
+            nearest = h
+        if error <= tolerance:
             running = 0
+        elif iteration >= most:
+            running = 0
+            h = nearest
+            error = least
         else:
             if (extrapolated == 1) & ((error <= 2 * best) == 0):
                 h = best_image

@@ -65,11 +65,16 @@ def to_pot(
     matrix = plan.plan.detach().double()
     rows, columns = matrix.sum(1), matrix.sum(0)
     f, g = (potential.detach().double() for potential in plan.potentials)
+    # the network simplex loses digits of potentials beside costs that forbid pairs
+    accuracy = max(torch.finfo(plan.potentials[0].dtype).eps ** 0.5, LEAST_ACCURACY)
+    if abs(float(matrix.sum()) - 1) > plan.marginal_error + accuracy:
+        raise ValueError(
+            f"`plan` transports a mass of {float(matrix.sum()):.4g}, not 1: unbalanced and "
+            "partial plans have no counterpart"
+        )
     linear = plan.value_linear.double()
     # ε KL(π | a⊗b): exactly 0 where there is mass only where f_i + g_j = C_ij
     penalty = float(rows @ f + columns @ g - linear)
-    # the network simplex loses digits of potentials beside costs that forbid pairs
-    accuracy = max(torch.finfo(plan.potentials[0].dtype).eps ** 0.5, LEAST_ACCURACY)
     rounding = accuracy * float(rows @ f.abs() + columns @ g.abs() + linear.abs())
     if epsilon is not None:
         mu, nu = _weights(a, b, matrix)

@@ -114,7 +114,7 @@ def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Pla
         distribution_weights("b", b, cost, cost.shape[1]),
     )
     served = (mu, nu) if closed is None else feasible_weights(closed, mu, nu)
-    pi, f, g = open_simplex(as_array(cost), *map(as_array, served))
+    pi, f, g = open_simplex(as_array(cost), as_array(served[0]), as_array(served[1]))
     plan = from_numpy(pi).to(cost)
     # linear in the cost and in the weights, but not in both
     linear = not (cost.requires_grad and _moves(a, b))

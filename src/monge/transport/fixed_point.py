@@ -107,13 +107,18 @@ def iterate(
     advance = _choose_step(minima, symmetric)
     memory = 0 if acceleration is None else acceleration.memory
     h, best, best_image, extrapolated = start, math.inf, start, False
+    least, nearest = math.inf, start
     images: list[Tensor] = []
     residuals: list[Tensor] = []
     for iteration in range(1, most + 1):
         image, error = advance(minima, h)
         size = float(error)
-        if size <= tolerance or iteration == most:
+        if size < least:
+            least, nearest = size, h
+        if size <= tolerance:
             return h, size, iteration
+        if iteration == most:
+            return nearest, least, iteration
         if extrapolated and not size <= 2 * best:
             # the extrapolation overshot: return to the best plain iterate
             h, images, residuals, best, extrapolated = best_image, [], [], math.inf, False
@@ -156,6 +161,9 @@ class State(NamedTuple):
     """Whether the next image is the first."""
     extrapolated: Tensor
     """Whether h is."""
+    nearest: Tensor
+    """The iterate with the smallest error so far, where the last iteration ends."""
+    least: Tensor
 
 
 def iterate_in_chunks(
@@ -230,13 +238,18 @@ def started(h: Tensor, memory: int) -> State:
     no = torch.zeros(batch, dtype=torch.bool, device=place)
     infinite = torch.full(batch, math.inf, dtype=h.dtype, device=place)
     count = torch.zeros(batch, dtype=torch.int64, device=place)
-    return State(h, infinite, count, no, infinite, h, history, history, ~no, no)
+    return State(h, infinite, count, no, infinite, h, history, history, ~no, no, h, infinite)
 
 
 def advanced(state: State, image: Tensor, error: Tensor, tolerance: float, last: bool) -> State:
     """The state after h's image and error are known, decided without reading them."""
-    done = state.done | (error <= tolerance)
+    done, nearer = state.done | (error <= tolerance), error < state.least
+    nearest = torch.where(nearer[..., None], state.h, state.nearest)
+    least = torch.where(nearer, error, state.least)
+    here, size = state.h, error
     if last:
+        here = torch.where(done[..., None], here, nearest)
+        size = torch.where(done, size, least)
         done = torch.ones_like(done)
     # an extrapolation that overshot: return to the best plain iterate, and forget the others
     overshot = state.extrapolated & ~(error <= 2 * state.best)
@@ -249,8 +262,8 @@ def advanced(state: State, image: Tensor, error: Tensor, tolerance: float, last:
     combined = _combined(images, residuals) if len(images) > 1 else image
     moved = torch.where(overshot[..., None], best_image, combined)
     return State(
-        h=torch.where(done[..., None], state.h, moved),
-        size=torch.where(state.done, state.size, error),
+        h=torch.where(done[..., None], here, moved),
+        size=torch.where(state.done, state.size, size),
         iteration=state.iteration + ~state.done,
         done=done,
         best=torch.where(overshot, math.inf, torch.where(better, error, state.best)),
@@ -259,6 +272,8 @@ def advanced(state: State, image: Tensor, error: Tensor, tolerance: float, last:
         residuals=residuals,
         empty=overshot,
         extrapolated=~(overshot | state.empty) if len(images) > 1 else state.extrapolated,
+        nearest=nearest,
+        least=least,
     )
 
 

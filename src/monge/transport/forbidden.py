@@ -41,9 +41,11 @@ def forbidden_pairs(cost: Tensor) -> Tensor | None:
     return closed
 
 
-def feasible_weights(closed: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def feasible_weights(
+    closed: Tensor, a: Tensor, b: Tensor, rounding: float = MOST_FORBIDDEN
+) -> tuple[Tensor, Tensor]:
     """The weights between which there is a plan without forbidden pairs: the given ones, up to
-    rounding.
+    `rounding`, a share of their sum.
 
     Raises:
         ValueError: where there is none, with rows that cannot be served.
@@ -55,7 +57,7 @@ def feasible_weights(closed: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tens
     part = np.ix_(rows, columns)
     plan, f, _ = network_simplex(mask[part].astype(float), mu[rows], nu[columns], MOST_ITERATIONS)
     excess = plan[mask[part]].sum()
-    if excess > MOST_FORBIDDEN:
+    if excess > rounding:
         raise ValueError(_unserved(mask, mu, nu, rows, columns, f))
     if excess > 0:
         plan[mask[part]] = 0
@@ -79,11 +81,14 @@ def _unserved(
     )
 
 
-def open_simplex(cost: Floats, a: Floats, b: Floats) -> tuple[Floats, Floats, Floats]:
+def open_simplex(
+    cost: Floats, a: Floats, b: Floats, rounding: float = 1e-12
+) -> tuple[Floats, Floats, Floats]:
     """The plan and feasible optimal potentials of a cost with entries +∞, of a feasible problem.
 
     Forbidden pairs get a finite cost, which rises until they carry no mass: then the plan and the
-    potentials are optimal, since nothing else depends on it.
+    potentials are optimal, since nothing else depends on it. `rounding` is the share of the mass
+    that counts as none.
     """
     closed = np.isinf(cost)
     if not closed.any():
@@ -93,7 +98,7 @@ def open_simplex(cost: Floats, a: Floats, b: Floats) -> tuple[Floats, Floats, Fl
     price = 2.0
     while True:
         plan, f, g = simplex(np.where(closed, most + price * extent, cost), a, b)
-        if plan[closed].sum() <= 1e-12 or price > 1e3 * sum(cost.shape):
+        if plan[closed].sum() <= rounding or price > 1e3 * sum(cost.shape):
             plan[closed] = 0
             return plan, f, g
         price *= 10

@@ -57,8 +57,12 @@ def spherical_distances(x: Tensor, y: Tensor) -> Tensor:
 def hyperbolic_distances(x: Tensor, y: Tensor) -> Tensor:
     """Distances arcosh(-⟨x_i, y_j⟩) on the hyperboloid, (n, m).
 
-    Computed as 2 arsinh(√⟨x - y, x - y⟩ / 2), which loses no digits of close points near the
-    origin. Differentiable, with gradient 0 where points are equal.
+    No digits are lost in cancellation: near the origin it is 2 arsinh(√⟨x - y, x - y⟩ / 2); of
+    points at radii r and s whose directions u and v are far from it,
+
+        2 arsinh √(sinh²((r - s)/2) + sinh r sinh s ‖u - v‖² / 4).
+
+    Differentiable, with gradient 0 where points are equal.
 
     Args:
         x: points (n, d + 1) of the hyperboloid, ⟨x, x⟩ = -1, x_0 > 0.
@@ -69,11 +73,41 @@ def hyperbolic_distances(x: Tensor, y: Tensor) -> Tensor:
     """
     dtype = points(x, y, 1)[0].dtype
     x, y = on_hyperboloid("x", x), on_hyperboloid("y", y)
+    heights = x[:, None, 0] * y[:, 0]
+    lower = torch.minimum(x[:, None, 0], y[:, 0])
+    near, one_near = heights <= NEAR, lower <= 2
+    distance = torch.where(one_near, _of_product(x, y, one_near & ~near), _of_directions(x, y))
+    return torch.where(near, _of_differences(x, y, near), distance).to(dtype)
+
+
+NEAR = 100.0
+"""The product of the first coordinates up to which differences of points lose two digits."""
+
+
+def _of_differences(x: Tensor, y: Tensor, valid: Tensor) -> Tensor:
+    """Distances, where they are valid, by √⟨x - y, x - y⟩."""
     space = (x[:, None, 1:] - y[:, 1:]).square().sum(2)
     # x_0 - y_0 = (‖x‖² - ‖y‖²) / (x_0 + y_0) of the other coordinates
     time = ((x[:, None, 1:] - y[:, 1:]) * (x[:, None, 1:] + y[:, 1:])).sum(2)
     time = time / (x[:, None, 0] + y[:, 0])
-    return (2 * torch.asinh(root((space - time.square()).clamp_min(0)) / 2)).to(dtype)
+    squared = torch.where(valid, space - time.square(), 0.0).clamp_min(0)
+    return 2 * torch.asinh(root(squared) / 2)
+
+
+def _of_product(x: Tensor, y: Tensor, valid: Tensor) -> Tensor:
+    """Distances, where they are valid, by -⟨x, y⟩: of one point near the origin to a far one."""
+    product = x[:, None, 0] * y[:, 0] - x[:, 1:] @ y[:, 1:].T
+    return torch.acosh(torch.where(valid, product, 2.0))
+
+
+def _of_directions(x: Tensor, y: Tensor) -> Tensor:
+    """Distances by radii and directions, of points off the origin."""
+    norms = [root(z[:, 1:].square().sum(1, keepdim=True)) for z in (x, y)]
+    (r, s), sinhs = (torch.asinh(norm) for norm in norms), norms
+    u, v = (z[:, 1:] / torch.where(n > 0, n, 1.0) for z, n in zip((x, y), norms))
+    apart = (u[:, None] - v).square().sum(2)
+    radial = torch.sinh((r - s.T) / 2).square()
+    return 2 * torch.asinh(root(radial + sinhs[0] * sinhs[1].T * apart / 4))
 
 
 # Slices of the sphere

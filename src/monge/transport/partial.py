@@ -23,6 +23,11 @@ from monge.transport.exact import as_array, power_of_plan, scaled_lengths
 from monge.transport.forbidden import feasible_weights, forbidden_pairs, open_simplex
 from monge.transport.plan import Plan
 
+LEAST_SHARE_OF_WEIGHTS = 1e-9
+"""The smallest mass, as a share of the weights, of which their rounding leaves enough digits."""
+ROUNDING = 1e-6
+"""The share of the mass that counts as none."""
+
 
 def _checked_mass(mass: float, a: Tensor, b: Tensor) -> float:
     """The mass, if both sides have as much; up to rounding."""
@@ -30,6 +35,12 @@ def _checked_mass(mass: float, a: Tensor, b: Tensor) -> float:
     if mass > most * (1 + 1e-6):
         raise ValueError(
             f"`mass` must be at most {most:.7g}, the smaller sum of the weights, got {mass!r}"
+        )
+    least = LEAST_SHARE_OF_WEIGHTS * float(a.sum() + b.sum())
+    if mass < least:
+        raise ValueError(
+            f"`mass` must be at least {least:.3g}, {LEAST_SHARE_OF_WEIGHTS:g} of the weights, "
+            f"whose rounding hides less, got {mass!r}: leave out some of the points"
         )
     return min(mass, most)
 
@@ -45,17 +56,20 @@ def _extended(cost: Floats, a: Floats, b: Floats, mass: float) -> tuple[Floats, 
 def _solved(cost: Floats, a: Tensor, b: Tensor, mass: float) -> tuple[Floats, Floats, Floats]:
     """The plan, and potentials f, g ≤ 0."""
     extended, mu, nu = _extended(cost, as_array(a), as_array(b), mass)
+    total = as_array(a).sum() + as_array(b).sum() - mass
+    rounding = ROUNDING * mass / total
     if np.isinf(cost).any():
         closed = from_numpy(np.isinf(extended))
         try:
-            mu, nu = map(as_array, feasible_weights(closed, from_numpy(mu), from_numpy(nu)))
+            mu, nu = map(
+                as_array, feasible_weights(closed, from_numpy(mu), from_numpy(nu), rounding)
+            )
         except ValueError:
             raise ValueError(
                 f"`mass` {mass:.7g} is more than the pairs that `cost` leaves open can carry: "
                 "lower it, or allow more pairs"
             ) from None
-    total = as_array(a).sum() + as_array(b).sum() - mass
-    plan, f, g = open_simplex(extended, mu, nu)
+    plan, f, g = open_simplex(extended, mu, nu, min(1e-12, rounding))
     return total * plan[:-1, :-1], np.minimum(f[:-1] + g[-1], 0), np.minimum(g[:-1] + f[-1], 0)
 
 

@@ -18,6 +18,7 @@ optimal transport", 2019.
 import abc
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -180,7 +181,7 @@ CONSTRAINTS: Penalties = (HardMarginal(), HardMarginal())
 
 def penalties(reach: Reach) -> Penalties | None:
     """The penalties of both sides, or None where both are constraints."""
-    sides = reach if isinstance(reach, tuple) else (reach, reach)
+    sides = tuple(reach) if isinstance(reach, (tuple, list)) else (reach, reach)
     if len(sides) != 2:
         raise ValueError(f"`reach` must be one penalty, or two for x and y, got {len(sides)}")
     first, second = (_penalty(side) for side in sides)
@@ -193,8 +194,8 @@ def _penalty(side: object) -> Penalty:
         return HardMarginal()
     if isinstance(side, Penalty):
         return side
-    if isinstance(side, (int, float)) and not isinstance(side, bool):
-        return KL(positive("reach", side))
+    if not isinstance(side, (bool, str)) and hasattr(side, "__float__"):
+        return KL(positive("reach", cast(float, side)))
     raise ValueError(
         f"`reach` must be KL(rho), TV(rho), a number (the rho of a KL) or None, got {side!r}"
     )

@@ -293,7 +293,8 @@ def plan_of_cost(
     a = masses("a", weights[0], cost, cost.shape[0])
     b = masses("b", weights[1], cost, cost.shape[1])
     matrix, closed = cost.detach(), forbidden_pairs(cost)
-    mean = float((matrix if closed is None else matrix[~closed]).abs().mean())
+    allowed = matrix if closed is None else matrix[~closed]
+    mean = float(allowed.abs().mean()) if allowed.numel() else 0.0
     matrix = matrix.to(kernel_dtype(mean, epsilon, cost.dtype))
     if closed is not None:
         _refuse_unserved(closed, a.detach(), b.detach(), sides)
