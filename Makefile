@@ -15,7 +15,7 @@ $(EXTRAS:%=.venv/%.ready): .venv/%.ready: pyproject.toml constraints.txt | .venv
 demo: .venv/explore.ready
 	rm -rf runs/demo
 	@echo "drawing 20,000 letters and digits, then training alpha-gan on them: about 75 seconds"
-	.venv/bin/monge train alpha-gan --data glyphs --condition labels --steps 700 --out runs/demo
+	.venv/bin/monge train alpha-gan --data glyphs --condition labels --steps 700 --threads 1 --out runs/demo
 	@echo "explorer: .venv/bin/monge explore runs/demo --browser"
 	@echo "next:     .venv/bin/monge sample runs/demo --class A g 8 --out letters.png"
 
