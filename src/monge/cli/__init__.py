@@ -94,11 +94,13 @@ def _refuse_unknown(argv: list[str], train: type) -> None:
         near = meant(argv[0], NAMES) or f": it is one of {', '.join(NAMES)}"
         raise ValueError(f"`monge {argv[0]}` is no command{near}")
     flags = _flags(train if argv[0] == "train" else NAMES[argv[0]])
+    recipe = recipe_name(argv[1:]) if argv[0] == "train" else ""
+    command = f"monge {argv[0]} {recipe}".strip()
     for typed in itertools.takewhile(lambda one: one != "--", argv[1:]):
         flag = typed.partition("=")[0]
         if re.match("--[a-z]", flag) and flag.replace("_", "-") not in flags:
-            near = meant(flag, flags) or f": see monge {argv[0]} --help"
-            raise ValueError(f"`{flag}` is no flag of monge {argv[0]}{near}")
+            near = meant(flag, flags) or f": see {command} --help"
+            raise ValueError(f"`{flag}` is no flag of {command}{near}")
 
 
 def _flags(verb_: type) -> list[str]:
