@@ -181,6 +181,13 @@ def test_a_dry_run_says_what_a_run_would_be_and_writes_nothing(
     assert monge_(*command.split(), "--dry-run", "--out", "run")[0] == 2
 
 
+def test_a_dry_run_of_small_images_is_of_what_the_recipe_is_tuned_to(monge_, tmp_path):
+    images = np.random.default_rng(0).random((120, 20, 20), dtype=np.float32)
+    np.save(tmp_path / "letters.npy", images)
+    text = monge_("train", "wae-mmd", "--data", str(tmp_path / "letters.npy"), "--dry-run")[1]
+    assert "codes of 10 numbers" in text
+
+
 def test_a_dry_run_refuses_what_a_run_refuses(monge_):
     assert "`dry-run`" in monge_("train", "vae", "--dry-run", "--resume", "--out", "x")[2]
     assert "`classes`" in monge_("train", "vae", "--dry-run", "--classes", "none")[2]

@@ -124,33 +124,29 @@ def _trained(
     quiet: bool,
 ) -> Trained:
     """Trains on a device, in a run directory that is new or holds the stored configuration."""
-    _usable(config, device)
+    refuse_unusable(config, device)
     source = given(data, config.data)
     if stored and not stored[1].float64:
         source = source.single()
-    config = with_tuned(_located(config), source.kind, source.shape)
+    config = with_tuned(located(config), source.kind, source.shape)
     settled, change = settle(config, source), None
     if stored:
         config = resumed.placed(config, stored[0])
         settled, change = resumed.facts(stored[1], settled, source, path, data_changed)
     _agree(model_or_recipe, config, settled)
-    samples, held = _samples(config, source), None
-    if config.training.patience is not None:
-        contents = None if config.data.split == "position" else source.train_contents
-        repeats = source.kind.repeats
-        samples, held = held_apart(samples, config.seed, contents, repeats=repeats)
-    batches = _batches(len(samples), config)
+    samples, held = training_samples(config, source)
+    batches = batches_for(len(samples), config)
     settled = dataclasses.replace(settled, batch=batches.size)
-    steps = _steps(config.training, batches)
+    steps = steps_of(config.training, batches)
 
     with running_out(0, config.training.batch, config.training.micro_batch):
         built = with_kept_mask(config, path) if stored else config
-        model = _model(model_or_recipe, built, settled, device)
+        model = model_of(model_or_recipe, built, settled, device)
         if config.condition == "clusters":
             find_clusters(model, source.train, config.seed)
         augment = source.kind.augmentation(config.data)
-        trainer = _trainer(model, config, augment, device)
-    _refuse_idle(model, steps)
+        trainer = trainer_of(model, config, augment, device)
+    refuse_idle(model, steps)
     if trainer.foreign:
         trainable(model)
     if trainer.foreign and not config.training.shard:
@@ -221,15 +217,20 @@ def _agree(model_or_recipe: nn.Module | str | None, config: Config, settled: Set
         )
 
 
-def _samples(config: Config, source: Source) -> Rows:
-    """The training samples, with their labels where a model of labelled classes is asked for."""
-    if config.condition != "labels":
-        return source.train
-    assert source.train_labels is not None, "data without labels have been refused"
-    return Labelled(source.train, source.train_labels)
+def training_samples(config: Config, source: Source) -> tuple[Rows, Rows | None]:
+    """The training samples, with their labels where a model of labelled classes is asked for, and
+    those that are held apart where patience needs them."""
+    samples: Rows = source.train
+    if config.condition == "labels":
+        assert source.train_labels is not None, "data without labels have been refused"
+        samples = Labelled(source.train, source.train_labels)
+    if config.training.patience is None:
+        return samples, None
+    contents = None if config.data.split == "position" else source.train_contents
+    return held_apart(samples, config.seed, contents, repeats=source.kind.repeats)
 
 
-def _refuse_idle(model: nn.Module, steps: int) -> None:
+def refuse_idle(model: nn.Module, steps: int) -> None:
     """Refuses a schedule under which a matching has no weight, first or last, or in no step."""
     for one in matchings(model):
         if one.every > steps:
@@ -244,9 +245,10 @@ def _refuse_idle(model: nn.Module, steps: int) -> None:
             )
 
 
-def _trainer(
+def trainer_of(
     model: nn.Module, config: Config, augment: Augmentation | None, device: str
 ) -> Trainer:
+    """The trainer of a model."""
     return Trainer(
         model,
         config.training,
@@ -322,7 +324,7 @@ def _opening(trainer: Trainer, samples: Rows, resident: bool) -> str:
     return "; ".join(parts)
 
 
-def _model(
+def model_of(
     model_or_recipe: nn.Module | str | None, config: Config, settled: Settled, device: str
 ) -> nn.Module:
     """The model to train, on its device, its networks compiled or sharded as asked."""
@@ -383,7 +385,7 @@ def rehearse(
         )
 
 
-def _batches(count: int, config: Config) -> Batches:
+def batches_for(count: int, config: Config) -> Batches:
     """The batches of `count` samples. All of them are one batch where there are fewer than in a
     batch by default; a batch of another size was asked for, and is refused."""
     size, (_, world) = config.training.batch, processes.world()
@@ -405,14 +407,14 @@ def _default_batches(config: Config) -> set[int]:
     return sizes
 
 
-def _steps(training: TrainingConfig, batches: Batches) -> int:
+def steps_of(training: TrainingConfig, batches: Batches) -> int:
     """How many outer steps a training has."""
     if training.epochs is not None:
         return training.epochs * batches.per_epoch
     return training.steps or STEPS
 
 
-def _usable(config: Config, device: str) -> None:
+def refuse_unusable(config: Config, device: str) -> None:
     """Refuses a device, or a precision that it cannot compute in."""
     half, kind = HALVES.get(config.training.precision), device.split(":")[0]
     tried = (("device", device, None), ("precision", config.training.precision, half))
@@ -438,7 +440,7 @@ def _compile(model: nn.Module, device: str) -> None:
             network.compile(mode="reduce-overhead" if device.startswith("cuda") else None)
 
 
-def _located(config: Config) -> Config:
+def located(config: Config) -> Config:
     """With the folder of a published data set, and the whole path of a mask image."""
     if config.data.name in PUBLISHED and config.data.dir is None:
         config = override(config, "data.dir", os.environ.get("MONGE_DATA"))

@@ -13,6 +13,7 @@ from monge._core.devices import chosen_device, current, described
 from monge._core.tuning import using_threads
 from monge._core.visible import counted
 from monge.builders import settle
+from monge.builders.settle import with_tuned
 from monge.config import Config
 from monge.data import given
 from monge.labels import unlabelled
@@ -44,21 +45,22 @@ def planned(config: Config) -> TrainingPlan:
     """
     device = chosen_device(config.check().device)
     with current(device), using_threads(config.threads), tempfile.TemporaryDirectory() as folder:
-        fit._usable(config, device)
+        fit.refuse_unusable(config, device)
         source = given(None, config.data)
-        config, settled = fit._located(config), settle(config, source)
-        samples = fit._samples(config, source)
-        batches = fit._batches(len(samples), config)
+        config = with_tuned(fit.located(config), source.kind, source.shape)
+        settled = settle(config, source)
+        samples, _ = fit.training_samples(config, source)
+        batches = fit.batches_for(len(samples), config)
         settled = dataclasses.replace(settled, batch=batches.size)
-        steps = fit._steps(config.training, batches)
-        model = fit._model(None, config, settled, device)
-        fit._refuse_idle(model, steps)
+        steps = fit.steps_of(config.training, batches)
+        model = fit.model_of(None, config, settled, device)
+        fit.refuse_idle(model, steps)
         if config.condition == "clusters":
             find_clusters(model, source.train, config.seed)
             samples = rows_for(model, unlabelled(samples))
         augment = source.kind.augmentation(config.data)
         fit_coupling(model, samples, config.training, augment, Path(folder), config.seed)
-        trainer = fit._trainer(model, config, augment, device)
+        trainer = fit.trainer_of(model, config, augment, device)
         trainer.position = steps // 2  # beyond the first steps, which may have more inner ones
         model.train()
         took = []
