@@ -404,8 +404,9 @@ def test_the_command_line_trains_samples_and_refuses(tmp_path, capsys):
         parse(["sample", str(out), "--out", str(file), "--ode-steps", "0"]).run()
     with pytest.raises(ValueError, match="`model` FlowMatching has no method `encode`"):
         parse(["sample", str(out), "--out", str(file), "--sampler", "mixture"]).run()
-    with pytest.raises(ValueError, match="`model` FlowMatching has no method `decode`"):
-        parse(["export", str(out), "--out", str(tmp_path / "model.onnx")]).run()
+    parse(["export", str(out), "--out", str(tmp_path / "model.pt2")]).run()
+    assert (tmp_path / "model.velocity.pt2").exists()
+    assert (tmp_path / "model.units.pt2").exists()
 
 
 def data_of(kind, folder):

@@ -156,7 +156,7 @@ def test_settings():
         0.005,
         64,
     )
-    assert (mmd.training.lr, gan.training.lr, gan.training.inner_lr) == (1e-3, 3e-4, 1e-3)
+    assert (mmd.training.rate, gan.training.rate, gan.training.inner_rate) == (1e-3, 3e-4, 1e-3)
     assert (mmd.training.epochs, mmd.data.size, mmd.data.channels) == (50, 64, "colour")
     for config in (mmd, gan):
         assert (config.training.batch, config.training.betas) == (100, (0.5, 0.999))

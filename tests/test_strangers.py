@@ -153,7 +153,7 @@ def test_texts():
         (("settled", "shape"), "abc", "`settled.shape` is 'abc': expected `array`"),
         (("settled", "latent"), None, "`settled.latent` is None: expected `int`"),
         (("config", "seed"), "x", "`config.seed` is 'x': expected `int`"),
-        (("config", "training", "lr"), None, "`config.training.lr` is None: expected `float`"),
+        (("config", "training", "ema"), None, "`config.training.ema` is None: expected `float`"),
         (("config", "training", "steps"), 5.5, "`config.training.steps` is 5.5: expected `int "),
         (("config", "options"), [], "`config.options` is a list: expected `object`"),
         (("config",), None, "no record 'config'"),
