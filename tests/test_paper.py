@@ -162,7 +162,7 @@ def test_settings():
         assert (config.training.batch, config.training.betas) == (100, (0.5, 0.999))
     swae, swg = (Config.of(recipe, "paper", "mnist") for recipe in ("swae", "swg"))
     assert (swae.options.directions, swae.latent, swae.training.batch) == (50, 2, 500)
-    assert (swae.training.optimiser, swae.training.lr) == ("rmsprop", 1e-3)
+    assert (swae.training.optimiser, swae.training.rate) == ("rmsprop", 1e-3)
     assert (swg.options.directions, swg.latent, swg.prior) == (10_000, 100, "uniform")
     assert (swg.training.batch, swg.training.lr, swg.training.schedule) == (64, 1e-4, None)
 
