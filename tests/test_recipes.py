@@ -327,3 +327,18 @@ def test_flags_of_another_recipe_are_refused_on_the_command_line():
         cli.parse(["train", "vae", "--weight", "3"])
     with pytest.raises(ValueError, match="has 'steps', which is a flag of every recipe"):
         cli.parse(["train", "test_recipes:FLAGGED", "--steps", "3"])
+
+
+def test_a_run_of_before_small_images_were_tuned_goes_on_as_it_was_started(tmp_path, monkeypatch):
+    """Its config.json leaves codes and λ to the data, as they were settled then."""
+    images = torch.rand(120, 1, 20, 20)
+    config = Config.of("wae-mmd", **{"training.steps": 3, "training.lr": 1e-3})
+    config = override(override(config, "training.inner_lr", 5e-4), "training.schedule", "constant")
+    with monkeypatch.context() as before:
+        before.setattr("monge.training.fit.with_tuned", lambda config, *_: config)
+        run = monge.fit("wae-mmd", images, config, tmp_path / "run", quiet=True)
+    assert run.config.latent is None
+    longer = override(config, "training.steps", 5)
+    run = monge.fit("wae-mmd", images, longer, tmp_path / "run", resume=True, quiet=True)
+    assert run.config.latent is None
+    assert run.settled.latent == 8

@@ -14,9 +14,9 @@ The result comes back in the promoted dtype of the inputs, which may be half pre
 
 The 2 in `x=2` is the number of dimensions of one problem. An input with one more is a batch: the
 function is called for each item and its results are stacked. `x=ANY` leaves shapes to it.
-`@promoted(together, x=2, y=2)` has the whole batch solved by `together`, which takes the same
-arguments, those of numbers with a leading dimension, and returns what stacking would; or None
-where it leaves the batch to its items.
+`@promoted(together, x=2, y=2)` has the whole batch solved by `together`, which is given every
+argument, those of numbers with a leading dimension and those left out by their defaults, and
+returns what stacking would; or None where it leaves the batch to its items.
 
 Solvers outside torch can read neither the tensors of `torch.func` nor those of a graph that
 `torch.compile` traces. Under `torch.func` the function becomes a single differentiable operation;
@@ -117,6 +117,7 @@ def _decorator(
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         parameters = inspect.signature(function).parameters
         positional = [n for n, it in parameters.items() if it.kind is not it.KEYWORD_ONLY]
+        defaults = {n: it.default for n, it in parameters.items() if it.default is not it.empty}
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -136,7 +137,7 @@ def _decorator(
             tensors, dtype = _tensors(given, dimensions)
 
             def solved(solver: Callable[..., Any], tensors: Tensors) -> Any:
-                result = solver(**(arguments | tensors))
+                result = solver(**(defaults | arguments | tensors))
                 return _replaced(result, functools.partial(_in_dtype, dtype=dtype))
 
             problem = functools.partial(solved, function)

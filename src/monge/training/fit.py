@@ -128,7 +128,9 @@ def _trained(
     source = given(data, config.data)
     if stored and not stored[1].float64:
         source = source.single()
-    config = with_tuned(located(config), source.kind, source.shape)
+    config = located(config)
+    if not stored:  # a run goes on as it was started, also one of before recipes were tuned
+        config = with_tuned(config, source.kind, source.shape)
     settled, change = settle(config, source), None
     if stored:
         config = resumed.placed(config, stored[0])

@@ -32,8 +32,6 @@ from monge.transport.ground import MOST_ROUNDING
 from monge.transport.penalties import Reach
 from monge.transport.plan import Plan
 from monge.transport.potentials import (
-    ACCELERATION,
-    MOST_ITERATIONS,
     Anderson,
     Potentials,
     Randkhorn,
@@ -296,14 +294,14 @@ def _account(
 
 def solve_entropic_together(
     cost: Tensor,
-    a: Tensor | None = None,
-    b: Tensor | None = None,
+    a: Tensor | None,
+    b: Tensor | None,
     *,
     epsilon: float,
-    tolerance: float = 1e-4,
-    max_iterations: int = MOST_ITERATIONS,
-    acceleration: Anderson | Randkhorn | None = ACCELERATION,
-    reach: Reach = None,
+    tolerance: float,
+    max_iterations: int,
+    acceleration: Anderson | Randkhorn | None,
+    reach: Reach,
 ) -> Plan | None:
     """`solve_entropic` of costs (B, n, m)."""
     settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
@@ -325,15 +323,15 @@ def solve_entropic_together(
 def sinkhorn_together(
     x: Tensor,
     y: Tensor,
-    a: Tensor | None = None,
-    b: Tensor | None = None,
+    a: Tensor | None,
+    b: Tensor | None,
     *,
     epsilon: float,
-    p: float = 2,
-    tolerance: float = 1e-4,
-    max_iterations: int = MOST_ITERATIONS,
-    acceleration: Anderson | Randkhorn | None = ACCELERATION,
-    reach: Reach = None,
+    p: float,
+    tolerance: float,
+    max_iterations: int,
+    acceleration: Anderson | Randkhorn | None,
+    reach: Reach,
 ) -> Plan | None:
     """`sinkhorn` of points (B, n, d) and (B, m, d)."""
     settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
@@ -351,15 +349,15 @@ def sinkhorn_together(
 def sinkhorn_divergence_together(
     x: Tensor,
     y: Tensor,
-    a: Tensor | None = None,
-    b: Tensor | None = None,
+    a: Tensor | None,
+    b: Tensor | None,
     *,
     epsilon: float,
-    p: float = 2,
-    tolerance: float = 1e-4,
-    max_iterations: int = MOST_ITERATIONS,
-    acceleration: Anderson | Randkhorn | None = ACCELERATION,
-    reach: Reach = None,
+    p: float,
+    tolerance: float,
+    max_iterations: int,
+    acceleration: Anderson | Randkhorn | None,
+    reach: Reach,
 ) -> Tensor | None:
     """`sinkhorn_divergence` of points (B, n, d) and (B, m, d)."""
     settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)

@@ -65,7 +65,7 @@ def _in_weights(w: Tensor | None, potential: Floats) -> tuple[Tensor | None, Ten
     return w, from_numpy(potential - potential.mean()).to(w if w is not None else "cpu")
 
 
-def _solve_together(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Plan | None:
+def _solve_together(cost: Tensor, a: Tensor | None, b: Tensor | None) -> Plan | None:
     """`solve` of costs (B, n, m)."""
     _, n, m = cost.shape
     small = 0 < n * m <= tuning(cost.device).batched_entries
@@ -211,7 +211,7 @@ def monge_map(x: Tensor, y: Tensor, *, p: float = 2) -> Tensor:
 
 
 def _wasserstein_together(
-    x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, p: float = 2
+    x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, *, p: float
 ) -> Tensor | None:
     """`wasserstein` of points (B, n, d) and (B, m, d), small enough that they cost less than what
     surrounds them."""

@@ -33,6 +33,10 @@ from monge._core.promotion import WEIGHTS, as_tensor, promoted
 from monge._core.typed import qr
 from monge.transport.circle import power_circle
 
+NEAR = 100.0
+"""The product of first coordinates up to which points are near the origin of the hyperboloid:
+their differences lose two digits at most."""
+
 
 @promoted(x=2, y=2)
 def spherical_distances(x: Tensor, y: Tensor) -> Tensor:
@@ -80,10 +84,6 @@ def hyperbolic_distances(x: Tensor, y: Tensor) -> Tensor:
     return torch.where(near, _of_differences(x, y, near), distance).to(dtype)
 
 
-NEAR = 100.0
-"""The product of the first coordinates up to which differences of points lose two digits."""
-
-
 def _of_differences(x: Tensor, y: Tensor, valid: Tensor) -> Tensor:
     """Distances, where they are valid, by √⟨x - y, x - y⟩."""
     space = (x[:, None, 1:] - y[:, 1:]).square().sum(2)
@@ -102,12 +102,11 @@ def _of_product(x: Tensor, y: Tensor, valid: Tensor) -> Tensor:
 
 def _of_directions(x: Tensor, y: Tensor) -> Tensor:
     """Distances by radii and directions, of points off the origin."""
-    norms = [root(z[:, 1:].square().sum(1, keepdim=True)) for z in (x, y)]
-    (r, s), sinhs = (torch.asinh(norm) for norm in norms), norms
-    u, v = (z[:, 1:] / torch.where(n > 0, n, 1.0) for z, n in zip((x, y), norms))
+    of_x, of_y = (root(z[:, 1:].square().sum(1, keepdim=True)) for z in (x, y))  # sinh r, sinh s
+    u, v = (z[:, 1:] / torch.where(n > 0, n, 1.0) for z, n in ((x, of_x), (y, of_y)))
     apart = (u[:, None] - v).square().sum(2)
-    radial = torch.sinh((r - s.T) / 2).square()
-    return 2 * torch.asinh(root(radial + sinhs[0] * sinhs[1].T * apart / 4))
+    radial = torch.sinh((of_x.asinh() - of_y.asinh().T) / 2).square()
+    return 2 * torch.asinh(root(radial + of_x * of_y.T * apart / 4))
 
 
 # Slices of the sphere
