@@ -6,6 +6,7 @@ import hashlib
 import io
 import struct
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import monge
+from monge._core.files import user_cache
 from monge.config import DataConfig
 from monge.data import VECTOR, as_floats, load
 from monge.data.readers import idx
@@ -160,6 +162,12 @@ def test_download_is_checked_and_kept(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="md5"):
         load(DataConfig("mnist"))
     assert not (tmp_path / "other").exists()
+
+
+def test_a_relative_cache_folder_is_ignored(monkeypatch):
+    monkeypatch.delenv("MONGE_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    assert user_cache() == Path("~/.cache/monge").expanduser()
 
 
 def test_a_data_dir_without_the_set_is_named(tmp_path):

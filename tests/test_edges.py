@@ -10,6 +10,7 @@ from zoo import DIM, DISTANCES, DIVERGENCES, seeded
 
 from monge import costs, evaluation, transport
 from monge.divergences import SinkhornDivergence
+from monge.kernels import RBF
 from monge.transport import Linear
 
 
@@ -439,3 +440,23 @@ def test_weights_of_integers_are_counts():
     for bad in ([1.0, 1.0, 0.0], [0, 0, 0], [2, -1, 1]):
         with pytest.raises(ValueError, match="`a` must be at least 0 and sum to 1"):
             transport.wasserstein_1d(x, x, bad)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("epsilon", lambda x, s: transport.sinkhorn(x, x, epsilon=s)),
+        ("epsilon", lambda x, s: transport.sinkhorn_divergence(x, x, epsilon=s)),
+        ("reach", lambda x, s: transport.sinkhorn(x, x, epsilon=0.5, reach=s)),
+        ("mass", lambda x, s: transport.partial_wasserstein(x, x, mass=s)),
+        ("p", lambda x, s: transport.wasserstein(x, x, p=s)),
+        ("p", lambda x, s: transport.sliced_wasserstein(x, x, p=s)),
+        ("s", lambda x, s: RBF(s)(x, x)),
+    ],
+)
+def test_settings_take_no_gradient(name, call):
+    """A number that is given as a tensor with a graph would have lost its gradient in silence."""
+    setting = torch.tensor(1.0, requires_grad=True)
+    with pytest.raises(ValueError, match=rf"`{name}` is a setting.*{name}\.detach\(\)"):
+        call(torch.rand(3, 2), setting)
+    call(torch.rand(3, 2), setting.detach())

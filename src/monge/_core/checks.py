@@ -23,8 +23,13 @@ def instance(name: str, value: T, kind: type, example: str) -> T:
     return value
 
 
-def _number(value: object) -> float:
+def _number(name: str, value: object) -> float:
     """`value` as a float; NaN, which no range holds, for what is no number."""
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise ValueError(
+            f"`{name}` is a setting, through which no gradient is taken, got a tensor that "
+            f"requires one: give a number, or {name}.detach()"
+        )
     try:
         return math.nan if isinstance(value, str) else float(value)  # pyright: ignore
     except (TypeError, ValueError, RuntimeError):
@@ -33,14 +38,14 @@ def _number(value: object) -> float:
 
 def positive(name: str, value: float) -> float:
     """`value` as a float, if it is positive and finite."""
-    if not (_number(value) > 0 and math.isfinite(value)):
+    if not (_number(name, value) > 0 and math.isfinite(value)):
         raise ValueError(f"`{name}` must be positive and finite, got {value!r}")
     return float(value)
 
 
 def nonnegative(name: str, value: float) -> float:
     """`value`, if it is at least 0 and finite."""
-    if not (_number(value) >= 0 and math.isfinite(value)):
+    if not (_number(name, value) >= 0 and math.isfinite(value)):
         raise ValueError(f"`{name}` must be at least 0 and finite, got {value!r}")
     return value
 
@@ -58,7 +63,7 @@ def dimension(name: str, value: int) -> int:
 
 def order(p: float) -> float:
     """`p`, if W_p is a distance for it."""
-    if not (_number(p) >= 1 and math.isfinite(p)):
+    if not (_number("p", p) >= 1 and math.isfinite(p)):
         raise ValueError(f"`p` must be a finite number of at least 1, got {p!r}")
     return p
 

@@ -38,9 +38,13 @@ PART = ".part"
 
 def user_cache() -> Path:
     """Where what can be made or fetched again is kept: MONGE_CACHE, or monge/ in the user's cache
-    folder."""
-    named = os.environ.get("MONGE_CACHE")
-    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder.
+
+    A relative XDG_CACHE_HOME is ignored, as the XDG Base Directory Specification asks.
+    """
+    named, caches = os.environ.get("MONGE_CACHE"), os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(caches):
+        caches = "~/.cache"
     return Path(named or os.path.join(caches, "monge")).expanduser()
 
 
