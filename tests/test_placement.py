@@ -32,6 +32,7 @@ from monge.models import Matching
 from monge.networks import mlp
 from monge.training import Trainer, loop, memory
 from monge.training import fit as fitting
+from monge.training import prepared as preparing
 from monge.training.loading import Prefetcher
 from monge.training.memory import is_resident, running_out
 from monge.training.objective import Objective
@@ -626,7 +627,7 @@ def test_memory_that_runs_out_before_the_first_step_is_told_as_well(tmp_path, mo
     def full(*args, **named):
         raise OUT[0]
 
-    monkeypatch.setattr(fitting, "Trainer", full)
+    monkeypatch.setattr(preparing, "Trainer", full)
     with pytest.raises(FailedRun, match=r"^step 0: out of memory with 20 of a batch of 20"):
         fit(data=table(), config=config(), out=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()

@@ -3,8 +3,6 @@
 import copy
 import dataclasses
 import io
-import os
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,46 +15,35 @@ from monge._core.devices import chosen_device, current, described
 from monge._core.errors import FailedRun
 from monge._core.files import write_all
 from monge._core.tuning import using_threads
-from monge.builders import build, settle
-from monge.builders.settle import MASK, with_kept_mask, with_tuned
+from monge.builders import settle
+from monge.builders.settle import MASK, with_tuned
 from monge.config import (
     CUSTOM,
-    PUBLISHED,
     Config,
     Settled,
     TrainingConfig,
-    override,
     to_json,
 )
 from monge.data import Batches, Data, Source, given, identity
 from monge.data.kinds import Augmentation
-from monge.draws import global_stream, stream
-from monge.labels import Labelled, Rows, unlabelled
-from monge.models import matchings
+from monge.draws import global_stream
+from monge.labels import Rows, unlabelled
 from monge.models.masks import is_mask_name
 from monge.models.protocols import (
     Completer,
     classes_of,
-    clusters_of,
-    find_clusters,
     has,
     rows_for,
     trainable,
 )
-from monge.recipes import RECIPES
 from monge.training import checkpoint, loop, resumed
 from monge.training.directory import Stored
-from monge.training.memory import is_resident, running_out
-from monge.training.precision import HALVES, is_convolutional
+from monge.training.memory import is_resident
+from monge.training.prepared import located, prepared, refuse_unusable
 from monge.training.progress import say
-from monge.training.sharding import shard
 from monge.training.trainer import Trainer
-from monge.training.validation import held_apart
 from monge.training.whole_set import NAME as COUPLING
 from monge.training.whole_set import fit_coupling
-
-STEPS = 3000
-"""Of a training for which neither steps nor epochs were asked."""
 
 
 class Trained(NamedTuple):
@@ -135,20 +122,9 @@ def _trained(
     if stored:
         config = resumed.placed(config, stored[0])
         settled, change = resumed.facts(stored[1], settled, source, path, data_changed)
-    _agree(model_or_recipe, config, settled)
-    samples, held = training_samples(config, source)
-    batches = batches_for(len(samples), config)
-    settled = dataclasses.replace(settled, batch=batches.size)
-    steps = steps_of(config.training, batches)
-
-    with running_out(0, config.training.batch, config.training.micro_batch):
-        built = with_kept_mask(config, path) if stored else config
-        model = model_of(model_or_recipe, built, settled, device)
-        if config.condition == "clusters":
-            find_clusters(model, source.train, config.seed)
-        augment = source.kind.augmentation(config.data)
-        trainer = trainer_of(model, config, augment, device)
-    refuse_idle(model, steps)
+    ready = prepared(model_or_recipe, source, config, settled, device, path if stored else None)
+    settled, samples, held, batches, steps, trainer, augment = ready
+    model = trainer.model
     if trainer.foreign:
         trainable(model)
     if trainer.foreign and not config.training.shard:
@@ -195,70 +171,6 @@ def _trained(
     )
     whole = None if config.training.shard else _whole(model, trainer, path)
     return Trained(path, whole, source, trainer.position > start)
-
-
-def _agree(model_or_recipe: nn.Module | str | None, config: Config, settled: Settled) -> None:
-    """Refuses a model of your own that is conditional without `condition`, or the other way round,
-    or has another number of classes than the data, or no clusters of its own."""
-    if not isinstance(model_or_recipe, nn.Module):
-        return
-    name, own, found = (
-        type(model_or_recipe).__name__,
-        classes_of(model_or_recipe) or 0,
-        len(settled.classes),
-    )
-    if own != found:
-        raise ValueError(
-            f"`model` {name} has {own} `classes`, and `condition` {config.condition} of these "
-            f"data gives {found}: make them agree"
-        )
-    if config.condition == "clusters" and clusters_of(model_or_recipe) is None:
-        raise ValueError(
-            f"`condition` is clusters, and the `model` {name} has no `clusters`, a "
-            f"monge.networks.Clusters({own}, {settled.shape})"
-        )
-
-
-def training_samples(config: Config, source: Source) -> tuple[Rows, Rows | None]:
-    """The training samples, with their labels where a model of labelled classes is asked for, and
-    those that are held apart where patience needs them."""
-    samples: Rows = source.train
-    if config.condition == "labels":
-        assert source.train_labels is not None, "data without labels have been refused"
-        samples = Labelled(source.train, source.train_labels)
-    if config.training.patience is None:
-        return samples, None
-    contents = None if config.data.split == "position" else source.train_contents
-    return held_apart(samples, config.seed, contents, repeats=source.kind.repeats)
-
-
-def refuse_idle(model: nn.Module, steps: int) -> None:
-    """Refuses a schedule under which a matching has no weight, first or last, or in no step."""
-    for one in matchings(model):
-        if one.every > steps:
-            raise ValueError(
-                f"the matching {one.name!r} is of one in {one.every} steps, and there are "
-                f"{steps}: train longer, or lower --sharpen-every"
-            )
-        if one.schedule and one.weight and not (one.schedule(0.0) or one.schedule(1 - 1 / steps)):
-            raise ValueError(
-                f"the matching {one.name!r} would begin after the last of {steps} steps: train "
-                "longer, or let it begin earlier, as with --sharpen-from"
-            )
-
-
-def trainer_of(
-    model: nn.Module, config: Config, augment: Augmentation | None, device: str
-) -> Trainer:
-    """The trainer of a model."""
-    return Trainer(
-        model,
-        config.training,
-        seed=config.seed,
-        device=device,
-        augment=augment,
-        foreign=config.recipe not in RECIPES,
-    )
 
 
 def _whole(model: nn.Module, trainer: Trainer, path: Path) -> nn.Module:
@@ -326,33 +238,6 @@ def _opening(trainer: Trainer, samples: Rows, resident: bool) -> str:
     return "; ".join(parts)
 
 
-def model_of(
-    model_or_recipe: nn.Module | str | None, config: Config, settled: Settled, device: str
-) -> nn.Module:
-    """The model to train, on its device, its networks compiled or sharded as asked."""
-    model = model_or_recipe
-    if not isinstance(model, nn.Module):
-        with stream(config.seed, "initial weights"):
-            model = build(config, settled)
-    if config.training.pretrain and not hasattr(model, "codes"):
-        raise ValueError(
-            f"`pretrain` is {config.training.pretrain}, but a {type(model).__name__} has no codes "
-            "under a penalty: leave it 0"
-        )
-    if config.training.shard and config.recipe == CUSTOM:
-        raise ValueError("`shard` is for recipes: leave it out for a model of your own")
-    model.to(device)
-    ours = config.recipe in RECIPES and not config.training.shard
-    if device.startswith("cuda") and ours and is_convolutional(model):
-        # tensor cores take convolutions in this order; shards and code of a stranger may not
-        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    if config.training.compile:
-        _compile(model, device)
-    if config.training.shard and processes.world()[1] > 1:
-        shard(model, device)
-    return model
-
-
 def rehearse(
     model: nn.Module,
     config: TrainingConfig,
@@ -385,68 +270,3 @@ def rehearse(
             f"`model` {name} returns {found} for sample(2), and the data have samples of shape "
             f"{tuple(samples.shape[1:])}"
         )
-
-
-def batches_for(count: int, config: Config) -> Batches:
-    """The batches of `count` samples. All of them are one batch where there are fewer than in a
-    batch by default; a batch of another size was asked for, and is refused."""
-    size, (_, world) = config.training.batch, processes.world()
-    if size > count and size in _default_batches(config):
-        size = count
-    if size < world:
-        raise ValueError(
-            f"`batch` is {size}, fewer samples than the {world} processes: raise it or start fewer"
-        )
-    return Batches(count, size, config.seed, least=max(2, world))
-
-
-def _default_batches(config: Config) -> set[int]:
-    """The batches of configurations that do not set it: of any, and of the recipe's."""
-    sizes = {TrainingConfig.batch}
-    if config.recipe != CUSTOM:
-        asked = Config.of(config.recipe, config.preset, config.data.name)
-        sizes.add(asked.training.batch)
-    return sizes
-
-
-def steps_of(training: TrainingConfig, batches: Batches) -> int:
-    """How many outer steps a training has."""
-    if training.epochs is not None:
-        return training.epochs * batches.per_epoch
-    return training.steps or STEPS
-
-
-def refuse_unusable(config: Config, device: str) -> None:
-    """Refuses a device, or a precision that it cannot compute in."""
-    half, kind = HALVES.get(config.training.precision), device.split(":")[0]
-    tried = (("device", device, None), ("precision", config.training.precision, half))
-    for name, value, dtype in tried:
-        try:
-            x = torch.ones(8, 8, device=device, dtype=dtype)
-            with torch.autocast(kind, dtype, enabled=dtype is not None):
-                float((x @ x).sum())
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"`{name}` {value!r} cannot be used: {reason}") from None
-
-
-def _compile(model: nn.Module, device: str) -> None:
-    """Compiles a model's networks in place; on a GPU their graphs are replayed whole."""
-    compiler = os.environ.get("CXX", "g++")
-    if device == "cpu" and shutil.which(compiler) is None:
-        raise ValueError(f"`compile` needs a C++ compiler, and there is no {compiler}: set CXX")
-    aside: list[Any] = [one.divergence for one in matchings(model)]
-    aside += [getattr(model, "prior", None), clusters_of(model)]
-    for network in model.children():
-        if not any(network is other for other in aside):
-            network.compile(mode="reduce-overhead" if device.startswith("cuda") else None)
-
-
-def located(config: Config) -> Config:
-    """With the folder of a published data set, and the whole path of a mask image."""
-    if config.data.name in PUBLISHED and config.data.dir is None:
-        config = override(config, "data.dir", os.environ.get("MONGE_DATA"))
-    known = getattr(config.options, "known", None)
-    if known is not None and not is_mask_name(known) and os.path.isfile(known):
-        config = override(config, "known", os.path.abspath(known))
-    return config

@@ -1,6 +1,5 @@
 """What a training would do and take, from a few of its steps; nothing is written."""
 
-import dataclasses
 import statistics
 import tempfile
 import time
@@ -17,9 +16,10 @@ from monge.builders.settle import with_tuned
 from monge.config import Config
 from monge.data import given
 from monge.labels import unlabelled
-from monge.models.protocols import find_clusters, rows_for
+from monge.models.protocols import rows_for
 from monge.recipes import find
-from monge.training import fit, loop
+from monge.training import loop
+from monge.training.prepared import located, prepared, refuse_unusable
 from monge.training.whole_set import fit_coupling
 
 DONE = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -45,22 +45,15 @@ def planned(config: Config) -> TrainingPlan:
     """
     device = chosen_device(config.check().device)
     with current(device), using_threads(config.threads), tempfile.TemporaryDirectory() as folder:
-        fit.refuse_unusable(config, device)
+        refuse_unusable(config, device)
         source = given(None, config.data)
-        config = with_tuned(fit.located(config), source.kind, source.shape)
-        settled = settle(config, source)
-        samples, _ = fit.training_samples(config, source)
-        batches = fit.batches_for(len(samples), config)
-        settled = dataclasses.replace(settled, batch=batches.size)
-        steps = fit.steps_of(config.training, batches)
-        model = fit.model_of(None, config, settled, device)
-        fit.refuse_idle(model, steps)
+        config = with_tuned(located(config), source.kind, source.shape)
+        ready = prepared(None, source, config, settle(config, source), device)
+        settled, samples, _, batches, steps, trainer, augment = ready
+        model = trainer.model
         if config.condition == "clusters":
-            find_clusters(model, source.train, config.seed)
             samples = rows_for(model, unlabelled(samples))
-        augment = source.kind.augmentation(config.data)
         fit_coupling(model, samples, config.training, augment, Path(folder), config.seed)
-        trainer = fit.trainer_of(model, config, augment, device)
         trainer.position = steps // 2  # beyond the first steps, which may have more inner ones
         model.train()
         took = []
