@@ -24,6 +24,10 @@ from monge.transport.couplings import (
 from monge.transport.discrete import jensen_shannon, kullback_leibler, total_variation
 from monge.transport.entropic import sinkhorn, sinkhorn_divergence, solve_entropic
 from monge.transport.exact import kantorovich_potential, monge_map, solve, wasserstein
+from monge.transport.fused_gromov import (
+    entropic_fused_gromov_wasserstein,
+    fused_gromov_wasserstein,
+)
 from monge.transport.gaussian import gaussian_kl, gaussian_map, gaussian_wasserstein
 from monge.transport.gaussian_barycenters import (
     GaussianComponents,
@@ -96,10 +100,12 @@ __all__ = [
     "Sinkhorn",
     "Slicer",
     "barycenter_1d",
+    "entropic_fused_gromov_wasserstein",
     "entropic_gromov_wasserstein",
     "free_support_barycenter",
     "from_geomloss",
     "from_pot",
+    "fused_gromov_wasserstein",
     "gaussian_barycenter",
     "gaussian_kl",
     "gaussian_map",
