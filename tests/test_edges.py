@@ -331,6 +331,8 @@ def test_every_distance_is_in_a_table():
         *("uniform_directions", "orthogonal_directions", "sobol_directions", "great_circles"),
         *("monge_map", "quantile_map", "gaussian_map", "kantorovich_potential"),
         *("sliced_wasserstein_estimate", "solve_semidiscrete", *OTHERS),
+        # distances within a graph, which tests/test_graphs.py holds to networkx
+        "shortest_paths",
         # conventions of other libraries, which tests/test_conversions.py holds to them
         *("to_pot", "from_pot", "from_geomloss"),
         # points and histograms, which tests/test_barycenters.py holds to them

@@ -40,6 +40,7 @@ from monge.transport.geometry import (
     spherical_distances,
     spherical_sliced_wasserstein,
 )
+from monge.transport.graphs import shortest_paths
 from monge.transport.gromov import entropic_gromov_wasserstein, gromov_wasserstein
 from monge.transport.histogram_barycenters import (
     HistogramBarycenter,
@@ -126,6 +127,7 @@ __all__ = [
     "orthogonal_directions",
     "partial_wasserstein",
     "quantile_map",
+    "shortest_paths",
     "sinkhorn",
     "sinkhorn_barycenter",
     "sinkhorn_divergence",

@@ -69,7 +69,7 @@ def _made(problem: Quadratic, a: Tensor, b: Tensor, count: int, seed: int) -> It
     a mirror image.
     """
     generator = torch.Generator().manual_seed(seed)
-    cx, cy, linear = problem
+    cx, cy, linear = problem.cx, problem.cy, problem.linear
     if count > 0:
         eccentricity = (cx @ a)[:, None] - cy @ b
         yield solve(linear + eccentricity.square(), a, b).plan
@@ -95,7 +95,7 @@ def _landmarks(
     def draw(w: Tensor) -> int:
         return int(torch.multinomial(w.double().cpu(), 1, generator=generator))
 
-    cx, cy, linear = problem
+    cx, cy, linear = problem.cx, problem.cy, problem.linear
     excess = linear - linear.amin(1, keepdim=True)
     told_apart = a * (excess @ b)
     first = draw(told_apart if told_apart.sum() > 0 else a)

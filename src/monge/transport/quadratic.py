@@ -12,8 +12,9 @@ Source: Peyré, Cuturi, Solomon, "Gromov-Wasserstein averaging of kernel and dis
 application on graphs", 2019 (the conditional gradient with exact line search).
 """
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -39,26 +40,35 @@ def space(name: str, cost: Tensor) -> Tensor:
     return (cost + cost.T) / 2 if near else cost
 
 
-def _squares(cost: Tensor, w: Tensor) -> Tensor:
-    """½ Σ_k (c_ik² + c_ki²) w_k, (n,)."""
+def _squares(cost: Tensor) -> Tensor:
+    """½ (c_ik² + c_ki²), (n, n)."""
     squares = cost.square()
-    return (squares @ w + w @ squares) / 2
+    return (squares + squares.T) / 2
 
 
 def objective(cx: Tensor, cy: Tensor, plan: Tensor) -> Tensor:
     """Σ_ijkl (cx_ik - cy_jl)² π_ij π_kl for any π (n, m), differentiable in all three."""
     rows, columns = plan.sum(1), plan.sum(0)
-    squares = (_squares(cx, rows) * rows).sum() + (_squares(cy, columns) * columns).sum()
+    squares = rows @ cx.square() @ rows + columns @ cy.square() @ columns
     return squares - 2 * ((cx @ plan @ cy.T) * plan).sum()
 
 
-class Quadratic(NamedTuple):
+@dataclass(frozen=True)
+class Quadratic:
     """A quadratic problem, in units in which its numbers are of order 1."""
 
     cx: Tensor
     cy: Tensor
     linear: Tensor
     """L (n, m)."""
+
+    @functools.cached_property
+    def squares(self) -> tuple[Tensor, Tensor]:
+        return _squares(self.cx), _squares(self.cy)
+
+    @functools.cached_property
+    def symmetric(self) -> bool:
+        return torch.equal(self.cx, self.cx.T) and torch.equal(self.cy, self.cy.T)
 
     def value(self, plan: Tensor) -> Tensor:
         """E(π)."""
@@ -67,31 +77,28 @@ class Quadratic(NamedTuple):
     def product(self, plan: Tensor) -> Tensor:
         """½ (cx π cyᵀ + cxᵀ π cy), a quarter of what it takes from the slope."""
         cx, cy = self.cx, self.cy
-        if self.is_symmetric():
+        if self.symmetric:
             return cx @ plan @ cy
         return (cx @ plan @ cy.T + cx.T @ plan @ cy) / 2
 
     def product_of_images(self, image: Tensor) -> Tensor:
         """`product` of the permutation that maps i to image_i."""
         cx, cy = self.cx, self.cy
-        if self.is_symmetric():
+        if self.symmetric:
             return cx @ cy[image] / len(image)
         return (cx @ cy[:, image].T + cx.T @ cy[image]) / (2 * len(image))
 
-    def is_symmetric(self) -> bool:
-        return torch.equal(self.cx, self.cx.T) and torch.equal(self.cy, self.cy.T)
-
     def fixed(self, plan: Tensor) -> Tensor:
         """K, which depends on the plan's marginals only."""
-        rows, columns = plan.sum(1), plan.sum(0)
-        return _squares(self.cx, rows)[:, None] + _squares(self.cy, columns)
+        of_x, of_y = self.squares
+        return (of_x @ plan.sum(1))[:, None] + of_y @ plan.sum(0)
 
     def slope(self, plan: Tensor) -> Tensor:
         """The gradient of E, 2 K - 4 `product` + L, (n, m)."""
         return 2 * (self.fixed(plan) - 2 * self.product(plan)) + self.linear
 
     def detached(self) -> "Quadratic":
-        return Quadratic(*(z.detach() for z in self))
+        return Quadratic(self.cx.detach(), self.cy.detach(), self.linear.detach())
 
 
 def in_units(cx: Tensor, cy: Tensor, linear: Tensor) -> tuple[Quadratic, float]:
@@ -207,7 +214,7 @@ def with_slopes(
     """The value with its gradient in the problem at the fixed plan, and with given ones in the
     weights: the multipliers of the marginals."""
     rows, columns = plan.sum(1), plan.sum(0)
-    cx, cy, _ = problem.detached()
+    cx, cy = problem.cx.detach(), problem.cy.detach()
     of_x = 2 * (cx * rows[:, None] * rows - plan @ cy @ plan.T)
     of_y = 2 * (cy * columns[:, None] * columns - plan.T @ cx @ plan)
     terms = (problem.cx, of_x), (problem.cy, of_y), (problem.linear, plan)
