@@ -80,6 +80,7 @@ MAPS = {
     ),
     "to_pot": lambda x, y: transport.to_pot(transport.solve(x @ y.mT))[0],
     "from_pot": lambda x, y: as_of_pot(x @ y.mT).plan,
+    "shortest_paths": lambda x, y: transport.shortest_paths(torch.cdist(x, x).round()),
     "nearest": lambda x, y: neighbours.nearest(x, y, 3)[0],
     "nearest_squared": neighbours.nearest_squared,
 }

@@ -253,6 +253,11 @@ OTHERS = {
             x @ x.mT, y @ y.mT, epsilon=20.0, tolerance=1e-5
         ).value
     ),
+    "entropic_fused_gromov_wasserstein": lambda x, y: (
+        transport.entropic_fused_gromov_wasserstein(
+            x @ y.mT, x @ x.mT, y @ y.mT, epsilon=20.0, tolerance=1e-5
+        ).value
+    ),
     "wasserstein_circle": lambda x, y: transport.wasserstein_circle(x[:, 0], y[:, 0]),
     "spherical_sliced_wasserstein": lambda x, y: transport.spherical_sliced_wasserstein(
         unit(x), unit(y), circles=transport.great_circles(5, x.shape[1], generator=seeded())
@@ -327,6 +332,8 @@ def test_every_distance_is_in_a_table():
         *("uniform_directions", "orthogonal_directions", "sobol_directions", "great_circles"),
         *("monge_map", "quantile_map", "gaussian_map", "kantorovich_potential"),
         *("sliced_wasserstein_estimate", "solve_semidiscrete", *OTHERS),
+        # distances within a graph, which tests/test_graphs.py holds to networkx
+        "shortest_paths",
         # conventions of other libraries, which tests/test_conversions.py holds to them
         *("to_pot", "from_pot", "from_geomloss"),
         # points and histograms, which tests/test_barycenters.py holds to them

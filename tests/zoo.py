@@ -48,6 +48,7 @@ from monge.transport import (
     TV,
     Circular,
     Linear,
+    fused_gromov_wasserstein,
     generalized_sliced_wasserstein,
     gromov_wasserstein,
     max_sliced_wasserstein,
@@ -365,6 +366,19 @@ DISTANCES = {
     "gromov": Law(
         # a stationary point, not always the global one
         lambda x, y, size: gromov_wasserstein(-Energy()(x, x), -Energy()(y, y)).value,
+        degree=2,
+        zero=False,
+        symmetric=False,
+        exchangeable=False,
+        points=False,
+        second=False,
+    ),
+    "gromov-fused": Law(
+        lambda x, y, size: (
+            fused_gromov_wasserstein(
+                -size * Energy()(x, y), -Energy()(x, x), -Energy()(y, y), alpha=0.7
+            ).value
+        ),
         degree=2,
         zero=False,
         symmetric=False,

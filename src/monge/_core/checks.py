@@ -50,6 +50,13 @@ def nonnegative(name: str, value: float) -> float:
     return value
 
 
+def share(name: str, value: float) -> float:
+    """`value` as a float, if it is in [0, 1]."""
+    if not 0 <= _number(value) <= 1:
+        raise ValueError(f"`{name}` must be in [0, 1], got {value!r}")
+    return float(value)
+
+
 def dimension(name: str, value: int) -> int:
     """`value`, if it is an integer of at least 1."""
     try:

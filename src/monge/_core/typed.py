@@ -140,6 +140,27 @@ def tree(points: NDArray[Any]) -> Tree:
     return KDTree(points, balanced_tree=False)  # pyright: ignore
 
 
+def sparse_matrix(rows: Integers, columns: Integers, values: Floats, size: int) -> Any:
+    """A sparse matrix (size, size), which keeps entries that are 0."""
+    from scipy.sparse import csr_matrix
+
+    return csr_matrix((values, (rows, columns)), shape=(size, size))
+
+
+def path_lengths(graph: Any) -> Floats:
+    """The lengths of the shortest paths in a sparse matrix of edges, +∞ where there is none."""
+    from scipy.sparse.csgraph import dijkstra
+
+    return np.asarray(dijkstra(graph), dtype=np.float64)
+
+
+def graph_components(graph: Any) -> tuple[int, Integers]:
+    """The number of strongly connected components, and that of each node."""
+    from scipy.sparse.csgraph import connected_components
+
+    return connected_components(graph, directed=True, connection="strong")
+
+
 def network_simplex(
     cost: Floats, a: Floats, b: Floats, most_iterations: int
 ) -> tuple[Floats, Floats, dict[str, Any]]:

@@ -24,6 +24,10 @@ from monge.transport.couplings import (
 from monge.transport.discrete import jensen_shannon, kullback_leibler, total_variation
 from monge.transport.entropic import sinkhorn, sinkhorn_divergence, solve_entropic
 from monge.transport.exact import kantorovich_potential, monge_map, solve, wasserstein
+from monge.transport.fused_gromov import (
+    entropic_fused_gromov_wasserstein,
+    fused_gromov_wasserstein,
+)
 from monge.transport.gaussian import gaussian_kl, gaussian_map, gaussian_wasserstein
 from monge.transport.gaussian_barycenters import (
     GaussianComponents,
@@ -36,6 +40,7 @@ from monge.transport.geometry import (
     spherical_distances,
     spherical_sliced_wasserstein,
 )
+from monge.transport.graphs import shortest_paths
 from monge.transport.gromov import entropic_gromov_wasserstein, gromov_wasserstein
 from monge.transport.histogram_barycenters import (
     HistogramBarycenter,
@@ -96,10 +101,12 @@ __all__ = [
     "Sinkhorn",
     "Slicer",
     "barycenter_1d",
+    "entropic_fused_gromov_wasserstein",
     "entropic_gromov_wasserstein",
     "free_support_barycenter",
     "from_geomloss",
     "from_pot",
+    "fused_gromov_wasserstein",
     "gaussian_barycenter",
     "gaussian_kl",
     "gaussian_map",
@@ -120,6 +127,7 @@ __all__ = [
     "orthogonal_directions",
     "partial_wasserstein",
     "quantile_map",
+    "shortest_paths",
     "sinkhorn",
     "sinkhorn_barycenter",
     "sinkhorn_divergence",
