@@ -40,12 +40,13 @@ gpu:
 	$(PYTHON) benchmarks/gpu.py
 
 lint: .venv/lint.ready
-	.venv/bin/ruff check src tests benchmarks examples mkdocs_hooks.py
-	.venv/bin/ruff format --check src tests benchmarks examples mkdocs_hooks.py
+	.venv/bin/ruff check src tests benchmarks examples book_markdown.py
+	.venv/bin/ruff format --check src tests benchmarks examples book_markdown.py
 	.venv/bin/pyright
 
 docs: .venv/docs.ready
-	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
+	.venv/bin/python -m zensical build --clean --strict
+	cp -r examples site
 
 # Hashes of what constraints.txt names. On Linux torch is the CPU build, of CPython 3.11 on x86-64:
 # it lies in PyTorch's own index, and that of PyPI would need CUDA's libraries.

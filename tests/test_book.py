@@ -1,29 +1,57 @@
 """The book builds without a warning and asks for nothing from the network; examples run."""
 
+import importlib
+import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PACKAGES = (
+    "monge",
+    "monge.adversarial",
+    "monge.data",
+    "monge.evaluation",
+    "monge.inference",
+    "monge.kernels",
+    "monge.maps",
+    "monge.models",
+    "monge.networks",
+    "monge.particles",
+    "monge.recipes",
+    "monge.runs",
+    "monge.transport",
+)
 QUICK = ("monge", "duality", "line", "gromov", "vae", "gan", "critics", "wae", "random", "kl")
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("site")
+    """The book of `make docs`, built in a copy: zensical writes inside its project only."""
+    project = tmp_path_factory.mktemp("book")
+    for name in ("docs", "examples", "src"):
+        shutil.copytree(ROOT / name, project / name)
+    for name in ("mkdocs.yml", "book_markdown.py"):
+        shutil.copy(ROOT / name, project)
     built = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(out)],
-        cwd=ROOT,
+        [sys.executable, "-m", "zensical", "build", "--strict"],
+        cwd=project,
+        env=os.environ | {"NO_COLOR": "1"},
         capture_output=True,
         text=True,
     )
-    assert built.returncode == 0, built.stderr[-3000:]
-    return out
+    assert built.returncode == 0, (built.stdout + built.stderr)[-3000:]
+    assert "No issues found" in built.stderr
+    shutil.copytree(project / "examples", project / "site" / "examples")
+    return project / "site"
 
 
 def pages(site: Path) -> list[Path]:
@@ -52,6 +80,28 @@ def test_no_page_fetches_anything(site):
         assert not re.search(r"url\(.?https?:|@import", style.read_text()), style.name
 
 
+def test_a_book_that_is_opened_from_the_disk_is_searched(site):
+    """Nothing is asked of the network, and what was typed is found."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        page = browser.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((site / "understand" / "wae.html").as_uri())
+        page.keyboard.press("Control+k")
+        typed = page.locator("input[placeholder=Search]:visible")
+        typed.press_sequentially("sinkhorn_divergence", delay=20)
+        first = page.locator("a[href$='#monge.transport.sinkhorn_divergence']:visible")
+        first.first.wait_for(timeout=20_000)
+        assert typed.input_value() == "sinkhorn_divergence"
+        browser.close()
+    assert all(address.startswith(("file:", "data:", "blob:")) for address in asked)
+
+
 def test_every_formula_is_rendered(site):
     chapters = [page for page in pages(site) if page.parent.name == "understand"]
     assert len(chapters) == 18
@@ -65,13 +115,18 @@ def test_every_formula_is_rendered(site):
 
 
 def test_the_reference_holds_every_public_name(site):
-    import monge.inference
-    import monge.transport
-
-    for module, page in ((monge.transport, "transport"), (monge.inference, "inference")):
-        text = (site / "reference" / f"{page}.html").read_text()
+    """Each has an anchor, under the name of its module or of one that collects it."""
+    text = "".join(page.read_text() for page in (site / "reference").glob("*.html"))
+    anchors = set(re.findall(r'id="(monge[\w.]*)"', text))
+    for package in PACKAGES:
+        module = importlib.import_module(package)
         for name in module.__all__:
-            assert f'id="{module.__name__}.{name}"' in text, name
+            thing = getattr(module, name)
+            if isinstance(thing, ModuleType) or not callable(thing):
+                continue
+            home = getattr(thing, "__module__", package).split(".")
+            places = {".".join(home[:count]) for count in range(1, len(home) + 1)} | {package}
+            assert anchors & {f"{place}.{name}" for place in places}, f"{package}.{name}"
 
 
 def test_no_docstring_of_the_reference_has_what_reads_as_a_tag():

@@ -1,4 +1,5 @@
-"""What the book needs beyond its pages: formulas as MathML, the command line's help, examples.
+"""A Markdown extension with what the book needs beyond its pages: formulas as MathML, the command
+line's help, the table of recipes, and links to the examples.
 
 Formulas between dollars are turned into MathML when the book is built, which browsers show by
 themselves: no script, no font and no network when it is read.
@@ -9,47 +10,55 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from xml.etree import ElementTree
 
 from latex2mathml.converter import convert
-from mkdocs.structure.files import File
+from markdown import Extension
+from markdown.postprocessors import Postprocessor
+from markdown.preprocessors import Preprocessor
 
+from monge.cli import NAMES
 from monge.recipes import RECIPES
 
-ROOT = Path(__file__).parent
 MATHML = "http://www.w3.org/1998/Math/MathML"
-VERBS = (
-    "train",
-    "sample",
-    "reconstruct",
-    "complete",
-    "interpolate",
-    "traverse",
-    "evaluate",
-    "compare",
-    "distance",
-    "transfer",
-    "runs",
-    "recipes",
-    "data",
-    "info",
-)
 
 
-def on_files(files, config):
-    """Adds the examples that pages link to."""
-    for path in sorted((ROOT / "examples").rglob("*")):
-        if path.suffix in (".py", ".sh"):
-            uri = path.relative_to(ROOT).as_posix()
-            files.append(File.generated(config, uri, abs_src_path=str(path)))
-    return files
+class Book(Extension):
+    """Names both steps to Python-Markdown."""
+
+    def extendMarkdown(self, md) -> None:
+        md.preprocessors.register(Insertions(md), "insertions", 50)  # before fences are read
+        md.postprocessors.register(Formulas(md), "formulas", -50)  # when all HTML is there
+
+
+def makeExtension(**settings) -> Book:
+    return Book(**settings)
+
+
+class Insertions(Preprocessor):
+    """The command line's help and the table of recipes in place of their comments; links to the
+    repository's examples become links to their copies in the book."""
+
+    def run(self, lines: list[str]) -> list[str]:
+        text = "\n".join(lines)
+        for mark, made in (("<!-- recipes -->", recipes), ("<!-- help -->", command_line)):
+            if mark in text:
+                text = text.replace(mark, made())
+        return re.sub(r"\]\(\.\./((?:\.\./)*examples/)", r"](\1", text).split("\n")
+
+
+class Formulas(Postprocessor):
+    """Formulas, which arithmatex has marked, as MathML."""
+
+    def run(self, text: str) -> str:
+        marked = r'<(span|div) class="arithmatex">(.*?)</\1>'
+        return re.sub(marked, _formula, text, flags=re.DOTALL)
 
 
 def command_line() -> str:
     """`monge --help` and that of each verb, as they are printed."""
     page = []
-    for verb in ("", *VERBS):
+    for verb in ("", *NAMES):
         command = [sys.executable, "-m", "monge", *verb.split(), "--help"]
         settings = {"COLUMNS": "84", "NO_COLOR": "1", "TERM": "dumb"}
         shown = subprocess.run(
@@ -69,28 +78,13 @@ def recipes() -> str:
     return "\n".join(lines)
 
 
-def on_page_markdown(markdown, page, config, files):
-    """The command line's help and the table of recipes; links to the repository's examples become
-    links to their copies in the book."""
-    markdown = markdown.replace("<!-- recipes -->", recipes())
-    if page.file.src_uri == "reference/command-line.md":
-        markdown += command_line()
-    up = "../" * (page.file.src_uri.count("/") + 1)
-    return markdown.replace(f"]({up}examples/", f"]({up[3:]}examples/")
-
-
-def on_page_content(content, page, config, files):
-    """Formulas, which arithmatex has marked, as MathML."""
-
-    def formula(match: re.Match) -> str:
-        kind, latex = match.group(1), html.unescape(match.group(2))
-        display = "block" if kind == "div" else "inline"
-        shown = convert(latex.strip()[2:-2], display=display)
-        if "\\" in shown:
-            raise ValueError(f"{page.file.src_uri}: a command is unknown in {latex}")
-        return arranged(shown)
-
-    return re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', formula, content, flags=re.DOTALL)
+def _formula(match: re.Match) -> str:
+    kind, latex = match.group(1), html.unescape(match.group(2))
+    display = "block" if kind == "div" else "inline"
+    shown = convert(latex.strip()[2:-2], display=display)
+    if "\\" in shown:
+        raise ValueError(f"a command is unknown in {latex}")
+    return arranged(shown)
 
 
 def arranged(formula: str) -> str:
