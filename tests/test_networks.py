@@ -9,6 +9,7 @@ from torch import nn
 from monge.draws import Draws
 from monge.networks import (
     BatchNorm,
+    Details,
     Dirac,
     Normal,
     NormalEncoder,
@@ -100,6 +101,20 @@ def test_laws_leave_the_reduced_precision_of_their_network():
     assert law.kl_to(1.0).dtype == torch.float32
     torch.testing.assert_close(law.kl_to(1.0), exact, rtol=0.02, atol=0)
     assert Dirac(mean.double()).mean.dtype == torch.float64
+
+
+def test_details_are_what_a_mean_of_neighbours_leaves():
+    x = torch.rand(2, 3, 6, 5, generator=torch.Generator().manual_seed(0)).double()
+    y = Details(4.0)(x)
+    assert torch.equal(y[:, :3], x)
+    inside = x[:, :, 2, 3] - x[:, :, 1:4, 2:5].mean((2, 3))
+    torch.testing.assert_close(y[:, 3:, 2, 3], 4 * inside)
+    corner = x[0, 0, :2, :2]
+    mean = (4 * corner[0, 0] + 2 * corner[0, 1] + 2 * corner[1, 0] + corner[1, 1]) / 9
+    torch.testing.assert_close(y[0, 3, 0, 0], 4 * (corner[0, 0] - mean))
+    assert Details(4.0)(torch.ones(1, 1, 1, 1))[0, 1] == 0
+    with pytest.raises(ValueError, match="`gain` must be at least 0"):
+        Details(-1.0)
 
 
 def test_a_critic_may_be_normalised_in_all_blocks_but_the_first():

@@ -1,16 +1,18 @@
 """A second matching of samples and data, for every auto-encoder."""
 
 import itertools
+import json
 import typing
 
 import pytest
 import torch
+from torch import nn
 from zoo import AUTOENCODERS, CONDITIONAL
 from zoo import model as built
 
 import monge
 from monge.adversarial import JensenShannon, MatrixSpectralNorm
-from monge.config import Config, TrainingConfig, override
+from monge.config import Config, TrainingConfig, from_json, override
 from monge.costs import SquaredL2
 from monge.divergences import EnergyDistance, SlicedWasserstein
 from monge.draws import Draws
@@ -210,6 +212,21 @@ def test_a_run_is_sharpened_and_rebuilt(tmp_path):
     for name, value in whole.model.state_dict().items():
         assert torch.equal(rebuilt.state_dict()[name], value)
     assert isinstance(rebuilt.sharpening.constraint, MatrixSpectralNorm)
+
+
+def test_the_critic_of_images_sees_their_details_but_where_an_older_run_had_none(tmp_path):
+    config = override(Config.of("alpha-gan"), "data.name", "digits")
+    for name, value in {"training.steps": 4, "clusters": 2, "threads": 1}.items():
+        config = override(config, name, value)
+    for details, channels in ((4.0, 2), (0.0, 1)):
+        config = override(config, "network.details", details)
+        run = monge.fit(config=config, out=tmp_path / str(channels), quiet=True)
+        layers = run.model.modules()
+        inputs = {one.in_channels for one in layers if isinstance(one, nn.Conv2d)}
+        assert (2 in inputs) == (channels == 2)
+    record = json.loads((tmp_path / "1" / "config.json").read_text("utf-8"))
+    del record["config"]["network"]["details"]
+    assert from_json(json.dumps(record))[0].network == config.network
 
 
 def test_the_columns_of_a_table_are_compared_in_standard_units():

@@ -180,7 +180,15 @@ class Parts:
     ) -> tuple[nn.Module, nn.Module]:
         """A critic of data in two stages, features and head; see `Networks.features`. With labels
         it is a projection critic, whose features lie on the unit sphere if `unit`."""
-        features, head = self.networks.features(norm)
+        return self._joint(*self.networks.features(norm), unit)
+
+    def detailed_features(self, *, unit: bool = False) -> tuple[nn.Module, nn.Module]:
+        """`features` of a critic that sees the details of images beside them."""
+        return self._joint(*self.networks.detailed_features(), unit)
+
+    def _joint(
+        self, features: nn.Module, head: nn.Linear, unit: bool
+    ) -> tuple[nn.Module, nn.Module]:
         if not self.classes:
             return features, head
         joint = JointFeatures(features, self.shape, unit=unit)
@@ -280,13 +288,13 @@ def sharpened(model: nn.Module, parts: Parts) -> nn.Module:
     spread, root = parts.spread, math.sqrt(math.prod(parts.shape))
 
     def critic() -> nn.Module:
-        return nn.Sequential(*parts.features())
+        return nn.Sequential(*parts.detailed_features())
 
     critics: dict[str, tuple[float, Callable[[], Divergence]]] = {
         "jensen-shannon": (0.7, lambda: JensenShannon(critic(), constraint=MatrixSpectralNorm())),
         "relativistic": (0.7, lambda: Relativistic(critic(), ZeroCentredPenalty())),
         "wasserstein": (0.7, lambda: KantorovichRubinstein(critic(), GradientPenalty())),
-        "feature-sliced": (1.0, lambda: FeatureSliced(*parts.features(unit=True))),
+        "feature-sliced": (1.0, lambda: FeatureSliced(*parts.detailed_features(unit=True))),
     }
     elementwise: dict[str, tuple[float, Callable[[], Divergence]]] = {
         "sliced": (root, SlicedWasserstein),

@@ -100,6 +100,9 @@ class NetworkConfig:
     """Layers of the perceptron that an encoder of clouds applies to each point."""
     critic: tuple[int, ...] = (256, 256, 256)
     """Hidden layers of a latent critic."""
+    details: float = 4.0
+    """Gain of the details that the critic of samples of `sharpen` sees beside images; 0 for a
+    critic that sees the images only."""
     published: bool = False
     """The networks of the WAE paper, for images (1, 28, 28) and (3, 64, 64)."""
 
@@ -113,6 +116,7 @@ class NetworkConfig:
             )
             each = all(1 <= size <= LARGEST for size in sizes)
             demand(each, name, sizes, f"numbers from 1 to {LARGEST:,}")
+        demand(0 <= self.details < math.inf, "details", self.details, "at least 0 and finite")
 
 
 @dataclass(frozen=True)

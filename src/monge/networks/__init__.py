@@ -2,7 +2,7 @@
 
 from monge.networks.clusters import Clusters
 from monge.networks.codes import Dirac, GaussianDecoder, Normal, NormalEncoder
-from monge.networks.conv import conv_critic, conv_decoder, conv_encoder, conv_features
+from monge.networks.conv import Details, conv_critic, conv_decoder, conv_encoder, conv_features
 from monge.networks.families import (
     CloudNetworks,
     ImageNetworks,
@@ -30,6 +30,7 @@ __all__ = [
     "CloudVelocity",
     "Clusters",
     "CodeCritic",
+    "Details",
     "Dirac",
     "GaussianDecoder",
     "ImageNetworks",

@@ -12,7 +12,7 @@ from torch import nn
 
 from monge.adversarial import LogPriorCritic
 from monge.config import NetworkConfig
-from monge.networks.conv import conv_critic, conv_decoder, conv_encoder, conv_features
+from monge.networks.conv import Details, conv_critic, conv_decoder, conv_encoder, conv_features
 from monge.networks.mlp import Standardise, Unstandardise, mlp
 from monge.networks.paper import paper_critic, paper_decoder, paper_encoder, published
 from monge.networks.pointnet import PointNet, pointnet_decoder, pointnet_encoder
@@ -43,6 +43,10 @@ class Networks(abc.ABC):
 
         `norm` makes a normalisation of so many filters, for networks of images.
         """
+
+    def detailed_features(self) -> tuple[nn.Module, nn.Linear]:
+        """`features` of a critic that sees the details of images beside them."""
+        return self.features()
 
     def velocity(self, classes: int = 0) -> nn.Module:
         r"""A velocity field of samples in standard units: x (n, \*) and t (n,) → (n, \*); with
@@ -97,6 +101,13 @@ class ImageNetworks(Networks):
         filters = self.sizes.filters
         body = conv_critic(self.shape, filters, norm)
         return body, nn.Linear(conv_features(self.shape, filters), 1)
+
+    def detailed_features(self) -> tuple[nn.Module, nn.Linear]:
+        if not self.sizes.details:
+            return self.features()
+        channels, *sides = self.shape
+        features, head = ImageNetworks((2 * channels, *sides), self.sizes).features()
+        return nn.Sequential(Details(self.sizes.details), features), head
 
     def velocity(self, classes: int = 0) -> nn.Module:
         return ImageVelocity(self.shape, self.sizes.filters, classes)
