@@ -17,6 +17,7 @@ from monge._core.checks import positive
 from monge._core.devices import chosen_device
 from monge._core.files import write_whole
 from monge._core.locks import NotWritable, alone
+from monge._core.references import resolve
 from monge._core.sampler_names import SamplerName
 from monge.config import (
     CUSTOM,
@@ -253,6 +254,15 @@ class Run:
             if processes.first():
                 evaluated.write(self.path, result)
         return result
+
+    def explore(self, height: int = 800) -> Any:
+        """The explorer of the run inside a notebook, as a frame of so many pixels; see
+        `monge.show.explore.embedded.Embedded`. The notebook's kernel stays free.
+
+        Raises:
+            ValueError: without the packages of the extra `explore`.
+        """
+        return resolve("monge.show.explore.embedded:Embedded", "explore")(self, height)
 
     def fresh(self) -> "Run":
         """The run as its directory is now, with the newest weights and the same data."""
