@@ -46,7 +46,7 @@ from monge.models.flow_prior import FlowPrior
 from monge.models.protocols import Completer, generates, has, prior_of, require, rows_for
 from monge.priors import Mixture, Prior
 from monge.recipes import find
-from monge.runs import evaluated, fitted, located
+from monge.runs import evaluated, fitted, located, notebook
 from monge.runs.rebuilt import Given, named, rebuilt, trained
 from monge.training import checkpoint
 from monge.training.loop import read_metrics
@@ -97,6 +97,11 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, recipe={self.config.recipe!r})"
+
+    def _repr_html_(self) -> str:
+        config = self.config
+        facts = [("recipe", f"{config.recipe}: {self.line}"), ("data", config.data.name)]
+        return notebook.shown(self.name, facts, self.metrics(), self.evaluation(), self.path)
 
     @property
     def report(self) -> Path:
