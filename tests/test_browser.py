@@ -413,6 +413,114 @@ def test_the_class_that_is_chosen_is_drawn_and_decoded(browser, tmp_path):
     assert complaints == []
 
 
+def test_a_view_is_saved_as_a_picture_and_as_an_array(page, address, explorers, tmp_path):
+    """The .npy file holds the samples that are shown, in [0, 1], and the picture their tiles."""
+    explorer = explorers["wae"]
+    show(page, address, "wae", "sample")
+    page.wait_for_selector("#samples[data-drawn]")
+    for button, name in (("#save-array", "wae-sample.npy"), ("#save-picture", "wae-sample.png")):
+        with page.expect_download() as download:
+            page.click(button)
+        assert download.value.suggested_filename == name
+        download.value.save_as(tmp_path / name)
+    drawn = explorer.sample(64, 0, "prior", 1.0)
+    saved = np.load(tmp_path / "wae-sample.npy")
+    assert (saved.shape, saved.dtype) == ((64, 1, 8, 8), np.float32)
+    assert np.abs(saved - drawn.clamp(0, 1).numpy()).max() <= 0.51 / 255
+    with Image.open(tmp_path / "wae-sample.png") as picture:
+        side = (picture.width + 4) // 8
+        tile = picture.convert("L").crop((side, 0, 2 * side - 4, side - 4)).resize((8, 8), 0)
+    assert np.abs(np.asarray(tile, float) - 255 * drawn[1, 0].clamp(0, 1).numpy()).max() <= 1.01
+    show(page, address, "wae", "map")
+    page.wait_for_selector("#decoded[data-code]")
+    with page.expect_download() as download:
+        page.click("#save-picture")
+    assert download.value.suggested_filename == "wae-map.png"
+
+
+def test_a_link_restores_what_is_shown(page, address, explorers):
+    """Its address has the state of the run, which is taken once; a damaged one is refused."""
+    show(page, address, "wae", "traverse")
+    page.wait_for_selector("#traversed[data-code]")
+    moved = "slider => { slider.value = 2.5; slider.dispatchEvent(new Event('input')); }"
+    act = lambda: page.locator("#direction-1").evaluate(moved)  # noqa: E731
+    changes(page, "#traversed", "code", act)
+    code = data(page, "#traversed", "code")
+    page.click("#share")
+    link = page.get_attribute("#share", "data-link")
+    page.goto("about:blank")
+    page.goto(link)
+    page.wait_for_selector("#traversed[data-code]")
+    assert page.url == f"{address}/#wae/traverse"
+    assert data(page, "#traversed", "code") == pytest.approx(code, abs=1e-4)
+    page.goto("about:blank")
+    page.goto(f"{address}/#wae/sample/%7B")
+    page.wait_for_selector("#samples[data-drawn]")
+    assert "The link is damaged" in page.inner_text("#status")
+
+
+def test_classes_are_highlighted_by_name(page, address):
+    """Ten classes are in colour; one that is pressed off is grey, and the plane changes."""
+    show(page, address, "wae", "map")
+    page.wait_for_selector("#decoded[data-code]")
+    pressed = page.locator("#legend button[aria-pressed='true']")
+    assert pressed.all_inner_texts() == list("0123456789")
+    before = pixels(page, "#plane")
+    page.click("#legend button:has-text('3')")
+    assert pressed.count() == 9
+    assert differ(before, pixels(page, "#plane"))
+
+
+def test_the_tour_goes_through_the_views_and_ends(page, address):
+    show(page, address, "wae", "map")
+    page.click("#start-tour")
+    seen = set()
+    while page.locator("#tour").count():
+        page.wait_for_selector(".pointed")
+        seen.add(page.inner_text("h1").lower())
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(150)
+    assert {"map", "sample", "traverse", "interpolate", "reconstruct", "run"} == seen
+    assert page.locator(".pointed").count() == 0
+    page.click("#start-tour")
+    page.keyboard.press("Escape")
+    assert page.locator("#tour").count() == 0
+
+
+def test_a_notebook_shows_the_page_in_a_frame(browser, explorers):
+    """A page of another port of this machine may frame it, and its token opens it there."""
+    import functools
+    import http.server
+    import threading
+
+    embedded = explorers["wae"].run.explore(height=600)
+    content = f"<!doctype html><body>{embedded._repr_html_()}</body>".encode()
+
+    class Notebook(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(content if self.path == "/" else b"")
+
+        log_message = functools.partialmethod(lambda *_: None)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Notebook)
+    threading.Thread(target=server.serve_forever).start()
+    try:
+        for host in ("127.0.0.1", "localhost"):
+            page = browser.new_page()
+            page.goto(f"http://{host}:{server.server_port}/")
+            frame = page.frame_locator("iframe")
+            frame.locator("#decoded[data-code]").wait_for(timeout=20_000)
+            assert frame.locator("h1").inner_text() == "Map"
+            page.close()
+    finally:
+        server.shutdown()
+        server.server_close()
+        embedded.close()
+
+
 def test_the_run_view_follows_training(browser, tmp_path):
     """New rows and an evaluation appear without a reload; a newer checkpoint can be loaded, and
     the image changes to what the new weights make."""

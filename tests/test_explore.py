@@ -25,6 +25,7 @@ from monge.config import override, read_config
 from monge.data import as_floats
 from monge.draws import generator
 from monge.models import evaluating, spherical
+from monge.models.flow import with_guidance
 from monge.runs import Run
 from monge.show.explore.access import Access
 from monge.show.explore.addresses import bound
@@ -165,6 +166,60 @@ def test_samples_go_through_a_class_conditional_run_with_their_class(labelled):
     answer = client.post(path, json={"sample": own | {"label": 10}})
     assert "the classes are 0 to 9" in refused(answer, 422, "bad_argument")
     assert len(ask(client, path, {"sample": own | {"label": 3}})["codes"]) == 1
+
+
+def test_guidance_of_a_flow_is_that_of_the_command_line(tmp_path):
+    """POST sample with a guidance draws what the flow draws with it, and leaves the run's own."""
+    run = small("flow-matching", "digits", tmp_path / "run", condition="labels")
+    explorer = Explorer(run)
+    with serving({"flow": explorer}) as address, client_of(address) as client:
+        (listed,) = ask(client, "/api/runs")
+        assert listed["guidance"] == 1
+        body = {"count": 4, "seed": 3, "label": 5}
+        plain = tensor(ask(client, "/api/runs/flow/sample", body))
+        guided = tensor(ask(client, "/api/runs/flow/sample", body | {"guidance": 3}))
+        assert not torch.equal(plain, guided)
+        assert torch.equal(tensor(ask(client, "/api/runs/flow/sample", body)), plain)
+        with_guidance(run.model, 3.0)
+        expected = run.sample(4, generator(3, "sample"), labels=5)
+        assert torch.equal(guided, shown(expected))
+        answer = client.post("/api/runs/flow/sample", json=body | {"guidance": -1})
+        assert answer.status_code == 422
+
+
+def test_guidance_is_refused_of_other_models(client):
+    assert all(run["guidance"] is None for run in ask(client, "/api/runs"))
+    answer = client.post("/api/runs/wae/sample", json={"guidance": 2})
+    assert "no class-conditional flow" in refused(answer, 422, "bad_argument")
+
+
+def test_a_notebook_keeps_its_loop_while_the_explorer_serves(explorers):
+    """`run.explore()` returns at once, also in a running loop, and its page may be framed by this
+    machine's notebooks only."""
+
+    async def cell():
+        embedded = explorers["wae"].run.explore(height=321)
+        await asyncio.sleep(0)
+        return embedded
+
+    embedded = asyncio.run(cell())
+    try:
+        html = embedded._repr_html_()
+        assert 'height="321"' in html
+        token = re.search(r"token=([\w-]+)", html)[1]
+        assert embedded.address in repr(embedded)
+        with Client(base_url=f"http://127.0.0.1:{embedded.port}") as client:
+            assert client.get("/").status_code == 403
+            opened_page = client.get("/", params={"token": token})
+            assert opened_page.status_code == 303
+            allowed = {"Authorization": f"token {token}"}
+            answer = client.get("/", headers=allowed)
+            policy = answer.headers["content-security-policy"]
+            assert "frame-ancestors http://localhost:* http://127.0.0.1:*;" in f"{policy};"
+            assert "x-frame-options" not in answer.headers
+    finally:
+        embedded.close()
+    assert "closed" in embedded._repr_html_()
 
 
 def test_a_class_is_refused_by_a_run_without_classes(client):

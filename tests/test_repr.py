@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from explored import small
 from torch import nn
 from zoo import DIVERGENCES
 
@@ -147,3 +148,43 @@ def test_a_kernel_of_ones_own_shows_what_it_keeps():
             return squared, squared
 
     assert repr(Cosine(1 / 3)) == "Cosine(0.333333)"
+
+
+@pytest.mark.parametrize("prior", [one for one in SHOWN.values() if isinstance(one, priors.Prior)])
+def test_a_notebook_shows_priors_with_draws_that_move_no_generator(prior):
+    torch.manual_seed(0)
+    expected = torch.rand(2)
+    torch.manual_seed(0)
+    html = prior._repr_html_()
+    assert torch.equal(torch.rand(2), expected)
+    assert repr(prior) in html
+    assert html.count("<circle") == (300 if prior.dim > 1 else 0)
+
+
+def test_a_notebook_shows_plans():
+    """A matrix of a permutation has as many cells as points; a large plan and a batch are not
+    drawn, and a plan is not made for it."""
+    x = torch.rand(5, 2)
+    plan = solve(torch.cdist(x, x))
+    html = plan._repr_html_()
+    assert html.count("<rect") == 5 + 1
+    assert "converged" in html
+    for one in (sinkhorn(torch.rand(100, 2), torch.rand(90, 2), epsilon=1.0),):
+        assert "<svg" not in one._repr_html_()
+        assert "plan" not in one.__dict__
+    batch = sinkhorn(torch.rand(3, 4, 2), torch.rand(3, 4, 2), epsilon=1.0)
+    assert "<svg" not in batch._repr_html_()
+
+
+def test_a_notebook_shows_runs_and_evaluations(tmp_path):
+    """A table of every figure; of a run its name, steps and picture, and nobody's markup."""
+    run = small("swae", "digits", tmp_path / "a <b>run", latent=3, **{"training.steps": 3})
+    assert "&lt;b&gt;run" in run._repr_html_()
+    assert "data:image/png;base64," in run._repr_html_()
+    evaluation = run.evaluate(60, "all", metrics=["neighbours"])
+    html = evaluation._repr_html_()
+    assert html.count("<tr>") == 1 + len(evaluation["figures"])
+    assert "best sampler by precision" in html
+    assert "<td>precision</td>" in html
+    assert run.evaluation() == evaluation
+    assert "precision" in run._repr_html_()

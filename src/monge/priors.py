@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from monge._core import html
 from monge._core.checks import dimension, positive
 from monge._core.checks import weights as checked
 from monge._core.devices import to_device
 from monge._core.promotion import as_tensor
 from monge._core.shown import Shown
-from monge.draws import standard_normal
+from monge.draws import generator, standard_normal
 
 
 class Prior(Shown, nn.Module, abc.ABC):
@@ -37,6 +38,13 @@ class Prior(Shown, nn.Module, abc.ABC):
     @abc.abstractmethod
     def spread(self) -> float:
         """E‖z - z'‖² for independent z, z'; twice the trace of the covariance."""
+
+    def _repr_html_(self) -> str:
+        drawing, rows = "", [("dim", self.dim), ("spread", self.spread)]
+        if self.dim >= 2:
+            drawn = self.sample(300, generator("a prior in a notebook"))[:, :2]
+            drawing = html.dots(drawn.tolist(), "300 draws, their first two coordinates")
+        return html.facts(repr(self), rows, drawing)
 
 
 class Gaussian(Prior):

@@ -321,7 +321,7 @@ class Interpolate(_Drawing):
         from monge.data import as_floats
         from monge.models import spherical
         from monge.models.protocols import require
-        from monge.show.report import paired
+        from monge.show.drawn import paired
 
         for method in ("encode", "decode"):
             require(run.model, method, "interpolation")
@@ -362,7 +362,7 @@ class Traverse(_Drawing):
             )
         from monge.data import as_floats
         from monge.models.protocols import latent_of, require
-        from monge.show.report import traversed
+        from monge.show.drawn import traversed
 
         for method in ("encode", "decode"):
             require(run.model, method, "traversal")

@@ -9,7 +9,7 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from monge._core import processes
+from monge._core import html, processes
 from monge._core.references import resolve
 from monge._core.version import __version__
 from monge._core.visible import markdown
@@ -34,6 +34,22 @@ from monge.priors import Prior
 SINGLE = ("columns", "classes")
 """What an evaluation may have figures of one by one."""
 MISSING: Figure = {"value": None, "deviation": None, "floor": None}
+
+
+class Evaluation(dict[str, Any]):
+    """What `evaluate` returns, which a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        found = by_sampler(self)
+        heads = ["figure", *(head for name in found for head in (name, "±")), "floor"]
+        rows = []
+        for name in self["figures"]:
+            every = [one["figures"].get(name, MISSING) for one in found.values()]
+            cells = [figure[part] for figure in every for part in ("value", "deviation")]
+            rows.append([name, *cells, every[0]["floor"]])
+        best = verdict(self)
+        said = "" if best is None else f"<p>{html.escaped(best)}</p>"
+        return html.table(heads, rows) + said
 
 
 def evaluate(
@@ -179,8 +195,8 @@ def evaluate_samplers(
     own = {"figures": figures | measure.of_model(model, seed)}
     result = {"protocol": protocol} | found[first] | own
     if len(samplers) == 1:
-        return result
-    return result | {"samplers": found, "best": _best(found)}
+        return Evaluation(result)
+    return Evaluation(result | {"samplers": found, "best": _best(found)})
 
 
 def _separated(

@@ -17,6 +17,7 @@ from monge._core.checks import positive
 from monge._core.devices import chosen_device
 from monge._core.files import write_whole
 from monge._core.locks import NotWritable, alone
+from monge._core.references import resolve
 from monge._core.sampler_names import SamplerName
 from monge.config import (
     CUSTOM,
@@ -45,7 +46,7 @@ from monge.models.flow_prior import FlowPrior
 from monge.models.protocols import Completer, generates, has, prior_of, require, rows_for
 from monge.priors import Mixture, Prior
 from monge.recipes import find
-from monge.runs import evaluated, fitted, located
+from monge.runs import evaluated, fitted, located, notebook
 from monge.runs.rebuilt import Given, named, rebuilt, trained
 from monge.training import checkpoint
 from monge.training.loop import read_metrics
@@ -96,6 +97,11 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, recipe={self.config.recipe!r})"
+
+    def _repr_html_(self) -> str:
+        config = self.config
+        facts = [("recipe", f"{config.recipe}: {self.line}"), ("data", config.data.name)]
+        return notebook.shown(self.name, facts, self.metrics(), self.evaluation(), self.path)
 
     @property
     def report(self) -> Path:
@@ -253,6 +259,15 @@ class Run:
             if processes.first():
                 evaluated.write(self.path, result)
         return result
+
+    def explore(self, height: int = 800) -> Any:
+        """The explorer of the run inside a notebook, as a frame of so many pixels; see
+        `monge.show.explore.embedded.Embedded`. The notebook's kernel stays free.
+
+        Raises:
+            ValueError: without the packages of the extra `explore`.
+        """
+        return resolve("monge.show.explore.embedded:Embedded", "explore")(self, height)
 
     def fresh(self) -> "Run":
         """The run as its directory is now, with the newest weights and the same data."""

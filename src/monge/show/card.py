@@ -17,8 +17,8 @@ from monge.draws import generator
 from monge.evaluation.figures import lines, shown_protocol, verdict
 from monge.models.protocols import Completer, has, prior_of
 from monge.runs import Run
+from monge.show.drawn import shown_columns, shown_labels
 from monge.show.pictures import pictures_of
-from monge.show.report import shown_labels
 from monge.show.stamped import png, written
 
 PLAIN = re.compile(r"[a-z][\w.-]*", re.ASCII)
@@ -69,7 +69,8 @@ def _picture(run: Run) -> dict[str, bytes]:
     labels = shown_labels(run)
     count = len(labels) if labels is not None else 64 if kind.grid else 16
     samples = run.sample(count, generator(0, "sample"), labels=labels)
-    return {"samples.png": png(pictures_of(kind).samples(samples), run.provenance)}
+    picture = pictures_of(kind).samples(samples, columns=shown_columns(labels))
+    return {"samples.png": png(picture, run.provenance)}
 
 
 def _anonymous(config: Config) -> Config:

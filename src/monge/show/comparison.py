@@ -17,8 +17,8 @@ from monge.models import evaluating
 from monge.models.protocols import has, reconstruct
 from monge.runs import Run
 from monge.runs.compare import grouped, notes, summarised, table
+from monge.show.drawn import paired
 from monge.show.pictures import GridPictures, pictures_of, spread_over
-from monge.show.report import paired
 from monge.show.stamped import png
 
 

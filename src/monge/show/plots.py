@@ -5,10 +5,10 @@ They are drawn with matplotlib and returned as Pillow images, as all pictures ar
 
 import io
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -16,8 +16,11 @@ from torch import Tensor
 
 from monge._core.visible import visible
 from monge.evaluation.latent import principal_plane
+from monge.show.codemap import CodeMap
 
 BLUE, ORANGE, GREY = "#1f77b4", "#ff7f0e", "#b8b8b8"
+MARKS = "os^DvPX<>d"
+"""Of classes whose names are no characters."""
 
 
 def _rendered(figure: Figure) -> Image.Image:
@@ -40,33 +43,47 @@ def scatter(groups: Sequence[tuple[str, Tensor, str]], title: str) -> Image.Imag
     return _rendered(figure)
 
 
-def latent_map(codes: Tensor, prior: Tensor | None, labels: Tensor | None) -> Image.Image:
-    """Test codes over draws of the prior, if there is one, in the plane of the codes' principal
-    directions."""
-    mean, plane = principal_plane(codes)
-    figure = Figure(figsize=(6, 5.2))
+def latent_map(shown: CodeMap) -> Image.Image:
+    """Codes over the density of the prior. Classes have marks of their own: their names where
+    those are single characters, else shapes."""
+    figure = Figure(figsize=(6.4, 5.2))
     axes = figure.subplots()
-    if prior is not None:
-        a, b = ((prior - mean) @ plane).T.numpy()
-        axes.scatter(a, b, s=6, color=GREY, label="prior", linewidths=0)
-    a, b = ((codes - mean) @ plane).T.numpy()
-    if labels is None:
-        axes.scatter(a, b, s=6, color=BLUE, label="test codes", linewidths=0)
+    if shown.density is not None:
+        cloud = np.zeros((*shown.density.shape, 4))
+        cloud[..., :3], cloud[..., 3] = 0.55, 0.5 * shown.density.numpy()
+        axes.imshow(cloud, extent=shown.extent, interpolation="bilinear")
+        axes.plot([], [], "s", color=GREY, label="prior")
+    a, b = shown.places.T.numpy()
+    if shown.labels is None:
+        axes.plot(a, b, ".", color=BLUE, markersize=3, label="test codes")
     else:
-        count = int(labels.max()) + 1
-        most = max(count, 10)
-        cmap = colormaps["tab10" if count <= 10 else "hsv"].resampled(most)
-        marks = axes.scatter(a, b, s=6, c=labels.numpy(), cmap=cmap, linewidths=0)
-        marks.set_clim(-0.5, most - 0.5)
-        ticks = range(count) if count <= 20 else None
-        bar = figure.colorbar(marks, ax=axes, label="class of the test codes", ticks=ticks)
-        bar.ax.set_ylim(-0.5, count - 0.5)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper right", frameon=False, markerscale=2)
-    axes.set_aspect("equal", "datalim")
+        labels, colours = shown.labels.numpy(), shown.colours()
+        for label in sorted(range(len(shown.names)), key=lambda k: k in colours):
+            here, coloured = labels == label, label in colours
+            axes.plot(
+                a[here],
+                b[here],
+                linestyle="",
+                marker=_mark(shown, label),
+                markersize=5 if shown.letters else 3.5,
+                markeredgewidth=0.3,
+                color=colours.get(label, GREY),
+                label=_plain(shown.names[label][:16]) if coloured else None,
+            )
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, markerscale=1.6)
+    axes.set_aspect("equal")
+    axes.set_xlim(shown.extent[:2])
+    axes.set_ylim(shown.extent[2:])
     axes.set_xlabel("first principal direction of the codes")
     axes.set_ylabel("second")
     return _rendered(figure)
+
+
+def _mark(shown: CodeMap, label: int) -> str:
+    name = shown.names[label]
+    if shown.letters and name.isascii():
+        return f"$\\mathrm{{{name}}}$"
+    return MARKS[label % len(MARKS)]
 
 
 def marginals(real: pl.DataFrame, drawn: pl.DataFrame) -> Image.Image:
@@ -135,24 +152,43 @@ def term_names(rows: Sequence[dict]) -> list[str]:
     return [name for name in names if name not in ("step", "epoch", "seconds")]
 
 
-def curves(rows: Sequence[dict], smooth: int = 25) -> Image.Image:
-    """Each term over the steps, thin as logged and thick as a running mean."""
-    rows = [row for row in rows if "stage" not in row]
-    names = term_names(rows)
-    figure = Figure(figsize=(3.3 * len(names), 2.5))
-    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names):
+class LoggedTerm(NamedTuple):
+    """A term over the steps, as logged and as a running mean."""
+
+    name: str
+    steps: np.ndarray
+    values: np.ndarray
+    means: np.ndarray
+    low: float
+    high: float
+    """The range that is shown: the first steps are far off and would flatten the rest."""
+
+
+def terms(rows: Sequence[dict], smooth: int = 25) -> list[LoggedTerm]:
+    """The terms of a log."""
+    rows, made = [row for row in rows if "stage" not in row], []
+    for name in term_names(rows):
         steps = np.array([row["step"] for row in rows if name in row])
         values = np.array([row[name] for row in rows if name in row], dtype=float)
-        window = min(smooth, len(values))
         sums = np.cumsum(np.concatenate([[0.0], values]))
-        mean = (sums[window:] - sums[:-window]) / window
-        axes.plot(steps, values, color=GREY, linewidth=0.6)
-        axes.plot(steps[window - 1 :], mean, color=BLUE, linewidth=1.4)
-        # the first steps are far off and would flatten the rest
-        settled = values[len(values) // 50 :]
-        low, high = np.quantile(settled, [0.0, 0.995])
-        axes.set_ylim(low - 0.05 * (high - low) - 1e-12, high + 0.05 * (high - low) + 1e-12)
-        axes.set_title(_plain(name), fontsize=9)
+        here = np.arange(len(values))
+        reach = np.minimum(np.minimum(here, here[::-1]), min(smooth, len(values) // 5) // 2)
+        mean = (sums[here + reach + 1] - sums[here - reach]) / (2 * reach + 1)
+        low, high = np.quantile(values[len(values) // 50 :], [0.0, 0.995])
+        made.append(LoggedTerm(name, steps, values, mean, low, high))
+    return made
+
+
+def curves(rows: Sequence[dict]) -> Image.Image:
+    """Each term over the steps, thin as logged and thick as a running mean."""
+    shown = terms(rows)
+    figure = Figure(figsize=(3.3 * len(shown), 2.5))
+    for axes, one in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown):
+        axes.plot(one.steps, one.values, color=GREY, linewidth=0.6)
+        axes.plot(one.steps, one.means, color=BLUE, linewidth=1.4)
+        margin = 0.05 * (one.high - one.low) + 1e-12
+        axes.set_ylim(one.low - margin, one.high + margin)
+        axes.set_title(_plain(one.name), fontsize=9)
         axes.tick_params(labelsize=7)
     figure.tight_layout()
     return _rendered(figure)

@@ -7,7 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from monge._core import html
 from monge._core.shown import described
+
+MOST_SHADES = 64 * 64
+"""Cells of a plan that a notebook draws."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,6 +50,17 @@ class Plan:
         values = (shown, self.marginal_error, self.iterations, self.converged)
         fields = (f"{name}={described(value)}" for name, value in zip(names, values))
         return f"Plan({', '.join(fields)})"
+
+    def _repr_html_(self) -> str:
+        names = ("value", "value_linear", "marginal_error", "iterations", "converged")
+        values: list[object] = [getattr(self, name) for name in names]
+        rows = [(k, _plain(v) if isinstance(v, Tensor) else v) for k, v in zip(names, values)]
+        n, m = (len(potential) for potential in self.potentials)
+        drawing = ""
+        if self.value.ndim == 0 and 0 < n * m <= MOST_SHADES:
+            shown: list[list[float]] = self.plan.detach().double().clamp(min=0).tolist()  # pyright: ignore
+            drawing = html.shades(shown, f"The plan, {n} × {m}")
+        return html.facts("Plan", rows, drawing)
 
     @functools.cached_property
     def plan(self) -> Tensor:
@@ -91,3 +106,9 @@ class Plan:
             make=lambda: torch.stack([plan.plan for plan in accounts]),
             total=torch.stack(totals) if totals else None,
         )
+
+
+def _plain(value: Tensor) -> object:
+    """A number, or a list of those of a batch."""
+    numbers: list[float] = [float(one) for one in value.detach().reshape(-1)]
+    return numbers[0] if value.ndim == 0 else [float(f"{one:.4g}") for one in numbers]

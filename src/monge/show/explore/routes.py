@@ -141,19 +141,23 @@ def described(identifier: str, explorer: Explorer) -> schemas.RunInfo:
         "test": len(source.test),
         "classes": explorer.names,
         "conditional": explorer.classes is not None,
+        "guidance": explorer.guidance,
         "known": known,
         "checkpoint": explorer.checkpoint,
     }
     return schemas.RunInfo.model_validate(values)
 
 
-def site(explorers: dict[str, Explorer], hosts: list[str], access: Access) -> Shield:
+def site(
+    explorers: dict[str, Explorer], hosts: list[str], access: Access, framed: bool = False
+) -> Shield:
     """The application: the page at /, the API under /api, both behind the shield.
 
     Args:
         explorers: the open runs by identifier.
         hosts: what the Host header may say, see `addresses.hosts`.
         access: who may ask.
+        framed: whether a notebook on this machine may show the page.
     """
     opened = Site(explorers)
 
@@ -178,7 +182,7 @@ def site(explorers: dict[str, Explorer], hosts: list[str], access: Access) -> Sh
     app.include_router(api)
     app.add_api_route("/", page, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC))
-    return Shield(app, hosts, access)
+    return Shield(app, hosts, access, framed)
 
 
 def page() -> FileResponse:
@@ -289,7 +293,7 @@ async def draw_codes(
     explorer: ExplorerDependency, submit: SubmitDependency, wanted: schemas.DrawRequest
 ) -> schemas.Codes:
     """Draws of codes."""
-    asked = wanted.model_dump(exclude={"label"})
+    asked = wanted.model_dump(exclude={"label", "guidance"})
     return await submit(lambda: schemas.Codes(codes=explorer.draw(**asked).tolist()))
 
 

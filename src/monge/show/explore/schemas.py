@@ -15,6 +15,7 @@ Base64 = Annotated[str, Field(max_length=2**21)]
 View = Literal["image", "cloud", "vector"]
 Seed = Annotated[int, Field(ge=0, le=2**53)]
 Temperature = Annotated[float, Field(allow_inf_nan=False, ge=0.05, le=4)]
+Guidance = Annotated[float, Field(allow_inf_nan=False, ge=0, le=20)]
 Count = Annotated[int, Field(ge=1, le=100)]
 Label = Annotated[int, Field(ge=0, le=2**31)]
 
@@ -101,6 +102,8 @@ class DrawRequest(Request):
     sampler: SamplerName = "prior"
     temperature: Temperature = 1.0
     """What the deviations of the draws are multiplied by."""
+    guidance: Guidance | None = None
+    """How far a class-conditional flow follows the class; by default that of the run."""
     label: Label | None = None
     """The class to draw from, for a class-conditional run; by default classes are drawn in the
     proportions of the training part."""
@@ -148,6 +151,8 @@ class RunInfo(BaseModel):
     classes: list[str]
     conditional: bool
     """Whether the run is class-conditional."""
+    guidance: float | None
+    """Of a class-conditional flow; None for any other model."""
     known: str | None
     """The part from which a conditional run was trained to complete."""
     checkpoint: str

@@ -45,12 +45,17 @@ class InterruptedOnce(uvicorn.Server):
 
 
 def server(
-    explorers: dict[str, Explorer], listening: socket.socket, host: str, access: Access
+    explorers: dict[str, Explorer],
+    listening: socket.socket,
+    host: str,
+    access: Access,
+    framed: bool = False,
 ) -> uvicorn.Server:
-    """A server of open runs, not yet started, that answers at a socket by its names."""
+    """A server of open runs, not yet started, that answers at a socket by its names; `framed`
+    where a notebook may show its page."""
     BoundedConnection.most = most_connections()
     config = uvicorn.Config(
-        site(explorers, hosts(listening, host), access),
+        site(explorers, hosts(listening, host), access, framed),
         backlog=BACKLOG,
         http=BoundedConnection,
         ws="none",

@@ -24,7 +24,8 @@ from monge.evaluation.latent import (
 )
 from monge.evaluation.nearest import nearest_samples
 from monge.labels import Labelled, Rows, checked_labels, unlabelled
-from monge.models import evaluating, protocols, spherical
+from monge.models import FlowMatching, evaluating, protocols, spherical
+from monge.models.flow import with_guidance
 from monge.models.protocols import (
     Completer,
     classes_of,
@@ -310,12 +311,28 @@ class Explorer:
         sampler: SamplerName,
         temperature: float,
         label: int | None = None,
+        guidance: float | None = None,
     ) -> Tensor:
-        r"""Samples (count, \*), of a class of a class-conditional run; at temperature 1 those of
-        `monge sample`."""
+        r"""Samples (count, \*), of a class of a class-conditional run, with a flow's guidance; at
+        temperature 1 those of `monge sample`."""
         plain = sampler == "prior" and temperature == 1
         prior = None if plain else self.prior_at(sampler, temperature)
-        return self.run.sample(count, generator(seed, "sample"), prior, label)
+        before = self.guidance
+        if guidance is not None:
+            with_guidance(self.model, guidance)
+        try:
+            return self.run.sample(count, generator(seed, "sample"), prior, label)
+        finally:
+            if before is not None:
+                with_guidance(self.model, before)
+
+    @property
+    def guidance(self) -> float | None:
+        """The guidance of a flow that was trained with and without labels, else None."""
+        flow = self.model
+        if not isinstance(flow, FlowMatching) or flow.classes is None or not flow.label_dropout:
+            return None
+        return flow.guidance
 
     def labels(self, count: int, seed: int, label: int | None) -> Tensor | None:
         """The classes (count,) of those samples, for a class-conditional run."""

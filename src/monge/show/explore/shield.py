@@ -36,6 +36,11 @@ HEADERS = {
     "cache-control": "no-store",
 }
 
+FRAMED = {name: text for name, text in HEADERS.items() if name != "x-frame-options"}
+FRAMED["content-security-policy"] = HEADERS["content-security-policy"].replace(
+    "frame-ancestors 'none'", "frame-ancestors http://localhost:* http://127.0.0.1:*"
+)
+"""Of the page that a notebook on this machine shows in a frame."""
 
 NO_TOKEN = (
     "open the address that the explorer printed when it started, or send its token in the header "
@@ -62,10 +67,12 @@ class Shield:
         app: the application behind it.
         hosts: the allowed values of the Host header, host:port, or host:* for every port.
         access: who holds the token.
+        framed: whether pages of this machine, such as notebooks, may show the page in a frame.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Iterable[str], access: Access):
+    def __init__(self, app: ASGIApp, hosts: Iterable[str], access: Access, framed: bool = False):
         self.app, self.hosts, self.access, self.held = app, set(hosts), access, 0
+        self.headers = FRAMED if framed else HEADERS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -76,7 +83,7 @@ class Shield:
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 given = {name.lower() for name, _ in message.get("headers", ())}
-                more = [(k.encode(), v.encode()) for k, v in HEADERS.items()]
+                more = [(k.encode(), v.encode()) for k, v in self.headers.items()]
                 kept = [pair for pair in more if pair[0] not in given]
                 message["headers"] = [*message.get("headers", ()), *kept]
             await send(message)

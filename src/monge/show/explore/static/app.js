@@ -2,6 +2,8 @@
 
 import { ask } from "./api.js";
 import { classes, h } from "./parts.js";
+import { fromLink, saveArray, savePicture, toLink } from "./save.js";
+import { tour } from "./tour.js";
 import * as clouds from "./views/clouds.js";
 import * as compare from "./views/compare.js";
 import * as complete from "./views/complete.js";
@@ -32,12 +34,13 @@ function go(run, view) {
 
 // Opens what the address names, or the first run's first view.
 async function open() {
-  const [id, name] = location.hash.slice(1).split("/");
+  const [id, name, shared] = location.hash.slice(1).split("/");
   const run = runs.find((one) => one.id === id) ?? runs[0];
+  if (shared && run.id === id) adopt(run, name, shared);
   const view = run.views.includes(name) ? name : run.views[0];
   leave();
   leave = () => {};
-  say("");
+  if (!shared) say("");
   document.title = `${run.name} · monge`;
   part("run").value = run.id;
   const shape = run.shape.join(" × ");
@@ -52,8 +55,35 @@ async function open() {
   states[run.id] ??= {};
   const steered = run.conditional && ["map", "sample", "traverse", "clouds", "compare"].includes(view);
   part("view").replaceChildren(...(steered ? [h("div", { className: "bar" }, classes(run, states[run.id], open))] : []), root);
-  const context = { run, runs, root, state: states[run.id], go, say, fail, refresh };
+  let samples;
+  const holds = (found) => { samples = found; };
+  const context = { run, runs, root, state: states[run.id], go, say, fail, refresh, holds };
+  keep(run, view, () => samples);
   leave = VIEWS[view].open(context) ?? leave;
+}
+
+// Takes the state of a link, once: the address is a plain one again.
+function adopt(run, view, shared) {
+  try {
+    states[run.id] = { ...fromLink(shared), linked: true };
+  } catch {
+    say("The link is damaged: its settings are left out.", true);
+  }
+  history.replaceState(null, "", `#${run.id}/${view}`);
+}
+
+// The buttons that save a view and share it.
+function keep(run, view, samples) {
+  const name = `${run.id}-${view}`, button = (id, text, onclick) => h("button", { type: "button", id, onclick }, text);
+  part("keep").replaceChildren(
+    button("save-picture", "save picture", () => savePicture([...part("view").querySelectorAll(VIEWS[view].picture)], name)),
+    ...(view === "run" ? [] : [button("save-array", "save .npy", () => samples() && saveArray(samples(), name))]),
+    button("share", "copy link", async () => {
+      const link = `${location.origin}/#${run.id}/${view}/${toLink(states[run.id])}`;
+      part("share").dataset.link = link;
+      await navigator.clipboard?.writeText(link).then(
+        () => say("The link is copied. Who opens it needs the token."), () => say(link));
+    }));
 }
 
 async function refresh() {
@@ -64,7 +94,8 @@ async function start() {
   await refresh();
   part("run").replaceChildren(...runs.map((run) => h("option", { value: run.id }, run.name)));
   part("run").addEventListener("change", (event) => go(event.target.value, location.hash.split("/")[1] ?? ""));
-  window.addEventListener("hashchange", open);
+  part("start-tour").addEventListener("click", () => tour(runs.find((one) => one.id === part("run").value), go));
+  window.addEventListener("hashchange", () => open().catch(fail));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", open);
   await open();
   document.body.dataset.ready = "yes";

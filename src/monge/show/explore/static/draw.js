@@ -1,13 +1,10 @@
 // Samples, planes and curves on canvases.
 
-const COLOURS = [
-  "#4e79a7", "#f28e2b", "#e15759", "#59a9a3", "#59a14f",
-  "#c9a227", "#b07aa1", "#e58ba3", "#9c755f", "#79808c",
+// Of classes: those of Okabe and Ito, which people with any kind of colour vision tell apart, and four more.
+export const COLOURS = [
+  "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9",
+  "#d55e00", "#8a7f00", "#7b5ea7", "#6f6f6f", "#a05a2c",
 ];
-
-export function colour(label, count) {
-  return count <= COLOURS.length ? COLOURS[label] : `hsl(${(360 * label) / count} 55% 52%)`;
-}
 
 export function variable(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();

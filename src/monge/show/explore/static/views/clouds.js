@@ -3,9 +3,10 @@ import { paintCloud } from "../draw.js";
 import { choice, field, h, number } from "../parts.js";
 
 export const title = "Clouds";
+export const picture = "#cloud";
 export const line = "Clouds of points, drawn or reconstructed. Drag to turn them, all together.";
 
-export function open({ run, root, state, fail }) {
+export function open({ run, root, state, fail, holds }) {
   const large = h("canvas", { className: "turn", id: "cloud", tabIndex: 0 });
   const strip = h("div", { className: "grid", id: "clouds" });
   const caption = h("p", { className: "quiet" });
@@ -26,6 +27,7 @@ export function open({ run, root, state, fail }) {
   }
   function show(found, text) {
     clouds = found;
+    holds({ kind: run.kind, shape: [found.count, ...run.shape], count: found.count, each: found.each });
     chosen = 0;
     caption.textContent = text;
     strip.replaceChildren(...Array.from({ length: found.count }, (_, i) => h("canvas", {

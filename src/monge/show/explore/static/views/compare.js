@@ -2,11 +2,12 @@ import { ask, latest, unpack } from "../api.js";
 import { choice, field, h, number, picker, tiles } from "../parts.js";
 
 export const title = "Compare";
+export const picture = "#lines canvas";
 export const line = "Several runs decode the same codes, or reconstruct the same sample.";
 
 const COUNT = 10;
 
-export function open({ run, runs, root, state, fail }) {
+export function open({ run, runs, root, state, fail, holds }) {
   const alike = runs.filter((one) => one.shape.join() === run.shape.join() && one.kind === run.kind);
   const lines = h("div", { className: "lines", id: "lines" });
   const chosen = new Set(alike.map((one) => one.id));
@@ -35,6 +36,8 @@ export function open({ run, runs, root, state, fail }) {
   const show = latest(
     ({ way, what }) => same[way](what),
     (found, asked) => {
+      const every = found.flatMap(({ samples }) => Array.from({ length: samples.count }, (_, i) => samples.each(i)));
+      holds({ kind: run.kind, shape: [every.length, ...run.shape], count: every.length, each: (i) => every[i] });
       lines.replaceChildren(...found.flatMap(({ one, samples, note }) => {
         const grid = tiles(samples, COUNT);
         grid.dataset.run = one.id;

@@ -2,9 +2,10 @@ import { ask, latest, pack, unpack } from "../api.js";
 import { field, choice, h, number, picker, range, tiles } from "../parts.js";
 
 export const title = "Complete";
+export const picture = "#completions canvas";
 export const line = "Brush over what the model should not see; the model completes it, differently for each draw.";
 
-export function open({ run, root, state, fail }) {
+export function open({ run, root, state, fail, holds }) {
   const [channels, height, width] = run.shape;
   const canvas = h("canvas", { className: "brush", id: "brush", width, height });
   const place = h("div", { id: "completions" });
@@ -14,6 +15,7 @@ export function open({ run, root, state, fail }) {
   const draw = latest(
     (body) => ask(`runs/${run.id}/complete`, body, "complete"),
     (reply, body) => {
+      holds(unpack(reply));
       place.replaceChildren(tiles(unpack(reply), 4));
       place.dataset.shown = JSON.stringify(body);
     }, fail);

@@ -3,10 +3,11 @@ import { paint } from "../draw.js";
 import { choice, field, h, picker, range, tile } from "../parts.js";
 
 export const title = "Interpolate";
+export const picture = "#strip canvas";
 export const line = "From one sample's code to another's, straight or on a great circle, whose frames stay as far "
   + "from the origin as draws of a Gaussian prior are.";
 
-export function open({ run, root, state, fail }) {
+export function open({ run, root, state, fail, holds }) {
   const shown = tile("large", "frame"), strip = h("div", { className: "strip", id: "strip" });
   let frames, playing;
   state.path ??= "linear";
@@ -14,6 +15,7 @@ export function open({ run, root, state, fail }) {
 
   function show(i) {
     if (!frames) return;
+    state.frame = i;
     shown.show(frames, i, `frame ${i + 1} of ${frames.count}`);
     [...strip.children].forEach((canvas, k) => canvas.setAttribute("aria-selected", String(k === i)));
   }
@@ -21,6 +23,7 @@ export function open({ run, root, state, fail }) {
     (body) => ask(`runs/${run.id}/interpolate`, body, "interpolate"),
     (reply, body) => {
       frames = unpack(reply);
+      holds(frames);
       scrubber.max = frames.count - 1;
       strip.replaceChildren(...Array.from({ length: frames.count }, (_, i) => {
         const canvas = paint(h("canvas"), frames, i);
@@ -29,7 +32,8 @@ export function open({ run, root, state, fail }) {
         return canvas;
       }));
       strip.dataset.shown = JSON.stringify(body);
-      show(Math.min(Number(scrubber.value), frames.count - 1));
+      scrubber.value = Math.min(state.frame ?? Number(scrubber.value), frames.count - 1);
+      show(Number(scrubber.value));
     }, fail);
   const again = () => state.a && state.b && walk({ a: state.a, b: state.b, frames: 24, path: state.path });
   const play = h("button", {

@@ -1,21 +1,32 @@
 import { ask, latest, unpack } from "../api.js";
-import { colour, paintCode, prepare, variable } from "../draw.js";
+import { COLOURS, paintCode, prepare, variable } from "../draw.js";
 import { choice, h, picker, tile } from "../parts.js";
 
 export const title = "Map";
+export const picture = "#plane";
 export const line = "Codes of test samples over the prior's density. Hover to see a sample, click to decode "
   + "a point of the plane, drag to move through latent space. A drag that starts on a code keeps "
   + "that code's component orthogonal to the plane.";
 
-export function open({ run, root, state, fail }) {
-  const canvas = h("canvas", { className: "plane", id: "plane", tabIndex: 0 });
+export function open({ run, root, state, fail, holds }) {
+  const canvas = h("canvas", {
+    className: "plane", id: "plane", tabIndex: 0, role: "img", arialabel: "Map of codes; arrow keys move the decoded point",
+  });
   const decoded = tile("large", "decoded"), hovered = tile("medium", "hovered");
   hovered.element.hidden = true;
   const bars = h("canvas", { className: "bars" });
   const distances = h("p", { className: "quiet", id: "distances" });
-  const legend = h("div", { className: "legend" });
-  const hidden = new Set();
+  const legend = h("div", { className: "legend", role: "group", arialabel: "Classes in colour", id: "legend" });
+  const count = run.classes.length, letters = run.classes.every((name) => [...name].length === 1);
+  // ten classes are in colour at first, of more a few over the whole range
+  state.lit ??= count <= COLOURS.length ? run.classes.map((_, k) => k)
+    : Array.from({ length: 6 }, (_, k) => Math.round((k * (count - 1)) / 5));
   let map, at, across, over = -1;
+
+  function colour(label) {
+    const place = count <= COLOURS.length ? label : state.lit.indexOf(label) % COLOURS.length;
+    return state.lit.includes(label) ? COLOURS[place] : variable("--quiet");
+  }
 
   const toScreen = ([a, b], side) => {
     const [left, right, low, high] = map.extent;
@@ -39,12 +50,19 @@ export function open({ run, root, state, fail }) {
     cells.putImageData(picture, 0, 0);
     context.imageSmoothingQuality = "high";
     context.drawImage(glow, 0, 0, width, width);
-    map.places.forEach((place, i) => {
-      const label = map.labels?.[i] ?? 0;
-      if (hidden.has(label)) return;
-      const [x, y] = toScreen(place, width);
-      context.fillStyle = map.labels ? colour(label, run.classes.length) : variable("--warm");
-      context.globalAlpha = i === over ? 1 : 0.72;
+    const lit = (i) => !map.labels || state.lit.includes(map.labels[i]);
+    const order = map.places.map((_, i) => i).sort((i, j) => lit(i) - lit(j));
+    context.font = "600 12px system-ui, sans-serif";
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    order.forEach((i) => {
+      const [x, y] = toScreen(map.places[i], width);
+      context.fillStyle = map.labels ? colour(map.labels[i]) : variable("--warm");
+      context.globalAlpha = i === over ? 1 : lit(i) ? 0.8 : 0.25;
+      if (map.labels && letters && lit(i)) {
+        context.fillText(run.classes[map.labels[i]], x, y);
+        if (i !== over) return;
+      }
       context.beginPath();
       context.arc(x, y, i === over ? 5 : 2.6, 0, 2 * Math.PI);
       context.fill();
@@ -64,6 +82,7 @@ export function open({ run, root, state, fail }) {
   const decode = latest(
     (code) => ask(`runs/${run.id}/decode`, { codes: [code], ...(run.conditional && { label: state.label ?? 0 }), ...(run.known && { given: state.given }) }, "map"),
     (samples, code) => {
+      holds(unpack(samples));
       decoded.show(unpack(samples), 0, across ? "decoded, from a code on" : "decoded, in the plane");
       decoded.canvas.dataset.code = JSON.stringify(code);
       paintCode(bars, code);
@@ -80,7 +99,6 @@ export function open({ run, root, state, fail }) {
   function nearest(x, y) {
     let best = -1, least = 8 * 8;
     map.places.forEach((place, i) => {
-      if (hidden.has(map.labels?.[i] ?? 0)) return;
       const [u, v] = toScreen(place, canvas.clientWidth), away = (u - x) ** 2 + (v - y) ** 2;
       if (away < least) [best, least] = [i, away];
     });
@@ -101,7 +119,7 @@ export function open({ run, root, state, fail }) {
       }
     }
     if (event.buttons & 1) {
-      at = toPlane(x, y);
+      at = state.at = toPlane(x, y);
       decode(codeAt(at));
     }
     requestAnimationFrame(draw);
@@ -113,12 +131,13 @@ export function open({ run, root, state, fail }) {
     if (!way || !at) return;
     event.preventDefault();
     const step = (map.extent[1] - map.extent[0]) / 60;
-    at = [at[0] + step * way[0], at[1] + step * way[1]];
+    at = state.at = [at[0] + step * way[0], at[1] + step * way[1]];
     decode(codeAt(at));
     draw();
   });
 
   async function show(plane) {
+    if (plane !== state.plane) state.at = undefined;
     state.plane = plane;
     try {
       map = await ask(`runs/${run.id}/map/${plane}`, undefined, "plane");
@@ -129,27 +148,32 @@ export function open({ run, root, state, fail }) {
     distances.textContent = map.distances.length
       ? `W₂ between codes and prior along the axes: ${map.distances.map((d) => d.toPrecision(3)).join(" and ")}.`
       : "";
-    at = [0, 0];
+    at = Array.isArray(state.at) && state.at.length === 2 ? state.at.map(Number) : [0, 0];
     across = undefined;
     canvas.dataset.extent = JSON.stringify(map.extent);
     draw();
     decode(codeAt(at));
   }
 
-  if (run.classes.length && run.classes.length <= 40) {
-    legend.append(...run.classes.map((name, label) => {
-      const dot = h("span", { className: "dot" });
-      dot.style.color = colour(label, run.classes.length);
+  function settle() {
+    const all = ["all", "none"].map((text) => h("button", {
+      type: "button", onclick() { state.lit = text === "all" ? run.classes.map((_, k) => k) : []; settle(); draw(); },
+    }, text));
+    legend.replaceChildren(...run.classes.map((name, label) => {
+      const dot = h("span", { className: "dot" }), on = state.lit.includes(label);
+      dot.style.color = colour(label);
       return h("button", {
-        type: "button", ariapressed: "true",
+        type: "button", ariapressed: String(on),
         onclick() {
-          hidden.has(label) ? hidden.delete(label) : hidden.add(label);
-          this.setAttribute("aria-pressed", String(!hidden.has(label)));
+          state.lit = on ? state.lit.filter((one) => one !== label) : [...state.lit, label];
+          settle();
+          legend.children[label].focus();
           draw();
         },
       }, dot, name);
-    }));
+    }), ...all);
   }
+  if (count && count <= 200) settle();
   const encodes = run.views.includes("reconstruct");
   root.append(
     h("div", { className: "bar" }, ...(encodes && run.prior !== null
@@ -159,7 +183,7 @@ export function open({ run, root, state, fail }) {
       h("div", { className: "stack" }, canvas, legend, distances),
       h("div", { className: "stack" }, decoded.element, bars, hovered.element,
         ...(run.known ? [picker({ run, state, fail }, "given", () => at && decode(codeAt(at)))] : []))));
-  show(state.plane ?? "principal");
+  show(state.plane ??= "principal");
   const resized = new ResizeObserver(() => map && draw());
   resized.observe(canvas);
   return () => resized.disconnect();

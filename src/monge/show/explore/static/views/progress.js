@@ -3,6 +3,7 @@ import { paintCurve } from "../draw.js";
 import { h } from "../parts.js";
 
 export const title = "Run";
+export const picture = "#curves canvas";
 export const line = "Curves and evaluation, refreshed every two seconds during training.";
 
 export function open({ run, root, go, fail, refresh }) {

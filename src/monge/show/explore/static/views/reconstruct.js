@@ -3,10 +3,11 @@ import { heat, paintCode } from "../draw.js";
 import { h, picker, tile, tiles } from "../parts.js";
 
 export const title = "Reconstruct";
+export const picture = ".stack > .row canvas";
 export const line = "A sample and its reconstruction: where they differ, how typical the code is of the prior, and "
   + "the nearest training samples.";
 
-export function open({ run, root, state, fail }) {
+export function open({ run, root, state, fail, holds }) {
   const parts = { sample: tile("medium", "sample"), reconstruction: tile("medium", "reconstruction"), error: tile("medium", "error") };
   const bars = h("canvas", { className: "bars" }), facts = h("dl", { className: "facts", id: "facts" });
   const near = h("div", { id: "near" });
@@ -14,6 +15,8 @@ export function open({ run, root, state, fail }) {
   const show = latest(
     (pick) => ask(`runs/${run.id}/reconstruct`, { sample: pick }, "reconstruct"),
     (found, pick) => {
+      const [x, y] = [found.sample, found.reconstruction].map((one) => unpack(one));
+      holds({ ...x, count: 2, each: (i) => [x, y][i].each(0) });
       parts.sample.show(unpack(found.sample), 0, "the sample");
       parts.reconstruction.show(unpack(found.reconstruction), 0, "its reconstruction");
       if (found.error) parts.error.show(unpack(found.error), 0, "absolute error", heat);

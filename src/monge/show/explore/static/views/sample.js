@@ -2,17 +2,19 @@ import { ask, latest, pack, unpack } from "../api.js";
 import { choice, field, h, number, range, tiles } from "../parts.js";
 
 export const title = "Sample";
+export const picture = "#samples canvas";
 export const line = "Draws of the model. The first samples of a seed are the same for every number of them, and "
   + "those that monge sample --seed draws. A temperature below 1 stays near the middle of the prior.";
 
-export function open({ run, root, state, go, fail }) {
-  const wanted = state.draw ??= { count: 64, seed: 0, sampler: "prior", temperature: 1 };
+export function open({ run, root, state, go, fail, holds }) {
+  const wanted = state.draw ??= { count: 64, seed: 0, sampler: "prior", temperature: 1, ...(run.guidance !== null && { guidance: run.guidance }) };
   const place = h("div", { id: "samples" });
   const encodes = run.views.includes("reconstruct");
   const draw = latest(
     (body) => ask(`runs/${run.id}/sample`, body, "sample"),
     (reply, body) => {
       const samples = unpack(reply);
+      holds(samples);
       place.replaceChildren(tiles(samples, Math.ceil(Math.sqrt(samples.count)), encodes && ((i) => {
         state.base = { data: pack(samples.each(i)), ...(reply.labels && { label: reply.labels[i] }) };
         go(run.id, "traverse");
@@ -22,6 +24,7 @@ export function open({ run, root, state, go, fail }) {
   const asked = () => ({ ...wanted, ...(run.conditional && { label: state.label }) });
   const again = (name) => (value) => { wanted[name] = value; draw(asked()); };
   const seed = number(wanted.seed, 0, 1e9, again("seed"), "seed");
+  const guided = h("output", {}, (wanted.guidance ?? 1).toFixed(1));
   const heat = h("output", {}, wanted.temperature.toFixed(2));
   const sizes = { image: [16, 36, 64, 100], cloud: [4, 9, 16], vector: [16, 36, 64] }[run.kind];
   if (!sizes.includes(wanted.count)) wanted.count = sizes.at(-1);
@@ -37,7 +40,10 @@ export function open({ run, root, state, go, fail }) {
         wanted.sampler, again("sampler")))] : []),
       ...(run.prior !== null ? [field("Temperature", h("div", { className: "together" },
         range(wanted.temperature, 0.05, 2, 0.05, (t) => { heat.textContent = t.toFixed(2); again("temperature")(t); }, "temperature"),
-        heat))] : [])),
+        heat))] : []),
+      ...(run.guidance !== null ? [field("Guidance, from diverse to typical of a class", h("div", { className: "together" },
+        range(wanted.guidance, 0, 8, 0.1, (w) => { guided.textContent = w.toFixed(1); again("guidance")(w); }, "guidance"),
+        guided))] : [])),
     place,
     h("p", { className: "quiet" }, encodes ? "Click a sample to move on from its code." : ""));
   draw(asked());

@@ -1,0 +1,103 @@
+"""Plain-language readings of figures: good, fair or poor beside their noise floors."""
+
+import math
+import statistics
+from typing import NamedTuple
+
+import torch
+
+from monge.divergences import MMD
+from monge.draws import generator
+from monge.evaluation.statistics import HIGHER, Figure, has_best
+from monge.kernels import multiscale_imq
+from monge.models.protocols import prior_of
+from monge.runs import Run
+
+RULE = (
+    "Readings are rules of thumb. A figure whose least value is best is good up to 1.5 times its "
+    "noise floor and fair up to 4 times; one whose largest value is best is good from 95 % of its "
+    "floor and fair from 80 %; any other is good within 10 % of its floor and fair within 30 %. "
+    "The MMD² of codes is good within 3 deviations of 0 and fair within 30, a reconstruction "
+    "good if it keeps 90 % of the variance of the data and fair from 70 %."
+)
+
+
+class Reading(NamedTuple):
+    """What a figure says."""
+
+    grade: str
+    """good, fair, poor, or "" where it is not judged."""
+    text: str
+
+
+NONE = Reading("", "")
+
+
+def _graded(value: float, good: float, fair: float) -> str:
+    return "good" if value <= good else "fair" if value <= fair else "poor"
+
+
+def of_figure(name: str, figure: Figure) -> Reading:
+    """The reading of a figure of an evaluation beside its noise floor; none without a floor."""
+    value, floor = figure["value"], figure["floor"]
+    if value is None or floor is None or not math.isfinite(value) or name == "MMD² of codes":
+        return NONE
+    if name in HIGHER:
+        if floor <= 0:
+            return NONE
+        share = value / floor
+        return Reading(_graded(-share, -0.95, -0.8), f"{share:.0%} of real samples' own figure")
+    if has_best(name):
+        if floor <= 0:  # as of an unbiased estimate, which is 0 for real samples
+            return NONE
+        times = value / floor
+        return Reading(_graded(times, 1.5, 4), f"{times:.3g} times the noise floor")
+    if floor == 0:
+        return NONE
+    away = abs(value - floor) / abs(floor)
+    side = "above" if value > floor else "below"
+    return Reading(_graded(away, 0.1, 0.3), f"{away:.0%} {side} real samples'")
+
+
+def of_summary(run: Run, numbers: dict[str, float]) -> dict[str, Reading]:
+    """The readings of a run's summary, by name."""
+    found = {}
+    if "test reconstruction" in numbers and run.source.kind.ordered:
+        kept = 1 - numbers["test reconstruction"] / _variance(run)
+        found["test reconstruction"] = Reading(
+            _graded(-kept, -0.9, -0.7),
+            f"keeps {max(kept, 0):.0%} of the variance of test samples; Σ (x − G(z))² of one",
+        )
+    prior = prior_of(run.model)
+    if "MMD² of codes" in numbers and prior is not None:
+        noise = _deviation(run, round(numbers["n of codes"]))
+        times = abs(numbers["MMD² of codes"]) / noise
+        told = (
+            "codes cannot be told from draws of the prior"
+            if times <= 3
+            else f"codes differ from the prior by {times:,.0f} deviations of the estimate"
+        )
+        found["MMD² of codes"] = Reading(_graded(times, 3, 30), told)
+        found["its floor"] = Reading(
+            "", f"between two samples of the prior: 0 with a deviation of {noise:.2g}"
+        )
+    return found
+
+
+def _variance(run: Run) -> float:
+    """The error of the best constant in place of reconstructions."""
+    x = run.source.test[:2000].flatten(1).double()
+    scale = 255.0 if run.source.test.dtype == torch.uint8 else 1.0
+    return max(float((x / scale).var(0, unbiased=False).sum()), 1e-30)
+
+
+def _deviation(run: Run, n: int, repeats: int = 6) -> float:
+    """The deviation of the MMD² of n codes where they follow the prior."""
+    prior = prior_of(run.model)
+    assert prior is not None, "only of a model with a prior"
+    mmd, seed = MMD(multiscale_imq(prior.spread)), run.config.seed
+    values = []
+    for i in range(repeats):
+        x, y = (prior.sample(n, generator(seed, "readings", i, j)) for j in (0, 1))
+        values.append(float(mmd(x, y)))
+    return max(math.sqrt(statistics.fmean(v * v for v in values)), 1e-12)
