@@ -52,6 +52,8 @@ from monge.transport import (
     generalized_sliced_wasserstein,
     gromov_wasserstein,
     max_sliced_wasserstein,
+    multiscale_sinkhorn,
+    multiscale_sinkhorn_divergence,
     partial_wasserstein,
     sinkhorn,
     sinkhorn_divergence,
@@ -361,6 +363,21 @@ DISTANCES = {
         )(x, y, size),
         degree=2,
         exchangeable=False,
+    ),
+    "multiscale-sinkhorn": Law(
+        lambda x, y, size: (
+            multiscale_sinkhorn(x, y, epsilon=0.5 * size**2, tolerance=tight(x)).value
+        ),
+        degree=2,
+        zero=False,
+        second=False,
+    ),
+    "multiscale-sinkhorn-divergence": Law(
+        lambda x, y, size: multiscale_sinkhorn_divergence(
+            x, y, epsilon=0.5 * size**2, tolerance=tight(x)
+        ),
+        degree=2,
+        second=False,
     ),
     "energy": Law(lambda x, y, size: MMD(Energy(), unbiased=False)(x, y)),
     "gromov": Law(

@@ -45,6 +45,8 @@ class Tuning:
     """Most entries of a Gibbs kernel that is stored; a larger one is recomputed in blocks."""
     gibbs_range: float = 20.0
     """Change of a potential, in units of ε, after which a Gibbs kernel is computed anew."""
+    tile_entries: int = 2**28
+    """The same of a kernel whose negligible tiles are left out."""
     iterations_per_read: int = 1
     """Iterations of Sinkhorn's algorithm after which the host reads whether it has converged."""
     batched_entries: int = 2**18
@@ -75,6 +77,7 @@ ACCELERATOR = replace(
     slice_values=2**24,
     cost_entries=2**24,
     gibbs_entries=2**29,
+    tile_entries=2**30,
     iterations_per_read=8,
     program_points=512,
     # in large blocks, since each reads from the device whether it was resolved

@@ -52,6 +52,7 @@ from monge.transport.max_sliced import (
     max_generalized_sliced_wasserstein,
     max_sliced_wasserstein,
 )
+from monge.transport.multiscale import multiscale_sinkhorn, multiscale_sinkhorn_divergence
 from monge.transport.partial import partial_wasserstein, solve_partial
 from monge.transport.penalties import KL, TV
 from monge.transport.plan import Plan
@@ -124,6 +125,8 @@ __all__ = [
     "max_generalized_sliced_wasserstein",
     "max_sliced_wasserstein",
     "monge_map",
+    "multiscale_sinkhorn",
+    "multiscale_sinkhorn_divergence",
     "orthogonal_directions",
     "partial_wasserstein",
     "quantile_map",

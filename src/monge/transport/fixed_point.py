@@ -96,7 +96,7 @@ def symmetric_step(minima: Minima, f: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def iterate(
-    minima: Streamed,
+    minima: Minima,
     symmetric: bool,
     start: Tensor,
     acceleration: Anderson | None,
