@@ -23,6 +23,7 @@ from monge.transport.couplings import (
 )
 from monge.transport.discrete import jensen_shannon, kullback_leibler, total_variation
 from monge.transport.entropic import sinkhorn, sinkhorn_divergence, solve_entropic
+from monge.transport.entropic_partial import solve_entropic_partial
 from monge.transport.exact import kantorovich_potential, monge_map, solve, wasserstein
 from monge.transport.fused_gromov import (
     entropic_fused_gromov_wasserstein,
@@ -138,6 +139,7 @@ __all__ = [
     "sobol_directions",
     "solve",
     "solve_entropic",
+    "solve_entropic_partial",
     "solve_partial",
     "solve_semidiscrete",
     "spherical_distances",
