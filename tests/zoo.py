@@ -52,6 +52,7 @@ from monge.transport import (
     generalized_sliced_wasserstein,
     gromov_wasserstein,
     max_sliced_wasserstein,
+    partial_gromov_wasserstein,
     partial_wasserstein,
     sinkhorn,
     sinkhorn_divergence,
@@ -378,6 +379,17 @@ DISTANCES = {
             fused_gromov_wasserstein(
                 -size * Energy()(x, y), -Energy()(x, x), -Energy()(y, y), alpha=0.7
             ).value
+        ),
+        degree=2,
+        zero=False,
+        symmetric=False,
+        exchangeable=False,
+        points=False,
+        second=False,
+    ),
+    "gromov-partial": Law(
+        lambda x, y, size: (
+            partial_gromov_wasserstein(-Energy()(x, x), -Energy()(y, y), mass=0.7).value
         ),
         degree=2,
         zero=False,

@@ -54,6 +54,7 @@ from monge.transport.max_sliced import (
     max_sliced_wasserstein,
 )
 from monge.transport.partial import partial_wasserstein, solve_partial
+from monge.transport.partial_gromov import partial_gromov_wasserstein
 from monge.transport.penalties import KL, TV
 from monge.transport.plan import Plan
 from monge.transport.potentials import Anderson, Randkhorn
@@ -126,6 +127,7 @@ __all__ = [
     "max_sliced_wasserstein",
     "monge_map",
     "orthogonal_directions",
+    "partial_gromov_wasserstein",
     "partial_wasserstein",
     "quantile_map",
     "shortest_paths",
