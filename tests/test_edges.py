@@ -248,6 +248,9 @@ OTHERS = {
         transport.solve_entropic(x @ y.mT, epsilon=1.0, tolerance=1e-6).value
     ),
     "solve_partial": lambda x, y: transport.solve_partial(x @ y.mT, mass=0.5).value,
+    "solve_entropic_partial": lambda x, y: (
+        transport.solve_entropic_partial(x @ y.mT, mass=0.5, epsilon=1.0, tolerance=1e-6).value
+    ),
     "entropic_gromov_wasserstein": lambda x, y: (
         transport.entropic_gromov_wasserstein(
             x @ x.mT, y @ y.mT, epsilon=20.0, tolerance=1e-5

@@ -173,12 +173,12 @@ def test_gradients_equal_finite_differences(alpha):
 
 
 def test_entropic_gradients_equal_finite_differences():
-    inputs = doubles(4, 2), doubles(3, 2), doubles(4, 3).abs(), doubles(4), doubles(3)
+    inputs = doubles(3, 1), doubles(3, 1), doubles(3, 3).abs(), doubles(3), doubles(3)
 
     def value(x, y, cost, a, b):
         cx, cy = ((z[:, None] - z).square().sum(-1) for z in (x, y))
         return entropic_fused_gromov_wasserstein(
-            cost, cx, cy, a.softmax(0), b.softmax(0), epsilon=3.0, tolerance=1e-11
+            cost, cx, cy, a.softmax(0), b.softmax(0), epsilon=8.0, tolerance=1e-11
         ).value
 
     inputs = [z.requires_grad_() for z in inputs]
@@ -243,8 +243,8 @@ def test_more_starts_are_never_worse():
         ]
         assert values == sorted(values, reverse=True)
         entropic = [
-            float(entropic_fused_gromov_wasserstein(*matrices, epsilon=0.3, starts=k).value)
-            for k in (1, 2, 6)
+            float(entropic_fused_gromov_wasserstein(*matrices, epsilon=1.0, starts=k).value)
+            for k in (1, 2, 4)
         ]
         assert entropic == sorted(entropic, reverse=True)
 
@@ -257,7 +257,7 @@ def test_more_starts_are_never_worse():
         ([], "got none"),
         (torch.ones(3, 4) / 12, r"shape \(3, 3\), got one of \(3, 4\)"),
         (torch.ones(3, 3), "marginal error"),
-        (torch.full((3, 3), float("nan")), "couplings of the weights"),
+        (torch.full((3, 3), float("nan")), "plans of the weights"),
         (torch.eye(3) - 2 / 9, "least entry"),
     ],
 )

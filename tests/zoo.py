@@ -54,6 +54,7 @@ from monge.transport import (
     max_sliced_wasserstein,
     multiscale_sinkhorn,
     multiscale_sinkhorn_divergence,
+    partial_gromov_wasserstein,
     partial_wasserstein,
     sinkhorn,
     sinkhorn_divergence,
@@ -395,6 +396,17 @@ DISTANCES = {
             fused_gromov_wasserstein(
                 -size * Energy()(x, y), -Energy()(x, x), -Energy()(y, y), alpha=0.7
             ).value
+        ),
+        degree=2,
+        zero=False,
+        symmetric=False,
+        exchangeable=False,
+        points=False,
+        second=False,
+    ),
+    "gromov-partial": Law(
+        lambda x, y, size: (
+            partial_gromov_wasserstein(-Energy()(x, x), -Energy()(y, y), mass=0.7).value
         ),
         degree=2,
         zero=False,

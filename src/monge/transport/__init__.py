@@ -23,6 +23,7 @@ from monge.transport.couplings import (
 )
 from monge.transport.discrete import jensen_shannon, kullback_leibler, total_variation
 from monge.transport.entropic import sinkhorn, sinkhorn_divergence, solve_entropic
+from monge.transport.entropic_partial import solve_entropic_partial
 from monge.transport.exact import kantorovich_potential, monge_map, solve, wasserstein
 from monge.transport.fused_gromov import (
     entropic_fused_gromov_wasserstein,
@@ -54,6 +55,7 @@ from monge.transport.max_sliced import (
 )
 from monge.transport.multiscale import multiscale_sinkhorn, multiscale_sinkhorn_divergence
 from monge.transport.partial import partial_wasserstein, solve_partial
+from monge.transport.partial_gromov import partial_gromov_wasserstein
 from monge.transport.penalties import KL, TV
 from monge.transport.plan import Plan
 from monge.transport.potentials import Anderson, Randkhorn
@@ -128,6 +130,7 @@ __all__ = [
     "multiscale_sinkhorn",
     "multiscale_sinkhorn_divergence",
     "orthogonal_directions",
+    "partial_gromov_wasserstein",
     "partial_wasserstein",
     "quantile_map",
     "shortest_paths",
@@ -141,6 +144,7 @@ __all__ = [
     "sobol_directions",
     "solve",
     "solve_entropic",
+    "solve_entropic_partial",
     "solve_partial",
     "solve_semidiscrete",
     "spherical_distances",

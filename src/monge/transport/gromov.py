@@ -17,7 +17,7 @@ from monge._core.errors import warn
 from monge._core.promotion import WEIGHTS, promoted
 from monge.transport.entropic import solve_entropic
 from monge.transport.exact import solve
-from monge.transport.gromov_starts import Starts, starting_plans
+from monge.transport.gromov_starts import Couplings, Starts, starting_plans
 from monge.transport.plan import Plan
 from monge.transport.quadratic import (
     Quadratic,
@@ -54,7 +54,7 @@ def exact_plan(
     oracle = couplings(fixed, mu, nu)
     results = [
         stationary(fixed, plan, oracle, tolerance, most)
-        for plan in starting_plans(fixed, mu, nu, starts, seed)
+        for plan in starting_plans(fixed, Couplings(mu, nu), starts, seed)
     ]
     plan, iterations, converged = min(results, key=lambda result: float(fixed.value(result[0])))
     if not converged:
@@ -95,7 +95,7 @@ def entropic_plan(
     fixed, mu, nu = moving.detached(), a.detach(), b.detach()
     product = mu[:, None] * nu
     alone = not isinstance(starts, (list, tuple, Tensor)) and starts == 1
-    plans = [product] if alone else starting_plans(fixed, mu, nu, starts, seed)
+    plans = [product] if alone else starting_plans(fixed, Couplings(mu, nu), starts, seed)
 
     def regularised(plan: Tensor) -> Tensor:
         ratio = plan / product.clamp_min(torch.finfo(plan.dtype).tiny)

@@ -10,7 +10,9 @@ Neither changes under isometries. A fused problem adds its linear cost to each.
 Source: Mémoli, "Gromov-Wasserstein distances and the metric approach to object matching", 2011.
 """
 
+import abc
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,44 +26,77 @@ from monge.transport.quadratic import Quadratic
 MOST_LEVELS = 64
 """Quantiles that a profile of distances is compared at."""
 ROUNDING = 1e-4
-"""The L1 error in the marginals of a start that is taken for rounding."""
+"""The error in the marginals of a start that is taken for rounding."""
 
 Starts = int | Tensor | Sequence[Tensor]
 """How many starts, or the plans to start from."""
 
 
+@dataclass(frozen=True)
+class FeasiblePlans(abc.ABC):
+    """The plans that a problem allows."""
+
+    a: Tensor
+    b: Tensor
+
+    @abc.abstractmethod
+    def matched(self, cost: Tensor) -> Tensor:
+        """The plan of least ⟨cost, π⟩."""
+
+    @abc.abstractmethod
+    def product(self) -> Tensor:
+        """The plan that is proportional to a⊗b."""
+
+    @abc.abstractmethod
+    def error(self, plan: Tensor) -> Tensor:
+        """By how much mass a plan is none of these, relative to its own."""
+
+    def checked(self, plan: Tensor) -> Tensor:
+        """A plan, if it is one of these up to rounding."""
+        shape = len(self.a), len(self.b)
+        if plan.shape != shape:
+            raise ValueError(
+                f"`starts` must be a number or plans of shape {shape}, got one of "
+                f"{tuple(plan.shape)}"
+            )
+        error = self.error(plan)
+        if not (error <= ROUNDING and plan.min() >= 0):
+            raise ValueError(
+                "`starts` must be plans of the weights, got one with a least entry of "
+                f"{float(plan.min()):.3g} and a marginal error of {float(error):.3g}: scale its "
+                "rows and columns, or give a number of starts"
+            )
+        return plan.detach()
+
+
+class Couplings(FeasiblePlans):
+    """The plans of marginals a and b, of mass 1."""
+
+    def matched(self, cost: Tensor) -> Tensor:
+        return solve(cost, self.a, self.b).plan
+
+    def product(self) -> Tensor:
+        return self.a[:, None] * self.b
+
+    def error(self, plan: Tensor) -> Tensor:
+        return (plan.sum(1) - self.a).abs().sum() + (plan.sum(0) - self.b).abs().sum()
+
+
 def starting_plans(
-    problem: Quadratic, a: Tensor, b: Tensor, starts: Starts, seed: int
+    problem: Quadratic, plans: FeasiblePlans, starts: Starts, seed: int
 ) -> Iterator[Tensor]:
     """Yields the plans given, or as many as asked for."""
     if not (isinstance(starts, (list, tuple)) or getattr(starts, "ndim", 0) > 1):
-        yield from _made(problem, a, b, dimension("starts", starts), seed)  # pyright: ignore
+        yield from _made(problem, plans, dimension("starts", starts), seed)  # pyright: ignore
         return
-    plans = [starts] if getattr(starts, "ndim", 0) == 2 else list(starts)  # pyright: ignore
-    if not plans:
+    given = [starts] if getattr(starts, "ndim", 0) == 2 else list(starts)  # pyright: ignore
+    if not given:
         raise ValueError("`starts` must be a number or hold at least one plan, got none")
-    for plan in plans:
-        yield _checked(as_tensor("starts", plan).to(problem.linear), a, b)
+    for plan in given:
+        yield plans.checked(as_tensor("starts", plan).to(problem.linear))
 
 
-def _checked(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """A plan, if it is a coupling of the weights."""
-    if plan.shape != (len(a), len(b)):
-        raise ValueError(
-            f"`starts` must be a number or plans of shape ({len(a)}, {len(b)}), got one of "
-            f"{tuple(plan.shape)}"
-        )
-    error = (plan.sum(1) - a).abs().sum() + (plan.sum(0) - b).abs().sum()
-    if not (error <= ROUNDING and plan.min() >= 0):
-        raise ValueError(
-            f"`starts` must be couplings of the weights, got one with a least entry of "
-            f"{float(plan.min()):.3g} and a marginal error of {float(error):.3g}: scale its rows "
-            "and columns, or give a number of starts"
-        )
-    return plan.detach()
-
-
-def _made(problem: Quadratic, a: Tensor, b: Tensor, count: int, seed: int) -> Iterator[Tensor]:
+def _made(problem: Quadratic, plans: FeasiblePlans, count: int, seed: int) -> Iterator[Tensor]:
     """Two matchings by invariants, the product plan, then matchings by landmarks.
 
     Two landmarks in x and two in y, as far from one another, are taken for each other's images;
@@ -70,20 +105,21 @@ def _made(problem: Quadratic, a: Tensor, b: Tensor, count: int, seed: int) -> It
     """
     generator = torch.Generator().manual_seed(seed)
     cx, cy, linear = problem.cx, problem.cy, problem.linear
+    a, b = plans.a / plans.a.sum(), plans.b / plans.b.sum()
     if count > 0:
         eccentricity = (cx @ a)[:, None] - cy @ b
-        yield solve(linear + eccentricity.square(), a, b).plan
+        yield plans.matched(linear + eccentricity.square())
     if count > 1:
-        yield a[:, None] * b
+        yield plans.product()
     if count > 2:
         size = min(max(cx.shape[0], cy.shape[0]), MOST_LEVELS)
         levels = (torch.arange(size, dtype=cx.dtype, device=cx.device) + 0.5) / size
         of_x, of_y = _profiles(cx, a, levels), _profiles(cy, b, levels)
-        yield solve(linear + distances(of_x, of_y).square() / size, a, b).plan
+        yield plans.matched(linear + distances(of_x, of_y).square() / size)
     for _ in range(3, count):
         (first, image), (second, other) = _landmarks(problem, a, b, generator)
         gaps = [cx[:, i, None] - cy[:, k] for i, k in ((first, image), (second, other))]
-        yield solve(linear + (gaps[0].square() + gaps[1].square()) / 2, a, b).plan
+        yield plans.matched(linear + (gaps[0].square() + gaps[1].square()) / 2)
 
 
 def _landmarks(

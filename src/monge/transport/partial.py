@@ -29,7 +29,7 @@ ROUNDING = 1e-6
 """The share of the mass that counts as none."""
 
 
-def _checked_mass(mass: float, a: Tensor, b: Tensor) -> float:
+def checked_mass(mass: float, a: Tensor, b: Tensor) -> float:
     """The mass, if both sides have as much; up to rounding."""
     mass, most = positive("mass", mass), float(torch.minimum(a.sum(), b.sum()))
     if mass > most * (1 + 1e-6):
@@ -59,18 +59,32 @@ def _solved(cost: Floats, a: Tensor, b: Tensor, mass: float) -> tuple[Floats, Fl
     total = as_array(a).sum() + as_array(b).sum() - mass
     rounding = ROUNDING * mass / total
     if np.isinf(cost).any():
-        closed = from_numpy(np.isinf(extended))
-        try:
-            mu, nu = map(
-                as_array, feasible_weights(closed, from_numpy(mu), from_numpy(nu), rounding)
-            )
-        except ValueError:
-            raise ValueError(
-                f"`mass` {mass:.7g} is more than the pairs that `cost` leaves open can carry: "
-                "lower it, or allow more pairs"
-            ) from None
+        mu, nu = _feasible(extended, mu, nu, mass, rounding)
     plan, f, g = open_simplex(extended, mu, nu, min(1e-12, rounding))
     return total * plan[:-1, :-1], np.minimum(f[:-1] + g[-1], 0), np.minimum(g[:-1] + f[-1], 0)
+
+
+def _feasible(
+    extended: Floats, a: Floats, b: Floats, mass: float, rounding: float
+) -> tuple[Floats, Floats]:
+    """Weights of the extended problem between which there is a plan."""
+    closed = from_numpy(np.isinf(extended))
+    try:
+        mu, nu = feasible_weights(closed, from_numpy(a), from_numpy(b), rounding)
+    except ValueError:
+        raise ValueError(
+            f"`mass` {mass:.7g} is more than the pairs that `cost` leaves open can carry: lower "
+            "it, or allow more pairs"
+        ) from None
+    return as_array(mu), as_array(nu)
+
+
+def refuse_infeasible(closed: Tensor, a: Tensor, b: Tensor, mass: float) -> None:
+    """Raises where forbidden pairs leave no plan of the mass."""
+    cost = np.where(as_array(closed) > 0, np.inf, 0.0)
+    total = float(a.detach().sum() + b.detach().sum()) - mass
+    extended, mu, nu = _extended(cost, as_array(a), as_array(b), mass)
+    _feasible(extended, mu, nu, mass, ROUNDING * mass / total)
 
 
 @promoted(cost=2, a=WEIGHTS, b=WEIGHTS)
@@ -99,7 +113,7 @@ def solve_partial(
         raise ValueError(f"`cost` must be a matrix (n, m), got shape {tuple(cost.shape)}")
     closed = forbidden_pairs(cost)
     mu, nu = masses("a", a, cost, cost.shape[0]), masses("b", b, cost, cost.shape[1])
-    mass = _checked_mass(mass, mu.detach(), nu.detach())
+    mass = checked_mass(mass, mu.detach(), nu.detach())
     pi, f, g = _solved(as_array(cost), mu, nu, mass)
     plan, f, g = (from_numpy(z).to(cost) for z in (pi, f, g))
     open_cost = cost if closed is None else cost.masked_fill(closed, 0.0)
@@ -153,7 +167,7 @@ def partial_wasserstein(
     """
     x, y = points(x, y, p)
     mu, nu = masses("a", a, x, len(x)), masses("b", b, y, len(y))
-    mass = _checked_mass(mass, mu.detach(), nu.detach())
+    mass = checked_mass(mass, mu.detach(), nu.detach())
     lengths, scale = scaled_lengths(x.detach().double(), y.detach().double())
     plan, f, g = _solved(lengths**p, mu, nu, mass)
     rows, columns = plan.nonzero()

@@ -52,7 +52,7 @@ ACCELERATION = Anderson(5)
 """The acceleration by default."""
 
 
-def _scales(cost: GroundCost, epsilon: float, penalties: Penalties) -> list[float]:
+def warm_up_scales(cost: GroundCost, epsilon: float, penalties: Penalties) -> list[float]:
     """Larger regularisations to pass through, by factors of 8, for hard problems only."""
     mean, ratio = cost.mean(), tuning(cost.device).warm_up_ratio
     # mass does not move at a cost that is far above the price of leaving it out
@@ -117,7 +117,7 @@ def iterated(
     iterate = choose_iteration(cost, penalties)
     f, g, used = torch.zeros_like(minima.a), torch.zeros_like(minima.b), 0
     # a sample's cost to itself is 0 on the diagonal, and the potentials start near the solution
-    for larger in [] if symmetric else _scales(minima.cost, epsilon, penalties):
+    for larger in [] if symmetric else warm_up_scales(minima.cost, epsilon, penalties):
         minima.begin(f, g, larger)
         g, _, count = iterate(minima, symmetric, g, Anderson(), 0.03 * mass, 20)
         f, used = minima.rows(g), used + count

@@ -1,0 +1,118 @@
+r"""Partial Gromov-Wasserstein: the best plan of a given mass between two spaces.
+
+    PGW = min_π Σ_ijkl (cx_ik - cy_jl)² π_ij π_kl   over π ≥ 0, π1 ≤ a, πᵀ1 ≤ b, Σ_ij π_ij = s.
+
+Points that stand in relations to which nothing corresponds are left out, as the outliers of a
+shape or the other half of it. Each step of the conditional gradient is partial transport of the
+slope (`monge.transport.partial`).
+
+Source: Chapel, Alaya, Gasso, "Partial optimal transport with applications on positive-unlabeled
+learning", 2020.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from monge._core.checks import dimension, masses, positive
+from monge._core.promotion import WEIGHTS, promoted
+from monge.transport.gromov import warn_of
+from monge.transport.gromov_starts import FeasiblePlans, Starts, starting_plans
+from monge.transport.partial import checked_mass, solve_partial
+from monge.transport.plan import Plan
+from monge.transport.quadratic import in_units, space, stationary, with_slopes
+
+
+@dataclass(frozen=True)
+class PartialPlans(FeasiblePlans):
+    """The plans of a mass with marginals of at most a and b."""
+
+    mass: float
+
+    def matched(self, cost: Tensor) -> Tensor:
+        return solve_partial(cost, self.a, self.b, mass=self.mass).plan
+
+    def product(self) -> Tensor:
+        return self.a[:, None] * self.b * (self.mass / (self.a.sum() * self.b.sum()))
+
+    def error(self, plan: Tensor) -> Tensor:
+        excess = (plan.sum(1) - self.a).clamp_min(0).sum()
+        excess = excess + (plan.sum(0) - self.b).clamp_min(0).sum()
+        return (excess + (plan.sum() - self.mass).abs()) / self.mass
+
+
+@promoted(cx=2, cy=2, a=WEIGHTS, b=WEIGHTS)
+def partial_gromov_wasserstein(
+    cx: Tensor,
+    cy: Tensor,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    *,
+    mass: float,
+    starts: Starts = 8,
+    tolerance: float = 1e-9,
+    max_iterations: int = 1000,
+    seed: int = 0,
+) -> Plan:
+    """Gromov-Wasserstein of a part of the mass, by conditional gradient from several starts.
+
+    Σ_ijkl (cx_ik - cy_jl)² π_ij π_kl, the smallest that is found over plans of the mass that leave
+    the rest of both sides where it is.
+
+    Args:
+        cx: distances within the first space, (n, n); of a directed graph they need not be
+            symmetric.
+        cy: distances within the second, (m, m).
+        a: weights (n,), at least 0, of any sum; uniform with sum 1 by default.
+        b: weights (m,).
+        mass: the mass s that is transported, at most the smaller sum of the weights.
+        starts: how many starting plans, those of `gromov_wasserstein` as partial matchings; or
+            plans of the mass. Mean and sorted distances depend on the points that will be left
+            out, those to landmarks do not: more starts pay sooner than for whole spaces.
+        tolerance: on the duality gap of the linearised problem, relative to its value.
+        max_iterations: most conditional gradient steps of a start; a returned plan that reached
+            the limit warns.
+        seed: of the landmarks.
+
+    Returns:
+        The plan; `value` is the objective, no root and not divided by s², differentiable in cx, cy
+        and the weights at the returned plan. `potentials`, at most 0, are those of the partial
+        problem linearised at the plan; `marginal_error` is the mass by which π exceeds the weights
+        or misses s.
+
+    Raises:
+        ValueError: for a cost that is not square and finite, invalid weights, a mass that is not
+            positive or more than either side has, or starts that are no plans of it.
+    """
+    positive("tolerance", tolerance)
+    dimension("max_iterations", max_iterations)
+    cx, cy = space("cx", cx), space("cy", cy)
+    moving, unit = in_units(cx, cy, cx.new_zeros(len(cx), len(cy)))
+    mu, nu = (masses(name, w, c, len(c)).to(c) for name, w, c in (("a", a, cx), ("b", b, cy)))
+    mass = checked_mass(mass, mu.detach(), nu.detach())
+    fixed, plans = moving.detached(), PartialPlans(mu.detach(), nu.detach(), mass)
+
+    def vertex(slope: Tensor) -> tuple[Tensor, Tensor]:
+        plan = plans.matched(slope)
+        return plan, fixed.product(plan)
+
+    results = [
+        stationary(fixed, plan, vertex, tolerance, max_iterations)
+        for plan in starting_plans(fixed, plans, starts, seed)
+    ]
+    plan, iterations, converged = min(results, key=lambda result: float(fixed.value(result[0])))
+    if not converged:
+        warn_of(f"gap to the linearised problem above `tolerance` {tolerance:.2g}", iterations)
+    f, g = solve_partial(fixed.slope(plan), plans.a, plans.b, mass=mass).potentials
+    value = fixed.value(plan).clamp(min=0)
+    return Plan(
+        value=with_slopes(value, moving, plan, (mu, f), (nu, g)).double() * unit**2,
+        value_linear=value.double() * unit**2,
+        potentials=(f.double() * unit**2, g.double() * unit**2),
+        marginal_error=float(plans.error(plan)) * mass,
+        iterations=iterations,
+        converged=converged,
+        make=lambda: plan,
+        total=torch.full_like(value, mass),
+    )
