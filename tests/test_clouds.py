@@ -245,7 +245,7 @@ def test_recipes_that_compare_elements_refuse_clouds(recipe):
 
 def test_the_recipe_of_clouds_refuses_images():
     config = Config(recipe="pointcloud-wae")
-    with pytest.raises(ValueError, match="pointcloud-wae needs clouds of points"):
+    with pytest.raises(ValueError, match="pointcloud-wae needs point clouds"):
         build(config, settled(config, "image", (1, 8, 8), samples=100))
 
 

@@ -410,7 +410,7 @@ def test_the_command_line_trains_samples_and_refuses(tmp_path, capsys):
 
 
 def data_of(kind, folder):
-    """Noisy images, a table with a category and a column of timestamps, and clouds of points."""
+    """Noisy images, a table with a category and a column of timestamps, and point clouds."""
     if kind != "vector":
         shape = (60, 1, 8, 8) if kind == "image" else (60, 24, 3)
         np.save(folder / "samples.npy", torch.rand(shape, generator=generator(0)).numpy())

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from monge._core.version import __version__
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -26,6 +28,14 @@ def built(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "hatchling", "build", "-d", out, cwd=ROOT)
     return out
+
+
+def test_the_version_is_one():
+    """Of the package, of its citation and of the newest entry of the changelog."""
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\nversion: {__version__}\n" in citation
+    assert re.findall(r"^## (?:\[)?(\d+\.\d+\.\d+)", changelog, re.MULTILINE)[0] == __version__
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ class Labelled:
         return self.x.nbytes + self.labels.nbytes
 
     def to(self, device: torch.device) -> "Labelled":
-        """The same rows on a device."""
+        """Moves the rows to a device."""
         return Labelled(to_device(self.x, device), to_device(self.labels, device))
 
     def split(self, size: int) -> "list[Labelled]":
@@ -65,7 +65,7 @@ class Labelled:
         return [Labelled(*part) for part in zip(self.x.split(size), self.labels.split(size))]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Labelled":
-        """The same labels beside function(x)."""
+        """Applies a function to the samples and keeps their labels."""
         return Labelled(function(self.x), self.labels)
 
     def record_stream(self, stream: torch.cuda.Stream) -> None:

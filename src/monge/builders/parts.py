@@ -60,8 +60,8 @@ class Parts:
     """What a recipe's `build` composes its model of.
 
     For a class-conditional run networks and divergences take labels as well: a recipe that takes
-    `encoder`, `decoder`, `critic`, `features`, `mmd` and `width` from here has that form for
-    nothing.
+    `encoder`, `decoder`, `critic`, `features`, `mmd` and `width` from here has that form at no
+    cost.
 
     Tables are standardised on their way into the networks and back on their way out, so that
     codes, costs and weights mean the same whatever the units of the columns; the moments are

@@ -22,16 +22,16 @@ class OfRun:
     """What a verb says of the runs it opens, of their data and of the device."""
 
     data: Text = None
-    """Where the data of the run are now, by name or path; by default where they were last."""
+    """Where the data of the run are now, as a name or path; by default where they were last."""
     data_changed: bool = False
-    """Go on although the data are not those of the run; what is written says how they differ."""
+    """Continue although the data are not those of the run; outputs record how they differ."""
     trust_data: bool = False
-    """Open the data that a run names though the run has no seal of this account."""
+    """Open the data named by a run although the run has no seal of this account."""
     device: Text = None
-    """Where the networks compute: cpu (default), auto, cuda, cuda:1, … or mps."""
+    """Device of the networks: cpu (default), auto, cuda, cuda:1, … or mps."""
     model: Text = None
-    """PACKAGE.MODULE:NAME, the model of a run that was fitted to a model of your own: a class,
-    function or object."""
+    """PACKAGE.MODULE:NAME of the model, for a run fitted to a model of your own: a class, function
+    or object."""
 
     def open(self, path: Path) -> Any:
         """The run in a directory."""

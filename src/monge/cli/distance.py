@@ -39,19 +39,19 @@ class Distance:
         "gromov",
     ] = "sliced"
     """exact: W_p; w1: W_1; sliced: SW_p with its standard error; max-sliced: the worst direction;
-    gsliced: SW_p along the slices of --slicer; max-gsliced: the worst of them, each ascended;
+    gsliced: SW_p along the slices of --slicer; max-gsliced: the worst of them, by gradient ascent;
     sinkhorn: the Sinkhorn divergence, on the scale of the cost; mmd: unbiased MMD² with the
     seven-scale inverse multiquadratic kernel whose base is E‖y - y'‖²; energy: the energy
     distance; gromov: Gromov-Wasserstein between Euclidean distances."""
     p: float = 2.0
-    """Order, where the method has one."""
+    """Order of the distance, where the method has one."""
     weights_a: Place = None
-    """Weights of the samples of a, (n,), at least 0, which are divided by their sum except
-    with --reach; uniform by default. For exact, w1, sinkhorn and the sliced methods."""
+    """Weights of the samples of a, (n,), at least 0; divided by their sum except with --reach;
+    uniform by default. For exact, w1, sinkhorn and the sliced methods."""
     weights_b: Place = None
     """Weights of the samples of b, (m,)."""
     directions: Int = None
-    """Directions or slices drawn, where the method draws any: 1,000 by default, 32 for
+    """Number of random directions or slices, where the method draws any: 1,000 by default, 32 for
     max-gsliced."""
     slicer: Literal["circular", "polynomial", "neural"] | None = None
     """Slices of gsliced and max-gsliced: distances to points of a sphere of radius 2 (default),
@@ -59,15 +59,15 @@ class Distance:
     epsilon: Float = None
     """Regularisation of sinkhorn, in units of the cost; 5 % of its mean by default."""
     reach: Float = None
-    """Makes sinkhorn unbalanced and robust to outliers: what a unit of mass costs that is left
-    out, in units of the cost (the ρ of a KL on both marginals). Weights then keep their sums."""
+    """Make sinkhorn unbalanced and robust to outliers: the cost of leaving out a unit of mass, in
+    units of the cost (the ρ of a KL on both marginals). Weights then keep their sums."""
     map: Place = None
     """A .npy file for the images of the samples of a under the optimal map of exact or w1, (n, d):
     the quantile map for samples of one column, otherwise a permutation of as many samples of b."""
     seed: int = 0
-    """Draws the directions."""
+    """Seed of the random directions."""
     json: bool = False
-    """One JSON object in place of a line."""
+    """Print one JSON object instead of a line."""
 
     def run(self) -> None:
         self._check()
@@ -287,8 +287,8 @@ def _read(path: Path):
     kind = kind_of(samples, str(path))
     if kind.unordered:
         raise ValueError(
-            f"{str(path)!r} holds clouds of points, whose order a distance of rows would see: "
-            "give one cloud as rows (n, 3)"
+            f"{str(path)!r} holds point clouds, whose order a distance between rows would depend "
+            "on: give one cloud as rows (n, 3)"
         )
     rows = kind.layout(samples, str(path)).reshape(len(samples), -1)
     scaled = kind.bounded and samples.dtype == "uint8"

@@ -124,31 +124,31 @@ class Sample(_Drawing):
     """Draw samples from a trained model."""
 
     out: Path
-    """.png: a picture; .npy: the samples, any number, written as they are drawn; .gif: clouds that
-    turn; .csv: rows of a table, in its units and with its names and labels. Of a class-conditional
-    run the labels of .npy are written to STEM.labels.npy beside it, those of .csv as a column."""
+    """.png: a picture; .npy: any number of samples, written as they are drawn; .gif: rotating
+    clouds; .csv: rows of a table, with its names, labels and units. For a class-conditional run
+    the labels are written to STEM.labels.npy beside .npy, or as a column of .csv."""
     n: Annotated[int | None, arg(aliases=["-n"], metavar="INT", help_behavior_hint="")] = None
-    """How many, 64 by default; with --class, of each class, 8 by default."""
+    """Number of samples, 64 by default; with --class, number per class, 8 by default."""
     class_: Annotated[tuple[str, ...], arg(name="class")] = ()
-    """Of a run that was trained with --condition: the classes or clusters to draw from, by name or
-    number, a row of a picture each; by default in the proportions of the training part."""
+    """For a run trained with --condition: the classes or clusters to draw from, by name or number,
+    one row of the picture each; by default in the proportions of the training set."""
     seed: int = 0
-    """The first n draws of a seed are the same for every n; samples up to rounding, since batch
-    sizes change a network's last digits."""
+    """Seed of the draws. The first n samples are the same for every n, up to rounding, which
+    depends on batch sizes."""
     sampler: SamplerName = "prior"
     """Draw codes from the prior, or from a Gaussian mixture or a flow fitted to the training
-    codes; a flow takes a minute to fit, once."""
+    codes; fitting a flow takes a minute, once."""
     components: Int = None
-    """Of a mixture; by default as many as give held-out codes the highest likelihood."""
+    """Components of a mixture; by default chosen by the likelihood of held-out codes."""
     temperature: float = 1.0
-    """T > 0, which multiplies the deviations of codes drawn from the prior or from the components
-    of a mixture, and the noise of a flow; below 1 samples are more typical and less diverse."""
+    """T > 0, a factor of the standard deviations of the prior or of mixture components, and of the
+    noise of a flow; below 1, samples are more typical and less diverse."""
     ode_steps: Int = None
-    """Steps in which a flow is integrated, in place of those it was trained with; fewer are
-    faster and less exact."""
+    """Steps to integrate a flow, instead of those it was trained with; fewer are faster and less
+    accurate."""
     guidance: Float = None
-    """Of a class-conditional flow: how far samples go towards their class, in place of the run's
-    own; 1 is no guidance, larger values give more typical and less diverse samples."""
+    """Guidance of a class-conditional flow, instead of the run's own; 1 is none, larger values
+    give more typical and less diverse samples."""
 
     def run(self) -> None:
         run = self._run(".gif", ".csv")
@@ -191,12 +191,12 @@ class Sample(_Drawing):
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruct(_Drawing):
-    """Reconstruct samples of the test part."""
+    """Reconstruct test samples."""
 
     out: Path
     """.png: samples and their reconstructions; .npy: the reconstructions."""
     n: Number = 32
-    """How many, spread over the test part."""
+    """Number of test samples, spread over the test set."""
 
     def run(self) -> None:
         run = self._run()
@@ -226,20 +226,20 @@ class Reconstruct(_Drawing):
 
 @dataclass(frozen=True, kw_only=True)
 class Complete(_Drawing):
-    """Complete test images of which a conditional model sees a part."""
+    """Complete partly known test images with a conditional model."""
 
     path: Annotated[Positional[Path], arg(name="run")]
     """A run directory of a model that completes samples, e.g. of conditional-wae."""
     out: Path
-    """.png: a row for each image: its known part, completions, the truth; .npy: the completions,
-    (n · samples, …)."""
+    """.png: for each image a row with its known part, completions and original; .npy: the
+    completions, (n · samples, …)."""
     known: Text = None
     """The known part: top, bottom, left, right, surround, or a mask image; the run's own by
     default. A model trained with a random unknown box completes any part."""
     n: Number = 10
-    """How many images, spread over the test part."""
+    """Number of test images, spread over the test set."""
     samples: int = 5
-    """Completions of each."""
+    """Completions per image."""
     seed: int = 0
     """Seed of the draws."""
 
@@ -303,7 +303,7 @@ class Interpolate(_Drawing):
     out: Path
     """.png: a row for each path; .npy: the frames, (n · frames, …); .gif: the paths as a film."""
     n: Number = 8
-    """How many paths."""
+    """Number of paths."""
     frames: int = 10
     """Frames of a path, both ends included."""
     path_: Annotated[Literal["linear", "spherical"], arg(name="path")] = "linear"
@@ -344,14 +344,14 @@ class Interpolate(_Drawing):
 
 @dataclass(frozen=True, kw_only=True)
 class Traverse(_Drawing):
-    """Decode the code of one test sample with each coordinate in turn moved along the prior."""
+    """Decode the code of one test sample while each coordinate in turn moves along the prior."""
 
     out: Path
     """.png: a row for each coordinate; .npy: the frames, (coordinates · frames, …)."""
     index: int = 0
-    """Which sample of the test part."""
+    """Index of the test sample."""
     frames: int = 10
-    """Levels of a coordinate."""
+    """Values of a coordinate."""
 
     def run(self) -> None:
         run = self._run()

@@ -32,17 +32,17 @@ class Evaluate(OfRun):
     path: Annotated[Positional[Path], arg(name="run")]
     """A run directory."""
     n: Number = 10_000
-    """How many samples, against as many of the test part; all of it where it is smaller."""
+    """Number of samples, compared with as many test samples, or with all if there are fewer."""
     sampler: Literal[SamplerName, "all"] = "prior"
     """Draw codes from the prior, from a Gaussian mixture or a flow fitted to the training codes,
-    or from each in turn (all), which says which is best by the Fréchet distance."""
+    or from each in turn (all), and name the best by the Fréchet distance."""
     components: Int = None
-    """Of the mixture; by default as many as give held-out codes the highest likelihood."""
+    """Components of the mixture; by default chosen by the likelihood of held-out codes."""
     temperature: float = 1.0
-    """T > 0, which multiplies the deviations of codes drawn from the prior or from the components
-    of a mixture, and the noise of a flow; below 1 samples are more typical and less diverse."""
+    """T > 0, a factor of the standard deviations of the prior or of mixture components, and of the
+    noise of a flow; below 1, samples are more typical and less diverse."""
     seeds: int = 1
-    """Draws of samples: figures are their means, with standard deviations."""
+    """Number of repeated draws of samples; figures are means with standard deviations."""
     metrics: tuple[str, ...] = ()
     """Groups of figures, all by default: frechet, kernel, neighbours, tests, memory, sliced; for
     images sharpness, classes; for tables exact, columns; for clouds chamfer, earth-mover,
@@ -93,8 +93,8 @@ class Evaluate(OfRun):
 
 @dataclass(frozen=True)
 class Compare(OfRun):
-    """Put trained models side by side in one picture and one table, and average runs that differ
-    only in their seeds."""
+    """Compare trained models in one picture and one table, averaging runs that differ only in
+    their seeds."""
 
     paths: Annotated[Positional[tuple[Path, ...]], arg(name="runs")]
     """Run directories."""
@@ -111,20 +111,19 @@ class Compare(OfRun):
 
 @dataclass(frozen=True)
 class Explore(OfRun):
-    """Open a page that shows trained models and steers them."""
+    """Open a page to inspect and steer trained models."""
 
     paths: Annotated[Positional[tuple[Path, ...]], arg(name="runs")]
     """Run directories."""
     host: str = "127.0.0.1"
-    """The address of this machine that serves the page, to anyone who can reach it and has the
-    token."""
+    """The address to serve the page at, to anyone who can reach it and has the token."""
     port: int = 8642
-    """0 for a free one."""
+    """The port; 0 for a free one."""
     browser: bool = False
     """Open the page in the browser."""
     no_token: bool = False
-    """Let everyone in who can reach this machine's loopback address. By default the page needs the
-    token of the printed address, which MONGE_TOKEN in the environment sets."""
+    """Serve everyone who can reach this machine's loopback address. By default the page requires
+    the token in the printed address, which the variable MONGE_TOKEN can set."""
 
     def run(self) -> None:
         # shells that start it in the background have interrupts ignored
@@ -148,8 +147,8 @@ class Export:
     hub: Place = None
     """A new folder for weights, configuration and a model card, which monge.load reads back."""
     model: Text = None
-    """PACKAGE.MODULE:NAME, the model of a run that was fitted to a model of your own: a class,
-    function or object."""
+    """PACKAGE.MODULE:NAME of the model, for a run fitted to a model of your own: a class, function
+    or object."""
 
     def run(self) -> None:
         if self.out is None and self.hub is None:

@@ -64,7 +64,7 @@ def _line(name: str) -> str:
 
 @dataclass(frozen=True)
 class Data:
-    """List the data sets that are known by name."""
+    """List the data sets that are available by name."""
 
     def run(self) -> None:
         from monge.config import DATA
@@ -82,9 +82,9 @@ class Runs:
     """List the runs in a folder, the newest first: recipe, data, step, first figure, size."""
 
     folder: Positional[Path] = Path("runs")
-    """Where the run directories lie."""
+    """The folder of run directories."""
     json: bool = False
-    """One JSON object a run, with every figure, in place of a table."""
+    """Print one JSON object per run, with every figure, instead of a table."""
 
     def run(self) -> None:
         if not self.folder.is_dir():
@@ -176,7 +176,7 @@ class Info:
     """Print versions, devices, threads and caches, to paste into a bug report."""
 
     json: bool = False
-    """One JSON object in place of lines."""
+    """Print one JSON object instead of lines."""
 
     def run(self) -> None:
         found = dict(_found())

@@ -69,68 +69,69 @@ class Train:
     """The names of the recipe's own options, which are flags as well."""
 
     recipe: Positional[Text] = None
-    """Which recipe, or package.module:name of one of your own; `monge recipes` lists them. May be
-    left out with --resume."""
+    """The recipe, or package.module:name of your own; `monge recipes` lists them. Can be omitted
+    with --resume."""
     data: Text = None
     """digits (default), glyphs, mnist, fashion-mnist, or a path: folder, zip or tar shards of
     images, folder of idx files or of clouds (.ply, .obj, .off, …), .npy, .npz, .csv; or
     hf:DATASET."""
     data_dir: Text = None
-    """Where mnist and fashion-mnist lie; MONGE_DATA by default."""
+    """The folder of mnist and fashion-mnist; MONGE_DATA by default."""
     out: Place = None
     """The run directory; a new one under runs/ by default."""
     epochs: Int = None
     """Passes over the training data."""
     steps: Int = None
-    """Outer steps, in place of epochs; 3,000 by default."""
+    """Outer steps, instead of epochs; 3,000 by default."""
     seed: Int = None
     """Seed of weights, draws and order; 0 by default."""
     preset: Text = None
     """small (default), or paper: networks, rates and weights as published, for mnist and faces."""
     quiet: bool = False
-    """Show no progress; print only where the report is."""
+    """Hide progress; print only the path of the report."""
     dry_run: bool = False
-    """Print what would be trained, and the time and memory it would take, by a few steps; write
+    """Print what would be trained, and its time and memory, estimated from a few steps; write
     nothing."""
     resume: bool = False
-    """Go on with the run in --out from its newest valid checkpoint."""
+    """Continue the run in --out from its newest valid checkpoint."""
     data_changed: bool = False
-    """With --resume: go on although the data have changed, which the run then records."""
+    """With --resume: continue although the data have changed, and record this in the run."""
     trust_data: bool = False
-    """With --resume: open the data that the run names though it has no seal of this account."""
+    """With --resume: open the data named by the run although it has no seal of this account."""
     size: Int = None
     """Resize images to this side in pixels, after a centre crop."""
     crop: Int = None
     """Side in pixels of the centre crop; the largest square by default."""
     channels: Literal["grey", "colour"] | None = None
-    """Read images as grey or in colour; as they are by default."""
+    """Convert images to grey or colour; unchanged by default."""
     cache: Text = None
-    """Keep decoded images in this folder, and map them into memory in place of holding them."""
+    """Keep decoded images in this folder, memory-mapped instead of held in memory."""
     points: Int = None
-    """Points a cloud, a random part of those given; all by default, 2,048 of a file."""
+    """Points per cloud, a random subset; all by default, 2,048 for clouds in files."""
     classes: tuple[str, ...] = ()
-    """Train on some classes of the data only, by name."""
+    """Train on these classes only, by name."""
     condition: Literal["labels", "clusters", "none"] | None = None
     """Condition the model on the classes of labelled data (labels), so that `monge sample --class`
     draws from one of them, or on clusters of data, which need no labels."""
     clusters: Int = None
     """With --condition clusters: how many; 50 by default, fewer for less than 10,000 samples."""
     turn: bool = False
-    """Turn clouds at random about the upright axis, y, whenever they are seen."""
+    """Rotate clouds randomly about the upright axis, y, each time they are used."""
     jitter: Float = None
-    """Deviation of Gaussian noise on the points of clouds whenever they are seen; 0 by default."""
+    """Standard deviation of Gaussian noise added to the points of clouds each time they are used;
+    0 by default."""
     categorical: tuple[str, ...] = ()
-    """Columns of a table that are categories though they hold numbers; of texts they are anyway.
-    `label` or `class`, which is otherwise not modelled, is then modelled, too."""
+    """Columns of a table to treat as categories although they hold numbers; text columns always
+    are. Name `label` or `class` here to model that column, too."""
     leave_out: tuple[str, ...] = ()
     """Columns of a table to leave out."""
     missing: Literal["refuse", "indicator"] | None = None
     """Missing cells of a table: refuse (default), or indicator, which models where cells are
     missing, so that samples have missing cells as well."""
     batch: Int = None
-    """Samples a step; 100 by default."""
+    """Samples per step; 100 by default."""
     micro_batch: Int = None
-    """Samples that pass at once, for batches that memory does not hold: the same gradient."""
+    """Samples processed at once, for batches larger than memory; the gradient is the same."""
     latent: Int = None
     """Dimension of the codes; 8 for small images, 64 for large ones by default."""
     prior: (
@@ -152,16 +153,17 @@ class Train:
     inner_steps: Int = None
     """Steps of a critic before each step of the model; 1 by default."""
     device: Text = None
-    """auto (default): a GPU that CUDA reaches, otherwise the CPU; or cpu, cuda, cuda:1, …, mps."""
+    """auto (default): a GPU if CUDA finds one, otherwise the CPU; or cpu, cuda, cuda:1, …, mps."""
     precision: Literal["fp32", "bf16", "fp16", "auto"] | None = None
     """Precision of the networks; divergences are always in fp32. auto: bf16 for convolutions on
     Ampere and newer GPUs, otherwise fp32; auto by default."""
     compile: bool = False
-    """Compile encoder and decoder, on a GPU to CUDA graphs; takes up to minutes at the start."""
+    """Compile encoder and decoder, on a GPU to CUDA graphs; this takes up to minutes at the
+    start."""
     threads: Int = None
     """CPU threads."""
     set: tuple[str, ...] = ()
-    """Any other setting, as a.b=c; config.json of a run shows them all."""
+    """Any other setting, as a.b=c; the config.json of a run lists them all."""
 
     def run(self) -> None:
         config = self._config()

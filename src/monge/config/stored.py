@@ -237,8 +237,8 @@ def read_config(run: Path) -> tuple[Config, Settled]:
 
 
 def read_sealed(run: Path) -> tuple[Config, Settled, dict[str, str]]:
-    """The same, with the paths that it names and that were not put there by this account, by the
-    setting; see `monge.config.trust`."""
+    """The stored configuration, with the paths that it names and that were not put there by this
+    account, by the setting; see `monge.config.trust`."""
     if not os.path.lexists(run / NAME):
         raise ValueError(f"`run` {str(run)!r} is no run directory: it has no {NAME}")
     refuse_links(run, (*FILES, *FOLDERS), "run", _is_folder)

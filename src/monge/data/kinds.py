@@ -163,7 +163,7 @@ class Kind(abc.ABC):
         }
         name = name or "squared-l2"
         if name not in costs:
-            raise ValueError(f"`cost` {name!r} is for clouds of points, not for {self.name}s")
+            raise ValueError(f"`cost` {name!r} is for point clouds, not for {self.name}s")
         if name == "bernoulli" and not self.bounded:
             raise ValueError(f"`cost` bernoulli is for values in [0, 1], not for {self.name}s")
         demand(
@@ -315,7 +315,7 @@ class Vector(Kind):
         return max(2, min(8, math.prod(shape) // 2))
 
     def moments(self, train: Tensor) -> Moments | None:
-        """Of a constant column the deviation is 1: it is shifted, not blown up."""
+        """The standard deviation of a constant column is set to 1: it is shifted, not blown up."""
         deviation, mean = torch.std_mean(train, 0, correction=0)
         return mean, torch.where(deviation > 0, deviation, 1.0)
 

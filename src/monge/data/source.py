@@ -42,10 +42,9 @@ PARTS = {
 class Source:
     """Samples in memory: a training part and a test part that training never sees.
 
-    Images are uint8 (n, c, h, w), or float32 in [0, 1]; vectors are float32 (n, d); clouds of
-    points are float32 (n, N, 3), centred and in the unit sphere. Vectors are float64 where float32
-    does not resolve a column. The kind may be given by its
-    name.
+    Images are uint8 (n, c, h, w), or float32 in [0, 1]; vectors are float32 (n, d); point clouds
+    are float32 (n, N, 3), centred and in the unit sphere. Vectors are float64 where float32 does
+    not resolve a column. The kind may be given by its name.
     """
 
     name: str
@@ -107,7 +106,8 @@ class Source:
         return not np.array_equal(*self._contents)
 
     def single(self) -> "Source":
-        """The same samples, cast to float32 if they are in float64: as older runs saw them."""
+        """The source with its samples cast to float32 if they are in float64: as older runs saw
+        them."""
         if self.train.dtype != torch.float64:
             return self
         return dataclasses.replace(self, train=self.train.float(), test=self.test.float())
@@ -212,8 +212,8 @@ def division(
 
     Without parts a tenth is held out, the samples whose digests are in the lowest tenth, so that
     to add, rename or remove one moves no other. Where that leaves fewer than two in a part, the
-    lowest digests fill it, with all copies of a sample as long as both parts then have two. Of two
-    or three samples none is held out: both parts are all of them.
+    lowest digests fill it, with all copies of a sample as long as both parts then have two. With
+    two or three samples none is held out: both parts are all of them.
 
     Args:
         name: of the data.

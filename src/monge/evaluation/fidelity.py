@@ -110,9 +110,9 @@ def nearest_neighbour_test(model: Tensor, real: Tensor) -> Share:
 
     The interval is for the expected share at this n. Hits of samples that share a neighbour are
     dependent (mutual neighbours hit together), so their covariances are part of its variance:
-    Wilson's interval has the number of independent hits that would have this variance. Of nearest
-    samples at one distance, as among counts or categories, one is drawn for each sample, with
-    fixed draws.
+    Wilson's interval has the number of independent hits that would have this variance. Among
+    nearest samples at the same distance, as among counts or categories, one is drawn for each
+    sample, with fixed draws.
     """
     model, real = _centred(model, real)
     n = min(len(model), len(real))

@@ -142,7 +142,7 @@ def evaluate_samplers(
         recipe: of the run, for the protocol.
 
     Returns:
-        What `evaluate` returns for the first sampler, which `sampler` in the protocol names. Of
+        What `evaluate` returns for the first sampler, which `sampler` in the protocol names. For
         several samplers also `samplers`, the `figures` and `columns` of each by name, and `best`:
         the `sampler` that is best by `figure`, the first figure that has a best value.
 

@@ -140,7 +140,7 @@ class Measures(abc.ABC):
         if "test reconstruction" in numbers:
             figures["test reconstruction"] = figure(numbers["test reconstruction"])
         if "MMD² of codes" in numbers:
-            figures["MMD² of codes"] = figure(numbers["MMD² of codes"], numbers["its floor"])
+            figures["MMD² of codes"] = figure(numbers["MMD² of codes"], numbers["noise floor"])
         return figures
 
     def agreements(self, completions: Tensor, x: Tensor, labels: Tensor) -> dict[str, Figure]:

@@ -1,4 +1,4 @@
-"""How a set of clouds of points compares with another set of clouds.
+"""Comparison of one set of point clouds with another.
 
 Conventions differ by factors between codes: here Chamfer distances are sums of both means of
 squared nearest distances, earth mover's distances means of unsquared ones, both between clouds as

@@ -36,7 +36,7 @@ def summary(
 
     `test reconstruction` is the mean of Σ (x - G(z))² at the mean codes; for sets it is their
     Chamfer distance. `MMD² of codes` is the unbiased multi-scale MMD² between draws of Q_Z and of
-    the prior; `its floor`, the noise floor, is the same between two samples of the prior. A model
+    the prior; `noise floor` is the same estimate between two samples of the prior. A model
     has the numbers for which it has methods and a prior.
 
     Args:
@@ -76,7 +76,7 @@ def _matching(codes: Tensor, prior: Prior, seed: int) -> dict[str, float]:
     mmd = MMD(multiscale_imq(prior.spread))
     return {
         "MMD² of codes": float(mmd(codes, one)),
-        "its floor": float(mmd(two, one)),
+        "noise floor": float(mmd(two, one)),
         "n of codes": len(codes),
     }
 

@@ -11,7 +11,7 @@ u ↦ a log u + b log(1 - u) is largest at u = a / (a + b), so that for a given 
 with JS = ½ KL(f ‖ m) + ½ KL(f_g ‖ m), m = ½ (f + f_g) (some texts define it without the halves).
 V(D*, G) ≥ -log 4, with equality exactly for f_g = f.
 
-Of labels Y (1 real, 0 fake, each with probability ½) the discriminator's loss is half of -V: a
+For labels Y (1 real, 0 fake, each with probability ½) the discriminator's loss is half of -V: a
 cross-entropy, and as such the entropy of the labels plus a Kullback-Leibler divergence,
 
     -½ V(D, G) = H(Y | X) + E KL(D*(X) ‖ D(X)).

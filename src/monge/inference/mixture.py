@@ -8,8 +8,8 @@ r"""One Gaussian for a mixture p = Σ_k w_k N(m_k, C_k), under both Kullback-Lei
 
     KL(q ‖ p) = -E log p(m + Lε) - log det L - d/2 (1 + log 2π),
 
-a smooth function of m and L with a local minimum near each mode that stands apart. Of modes far
-apart the deepest has the largest weight w_k, and KL = -log w_k there.
+a smooth function of m and L with a local minimum near each mode that stands apart. Among modes far
+apart, the deepest has the largest weight w_k, and KL = -log w_k there.
 
 Source: Bishop, "Pattern recognition and machine learning", 2006, section 10.1.2.
 """

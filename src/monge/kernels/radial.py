@@ -219,7 +219,7 @@ class Energy(Kernel):
 
 
 class Compiled(Kernel):
-    """The same kernel with value and slope fused by `torch.compile`, when it is first used.
+    """A kernel with its value and slope fused by `torch.compile`, when it is first used.
 
     That takes seconds, once a process, and a C++ compiler; without one a warning says so and the
     kernel works as before. Worth it for long trainings on a CPU with kernels of many terms.
@@ -264,7 +264,7 @@ def sliced_gaussian(dim: int, s: float) -> Kernel:
 
     It is ₁F₁(1/2; dim/2; -‖x - y‖² / 2s²). With t = |θ_1|, ‖x - y‖ t is the length of a slice, so
     that the kernel is a mixture of `RBF(s / t)`. It is summed by the trapezoidal rule in log tan
-    of the angle, to 10⁻⁷ for distances up to 10³ √dim s; k(x, x) = 1. It costs as much as some
+    of the angle, to 10⁻⁷ for distances up to 10³ √dim s; k(x, x) = 1. It costs as much as about
     forty kernels.
 
     Source: Knop, Spurek, Tabor, Podolak, Mazur, Jastrzębski, "Cramer-Wold auto-encoder", 2020.

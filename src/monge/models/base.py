@@ -74,8 +74,8 @@ class Matching:
         inner: how a learned divergence is fitted.
         schedule: the share of training that is done, in [0, 1], to a factor of the weight; by
             default 1.
-        every: the samples are compared in one of so many steps only, with so many times the
-            weight, which is as good on average and costs less.
+        every: the samples are compared only in every N-th step, with N times the weight, which is
+            as good on average and costs less.
     """
 
     name: str
@@ -264,7 +264,7 @@ class AutoEncoder(Model):
             inner: how a learned divergence is fitted.
             schedule: the share of training that is done, in [0, 1], to a factor of μ. While it is
                 0 no samples are drawn.
-            every: samples and data are compared in one of so many steps, with as many times μ.
+            every: samples and data are compared only in every N-th step, with N times μ.
             transform: a fixed map into the coordinates in which D compares them, e.g. standard
                 units of a table's columns; the identity by default.
             class_prior: of a class-conditional model, P_Y on the scale of data, with which samples

@@ -37,7 +37,7 @@ class ConditionalWAE(AutoEncoder):
             of codes.
         decoder: (n, size + dim) to samples (n, \*).
         prior: P_Z.
-        divergence: D, of joint samples (n, size + dim), whose rows i share φ_i. Of an MMD,
+        divergence: D, of joint samples (n, size + dim), whose rows i share φ_i. For an MMD,
             `MMD(kernel, paired=True)` is unbiased for them.
         mask: (n, generator) to n masks, 1 where a sample is known.
         summary: masked samples with their masks to φ (n, size), before it is standardised.
@@ -158,7 +158,7 @@ class ConditionalWAE(AutoEncoder):
     ) -> Tensor:
         r"""`count` completions of each of the samples x (n, \*), as (n, count, \*).
 
-        In evaluation mode and without gradient. Of x only what is known is used.
+        In evaluation mode and without gradient. Only the known part of x is used.
         """
         codes = (prior or self.prior).sample(len(x) * dimension("count", count), generator).to(x)
         repeated = (

@@ -33,7 +33,7 @@ class WAE(AutoEncoder):
         noise: deviation of the noise, normal within two deviations, that is added to what the
             encoder sees in training; the decoder's target stays clean.
         class_prior: P_Y, of a class-conditional model, whose divergence takes samples (n, dim + K)
-            that share their labels, row by row. Of an MMD, `MMD(kernel, paired=True)` is unbiased
+            that share their labels, row by row. For an MMD, `MMD(kernel, paired=True)` is unbiased
             for them.
 
     With a `class_prior`, a label y comes with each sample: the encoder is Q(Z|X, Y), the decoder

@@ -65,7 +65,7 @@ def conv_critic(
     """(n, c, h, w) → (n, features): the encoder's blocks without batch normalisation.
 
     A critic under a gradient penalty must see each sample by itself, and a clipped one would
-    have its normalisation clipped too. `norm` makes one of so many filters for all but the first.
+    have its normalisation clipped too. `norm(filters)` makes one, for all layers but the first.
     """
     channels, height, width = shape
     _sides(min(height, width), len(filters))

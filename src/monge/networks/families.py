@@ -41,7 +41,7 @@ class Networks(abc.ABC):
     def features(self, norm: Norm | None = None) -> tuple[nn.Module, nn.Linear]:
         r"""A critic of data in two stages: (n, \*) → (n, features) → (n, 1).
 
-        `norm` makes a normalisation of so many filters, for networks of images.
+        `norm(filters)` makes a normalisation layer, for networks of images.
         """
 
     def detailed_features(self) -> tuple[nn.Module, nn.Linear]:

@@ -124,7 +124,7 @@ def paper_decoder(shape: Sequence[int], inputs: int) -> nn.Sequential:
 
 
 def paper_critic(inputs: int, hidden: Sequence[int]) -> nn.Sequential:
-    """Of codes: (n, inputs) → (n, 1), linear layers with ReLU between."""
+    """Critic of codes: (n, inputs) → (n, 1), linear layers with ReLU between."""
     layers: list[nn.Module] = []
     for a, b in pairwise([inputs, *hidden]):
         layers += [linear(a, b), nn.ReLU()]

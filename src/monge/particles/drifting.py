@@ -103,7 +103,7 @@ class MeanShift(Field):
 class GradientField(Field):
     r"""The velocity of the Wasserstein gradient flow of a divergence, V_i = -n ∇_{x_i} D(x, y).
 
-    Of a Sinkhorn divergence with the squared cost it is 2 (T_xy(x_i) - T_xx(x_i)), twice the
+    For a Sinkhorn divergence with the squared cost it is 2 (T_xy(x_i) - T_xx(x_i)), twice the
     difference of the barycentric projections of the entropic plans between x and y, and between x
     and itself: the field of Sinkhorn drifting.
 

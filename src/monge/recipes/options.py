@@ -8,7 +8,7 @@ from monge._core.fields import at_least, choices, demand, idle, positive
 
 @dataclass(frozen=True)
 class NoOptions:
-    """Of a recipe without any."""
+    """Options of a recipe that has none."""
 
     def check(self) -> None:
         """A ValueError for values that cannot be."""
@@ -16,7 +16,7 @@ class NoOptions:
 
 @dataclass(frozen=True)
 class SharpenOptions:
-    """Of every auto-encoder: a second matching, of samples and data."""
+    """Options of every auto-encoder: a second matching, between samples and data."""
 
     sharpen: (
         Literal[
@@ -31,18 +31,18 @@ class SharpenOptions:
         ]
         | None
     ) = None
-    """Also make samples indistinguishable from data, by: jensen-shannon, a critic of spectral norm
-    1; relativistic, one under zero-centred penalties; wasserstein, one under a gradient penalty;
-    feature-sliced, the features of one; or of the data themselves sliced, mmd, energy, sinkhorn.
-    By default samples are not compared with data."""
+    """Also match samples with data, by a critic: jensen-shannon (of spectral norm 1), relativistic
+    (with zero-centred penalties), wasserstein (with a gradient penalty) or feature-sliced (its
+    features); or directly in data space: sliced, mmd, energy, sinkhorn. By default samples are not
+    compared with data."""
     sharpen_weight: float | None = None
-    """μ, the weight of this divergence, in units of the cost; by default by the divergence and the
-    data's dimension."""
+    """μ, the weight of this divergence, in units of the cost; the default depends on the
+    divergence and the data's dimension."""
     sharpen_from: float = 0.0
-    """The share of training, in [0, 1), after which samples are compared with data. To resume for
-    more steps moves it."""
+    """The share of training, in [0, 1), after which samples are compared with data; it moves if a
+    run is resumed for more steps."""
     sharpen_every: int = 1
-    """Compare samples with data in one of so many steps, with so many times the weight."""
+    """Compare samples with data only in every N-th step, with N times the weight."""
     sharpen_steps: int = 1
     """Steps of its critic before each step of the model."""
     sharpen_lr: float = 5e-4
@@ -75,7 +75,7 @@ class SharpenOptions:
 
 @dataclass(frozen=True)
 class WAEOptions(SharpenOptions):
-    """Of every Wasserstein auto-encoder."""
+    """Options of every Wasserstein auto-encoder."""
 
     weight: float | None = None
     """λ, the weight of the divergence, in units of the cost; by default proportional to the root
@@ -96,18 +96,19 @@ class WAEOptions(SharpenOptions):
         ]
         | None
     ) = None
-    """Cost c. Of images and tables: squared-l2 by default, l2, l1, or bernoulli (cross-entropy,
-    images only); the default λ is for squared-l2. Of point clouds: chamfer by default,
+    """Cost c. For images and tables: squared-l2 by default, l2, l1, or bernoulli (cross-entropy,
+    images only); the default λ is for squared-l2. For point clouds: chamfer by default,
     earth-mover, sinkhorn, sliced, or elementwise, which depends on the order of the points and
     produces blobs."""
     cost_directions: int = 64
-    """Random directions a batch of the cost `sliced`."""
+    """Random directions per batch, for the cost `sliced`."""
     encoder: Literal["deterministic", "random"] = "deterministic"
     """Whether Q(Z|x) is a point or a Gaussian."""
     sigma: float | None = None
     """Standard deviation of a Gaussian decoder; by default the decoder is deterministic."""
     noise: float = 0.0
-    """Deviation of the truncated Gaussian noise added to the encoder's input in training."""
+    """Standard deviation of the truncated Gaussian noise added to the encoder's input in
+    training."""
 
     def check(self) -> None:
         super().check()
@@ -118,7 +119,7 @@ class WAEOptions(SharpenOptions):
 
 @dataclass(frozen=True)
 class MMDOptions(WAEOptions):
-    """Of an auto-encoder with an MMD."""
+    """Options of an auto-encoder with an MMD."""
 
     kernel: Literal["imq", "rbf"] = "imq"
     """Seven inverse multiquadratics, or one Gaussian as wide as the root mean squared distance of
@@ -127,10 +128,10 @@ class MMDOptions(WAEOptions):
 
 @dataclass(frozen=True)
 class SlicedOptions(WAEOptions):
-    """Of an auto-encoder with a sliced divergence."""
+    """Options of an auto-encoder with a sliced divergence."""
 
     directions: int = 64
-    """Random directions (or slices) a batch."""
+    """Random directions (or slices) per batch."""
 
     def check(self) -> None:
         super().check()
@@ -139,7 +140,7 @@ class SlicedOptions(WAEOptions):
 
 @dataclass(frozen=True)
 class SlicerOptions(WAEOptions):
-    """Of an auto-encoder with a divergence along curved slices."""
+    """Options of an auto-encoder with a divergence along curved slices."""
 
     slicer: Literal["circular", "polynomial", "neural"] = "circular"
     """Distances to points of a sphere, homogeneous polynomials, or outputs of a network with one
@@ -161,12 +162,12 @@ class SlicerOptions(WAEOptions):
 
 @dataclass(frozen=True)
 class GeneralizedSlicedOptions(SlicerOptions, SlicedOptions):
-    """Of an auto-encoder with random curved slices."""
+    """Options of an auto-encoder with random curved slices."""
 
 
 @dataclass(frozen=True)
 class MaxGeneralizedSlicedOptions(SlicerOptions):
-    """Of an auto-encoder with learned worst slices."""
+    """Options of an auto-encoder with learned worst slices."""
 
     slices: int = 8
     """Learned slices, of which the worst counts."""
@@ -178,7 +179,7 @@ class MaxGeneralizedSlicedOptions(SlicerOptions):
 
 @dataclass(frozen=True)
 class ConditionalOptions(SharpenOptions):
-    """Of an auto-encoder that completes images."""
+    """Options of an auto-encoder that completes images."""
 
     weight: float | None = None
     """λ, the weight of the divergence, in units of the cost; by default proportional to the root
@@ -205,7 +206,7 @@ class ConditionalOptions(SharpenOptions):
 
 @dataclass(frozen=True)
 class VAEOptions(SharpenOptions):
-    """Of every variational auto-encoder."""
+    """Options of every variational auto-encoder."""
 
     beta: float | None = None
     """Weight of the KL term; by default 1, or what the recipe is tuned to for small images."""
@@ -217,7 +218,7 @@ class VAEOptions(SharpenOptions):
 
 @dataclass(frozen=True)
 class GaussianVAEOptions(VAEOptions):
-    """Of one with a Gaussian likelihood."""
+    """Options of a variational auto-encoder with a Gaussian likelihood."""
 
     sigma: float | None = None
     """Standard deviation of the Gaussian decoder; learned by default."""
@@ -229,10 +230,10 @@ class GaussianVAEOptions(VAEOptions):
 
 @dataclass(frozen=True)
 class SlicedGeneratorOptions:
-    """Of a generator with a sliced divergence."""
+    """Options of a generator with a sliced divergence."""
 
     directions: int = 64
-    """Random directions a batch."""
+    """Random directions per batch."""
 
     def check(self) -> None:
         """A ValueError for values that cannot be."""
@@ -241,7 +242,7 @@ class SlicedGeneratorOptions:
 
 @dataclass(frozen=True)
 class MMDGeneratorOptions:
-    """Of a generator with an MMD."""
+    """Options of a generator with an MMD."""
 
     kernel: Literal["imq", "rbf"] = "imq"
     """Seven inverse multiquadratics, or one Gaussian as wide as the root mean squared distance of
@@ -254,29 +255,29 @@ class MMDGeneratorOptions:
 
 @dataclass(frozen=True)
 class FlowOptions:
-    """Of flow matching."""
+    """Options of flow matching."""
 
     coupling: Literal["independent", "exact", "sinkhorn", "semidiscrete"] = "exact"
-    """Which noise belongs to which sample of a batch: independent; exact, by optimal assignment,
-    which makes the paths of samples straighter; sinkhorn, drawn from an entropic plan, which is
-    faster for batches of thousands and, with the path sb, that of the Schrödinger bridge; or
-    semidiscrete, which of the whole training set, by a plan that is fitted before training."""
+    """How noise is paired with the samples of a batch: independent; exact, by optimal assignment,
+    which makes the paths straighter; sinkhorn, drawn from an entropic plan, which is faster for
+    batches of thousands and, with the path sb, gives the Schrödinger bridge; or semidiscrete, with
+    the whole training set, by a plan fitted before training."""
     path: Literal["linear", "sb", "vp"] = "linear"
-    """Path from noise to data: linear; sb, a Brownian bridge, as of a Schrödinger bridge; or vp,
+    """Path from noise to data: linear; sb, a Brownian bridge, as in a Schrödinger bridge; or vp,
     variance-preserving."""
     sigma: float = 0.0
-    """Standard deviation of the noise on a path: around a linear one, 0 by default; of a bridge,
-    which needs one."""
+    """Standard deviation of the noise on a path: 0 by default for linear paths; required for a
+    bridge."""
     solver: Literal["euler", "midpoint", "heun", "dopri5"] = "midpoint"
-    """Solver of the ODE in sampling; dopri5 chooses its steps by the tolerance and needs the extra
+    """ODE solver for sampling; dopri5 adapts its steps to the tolerance and needs the extra
     `ode`."""
     ode_steps: int = 20
     """Steps of the other solvers."""
     tolerance: float = 1e-5
     """Relative and absolute tolerance of dopri5."""
     label_dropout: float = 0.1
-    """With --condition labels: the share of labels that are dropped in training, in [0, 1), so
-    that the flow of all classes is learned as well, which guidance needs."""
+    """With --condition labels: the share of labels dropped in training, in [0, 1), so that the
+    flow of all classes is learned as well, as guidance requires."""
     guidance: float = 1.0
     """With --condition labels: how far samples go beyond the flow of all classes towards that of
     their own; 1 is no guidance, larger values give more typical and less diverse samples."""
@@ -309,17 +310,18 @@ class FlowOptions:
 
 @dataclass(frozen=True)
 class DriftingOptions(SlicedGeneratorOptions, MMDGeneratorOptions):
-    """Of a generator that is trained towards where its samples drift."""
+    """Options of a generator that is trained towards where its samples drift."""
 
     drift: Literal["mean-shift", "mmd", "energy", "sinkhorn", "sliced", "critic"] = "mean-shift"
-    """How samples drift: towards data and away from each other by normalised affinities, or along
-    the gradient flow of a divergence; that of a critic is W_1, with a gradient penalty."""
+    """How samples drift: towards data and away from each other by normalised affinities
+    (mean-shift), or along the gradient flow of a divergence; critic estimates W_1 with a gradient
+    penalty."""
     temperatures: tuple[float, ...] = (0.02, 0.05, 0.2)
     """Ranges of affinities of mean-shift, in mean distances between samples; one drift each."""
     rate: float = 1.0
     """Length of a move, in typical differences of a coordinate between samples."""
     moves: int = 1
-    """Moves before samples are regressed on."""
+    """Number of moves before the regression."""
 
     def check(self) -> None:
         SlicedGeneratorOptions.check(self)

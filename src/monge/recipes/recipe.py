@@ -12,11 +12,10 @@ from monge.recipes.options import NoOptions
 
 FAMILIES = ("auto-encoder", "generator", "flow")
 NEEDS = {
-    "ordered": "samples whose elements correspond, as images and tables, and not clouds of points:"
+    "ordered": "samples whose elements correspond, as images and tables, and not point clouds:"
     " use pointcloud-wae or another WAE",
     "bounded": "images, whose values are in [0, 1]",
-    "unordered": "clouds of points: give an array (n, N, 3), or a folder of .ply, .xyz or .off "
-    "files",
+    "unordered": "point clouds: give an array (n, N, 3), or a folder of .ply, .xyz or .off files",
     "grid": "images",
 }
 """What a recipe may need of a kind of data: attributes of `monge.data.Kind`, in words."""

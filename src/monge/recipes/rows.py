@@ -261,7 +261,7 @@ ROWS = (
     Recipe(
         name="pointcloud-wae",
         build=f"{AUTO}:pointcloud_wae",
-        line="WAE of clouds of points, MMD of codes, Chamfer (Achlioptas et al. 2018)",
+        line="WAE of point clouds, MMD of codes, Chamfer (Achlioptas et al. 2018)",
         paper="Achlioptas, Diamanti, Mitliagkas, Guibas, Learning representations and generative "
         "models for 3D point clouds, 2018, with the penalty of wae-mmd on the codes",
         options=MMDOptions,

@@ -3,7 +3,7 @@
 An exported model is two files, because encoders and decoders are used separately. `model.onnx`
 stands for `model.encoder.onnx` (x ↦ code, and log_variance for a random encoder) and
 `model.decoder.onnx` (code ↦ sample). A model without `encode` has only the decoder, and one
-without `decode` only the encoder. Of a class-conditional model both take the classes `label` as
+without `decode` only the encoder. For a class-conditional model both take the classes `label` as
 well, int64 (n,), numbered as `settled.classes` of config.json. Where a model completes samples,
 its encoder also takes the mask `known`, and its decoder the sample `given` with its mask. A flow
 has a `velocity` ((x, t) ↦ dx/dt, in standard units), which a loop of a few lines integrates from

@@ -174,7 +174,7 @@ class Run:
     def writing(self) -> Iterator[None]:
         """Keeps other processes from writing into the directory; reading needs no lock.
 
-        Of several processes each calls this alike, and the first one holds the lock.
+        With several processes, each calls this in the same way, and the first one holds the lock.
 
         Raises:
             ValueError: if another process is writing, or the directory is read-only.

@@ -31,7 +31,7 @@ def opened(
     """Gives the run directory, into which no other process writes inside, and what is stored
     there of a run that is to be resumed.
 
-    Of several processes the first one opens it. What was made for a run that does not begin is
+    With several processes, the first one opens it. What was made for a run that does not begin is
     removed.
 
     Raises:

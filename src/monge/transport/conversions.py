@@ -45,7 +45,7 @@ def to_pot(
         epsilon: ε of an entropic plan; None for an exact one.
 
     Returns:
-        π (n, m) and the log, in float64 and without gradient. Of an exact plan the log has the
+        π (n, m) and the log, in float64 and without gradient. For an exact plan the log has the
         keys `cost`, `u`, `v`, `warning` and `result_code`; of an entropic one the scalings `u`
         and `v`, their logarithms `log_u` and `log_v`, `niter`, and `err` with ‖πᵀ1 - b‖.
 

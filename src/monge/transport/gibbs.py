@@ -80,7 +80,7 @@ class Streamed:
         self.f0, self.g0, self.epsilon = f, g, epsilon
 
     def in_log_domain(self) -> "Streamed":
-        """The same without a kernel."""
+        """This problem without a stored kernel, in the log domain."""
         streamed = Streamed(self.cost, self.a, self.b, self.penalties)
         streamed.begin(self.f0, self.g0, self.epsilon)
         return streamed

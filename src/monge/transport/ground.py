@@ -60,7 +60,7 @@ class GroundCost(abc.ABC):
 
     @abc.abstractmethod
     def transposed(self) -> "GroundCost":
-        """The same cost from y to x."""
+        """The cost from y to x."""
 
     @abc.abstractmethod
     def entries(self, rows: slice) -> Tensor:
@@ -71,7 +71,7 @@ class GroundCost(abc.ABC):
         """The cost in float64, which the caller does not change; for small problems."""
 
     def roughly(self) -> "GroundCost":
-        """The same cost, to the digits that suffice for potentials near the optimum."""
+        """This cost, to the digits that suffice for potentials near the optimum."""
         return self
 
     @abc.abstractmethod
@@ -203,7 +203,7 @@ class Points(GroundCost):
         return torch.cdist(self.x, self.y, compute_mode=mode).pow_(self.p)
 
     def by_differences(self) -> "Points":
-        """The same, never by a product."""
+        """The cost computed by differences, never by a product."""
         return Points(self.x, self.y, self.p, self.dtype, exact=True)
 
     def roughly(self) -> "Points":

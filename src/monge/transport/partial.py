@@ -3,7 +3,7 @@ r"""Partial transport: the cheapest plan of a given mass, exactly.
     min_π ⟨C, π⟩   over π ≥ 0, π1 ≤ a, πᵀ1 ≤ b, Σ_ij π_ij = s
   = max ⟨a, f⟩ + ⟨b, g⟩ + λ s   over f, g ≤ 0, f_i + g_j + λ ≤ C_ij.
 
-It is balanced transport with one more point on each side, to which the rest goes for nothing: a
+It is balanced transport with one more point on each side, to which the rest goes at no cost: a
 column of mass |a| - s and a row of mass |b| - s, between which there is no pair.
 
 Source: Caffarelli, McCann, "Free boundaries in optimal transport and Monge-Ampère obstacle

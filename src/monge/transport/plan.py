@@ -18,7 +18,7 @@ MOST_SHADES = 64 * 64
 class Plan:
     """A coupling π of weights a (n,) and b (m,) for a cost C (n, m).
 
-    Of a batch of problems all tensors have a leading dimension, and `marginal_error`,
+    For a batch of problems all tensors have a leading dimension, and `marginal_error`,
     `iterations` and `converged` are those of the worst of them."""
 
     value: Tensor
@@ -78,7 +78,7 @@ class Plan:
         return [self.value, self.value_linear, *self.potentials, *known, self.plan]
 
     def replaced(self, function: Callable[[Tensor], Tensor]) -> "Plan":
-        """The same account with `function` applied to each tensor; to the plan when it is made."""
+        """This plan with `function` applied to each tensor; to the plan when it is made."""
         f, g = self.potentials
         return replace(
             self,

@@ -103,7 +103,7 @@ def decode(content: bytes, suffix: str, points: int | None, name: str) -> np.nda
     """`points` points (2,048 by default) of one file, in the unit sphere: of a mesh drawn from
     its faces by their area, of a cloud some of those it holds.
 
-    The draws depend on the content alone.
+    The draws depend only on the content.
 
     Arguments:
         suffix: the format, unless the file begins with what another one does.

@@ -56,7 +56,8 @@ class Place(NamedTuple):
     size: int
 
     def read(self, most: int) -> bytes:
-        """Its bytes, at most so many. The shard is opened anew: a process may have 1,000 open."""
+        """At most that many of its bytes. The shard is opened anew: a process may have 1,000
+        open."""
         if self.size > most:
             raise ValueError(f"over {most:,} bytes")
         with open(self.shard, "rb") as file:
