@@ -41,7 +41,7 @@ class Prepared(NamedTuple):
     """The facts of the run, its batch among them."""
     samples: Rows
     held: Rows | None
-    """Samples that are held apart, where patience needs them."""
+    """Samples that are held out, where patience needs them."""
     batches: Batches
     steps: int
     """How many outer steps there are."""
@@ -136,7 +136,7 @@ def _agree(model_or_recipe: nn.Module | str | None, config: Config, settled: Set
 
 def training_samples(config: Config, source: Source) -> tuple[Rows, Rows | None]:
     """The training samples, with their labels where a model of labelled classes is asked for, and
-    those that are held apart where patience needs them."""
+    those that are held out where patience needs them."""
     samples: Rows = source.train
     if config.condition == "labels":
         assert source.train_labels is not None, "data without labels have been refused"
