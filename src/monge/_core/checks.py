@@ -52,7 +52,7 @@ def nonnegative(name: str, value: float) -> float:
 
 def share(name: str, value: float) -> float:
     """`value` as a float, if it is in [0, 1]."""
-    if not 0 <= _number(value) <= 1:
+    if not 0 <= _number(name, value) <= 1:
         raise ValueError(f"`{name}` must be in [0, 1], got {value!r}")
     return float(value)
 

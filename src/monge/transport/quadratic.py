@@ -49,7 +49,7 @@ def _squares(cost: Tensor) -> Tensor:
 def objective(cx: Tensor, cy: Tensor, plan: Tensor) -> Tensor:
     """Σ_ijkl (cx_ik - cy_jl)² π_ij π_kl for any π (n, m), differentiable in all three."""
     rows, columns = plan.sum(1), plan.sum(0)
-    squares = rows @ cx.square() @ rows + columns @ cy.square() @ columns
+    squares = rows @ (cx.square() @ rows) + columns @ (cy.square() @ columns)
     return squares - 2 * ((cx @ plan @ cy.T) * plan).sum()
 
 
@@ -181,7 +181,7 @@ def _swapped(problem: Quadratic, plan: Tensor) -> Tensor:
     if (mass * len(plan) - 1).abs().max() > 1e-6 or (plan.sum(0) == 0).any():
         return plan
     cx, cy, linear = problem.cx, problem.cy, problem.linear * len(plan) / 2
-    start = image.clone()
+    start, place = image, torch.arange(len(plan), device=plan.device)
     scale = (cx.square().sum() * cy.square().sum()).sqrt() + linear.abs().sum()
     for _ in range(len(plan) ** 2):
         c, p = cy[image][:, image], linear[:, image]
@@ -196,7 +196,7 @@ def _swapped(problem: Quadratic, plan: Tensor) -> Tensor:
         if gain.flatten()[best] <= 10 * torch.finfo(cx.dtype).eps * scale:
             break
         i, k = divmod(best, len(plan))
-        image[[i, k]] = image[[k, i]]
+        image = torch.where(place == i, image[k], torch.where(place == k, image[i], image))
     if torch.equal(image, start):
         return plan
     return torch.zeros_like(plan).scatter_(1, image[:, None], 1 / len(plan))
