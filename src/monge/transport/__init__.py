@@ -77,6 +77,7 @@ from monge.transport.slicers import (
     Polynomial,
     Slicer,
 )
+from monge.transport.unbalanced_gromov import unbalanced_gromov_wasserstein
 
 __all__ = [
     "KL",
@@ -148,6 +149,7 @@ __all__ = [
     "spherical_sliced_wasserstein",
     "to_pot",
     "total_variation",
+    "unbalanced_gromov_wasserstein",
     "uniform_directions",
     "wasserstein",
     "wasserstein_1d",
