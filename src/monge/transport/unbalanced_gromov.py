@@ -26,21 +26,13 @@ from torch import Tensor
 
 from monge._core.checks import dimension, masses, positive
 from monge._core.promotion import WEIGHTS, promoted
-from monge.transport.accounts import assembled, is_converged, kernel_dtype
 from monge.transport.exact import solve
 from monge.transport.gromov import warn_of
 from monge.transport.gromov_starts import FeasiblePlans, Starts, starting_plans
-from monge.transport.ground import Matrix
+from monge.transport.linearised import LOOSENESS, Linearised, entropic_plan_of
 from monge.transport.penalties import KL, HardMarginal, Penalties, Penalty, Reach, penalties
 from monge.transport.plan import Plan
-from monge.transport.potentials import (
-    ACCELERATION,
-    MOST_ITERATIONS,
-    EntropicProblem,
-    SinkhornSettings,
-)
 from monge.transport.quadratic import Quadratic, in_units, space, with_slopes
-from monge.transport.unbalanced import solve_penalised
 
 
 @dataclass(frozen=True)
@@ -89,7 +81,7 @@ class UnbalancedProblem:
             )
         return total
 
-    def next(self, plan: Tensor, tolerance: float) -> "Step":
+    def next(self, plan: Tensor, tolerance: float, start: tuple[Tensor, Tensor] | None) -> "Step":
         """The best plan beside this one, with the mass that both have in common.
 
         A constant of the cost changes the mass only, which is the exponential of a mean cost: it
@@ -98,29 +90,22 @@ class UnbalancedProblem:
         mass, epsilon = plan.sum(), self.epsilon
         constant = sum(price * _relative(r, w) for price, r, w in self.terms(plan))
         cost = (self.spaces.fixed(plan) - 2 * self.spaces.product(plan)) / mass
-        constant, cost = constant / mass + cost.min(), cost - cost.min()
-        mean = float(cost.mean())
-        matrix = Matrix(cost.to(kernel_dtype(mean, epsilon, cost.dtype)), mean)
-        inner = EntropicProblem(matrix, self.a, self.b, penalties=self.sides)
-        settings = SinkhornSettings(ACCELERATION, tolerance, MOST_ITERATIONS)
-        (solution,) = solve_penalised([inner], epsilon, settings, [None])
-        found = solution.potentials
-        following = assembled(inner, found, epsilon).to(cost)
-        potentials = found.f.to(cost), found.g.to(cost)
-        converged = is_converged(found, settings, cost.dtype)
+        constant = constant / mass + cost.min()
+        inner = entropic_plan_of(cost, (self.a, self.b), epsilon, tolerance, start, self.sides)
+        following, potentials = inner.plan, inner.potentials
         if self.constrained():
             f, g = (
                 z + constant if isinstance(side, HardMarginal) else z
                 for side, z in zip(self.sides, potentials)
             )
-            return Step(following, (f, g), found.error, converged)
+            return Step(following, (f, g), inner)
         shape = following / following.sum()
-        mean_cost = (cost * shape).sum() + constant
+        mean_cost = ((cost - cost.min()) * shape).sum() + constant
         mean_cost = mean_cost + sum(price * _relative(r, w) for price, r, w in self.terms(shape))
         own = -mean_cost / sum(price for price, _, _ in self.terms(shape))
         scale = ((mass.log() + own) / 2).exp() / following.sum()
         f, g = (z - side.price * scale.log() for side, z in zip(self.sides, potentials))
-        return Step(scale * following, (f, g), found.error, converged)
+        return Step(scale * following, (f, g), inner)
 
     def constrained(self) -> bool:
         """Whether a marginal is a constraint, which is then all of the mass."""
@@ -132,10 +117,8 @@ class Step(NamedTuple):
 
     plan: Tensor
     potentials: tuple[Tensor, Tensor]
-    error: float
-    """The residual of the potentials."""
-    converged: bool
-    """Whether the potentials have."""
+    inner: Linearised
+    """The problem that was solved for it."""
 
 
 def _relative(r: Tensor, w: Tensor) -> Tensor:
@@ -180,21 +163,18 @@ def _alternated(
     Two plans may be the best beside each other without being one, which are not what is looked
     for: where the iteration returns to the plan before, its steps are halved from then on.
     """
-    before, iteration, length = plan, 0, 1.0
+    before, iteration, length, start, change = plan, 0, 1.0, None, 1.0
     while True:
         iteration += 1
-        step = problem.next(plan, tolerance)
+        step = problem.next(plan, max(tolerance, LOOSENESS * change), start)
+        start = step.inner.potentials
         moved = (step.plan - plan).abs().sum()
         change = float(moved / step.plan.sum())
-        if iteration == most or _stands(step, change, tolerance):
+        if iteration == most or step.inner.stands(change, tolerance):
             return step, iteration, change
         if iteration > 1 and 2 * (step.plan - before).abs().sum() < moved:
             length /= 2
         before, plan = plan, plan + length * (step.plan - plan)
-
-
-def _stands(step: Step, change: float, tolerance: float) -> bool:
-    return step.converged and change <= tolerance + 10 * torch.finfo(step.plan.dtype).eps
 
 
 def _in_weights(problem: UnbalancedProblem, step: Step) -> tuple[Tensor, Tensor]:
@@ -231,7 +211,7 @@ def unbalanced_gromov_wasserstein(
     reach: Reach,
     starts: Starts = 1,
     tolerance: float = 1e-6,
-    max_iterations: int = 200,
+    max_iterations: int = 1000,
     seed: int = 0,
 ) -> Plan:
     """Entropic Gromov-Wasserstein with penalties on the marginals.
@@ -282,7 +262,7 @@ def unbalanced_gromov_wasserstein(
         for plan in begun
     ]
     step, iterations, change = min(results, key=lambda found: float(problem.value(found[0].plan)))
-    converged = _stands(step, change, tolerance)
+    converged = step.inner.stands(change, tolerance)
     if not converged:
         moved = f"plan that still moved by {change:.2g}, `tolerance` is {tolerance:.2g}"
         warn_of(moved, iterations)
@@ -292,7 +272,7 @@ def unbalanced_gromov_wasserstein(
         value=with_slopes(problem.value(plan), moving, plan, *slopes).double() * unit**2,
         value_linear=problem.spaces.value(plan).double() * unit**2,
         potentials=(f.double() * unit**2, g.double() * unit**2),
-        marginal_error=step.error,
+        marginal_error=step.inner.error,
         iterations=iterations,
         converged=converged,
         make=lambda: plan,
