@@ -261,6 +261,11 @@ OTHERS = {
             x @ y.mT, x @ x.mT, y @ y.mT, epsilon=20.0, tolerance=1e-5
         ).value
     ),
+    "unbalanced_gromov_wasserstein": lambda x, y: (
+        transport.unbalanced_gromov_wasserstein(
+            x @ x.mT, y @ y.mT, epsilon=20.0, reach=20.0, tolerance=1e-5
+        ).value
+    ),
     "wasserstein_circle": lambda x, y: transport.wasserstein_circle(x[:, 0], y[:, 0]),
     "spherical_sliced_wasserstein": lambda x, y: transport.spherical_sliced_wasserstein(
         unit(x), unit(y), circles=transport.great_circles(5, x.shape[1], generator=seeded())

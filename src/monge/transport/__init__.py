@@ -78,6 +78,7 @@ from monge.transport.slicers import (
     Polynomial,
     Slicer,
 )
+from monge.transport.unbalanced_gromov import unbalanced_gromov_wasserstein
 
 __all__ = [
     "KL",
@@ -151,6 +152,7 @@ __all__ = [
     "spherical_sliced_wasserstein",
     "to_pot",
     "total_variation",
+    "unbalanced_gromov_wasserstein",
     "uniform_directions",
     "wasserstein",
     "wasserstein_1d",

@@ -15,9 +15,9 @@ from torch import Tensor
 from monge._core.checks import dimension, distribution_weights, positive
 from monge._core.errors import warn
 from monge._core.promotion import WEIGHTS, promoted
-from monge.transport.entropic import solve_entropic
 from monge.transport.exact import solve
 from monge.transport.gromov_starts import Couplings, Starts, starting_plans
+from monge.transport.linearised import LOOSENESS, Linearised, entropic_plan_of
 from monge.transport.plan import Plan
 from monge.transport.quadratic import (
     Quadratic,
@@ -103,19 +103,20 @@ def entropic_plan(
 
     results = [_alternated(fixed, mu, nu, plan, epsilon, tolerance, most) for plan in plans]
     inner, iteration, change = min(results, key=lambda result: float(regularised(result[0].plan)))
-    plan, converged = inner.plan, _stands(inner, change, tolerance)
+    plan, converged = inner.plan, inner.stands(change, tolerance)
     if not converged:
         warn_of(
             f"plan that still moved by {change:.2g}, `tolerance` is {tolerance:.2g}", iteration
         )
     f, g = inner.potentials
+    f = f + fixed.slope(plan).min()
     in_weights = (a, f - f.mean()), (b, g - g.mean())
     value = with_slopes(regularised(plan), moving, plan, *in_weights)
     return Plan(
         value=value.double() * unit**2,
         value_linear=fixed.value(plan).double() * unit**2,
         potentials=(f.double() * unit**2, g.double() * unit**2),
-        marginal_error=inner.marginal_error,
+        marginal_error=inner.error,
         iterations=iteration,
         converged=converged,
         make=lambda: plan,
@@ -130,20 +131,17 @@ def _alternated(
     epsilon: float,
     tolerance: float,
     most: int,
-) -> tuple[Plan, int, float]:
+) -> tuple[Linearised, int, float]:
     """Sinkhorn on the slope, until the plan stands: (plan, iterations, last change in L1)."""
-    iteration = 0
+    iteration, start, change = 0, None, 1.0
     while True:
         iteration += 1
-        inner = solve_entropic(problem.slope(plan), a, b, epsilon=epsilon, tolerance=tolerance)
+        loose = max(tolerance, LOOSENESS * change)
+        inner = entropic_plan_of(problem.slope(plan), (a, b), epsilon, loose, start)
         change = float((inner.plan - plan).abs().sum())
-        if iteration == most or _stands(inner, change, tolerance):
+        if iteration == most or inner.stands(change, tolerance):
             return inner, iteration, change
-        plan = inner.plan
-
-
-def _stands(inner: Plan, change: float, tolerance: float) -> bool:
-    return inner.converged and change <= tolerance + 10 * torch.finfo(inner.plan.dtype).eps
+        plan, start = inner.plan, inner.potentials
 
 
 def _weights(

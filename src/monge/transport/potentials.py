@@ -71,6 +71,8 @@ class EntropicProblem(NamedTuple):
     """Whether it is a sample against itself."""
     penalties: Penalties = CONSTRAINTS
     """What holds the marginals to the weights."""
+    start: tuple[Tensor, Tensor] | None = None
+    """Potentials near the solution, float64, from which the iteration starts."""
 
     def mass(self) -> float:
         """The unit of errors: 1 where the weights have to sum to 1, else the mass of b."""
@@ -111,13 +113,14 @@ def iterated(
     problem: EntropicProblem, space: Tensor, epsilon: float, settings: SinkhornSettings
 ) -> Iterated:
     """Sinkhorn's algorithm; the result has f = P S_b(g), or f = g for a symmetric problem."""
-    (cost, a, b, symmetric, penalties), mass = problem, problem.mass()
+    (cost, a, b, symmetric, penalties, near), mass = problem, problem.mass()
     minima = choose_minima(cost, a, b, space, penalties)
     acceleration, tolerance, most = settings
     iterate = choose_iteration(cost, penalties)
-    f, g, used = torch.zeros_like(minima.a), torch.zeros_like(minima.b), 0
+    f, g = near or (torch.zeros_like(minima.a), torch.zeros_like(minima.b))
+    used = 0
     # a sample's cost to itself is 0 on the diagonal, and the potentials start near the solution
-    for larger in [] if symmetric else warm_up_scales(minima.cost, epsilon, penalties):
+    for larger in [] if symmetric or near else warm_up_scales(minima.cost, epsilon, penalties):
         minima.begin(f, g, larger)
         g, _, count = iterate(minima, symmetric, g, Anderson(), 0.03 * mass, 20)
         f, used = minima.rows(g), used + count
