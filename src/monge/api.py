@@ -1,5 +1,6 @@
 """The Python interface: `monge.fit` trains, `monge.load` gives a trained model back."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -7,12 +8,15 @@ import torch
 from monge._core.devices import chosen_device
 from monge._core.errors import FailedRun, NotFinite
 from monge._core.processes import first
+from monge._core.writer_names import WriterName
 from monge.config import Config
 from monge.data import Data
 from monge.runs import Run, load
 from monge.training.directory import opened
 from monge.training.distributed import group
 from monge.training.fit import asked, train
+from monge.training.writers import Writer
+from monge.training.writers import check as check_writers
 
 __all__ = ["Run", "fit", "load"]
 
@@ -27,6 +31,7 @@ def fit(
     data_changed: bool = False,
     trust_data: bool = False,
     quiet: bool = False,
+    log_to: Sequence[WriterName | Writer] = (),
 ) -> Run:
     """Trains a model and writes a run directory with checkpoints, metrics, pictures and report.
 
@@ -48,6 +53,8 @@ def fit(
         trust_data: with `resume`, opens folders that the run names although it has no seal of
             this account.
         quiet: show no progress.
+        log_to: where the log goes besides `metrics.jsonl`: names of tensorboard, wandb and mlflow,
+            or writers of your own (`monge.training.writers`). The run does not remember them.
 
     `config.device` is auto by default: the GPU where there is one, otherwise the CPU. The device
     that was found is kept in `run.settled.device`, the precision of the networks in
@@ -67,13 +74,21 @@ def fit(
         FailedRun: if training cannot go on; the last good checkpoint, if there is one, is intact.
         Interrupted: after SIGINT, SIGTERM, SIGHUP or SIGUSR1, with the last step saved.
     """
+    check_writers(log_to)
     config = asked(model_or_recipe, data, config)
     with (
         group(chosen_device(config.check().device)),
         opened(config, out, resume, trust_data) as (path, stored),
     ):
         trained = train(
-            model_or_recipe, data, config, path, stored, data_changed=data_changed, quiet=quiet
+            model_or_recipe,
+            data,
+            config,
+            path,
+            stored,
+            data_changed=data_changed,
+            quiet=quiet,
+            log_to=log_to,
         )
         run = Run(trained.path, trust_data=True)
         run.source = trained.source

@@ -29,6 +29,8 @@ EXTRAS = {
     "huggingface": ("datasets",),
     "kernels": ("triton",),
     "logging": ("tensorboard",),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
     "ode": ("torchdiffeq",),
 }
 """The packages of the extras whose absence a person may want to know of."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, g
 from tyro.conf import Positional, arg
 
 from monge._core.errors import Interrupted
+from monge._core.writer_names import WriterName
 from monge.cli.common import Float, Int, Place, Text, first, tell
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ class Train:
     dry_run: bool = False
     """Print what would be trained, and its time and memory, estimated from a few steps; write
     nothing."""
+    log_to: tuple[WriterName, ...] = ()
+    """Where the log goes besides metrics.jsonl: tensorboard, wandb, mlflow."""
     resume: bool = False
     """Continue the run in --out from its newest valid checkpoint."""
     data_changed: bool = False
@@ -181,6 +184,7 @@ class Train:
                 data_changed=self.data_changed,
                 trust_data=self.trust_data,
                 quiet=self.quiet,
+                log_to=self.log_to,
             )
         except Interrupted as stop:
             stop.args = (f"{stop}; the same command with --out RUN --resume goes on",)
@@ -298,7 +302,15 @@ VALUELESS = (
     *("--resume", "--data-changed", "--trust-data", "--turn", "--compile"),
     *("--quiet", "--dry-run", "--dry_run", "--help", "-h"),
 )
-SEVERAL = ("--set", "--classes", "--categorical", "--leave-out", "--leave_out")
+SEVERAL = (
+    "--set",
+    "--classes",
+    "--categorical",
+    "--leave-out",
+    "--leave_out",
+    "--log-to",
+    "--log_to",
+)
 
 
 def recipe_name(arguments: Sequence[str]) -> str:

@@ -66,16 +66,17 @@ def of_summary(run: Run, numbers: dict[str, float]) -> dict[str, Reading]:
         kept = 1 - numbers["test reconstruction"] / _variance(run)
         found["test reconstruction"] = Reading(
             _graded(-kept, -0.9, -0.7),
-            f"keeps {max(kept, 0):.0%} of the variance of test samples; Σ (x − G(z))² of one",
+            f"keeps {max(kept, 0):.0%} of the variance of test samples",
         )
     prior = prior_of(run.model)
     if "MMD² of codes" in numbers and prior is not None:
-        noise = _deviation(run, round(numbers["n of codes"]))
+        n = round(numbers["n of codes"])
+        noise = _deviation(run, n)
         times = abs(numbers["MMD² of codes"]) / noise
         told = (
-            "codes cannot be told from draws of the prior"
+            f"{n:,} codes cannot be told from draws of the prior"
             if times <= 3
-            else f"codes differ from the prior by {times:,.0f} deviations of the estimate"
+            else f"{n:,} codes differ from the prior by {times:,.0f} deviations of the estimate"
         )
         found["MMD² of codes"] = Reading(_graded(times, 3, 30), told)
         found["its floor"] = Reading(

@@ -57,7 +57,7 @@ def section(drawn: Drawn, name: str, content: bytes) -> Section:
     if name == "latent_map":
         return _map(drawn)
     pictures = pictures_of(kind)
-    plot = not isinstance(pictures, GridPictures)
+    plot = not kind.grid
     one = Panel(f"{plain.capitalize()} of the model", "", _encoded(content), plot=plot)
     if name != "samples" or not isinstance(pictures, GridPictures):
         return Section(plain, text, [one])

@@ -52,8 +52,9 @@ def called(divergence: Divergence) -> str:
 
 def described(run: Run) -> str:
     """What the model of a run is, in a sentence or two."""
-    model, kind = run.model, kind_named(run.settled.kind)
-    one, many = _article(kind.name), f"{kind.name}s"
+    model, noun = run.model, kind_named(run.settled.kind).name
+    noun = noun if run.settled.schema is None else "row"
+    one, many = _article(noun), f"{noun}s"
     prior, named = prior_of(model), {match.name: match for match in matchings(model)}
     first = named.get(ONLY)
     by = None if first is None else called(first.divergence)

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from monge._core.devices import chosen_device, current, described
 from monge._core.errors import FailedRun
 from monge._core.files import write_all
 from monge._core.tuning import using_threads
+from monge._core.writer_names import WriterName
 from monge.builders import settle
 from monge.builders.settle import MASK, with_tuned
 from monge.config import (
@@ -36,7 +38,7 @@ from monge.models.protocols import (
     rows_for,
     trainable,
 )
-from monge.training import checkpoint, loop, resumed
+from monge.training import checkpoint, loop, resumed, writers
 from monge.training.directory import Stored
 from monge.training.memory import is_resident
 from monge.training.prepared import located, prepared, refuse_unusable
@@ -87,6 +89,7 @@ def train(
     *,
     data_changed: bool,
     quiet: bool,
+    log_to: Sequence[WriterName | writers.Writer] = (),
 ) -> Trained:
     """Trains in the group of this run's processes; see `monge.fit`.
 
@@ -97,7 +100,9 @@ def train(
         resumed.refuse_changes(stored[0], config, path)
     device = chosen_device(config.check().device)
     with current(device), using_threads(config.threads):
-        return _trained(model_or_recipe, data, config, device, path, stored, data_changed, quiet)
+        return _trained(
+            model_or_recipe, data, config, device, path, stored, data_changed, quiet, log_to
+        )
 
 
 def _trained(
@@ -109,6 +114,7 @@ def _trained(
     stored: Stored,
     data_changed: bool,
     quiet: bool,
+    log_to: Sequence[WriterName | writers.Writer],
 ) -> Trained:
     """Trains on a device, in a run directory that is new or holds the stored configuration."""
     refuse_unusable(config, device)
@@ -158,17 +164,19 @@ def _trained(
             say(kept.line)
     if resident:
         samples = samples.to(trainer.device)
-    loop.run(
-        trainer,
-        samples,
-        batches,
-        steps,
-        path,
-        notes={"data": settled.fingerprint, "settings": settings},
-        held=held,
-        seconds=seconds,
-        quiet=quiet,
-    )
+    with writers.opened(log_to, path, config, start) as logged:
+        loop.run(
+            trainer,
+            samples,
+            batches,
+            steps,
+            path,
+            notes={"data": settled.fingerprint, "settings": settings},
+            held=held,
+            seconds=seconds,
+            quiet=quiet,
+            logged=logged,
+        )
     whole = None if config.training.shard else _whole(model, trainer, path)
     return Trained(path, whole, source, trainer.position > start)
 

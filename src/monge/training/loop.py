@@ -52,6 +52,7 @@ def run(
     held: Rows | None = None,
     seconds: float = 0.0,
     quiet: bool = False,
+    logged: Callable[[int, Mapping[str, float]], None] | None = None,
 ) -> None:
     """Trains up to step `steps`, and writes metrics and checkpoints to `folder`.
 
@@ -67,6 +68,7 @@ def run(
             `patience` stops after that many epochs without a better one.
         seconds: how long the run had trained before it was resumed.
         quiet: shows no progress.
+        logged: is told each row of the metrics that belongs to a step.
 
     Raises:
         FailedRun: for a term that is not finite, or a checkpoint that cannot be written.
@@ -109,6 +111,8 @@ def run(
                     **values,
                 }
                 log(metrics, row, folder)
+                if logged is not None:
+                    logged(step, values)
                 display.update(step, (step - start) * batches.size / (now - began), values)
             if validating:
                 stopped = bool(largest(int(out_of_patience())))

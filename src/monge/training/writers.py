@@ -1,0 +1,223 @@
+"""Where the log of a training goes besides `metrics.jsonl`: TensorBoard, Weights & Biases, MLflow.
+
+A writer is told each logged step. One that fails, as where a server is gone, ends with a warning;
+the training goes on.
+"""
+
+import abc
+import dataclasses
+import importlib.util
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+from monge._core.errors import needs, warn
+from monge._core.files import write_whole
+from monge._core.processes import first
+from monge._core.untrusted import parsed, read_regular
+from monge._core.writer_names import WriterName
+from monge.config import Config
+
+PROJECT = "monge"
+NAME = "log.json"
+"""The file of a run that holds the identifiers which services gave it, to go on with when it is
+resumed."""
+PLACES = ("dir", "name", "cache", "known")
+"""Fields of a configuration that may hold paths, which no service is told."""
+
+
+class Writer(abc.ABC):
+    """What is told each logged step of a training."""
+
+    @abc.abstractmethod
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Takes the terms of a step, by name."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Ends the log; called once."""
+
+
+class TensorBoard(Writer):
+    """Scalars for TensorBoard, in the folder `tensorboard` of the run.
+
+    Args:
+        run: the run directory.
+        start: the step that the training goes on from; later ones, of before a kill, are hidden.
+    """
+
+    def __init__(self, run: Path, start: int = 0):
+        with needs("logging"):
+            from torch.utils.tensorboard import SummaryWriter
+        self.writer = SummaryWriter(run / "tensorboard", purge_step=start + 1 if start else None)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class WeightsAndBiases(Writer):
+    """A run of the project `monge` of Weights & Biases, by the account that `wandb` has.
+
+    Args:
+        run: the run directory.
+        config: what is trained.
+    """
+
+    def __init__(self, run: Path, config: Config):
+        with needs("wandb"):
+            import wandb  # pyright: ignore[reportMissingImports]
+        self.run: Any = wandb.init(
+            project=PROJECT,
+            name=run.resolve().name,
+            dir=str(run),
+            config=settings(config),
+            id=identifier(run, "wandb"),
+            resume="allow",
+        )
+        keep(run, "wandb", self.run.id)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self.run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+class MLflow(Writer):
+    """A run of the experiment `monge` of MLflow, at its tracking address.
+
+    Args:
+        run: the run directory.
+        config: what is trained.
+    """
+
+    def __init__(self, run: Path, config: Config):
+        with needs("mlflow"):
+            from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
+        self.client: Any = MlflowClient()
+        self.id = identifier(run, "mlflow")
+        if self.id is None:
+            found = self.client.get_experiment_by_name(PROJECT)
+            experiment = found.experiment_id if found else self.client.create_experiment(PROJECT)
+            self.id = self.client.create_run(experiment, run_name=run.resolve().name).info.run_id
+            for name, value in settings(config).items():
+                self.client.log_param(self.id, name, value)
+            keep(run, "mlflow", self.id)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.client.log_metric(self.id, re.sub(r"[^\w\-. :/]", "_", name), value, step=step)
+
+    def close(self) -> None:
+        self.client.set_terminated(self.id)
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """A configuration by dotted names, without folders of this machine."""
+    found: dict[str, Any] = {}
+
+    def add(value: Any, name: str) -> None:
+        if isinstance(value, dict):
+            for key, one in value.items():
+                add(one, f"{name}.{key}" if name else key)
+        elif isinstance(value, str) and name.rsplit(".", 1)[-1] in PLACES:
+            found[name] = re.split(r"[/\\]", value)[-1]
+        else:
+            found[name] = value
+
+    add(dataclasses.asdict(config), "")
+    return found
+
+
+def identifier(run: Path, service: str) -> str | None:
+    """What a service calls the run, if it has been told of it."""
+    try:
+        found = parsed(read_regular(run / NAME, 2**16))
+    except (OSError, ValueError):
+        return None
+    name = found.get(service) if isinstance(found, dict) else None
+    return name if isinstance(name, str) and re.fullmatch(r"[\w-]{1,64}", name) else None
+
+
+def keep(run: Path, service: str, name: str) -> None:
+    """Keeps what a service calls the run."""
+    known = {one: identifier(run, one) for one in ("wandb", "mlflow")} | {service: name}
+    write_whole(run / NAME, json.dumps({k: v for k, v in known.items() if v is not None}) + "\n")
+
+
+class Writers:
+    """Several writers as one, of which each ends where it fails."""
+
+    def __init__(self, writers: Sequence[Writer]):
+        self.writers = list(writers)
+
+    def __call__(self, step: int, values: Mapping[str, float]) -> None:
+        """Tells each of them."""
+        for writer in list(self.writers):
+            self._tried(writer, lambda writer=writer: writer.write(step, values))
+
+    def close(self) -> None:
+        """Ends each of them."""
+        for writer in list(self.writers):
+            self._tried(writer, writer.close)
+
+    def _tried(self, writer: Writer, act: Any) -> None:
+        try:
+            act()
+        except Exception as error:
+            self.writers.remove(writer)
+            told = f"{type(error).__name__}: {error}"
+            warn(f"{type(writer).__name__} takes no more of the log, the training goes on: {told}")
+
+
+def check(log_to: object) -> None:
+    """Refuses what is neither a writer nor the name of one whose package is installed.
+
+    Raises:
+        ValueError: naming those there are, or what to install.
+    """
+    names = get_args(WriterName)
+    if isinstance(log_to, str) or not isinstance(log_to, Sequence):
+        raise ValueError(f"`log_to` must be a list, as ['tensorboard'], got {log_to!r}")
+    for one in log_to:
+        if not isinstance(one, Writer) and one not in names:
+            raise ValueError(
+                f"`log_to` has {one!r}: give some of {', '.join(names)}, or a "
+                "monge.training.writers.Writer"
+            )
+        if isinstance(one, str) and importlib.util.find_spec(one) is None:
+            extra = "logging" if one == "tensorboard" else one
+            raise ValueError(
+                f"`log_to` {one} needs the package {one}: pip install 'monge[{extra}]'"
+            )
+
+
+@contextmanager
+def opened(
+    log_to: Sequence[WriterName | Writer], run: Path, config: Config, start: int
+) -> Iterator[Writers]:
+    """The writers that are asked for, on the first process, until they are closed.
+
+    Raises:
+        ValueError: for a writer whose package is not installed.
+    """
+    makers = {
+        "tensorboard": lambda: TensorBoard(run, start),
+        "wandb": lambda: WeightsAndBiases(run, config),
+        "mlflow": lambda: MLflow(run, config),
+    }
+    made = Writers([])
+    try:
+        if first():
+            for one in log_to:
+                made.writers.append(one if isinstance(one, Writer) else makers[one]())
+        yield made
+    finally:
+        made.close()
