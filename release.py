@@ -1,8 +1,8 @@
 """Builds and checks what is published: `python release.py`, or `make release`.
 
 The wheel and the archive of sources are built from a copy of the last commit, in which relative
-links of the README lead to the repository, as they must on the package index. Nothing is uploaded;
-the last line says how. Needs hatchling and twine.
+links of the README lead to the repository, as they must on the package index. Nothing is uploaded:
+the last line says how, or what has to be done before. Needs hatchling and twine.
 """
 
 import re
@@ -22,8 +22,8 @@ WANTED = ("monge/py.typed", "monge/show/report.html", "monge/show/explore/static
 
 
 def main() -> None:
-    """Exits with code 1 and a line for each thing that is wrong."""
-    version = re.findall(r'"(.+)"', (ROOT / "src/monge/_core/version.py").read_text())[0]
+    """Exits with code 1 where a file of the package is wrong; says what else is left to do."""
+    version = re.findall(r'= "(.+)"', (ROOT / "src/monge/_core/version.py").read_text())[0]
     with tempfile.TemporaryDirectory() as folder:
         source = copied(Path(folder))
         readme = source / "README.md"
@@ -32,13 +32,14 @@ def main() -> None:
         run(sys.executable, "-m", "hatchling", "build", "-d", str(OUT), cwd=source)
     wheel, archive = next(OUT.glob("*.whl")), next(OUT.glob("*.tar.gz"))
     run(sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(archive))
-    found = [*unfinished(version), *misplaced(wheel, archive)]
-    for line in found:
-        print(f"release: {line}", file=sys.stderr)
     print(f"built {wheel.name} and {archive.name} in {OUT.name}/")
-    if found:
-        sys.exit(1)
-    print(f"publish: git tag v{version} && git push --tags && twine upload {OUT.name}/*")
+    for wrong in misplaced(wheel, archive):
+        sys.exit(f"release: {wrong}")
+    left = unfinished(version)
+    for line in left:
+        print(f"before it is published: {line}")
+    if not left:
+        print(f"publish: git tag v{version} && git push --tags && twine upload {OUT.name}/*")
 
 
 def run(*command: str, cwd: Path = ROOT) -> str:
