@@ -67,10 +67,12 @@ def unfinished(version: str) -> list[str]:
     """What keeps a version from being published: files that disagree, or changes uncommitted."""
     found = []
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    if not re.search(rf"^## {re.escape(version)} \(\d{{4}}-\d\d-\d\d\)", changelog, re.MULTILINE):
-        found.append(f"CHANGELOG.md has no date for {version}: write ## {version} (YYYY-MM-DD)")
+    if not re.search(rf"^## {re.escape(version)} - \d{{4}}-\d\d-\d\d$", changelog, re.MULTILINE):
+        found.append(f"CHANGELOG.md has no date for {version}: write ## {version} - YYYY-MM-DD")
     if f"\nversion: {version}\n" not in (ROOT / "CITATION.cff").read_text(encoding="utf-8"):
         found.append(f"CITATION.cff is of another version than {version}")
+    if f"\ncopyright: monge {version}\n" not in (ROOT / "mkdocs.yml").read_text(encoding="utf-8"):
+        found.append(f"mkdocs.yml is of another version than {version}")
     if run("git", "status", "--porcelain"):
         found.append("changes are not committed, and not in what was built")
     if run("git", "tag", "--list", f"v{version}"):

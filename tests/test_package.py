@@ -32,7 +32,9 @@ def built(tmp_path_factory) -> Path:
 
 
 def test_the_version_is_one():
-    """Of the package, of its citation and of the newest entry of the changelog."""
+    """Of the package, its citation, its documentation and the newest entry of the changelog."""
+    book = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert f"\ncopyright: monge {__version__}\n" in book
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"\nversion: {__version__}\n" in citation
