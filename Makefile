@@ -1,6 +1,6 @@
 # Everything lives in .venv, made on first use from python3 and constraints.txt. Each target installs
 # what it needs and no more: .venv/EXTRA.ready stands for an extra of pyproject.toml.
-.PHONY: demo test test-slow test-kernels test-all gpu lint docs lock audit clean
+.PHONY: demo test test-slow test-kernels test-all test-oldest gpu lint docs lock audit release clean
 .NOTPARALLEL:
 
 .venv/bin/python:
@@ -34,14 +34,25 @@ test-kernels: .venv/test.ready .venv/kernels.ready
 
 test-all: test test-slow test-kernels
 
+# The oldest versions that pyproject.toml allows, in an environment of their own. CI does not run it:
+# without PyTorch's CPU index (PIP_EXTRA_INDEX_URL) it downloads gigabytes. Old packages warn.
+OLDEST = tests/test_transport.py tests/test_divergences.py tests/test_maps.py tests/test_data.py tests/test_tables.py tests/test_cli.py
+test-oldest:
+	python3 -m venv .venv-oldest
+	python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+	  | sed 's/>=/==/' > .venv-oldest/oldest.txt
+	.venv-oldest/bin/python -m pip install --quiet --requirement .venv-oldest/oldest.txt pytest hypothesis
+	.venv-oldest/bin/python -m pip install --quiet --no-deps --editable .
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -m "not slow" -o filterwarnings=default $(OLDEST)
+
 # on a machine with a GPU and any Python with torch and triton: six minutes (benchmarks/gpu.py)
 PYTHON ?= python3
 gpu:
 	$(PYTHON) benchmarks/gpu.py
 
 lint: .venv/lint.ready
-	.venv/bin/ruff check src tests benchmarks examples book_markdown.py
-	.venv/bin/ruff format --check src tests benchmarks examples book_markdown.py
+	.venv/bin/ruff check src tests benchmarks examples book_markdown.py release.py
+	.venv/bin/ruff format --check src tests benchmarks examples book_markdown.py release.py
 	.venv/bin/pyright
 
 docs: .venv/docs.ready
@@ -63,5 +74,10 @@ audit: .venv/bin/python
 	.venv/bin/python -m pip install --quiet pip-audit
 	.venv/bin/pip-audit --requirement requirements.lock --disable-pip
 
+# a wheel and an archive of sources in dist/, checked and not uploaded
+release: .venv/bin/python
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt hatchling twine
+	.venv/bin/python release.py
+
 clean:
-	rm -rf .venv runs site
+	rm -rf .venv .venv-oldest dist runs site

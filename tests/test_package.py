@@ -1,6 +1,7 @@
 """What is published: a wheel and an archive of sources that install and train by themselves."""
 
 import re
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -31,11 +32,22 @@ def built(tmp_path_factory) -> Path:
 
 
 def test_the_version_is_one():
-    """Of the package, of its citation and of the newest entry of the changelog."""
+    """Of the package, its citation, its documentation and the newest entry of the changelog."""
+    book = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert f"\ncopyright: monge {__version__}\n" in book
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"\nversion: {__version__}\n" in citation
     assert re.findall(r"^## (?:\[)?(\d+\.\d+\.\d+)", changelog, re.MULTILINE)[0] == __version__
+
+
+def test_links_of_the_published_readme_lead_to_the_repository():
+    absolute = runpy.run_path(str(ROOT / "release.py"))["absolute"]
+    readme = absolute((ROOT / "README.md").read_text(encoding="utf-8"), "9.9.9")
+    links = re.findall(r"\]\(([^)]+)\)", readme)
+    assert len(links) > 20
+    assert all(re.match(r"https?://|#", link) for link in links)
+    assert "raw.githubusercontent.com/monge-ot/monge/v9.9.9/docs/mnist/compare.png" in readme
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ __all__ = [
 
 
 class Learned(Divergence):
-    """A divergence with parameters, fitted to tell x from y while the model is held fixed."""
+    """A divergence with parameters, fitted to distinguish x from y with the model held fixed."""
 
     @abc.abstractmethod
     def inner_loss(self, x: Tensor, y: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ class Relativistic(Critical):
 
     inner_loss = mean log(1 + exp(D(x_i) - D(y_j))) + the constraint's penalty; the model decreases
     mean log(1 + exp(D(y_j) - D(x_i))), both log 2 at equality. Each model sample is judged beside
-    the data, so that to cover one mode alone is no equilibrium. Under a `ZeroCentredPenalty` of
+    the data, so covering a single mode is not an equilibrium. Under a `ZeroCentredPenalty` of
     both samples the game converges to equality from nearby.
 
     Source: Jolicoeur-Martineau, "The relativistic discriminator: a key element missing from
@@ -227,8 +227,8 @@ class MaxSliced(MaxGeneralizedSliced):
 class FeatureSliced(Learned):
     r"""SW_p^p between features φ(x), φ(y) of a discriminator that learns to tell x from y.
 
-    The discriminator head(φ(·)) returns logits and is trained by cross-entropy. Features are put
-    on the unit sphere: on unbounded ones the distance grows without end.
+    The discriminator head(φ(·)) returns logits and is trained by cross-entropy. Features are
+    normalised to the unit sphere, because with unbounded features the distance diverges.
 
     Source: Deshpande, Zhang, Schwing, "Generative modeling using the sliced Wasserstein distance",
     2018.

@@ -27,8 +27,8 @@ SINGULAR_VECTORS, MOST_STEPS = 2, 100
 def critic_values(critic: nn.Module, x: Tensor) -> Tensor:
     """The critic's value for each sample, (n,).
 
-    A critic may return (n,) or (n, 1). Anything else is refused, so that no (n,) meets an
-    (n, 1) and broadcasts to (n, n).
+    A critic may return (n,) or (n, 1). Any other shape is refused, because (n,) and (n, 1) would
+    broadcast to (n, n).
     """
     values = critic(in_dtype_of(critic, x)).to(x.dtype)
     if values.shape not in ((len(x),), (len(x), 1)):
@@ -100,11 +100,11 @@ class WeightClipping(Constraint):
 
 
 class GradientPenalty(Constraint):
-    r"""weight · E (‖∇D(x̂)‖ - 1)² at x̂ = t y + (1 - t) x, one t ~ U(0, 1) a sample.
+    r"""weight · E (‖∇D(x̂)‖ - 1)² at x̂ = t y + (1 - t) x, one t ~ U(0, 1) per sample.
 
-    The norm is over all dimensions of a sample. `one_sided` counts norms above 1 only. The first
-    min(n, m) samples of each side are joined. Critics that mix the samples of a batch are refused:
-    theirs is no gradient at a sample.
+    The norm is over all dimensions of a sample. `one_sided` penalises only norms above 1. The
+    first min(n, m) samples of each side are joined. Critics that mix the samples of a batch are
+    refused, because they have no gradient at a single sample.
 
     Source: Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville, "Improved training of Wasserstein
     GANs", 2017.
@@ -203,9 +203,9 @@ class MatrixSpectralNorm(Constraint):
     """Each linear or convolutional weight, with its outputs as rows of a matrix, is divided by its
     largest singular value, which power iteration follows by one step after each inner step.
 
-    It takes a tenth of the time of `SpectralNorm` and is what GANs of images are trained with. It
-    bounds no slope: the norm of a convolution differs from that of the matrix by a factor, which
-    the weight of the divergence absorbs.
+    It takes a tenth of the time of `SpectralNorm` and is the variant used to train image GANs. It
+    does not bound the slope by 1: the norm of a convolution differs from that of the matrix by a
+    factor, which the weight of the divergence absorbs.
 
     Source: Miyato, Kataoka, Koyama, Yoshida, "Spectral normalization for generative adversarial
     networks", 2018, section 2.1.

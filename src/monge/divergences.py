@@ -206,8 +206,8 @@ class CramerWold(Divergence):
 class SinkhornDivergence(Divergence):
     """OT_ε(x, y) - ½ OT_ε(x, x) - ½ OT_ε(y, y) for the cost ‖x - y‖^p; ε in its units.
 
-    With `reach` transport is unbalanced, and the divergence is robust: an outlier is left out at
-    a price, and has no gradient, in place of being matched at whatever distance it is.
+    With `reach` transport is unbalanced, and the divergence is robust: an outlier is left out at a
+    fixed price and receives no gradient, instead of being matched however far away it is.
 
     Args:
         epsilon: regularisation, in units of the cost.

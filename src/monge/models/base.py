@@ -56,7 +56,7 @@ class Pass(NamedTuple):
 
 @dataclass(frozen=True)
 class Inner:
-    """How a learned divergence is fitted; None takes what the training says."""
+    """How a learned divergence is fitted; None uses the settings of the training."""
 
     lr: float | None = None
     steps: int | None = None
@@ -147,7 +147,7 @@ def refuse_unpaired(divergence: Divergence, shared: str) -> None:
 class Model(nn.Module, abc.ABC):
     """A decoder, a prior, and the divergence (with its weight) that fits them to data.
 
-    A model with several matchings has an attribute or property `matchings` in place of
+    A model with several matchings has an attribute or property `matchings` instead of
     `divergence` and `weight`. A model without decoder or prior has a `sample` of its own.
 
     A model with a `class_prior` is class-conditional: its methods take `labels`, its networks take
@@ -237,8 +237,8 @@ class Model(nn.Module, abc.ABC):
 class AutoEncoder(Model):
     """A model with an encoder Q(Z|X).
 
-    Its loss sees decoded codes of data only, whose details a squared cost blurs. `sharpen` adds a
-    second matching, of decoded draws of the prior and data.
+    Its loss compares data only with their reconstructions, whose details a squared cost blurs.
+    `sharpen` adds a second matching, of decoded draws of the prior and data.
     """
 
     encoder: nn.Module

@@ -22,15 +22,15 @@ class ConditionalWAE(AutoEncoder):
 
     min E c(X, G(φ, Z)) + weight · D(P_(φ, Z), P_φ × P_Z), φ = φ(X_known), Z ~ Q(Z|X):
     the divergence compares the *joint* samples (φ, z̃) of codes and (φ, z) of prior draws, so that
-    where it is zero Q(Z|φ) = P_Z for almost every φ. Codes then say what the known part does not,
-    and G(φ(x_known), z) with z ~ P_Z is a draw of the unknown part given the known one, also for
-    samples that were never encoded. If only the codes were compared, Z could repeat what φ says,
-    and would contradict it at completion.
+    where it is zero Q(Z|φ) = P_Z for almost every φ. Codes then contain only what the known part
+    does not, and G(φ(x_known), z) with z ~ P_Z is a draw of the unknown part given the known one,
+    also for samples that were never encoded. If only the codes were compared, Z could repeat the
+    content of φ, and contradict it in a completion.
 
     The cost covers only the unknown part; the known part is copied. φ takes no gradient from the
-    divergence, which would make it a constant: it is trained as what the decoder sees of the known
-    part. Each coordinate has mean 0 and variance 1 over a batch, as the prior's have, so that
-    distances of joint samples weigh φ and z by their numbers of coordinates.
+    divergence, which would make it constant; it is trained through the decoder only. Each
+    coordinate has mean 0 and variance 1 over a batch, as the prior's have, so that distances of
+    joint samples weigh φ and z by their numbers of coordinates.
 
     Arguments:
         encoder: samples with their masks, (n, c + 1, h, w) or (n, 2 d), to codes or a distribution

@@ -53,7 +53,8 @@ class Mask(Shown, nn.Module):
 
 
 class RandomBox(Shown, nn.Module):
-    """All of an image is known but a box with sides of a quarter to three quarters of its own."""
+    """All of an image is known except a box with sides of a quarter to three quarters of its
+    own."""
 
     def __init__(self, height: int, width: int):
         super().__init__()

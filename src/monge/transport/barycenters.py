@@ -43,7 +43,7 @@ Projections = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, repr=False)
 class Barycenter:
-    """Points with masses, and an account of the iteration that found them."""
+    """Points with masses, and the convergence of the iteration that found them."""
 
     points: Tensor
     """(n, d), without gradient."""
@@ -189,16 +189,16 @@ def free_support_barycenter(
     Args:
         samples: points (n_k, d) of each.
         weights: λ (k,), at least 0 with sum 1; uniform by default.
-        start: the points (n, d) to begin with, which say how many the barycenter has; e.g. a
-            sample, or as many points of all samples.
+        start: initial points (n, d), whose number is that of the barycenter; e.g. one of the
+            samples.
         masses: of the points of the barycenter, (n,); uniform by default.
         sample_masses: masses (n_k,) for each sample; uniform by default.
         tolerance: on the root mean square displacement of an iteration, in units of the spread of
             the samples.
-        max_iterations: the limit, which warns where it is reached.
+        max_iterations: the iteration limit; reaching it warns.
 
     Raises:
-        ValueError: for samples of unlike dimensions, NaN or infinity, or invalid weights.
+        ValueError: for samples of different dimensions, NaN or infinity, or invalid weights.
 
     Example:
         >>> free_support_barycenter([x, y], [0.3, 0.7], start=x).points
@@ -226,22 +226,22 @@ def sinkhorn_barycenter(
     """The barycenter of samples for the Sinkhorn divergence with the cost ‖x - y‖².
 
     A step is x_i ← x_i + Σ_k λ_k T_k(x_i) - T_x(x_i), with the projections of the entropic plans
-    from the barycenter to the samples and to itself. The latter takes away the bias by which the
-    former shrink it. For larger ε the barycenter keeps less than all details of the samples.
+    from the barycenter to the samples and to itself. The latter removes the bias by which the
+    former shrink it. For larger ε the barycenter loses details of the samples.
 
     Args:
         samples: points (n_k, d) of each.
         weights: λ (k,), at least 0 with sum 1; uniform by default.
         epsilon: regularisation, in units of the cost.
-        start: the points (n, d) to begin with, different from each other.
+        start: initial points (n, d), different from each other.
         masses: of the points of the barycenter, (n,); uniform by default.
         sample_masses: masses (n_k,) for each sample; uniform by default.
         tolerance: on the root mean square displacement of an iteration, in units of the spread of
             the samples.
-        max_iterations: the limit, which warns where it is reached.
+        max_iterations: the iteration limit; reaching it warns.
 
     Raises:
-        ValueError: for samples of unlike dimensions, NaN or infinity, or invalid settings.
+        ValueError: for samples of different dimensions, NaN or infinity, or invalid settings.
     """
     positive("epsilon", epsilon)
     sets = weighted_sets(samples, weights, sample_masses)
@@ -273,22 +273,22 @@ def sliced_barycenter(
     """The barycenter of samples for the sliced distance SW_2 over fixed directions.
 
     A step is x_i ← x_i + H⁻¹ Σ_k λ_k mean_θ θ (T_θ,k(θ·x_i) - θ·x_i) with the monotone maps T_θ,k
-    of the projections and H = mean_θ θ θᵀ. It costs n log n a direction, also for many points.
+    of the projections and H = mean_θ θ θᵀ. It costs n log n per direction.
 
     Args:
         samples: points (n_k, d) of each.
         weights: λ (k,), at least 0 with sum 1; uniform by default.
-        start: the points (n, d) to begin with, different from each other.
+        start: initial points (n, d), different from each other.
         masses: of the points of the barycenter, (n,); uniform by default.
         sample_masses: masses (n_k,) for each sample; uniform by default.
-        directions: how many directions are drawn, or a tensor (L, d), which spans the space.
+        directions: the number of random directions, or a tensor (L, d) that spans the space.
         generator: a CPU generator for the directions.
         tolerance: on the root mean square displacement of an iteration, in units of the spread of
             the samples.
-        max_iterations: the limit, which warns where it is reached.
+        max_iterations: the iteration limit; reaching it warns.
 
     Raises:
-        ValueError: for samples of unlike dimensions, NaN or infinity, or invalid settings.
+        ValueError: for samples of different dimensions, NaN or infinity, or invalid settings.
     """
     sets = weighted_sets(samples, weights, sample_masses)
     x, a = sets.start(start, masses)

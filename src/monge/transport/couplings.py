@@ -92,8 +92,7 @@ class Independent(Coupling):
     """Noise i with data i, which were drawn independently.
 
     Where there are fewer data than noise, the first are used; where there are more, noise is used
-    again. Each of the data appears once. Their values are not looked at, so that a device is not
-    waited for.
+    again. Each of the data appears once. It reads no values, so it never synchronises with a GPU.
     """
 
     @promoted(x0=ANY, x1=ANY)
@@ -158,7 +157,7 @@ class Sinkhorn(Coupling):
         absolute: whether `epsilon` is in units of the cost instead, as POT's `reg`. A Schrödinger
             bridge with noise σ has ε = 2 σ².
         tolerance: on the marginal error.
-        max_iterations: the limit of iterations, which warns where it is reached.
+        max_iterations: the iteration limit; reaching it warns.
     """
 
     def __init__(

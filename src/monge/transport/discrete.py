@@ -39,7 +39,7 @@ def _on_support(p: Tensor) -> Tensor:
 
 @promoted(p=ANY, q=ANY)
 def kullback_leibler(p: Tensor, q: Tensor) -> Tensor:
-    """KL(p ‖ q) = Σ p log(p / q) in nats, infinite where p has mass that q has not.
+    """KL(p ‖ q) = Σ p log(p / q) in nats, infinite where p has mass and q has none.
 
     The gradient in p is 0 in its empty bins, where the derivative is infinite.
     """

@@ -88,20 +88,20 @@ def solve_entropic(
         b: weights (m,).
         epsilon: regularisation, in units of the cost.
         tolerance: on the marginal error, in L1.
-        max_iterations: the iteration limit, which warns where it is reached; an iteration takes
-            two passes over the cost.
+        max_iterations: the iteration limit; reaching it warns. An iteration takes two passes over
+            the cost.
         acceleration: `Anderson(memory)`, `Randkhorn()`, or None for the plain algorithm.
-        reach: what marginals that are not the weights cost: `KL(rho)`, `TV(rho)` or a number, the
-            ρ of a KL, for both sides, or a pair for rows and columns in which None is a
-            constraint. Weights may then have any mass, and `tolerance` is on the residual of the
-            potentials, in units of the marginal error (`monge.transport.unbalanced`).
+        reach: the price of marginals that differ from the weights: `KL(rho)`, `TV(rho)` or a
+            number, the ρ of a KL, for both sides, or a pair for rows and columns in which None is
+            a constraint. Weights may then have any mass, and `tolerance` is on the residual of
+            the potentials, in units of the marginal error (`monge.transport.unbalanced`).
 
     Returns:
         The plan; `value` = ⟨C, π⟩ + ε KL(π | a⊗b), plus the penalties of `reach`, differentiable
         in cost and weights.
 
     Raises:
-        ValueError: for a cost that is no matrix, NaN or -∞ in it, invalid weights, ε ≤ 0, an
+        ValueError: for a cost that is not a matrix, NaN or -∞ in it, invalid weights, ε ≤ 0, an
             invalid `reach`, or forbidden pairs that leave no plan.
     """
     settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
@@ -170,9 +170,31 @@ def sinkhorn(
 ) -> Plan:
     """Entropic transport between weighted points, for the cost ‖x_i - y_j‖^p.
 
-    Memory is O(n + m) beyond a bounded size; the plan's matrix is made on request only. Arguments
-    as for `solve_entropic`; `value` is differentiable in points and weights. GeomLoss's `reach`
-    is (ρ/p)^{1/p}, since its cost is ‖x_i - y_j‖^p / p.
+    Memory is O(n + m) beyond a bounded size; the plan's matrix is made only on request.
+
+    Args:
+        x: points (n, d).
+        y: points (m, d).
+        a: weights (n,), at least 0 with sum 1; uniform by default.
+        b: weights (m,).
+        epsilon: regularisation, in units of the cost; GeomLoss's is p blur^p.
+        p: order of the cost, at least 1.
+        tolerance: on the marginal error, in L1.
+        max_iterations: the iteration limit; reaching it warns.
+        acceleration: `Anderson(memory)`, `Randkhorn()`, or None for the plain algorithm.
+        reach: the price of marginals that differ from the weights, as for `solve_entropic`; its ρ
+            is p reach^p in GeomLoss's units.
+
+    Returns:
+        The plan; `value` is differentiable in points and weights.
+
+    Raises:
+        ValueError: for an empty sample, NaN or infinity, different dimensions, ε ≤ 0, or invalid
+            weights.
+
+    Example:
+        >>> plan = sinkhorn(x, y, epsilon=0.1)
+        >>> plan.value, plan.converged
     """
     settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
     x, y = points(x, y, p)
@@ -218,11 +240,30 @@ def sinkhorn_divergence(
 
     At least 0, and 0 at equality, up to the `tolerance` of the potentials and, for large ε, its
     rounding; W_p^p as ε → 0, half of the energy distance (p = 1) or
-    ‖E x - E y‖² (p = 2) as ε → ∞. Differentiable in points and weights. Arguments as for
-    `solve_entropic`.
+    ‖E x - E y‖² (p = 2) as ε → ∞. Differentiable in points and weights.
 
     With `reach`, one penalty for both sides, it is the divergence of unbalanced transport,
     which adds ε/2 (Σ a - Σ b)²: also at least 0, and 0 at equality of points and masses.
+
+    Args:
+        x: points (n, d).
+        y: points (m, d).
+        a: weights (n,), at least 0 with sum 1; uniform by default.
+        b: weights (m,).
+        epsilon: regularisation, in units of the cost; GeomLoss's is p blur^p.
+        p: order of the cost, at least 1.
+        tolerance: on the marginal error of each of the three plans, in L1.
+        max_iterations: the iteration limit; reaching it warns.
+        acceleration: `Anderson(memory)`, `Randkhorn()`, or None for the plain algorithm.
+        reach: `KL(rho)`, `TV(rho)` or the ρ of a KL, with ρ in units of the cost.
+
+    Raises:
+        ValueError: for an empty sample, NaN or infinity, different dimensions, ε ≤ 0, or invalid
+            weights.
+
+    Example:
+        >>> loss = sinkhorn_divergence(model_samples, data, epsilon=0.1)
+        >>> loss.backward()
     """
     settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
     x, y = points(x, y, p)

@@ -102,7 +102,7 @@ def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Pla
         The plan, with `value` = ⟨C, π⟩ = ⟨a, f⟩ + ⟨b, g⟩ and f_i + g_j ≤ C_ij.
 
     Raises:
-        ValueError: for a cost that is no matrix, NaN or -∞ in it, invalid weights, or forbidden
+        ValueError: for a cost that is not a matrix, NaN or -∞ in it, invalid weights, or forbidden
             pairs that leave no plan.
     """
     floating("cost", cost)
@@ -198,8 +198,8 @@ def monge_map(x: Tensor, y: Tensor, *, p: float = 2) -> Tensor:
         The indices (n,), a permutation that minimises Σ ‖x_i - y_σ(i)‖^p.
 
     Raises:
-        ValueError: also for samples of unlike sizes, between which there may be no map: split
-            mass needs a plan.
+        ValueError: also for samples of different sizes, between which a map may not exist; `solve`
+            finds a plan.
     """
     x, y = points(x, y, p)
     if len(x) != len(y):
@@ -257,7 +257,7 @@ def wasserstein(
         p: order, at least 1; the cost is ‖x_i - y_j‖^p.
 
     Raises:
-        ValueError: for an empty sample, NaN or infinity, unlike dimensions, p < 1, or
+        ValueError: for an empty sample, NaN or infinity, different dimensions, p < 1, or
             invalid weights.
     """
     power, scale = power_and_scale(*points(x, y, p), a, b, p)

@@ -118,7 +118,8 @@ def gaussian_wasserstein(mean0: Tensor, cov0: Tensor, mean1: Tensor, cov1: Tenso
     second derivatives, which do not exist there, raise a RuntimeError.
 
     Raises:
-        ValueError: for shapes that do not fit, NaN or infinity, or a cov that is none.
+        ValueError: for shapes that do not fit, NaN or infinity, or a matrix that is not a
+            covariance.
     """
     checked = _checked(mean0, cov0, mean1, cov1)
     dtype, accuracy = mean0.dtype, torch.finfo(cov0.dtype).eps

@@ -55,14 +55,14 @@ def gaussian_barycenter(
         covs: (k, d, d), symmetric positive semidefinite.
         weights: λ (k,), at least 0 with sum 1; uniform by default.
         tolerance: on the change of the covariance in an iteration, in units of its trace.
-        max_iterations: the limit, which warns where it is reached.
+        max_iterations: the iteration limit; reaching it warns.
 
     Returns:
         The mean (d,) and the covariance (d, d), without gradient.
 
     Raises:
-        ValueError: for shapes that do not fit, NaN or infinity, a cov that is none, or invalid
-            weights.
+        ValueError: for shapes that do not fit, NaN or infinity, a matrix that is not a covariance,
+            or invalid weights.
     """
     positive("tolerance", tolerance)
     dimension("max_iterations", max_iterations)
@@ -126,11 +126,11 @@ def gaussian_mixture_barycenter(
         start: means (n, d), covariances (n, d, d) and masses (n,) to begin with; the masses stay.
         tolerance: on the root mean square move of a component, in W_2, in units of the mixtures'
             root mean square distance to their means.
-        max_iterations: the limit, which warns where it is reached.
+        max_iterations: the iteration limit; reaching it warns.
 
     Raises:
-        ValueError: for shapes that do not fit, NaN or infinity, a cov that is none, or invalid
-            weights.
+        ValueError: for shapes that do not fit, NaN or infinity, a matrix that is not a covariance,
+            or invalid weights.
 
     Example:
         >>> gaussian_mixture_barycenter([one, two], [0.3, 0.7], start=one).means

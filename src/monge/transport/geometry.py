@@ -145,7 +145,7 @@ def spherical_sliced_wasserstein(
         a: weights (n,), at least 0 with sum 1; uniform by default.
         b: weights (m,).
         p: order, at least 1.
-        circles: how many great circles to draw, or a tensor (L, d, 2) of orthonormal pairs.
+        circles: the number of great circles to draw, or a tensor (L, d, 2) of orthonormal pairs.
         generator: draws the circles, on the CPU; torch's global one by default.
 
     Raises:

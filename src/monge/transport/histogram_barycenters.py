@@ -39,7 +39,7 @@ with columns whose largest entry is 1 keep all that float64 resolves."""
 
 @dataclass(frozen=True, repr=False)
 class HistogramBarycenter:
-    """A histogram, and an account of the iteration that found it."""
+    """A histogram, and the convergence of the iteration that found it."""
 
     masses: Tensor
     """Shaped like one of the histograms, with sum 1, without gradient."""
@@ -102,13 +102,13 @@ def histogram_barycenter(
         cost: C (n, n), symmetric, between the points of the support.
         weights: λ (k,), at least 0 with sum 1; uniform by default.
         epsilon: regularisation, in units of the cost.
-        debiased: whether the blur of entropic transport is taken away (Janati et al. 2020), by the
-            Sinkhorn divergence in place of the entropic cost.
+        debiased: whether the blur of entropic transport is removed (Janati et al. 2020), by the
+            Sinkhorn divergence instead of the entropic cost.
         tolerance: on `marginal_error`.
-        max_iterations: the limit, which warns where it is reached.
+        max_iterations: the iteration limit; reaching it warns.
 
     Raises:
-        ValueError: for histograms that are none, a cost of another shape, or invalid settings.
+        ValueError: for invalid histograms, a cost of another shape, or invalid settings.
     """
     positive("epsilon", epsilon)
     if histograms.ndim != 2 or cost.shape != (histograms.shape[-1],) * 2 or not cost.numel():
@@ -138,20 +138,20 @@ def grid_barycenter(
 ) -> HistogramBarycenter:
     r"""The entropic barycenter of distributions on a grid, such as images or volumes.
 
-    The cost is the squared distance between cells. An iteration takes a small matrix product an
-    axis, in place of one of all cells by all cells.
+    The cost is the squared distance between cells. An iteration takes one small matrix product per
+    axis, instead of a product of all cells by all cells.
 
     Args:
         images: b (k, \*), at least 0, each with sum 1; of any number of axes.
         weights: λ (k,), at least 0 with sum 1; uniform by default.
         epsilon: regularisation, in units of the cost: of squared cells with the default spacing.
         spacing: the distance between neighbouring cells.
-        debiased: whether the blur of entropic transport, of about √ε, is taken away.
+        debiased: whether the blur of entropic transport, of about √ε, is removed.
         tolerance: on `marginal_error`.
-        max_iterations: the limit, which warns where it is reached.
+        max_iterations: the iteration limit; reaching it warns.
 
     Raises:
-        ValueError: for images that are no distributions, or invalid settings.
+        ValueError: for images that are not distributions, or invalid settings.
 
     Example:
         >>> between = grid_barycenter(torch.stack([one, two]), epsilon=2.0).masses

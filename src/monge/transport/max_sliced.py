@@ -81,12 +81,12 @@ def max_sliced_wasserstein(
 
     The search starts from random directions and the difference of means; in at most 128 dimensions
     also from coordinate axes, directions in which variances differ most, and independent
-    components of either sample. The `kept` best ascend, and after every five steps the better half
-    of those that differ goes on. Starts are compared on at most 2,000 points a side, the last
-    steps are taken on all points.
+    components of either sample. The `kept` best ascend; after every five steps the better half of
+    the distinct ones is kept. Starts are compared on at most 2,000 points a side; the last steps
+    use all points.
 
-    The result is the distance on one direction, hence at most the maximum. A direction on which
-    only the shapes of the samples differ may be missed where n is not well above d² / 2.
+    The result is the distance along one direction, a lower bound of the maximum. A direction along
+    which only higher moments differ may be missed unless n is well above d² / 2.
 
     Args:
         x: points (n, d).
@@ -94,9 +94,9 @@ def max_sliced_wasserstein(
         a: weights (n,), at least 0 with sum 1; uniform by default.
         b: weights (m,).
         p: order, at least 1.
-        starts: random directions to begin with.
-        kept: how many of the best directions ascend at first.
-        iterations: most ascent steps.
+        starts: the number of random starting directions.
+        kept: the number of directions that ascend at first.
+        iterations: the limit of ascent steps.
         generator: draws the random directions and the points they are compared on, on the CPU.
 
     Returns:
@@ -105,7 +105,7 @@ def max_sliced_wasserstein(
         unique. The direction has no gradient.
 
     Raises:
-        ValueError: for an empty sample, NaN or infinity, unlike dimensions, p < 1, or
+        ValueError: for an empty sample, NaN or infinity, different dimensions, p < 1, or
             invalid weights.
     """
     samples = _checked(x, y, a, b, p)
@@ -140,10 +140,10 @@ def max_generalized_sliced_wasserstein(
     iterations: int = 200,
     lr: float = 0.05,
 ) -> Tensor:
-    """The largest W_p over the slicer's slices, each ascended by Adam from its present state; with
-    the root.
+    """The largest W_p over the slicer's slices, each optimised by Adam from its present state;
+    with the root.
 
-    The slicer keeps the slices at which its worst one was largest. They are local maxima: with
+    The slicer keeps the slices of the step with the largest value. They are local maxima: with
     `Linear`, `max_sliced_wasserstein` searches more widely and in less time.
 
     Args:

@@ -105,8 +105,8 @@ def solve_partial(
         `marginal_error` is the mass by which π exceeds the weights or misses s.
 
     Raises:
-        ValueError: for a cost that is no matrix, NaN or -∞ in it, invalid weights, or a mass that
-            is not positive or more than can be transported.
+        ValueError: for a cost that is not a matrix, NaN or -∞ in it, invalid weights, or a mass
+            that is not positive or more than can be transported.
     """
     floating("cost", cost)
     if cost.ndim != 2 or 0 in cost.shape:
@@ -149,9 +149,10 @@ def partial_wasserstein(
 ) -> Tensor:
     """The partial Wasserstein distance between weighted points, with the root.
 
-    (min_π Σ_ij π_ij ‖x_i - y_j‖^p)^{1/p} over plans of a mass that leave the rest of both samples
-    where it is. Outliers go first. Differentiable in points and weights, with gradient 0 where
-    the distance is 0. With the whole of equal masses it is W_p.
+    (min_π Σ_ij π_ij ‖x_i - y_j‖^p)^{1/p} over plans that transport the given mass and leave the
+    rest of both samples in place. Outliers are left out first. Differentiable in points and
+    weights, with gradient 0 where the distance is 0. If all of equal masses is transported, it is
+    W_p.
 
     Args:
         x: points (n, d).
@@ -162,7 +163,7 @@ def partial_wasserstein(
         p: order, at least 1.
 
     Raises:
-        ValueError: for an empty sample, NaN or infinity, unlike dimensions, p < 1, invalid
+        ValueError: for an empty sample, NaN or infinity, different dimensions, p < 1, invalid
             weights, or a mass that is not positive or more than either side has.
     """
     x, y = points(x, y, p)

@@ -26,18 +26,17 @@ MOST_ITERATIONS = 10_000
 class Randkhorn:
     """Sinkhorn with Nesterov's momentum and a randomised choice of the block.
 
-    Both potentials are extrapolated along their last move. By the toss of a coin one of them is
-    kept, and the other is maximised exactly, then the kept one: two passes over the cost. Where
-    the last move went down the dual, the momentum starts again from 0.
+    Both potentials are extrapolated along their last move. One of them, chosen at random, is held
+    while the other is maximised exactly, and is then maximised itself: two passes over the cost.
+    The momentum restarts from 0 whenever the last move decreased the dual.
 
     For small ε and tight tolerances it takes a fraction of the plain algorithm's passes, though
     seldom fewer than `Anderson`, and it needs no memory of earlier iterates. A sample against
     itself is solved by the plain, averaged update.
 
-    The scheme as published (Lin, Ho, Jordan) takes the better of its extrapolation and of the
-    plain iterate, which in practice is always the latter, at three times the passes. This one is
-    of the same family and always takes its extrapolation. The seed decides on the iterates, not
-    on their limit.
+    The published scheme (Lin, Ho, Jordan) takes the better of the extrapolated and the plain
+    iterate, which in practice is always the plain one, at three times the passes. This variant
+    always takes the extrapolated one. The seed affects the iterates, not their limit.
 
     Source: Lin, Ho, Jordan, "On the efficiency of entropic regularized algorithms for optimal
     transport", 2022; Guminov, Dvurechensky, Tupitsa, Gasnikov, "On a combination of alternating

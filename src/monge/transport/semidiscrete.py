@@ -126,7 +126,7 @@ class Cells(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class SemidiscretePlan:
-    """A division of a continuous distribution among the points of a data set, and its account."""
+    """A division of a continuous distribution among the points of a data set, with its error."""
 
     cells: Cells
     """The distinct points, about the mean of the data."""
@@ -227,19 +227,19 @@ def solve_semidiscrete(
 ) -> SemidiscretePlan:
     r"""Semidiscrete transport from a distribution to equally weighted data, for the cost ‖z - y‖².
 
-    The time is that of `draws` m² distances at most, 10⁹ of them a second and core, for data in
-    few dimensions.
+    It computes at most `draws` · m² distances, about 10⁹ per second and core for data in few
+    dimensions.
 
     Args:
         source: draws n samples (n, \*), `source(n, generator)`, e.g. `Gaussian(8).sample`.
         points: the data (m, \*).
         epsilon: entropic regularisation in units of the cost; 0 for none.
         tolerance: on `marginal_error`, at which the ascent stops.
-        draws: most noise that is drawn for each of the data; reaching it warns.
+        draws: the limit of noise vectors drawn per data point; reaching it warns.
         generator: a CPU generator.
 
     Returns:
-        The plan; `plan.assign(z)` says to which of the data noise belongs.
+        The plan; `plan.assign(z)` gives the index of the data point of each noise vector.
 
     Raises:
         ValueError: for a source of another shape, NaN or infinity, or invalid settings.

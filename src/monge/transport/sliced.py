@@ -231,11 +231,11 @@ def sliced_wasserstein(
         a: weights (n,), at least 0 with sum 1; uniform by default.
         b: weights (m,).
         p: order, at least 1.
-        directions: how many to draw, or a tensor (L, d) of unit directions, used as they are.
+        directions: the number to draw, or a tensor (L, d) of unit directions, used as they are.
         generator: draws the directions, on the CPU; torch's global one by default.
 
     Raises:
-        ValueError: for an empty sample, NaN or infinity, unlike dimensions, p < 1, or
+        ValueError: for an empty sample, NaN or infinity, different dimensions, p < 1, or
             invalid weights.
     """
     x, y, theta = _ready(x, y, p, directions, generator)
@@ -270,13 +270,13 @@ def sliced_wasserstein_estimate(
         a: weights (n,), at least 0 with sum 1; uniform by default.
         b: weights (m,).
         p: order, at least 1.
-        directions: how many to draw, or a tensor (L, d) of unit directions, whose rows are taken
-            to be independent.
+        directions: the number to draw, or a tensor (L, d) of unit directions, whose rows are
+            assumed independent.
         draw: `orthogonal_directions`, `sobol_directions` or another function
             `draw(count, dim, generator=generator)`; independent uniform directions by default.
-        replicates: how many times `draw` is called, each time for an equal share of the
-            directions. Few replicates make a rough error: a 95 % interval from 16 is ±2.13 errors,
-            by Student's t with 15 degrees of freedom.
+        replicates: the number of calls of `draw`, each time for an equal share of the
+            directions. With few replicates the error is rough: a 95 % interval from 16 is ±2.13
+            errors, by Student's t with 15 degrees of freedom.
         generator: draws the directions, on the CPU; torch's global one by default.
 
     Returns:

@@ -46,7 +46,7 @@ def sliced_gromov_wasserstein(
     Args:
         x: points (n, d).
         y: points (m, e); the one of lower dimension is padded with zeros.
-        directions: how many to draw, or a tensor (L, max(d, e)).
+        directions: the number to draw, or a tensor (L, max(d, e)).
         generator: draws the directions, on the CPU.
 
     Raises:
