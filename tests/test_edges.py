@@ -283,6 +283,9 @@ OTHERS = {
     "total_variation": lambda x, y: transport.total_variation(histogram(x), histogram(y)),
     "kullback_leibler": lambda x, y: transport.kullback_leibler(histogram(x), histogram(y)),
     "jensen_shannon": lambda x, y: transport.jensen_shannon(histogram(x), histogram(y)),
+    "low_rank_sinkhorn": lambda x, y: (
+        transport.low_rank_sinkhorn(x, y, rank=2, tolerance=1e-4, generator=seeded()).value
+    ),
     "max_generalized_sliced_wasserstein": lambda x, y: (
         transport.max_generalized_sliced_wasserstein(
             x, y, Linear(DIM, 2).to(x.device), iterations=3

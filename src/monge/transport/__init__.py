@@ -49,6 +49,7 @@ from monge.transport.histogram_barycenters import (
     histogram_barycenter,
 )
 from monge.transport.line import quantile_map, wasserstein_1d
+from monge.transport.low_rank import LowRankPlan, low_rank_sinkhorn
 from monge.transport.max_sliced import (
     max_generalized_sliced_wasserstein,
     max_sliced_wasserstein,
@@ -94,6 +95,7 @@ __all__ = [
     "Horospherical",
     "Independent",
     "Linear",
+    "LowRankPlan",
     "Neural",
     "PerLabel",
     "Plan",
@@ -125,6 +127,7 @@ __all__ = [
     "jensen_shannon",
     "kantorovich_potential",
     "kullback_leibler",
+    "low_rank_sinkhorn",
     "max_generalized_sliced_wasserstein",
     "max_sliced_wasserstein",
     "monge_map",

@@ -1,0 +1,390 @@
+r"""Transport by plans of low rank: memory O(n r) in any dimension.
+
+Plans are restricted to π = Q diag(1/g) Rᵀ, which send the mass of x to r clusters of masses g, and
+on to y:
+
+    min_{Q,R,g} ⟨C, Q diag(1/g) Rᵀ⟩   over Q1 = a, R1 = b, Qᵀ1 = Rᵀ1 = g.
+
+The problem is not convex. It is solved by mirror descent: each step multiplies the factors by
+exp(-γ ∇) and projects them back in the Kullback-Leibler divergence, which is a convex problem in
+2r variables (`projected`). The cost ‖x - y‖² is a product of matrices with d + 2 columns, and
+never formed.
+
+The minimum decreases in r, from that of the independent plan at r = 1 to W_2² at r = min(n, m).
+
+Source: Scetbon, Cuturi, Peyré, "Low-rank Sinkhorn factorization", 2021; Scetbon, Cuturi, "Low-rank
+optimal transport: approximation, statistics and debiasing", 2022; Forrow et al., "Statistical
+optimal transport via factored couplings", 2019.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from monge._core.checks import dimension, distribution_weights, points, positive
+from monge._core.devices import to_device
+from monge._core.errors import warn
+from monge._core.numerics import Gradients, with_gradient
+from monge._core.promotion import WEIGHTS, promoted
+from monge._core.shown import described
+from monge._core.typed import unchecked_solve
+from monge.transport.neighbours import nearest
+
+FIRST_STEP = 8.0
+"""The largest change of a logarithm in the first step."""
+WINDOW = 10
+"""Iterations over which the decrease of the value is looked at."""
+NEWTON, HALVINGS, LARGEST_MOVE = 50, 30, 5.0
+"""Most steps of a projection, halvings of each, and the largest change of a multiplier."""
+RIDGE = 1e-9
+"""Added to its second derivatives, in units of their mean: clusters may be empty."""
+LLOYD = 5
+"""Iterations for the first clusters."""
+MOST_CENTRES = 20_000
+"""Points among which the first clusters are found."""
+
+
+@dataclass(frozen=True, repr=False)
+class LowRankPlan:
+    """A plan π = Q diag(1/g) Rᵀ of rank at most r, and an account of the solver."""
+
+    value: Tensor
+    """⟨C, π⟩, differentiable in the points at the plan that was found."""
+    q: Tensor
+    """Q (n, r): how the mass of x is divided among clusters."""
+    r: Tensor
+    """R (m, r)."""
+    g: Tensor
+    """The masses of the clusters, (r,)."""
+    marginal_error: float
+    """The larger of |π1 - a|_1 and |πᵀ1 - b|_1."""
+    iterations: int
+    converged: bool
+    """Whether the marginal error, and the relative decrease of the value in the last iterations,
+    are within the tolerance."""
+
+    def __repr__(self) -> str:
+        names = ("value", "marginal_error", "iterations", "converged")
+        value = [float(value) for value in self.value.detach().reshape(-1)]
+        shown = value[0] if self.value.ndim == 0 else value
+        values = (shown, self.marginal_error, self.iterations, self.converged)
+        fields = (f"{name}={described(value)}" for name, value in zip(names, values))
+        return f"LowRankPlan({', '.join(fields)})"
+
+    @property
+    def value_linear(self) -> Tensor:
+        """⟨C, π⟩, without gradient."""
+        return self.value.detach()
+
+    @property
+    def rank(self) -> int:
+        return self.g.shape[-1]
+
+    @property
+    def plan(self) -> Tensor:
+        """π (n, m), for small problems."""
+        return (self.q / self.g[..., None, :]) @ self.r.mT
+
+    def apply(self, v: Tensor) -> Tensor:
+        r"""π v (n, \*) of v (m, \*), without π: y gives barycentric projections, times a."""
+        moved = self.q @ ((self.r.T @ v.reshape(len(v), -1)) / self.g[:, None])
+        return moved.reshape(len(moved), *v.shape[1:])
+
+    def transposed(self) -> "LowRankPlan":
+        """The plan from y to x."""
+        return replace(self, q=self.r, r=self.q)
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors."""
+        return [self.value, self.q, self.r, self.g]
+
+    def replaced(self, function: Callable[[Tensor], Tensor]) -> "LowRankPlan":
+        """The same account with `function` applied to each tensor."""
+        value, q, r, g = map(function, self.tensors())
+        return replace(self, value=value, q=q, r=r, g=g)
+
+    def stacked(self, accounts: Sequence["LowRankPlan"]) -> "LowRankPlan":
+        """The plans of a batch of problems, and the worst of their accounts."""
+        value, q, r, g = (torch.stack(z) for z in zip(*(plan.tensors() for plan in accounts)))
+        return LowRankPlan(
+            *(value, q, r, g),
+            marginal_error=max(plan.marginal_error for plan in accounts),
+            iterations=max(plan.iterations for plan in accounts),
+            converged=all(plan.converged for plan in accounts),
+        )
+
+
+class Factors(NamedTuple):
+    """Q (n, r), R (m, r) and g (r,)."""
+
+    q: Tensor
+    r: Tensor
+    g: Tensor
+
+
+class LowRankProblem(NamedTuple):
+    """Points about their means, with weights."""
+
+    x: Tensor
+    y: Tensor
+    a: Tensor
+    b: Tensor
+
+    def value(self, factors: Factors) -> Tensor:
+        """⟨C, π⟩, float64."""
+        q, r, g = factors
+        of_x, of_y = (
+            w.sum(1).double() @ z.double().square().sum(1)
+            for z, w in ((self.x, q * (r.sum(0) / g)), (self.y, r * (q.sum(0) / g)))
+        )
+        return of_x + of_y - 2 * ((q.T @ self.x) * (r.T @ self.y) / g[:, None]).sum().double()
+
+    def extent(self) -> Tensor:
+        """⟨C, a⊗b⟩."""
+        return self.a @ self.x.square().sum(1) + self.b @ self.y.square().sum(1)
+
+    def marginal_error(self, factors: Factors) -> float:
+        """The larger of |π1 - a|_1 and |πᵀ1 - b|_1."""
+        q, r, g = factors
+        rows, columns = q @ (r.sum(0) / g), r @ (q.sum(0) / g)
+        return float(torch.maximum((rows - self.a).abs().sum(), (columns - self.b).abs().sum()))
+
+    def slopes(self, factors: Factors) -> Factors:
+        """The gradient of the value, that of Q and R up to a constant in each row."""
+        q, r, g = factors
+        of_x, of_y = self.x.square().sum(1), self.y.square().sum(1)
+        means_x, means_y = (q.T @ self.x) / g[:, None], (r.T @ self.y) / g[:, None]
+        heights_x, heights_y = (q.T @ of_x) / g, (r.T @ of_y) / g
+        of_g = heights_x * r.sum(0) / g + heights_y * q.sum(0) / g - 2 * (means_x * means_y).sum(1)
+        return Factors(
+            heights_y - 2 * self.x @ means_y.T, heights_x - 2 * self.y @ means_x.T, -of_g
+        )
+
+
+def _largest(slopes: Factors) -> float:
+    """The largest change of a logarithm by a step of length 1."""
+    spreads = [(z.amax(1) - z.amin(1)).amax() for z in slopes[:2]]
+    return float(torch.stack([*spreads, slopes.g.abs().amax()]).amax())
+
+
+class Logits(NamedTuple):
+    """Factors before their projection: log Q and log R up to a constant in each row, and log g."""
+
+    q: Tensor
+    r: Tensor
+    g: Tensor
+
+
+def projected(
+    logits: Logits, a: Tensor, b: Tensor, start: Tensor, tolerance: float
+) -> tuple[Factors, Tensor]:
+    """The factors with Q1 = a, R1 = b and, up to the tolerance in L1, Qᵀ1 = Rᵀ1 = g that are
+    nearest in the Kullback-Leibler divergence, and the multipliers β (2, r) of the last two.
+
+    They are Q̃ exp(α_i + β_k), R̃ exp(α'_j + β'_k) and g̃ exp(-β - β') at the minimum of
+
+        Σ_i a_i log Σ_k Q̃_ik e^{β_k} + Σ_j b_j log Σ_k R̃_jk e^{β'_k} + Σ_k g̃_k e^{-β_k - β'_k},
+
+    which is convex in 2r variables: Newton's method, with steps that are halved until it falls.
+    """
+    beta, rank = start, len(logits.g)
+    # a constant that moves from β to β' changes nothing
+    still = torch.ones_like(beta)
+    still[1] = -1
+    still = torch.outer(still.flatten(), still.flatten()) / (2 * rank)
+    eye = torch.eye(2 * rank, dtype=torch.float64, device=beta.device)
+    here = _dual(logits, a, b, beta)
+    for _ in range(NEWTON):
+        if here.error() <= tolerance:
+            break
+        hessian = here.sums.flatten().diag() + here.g.diag().repeat(2, 2)
+        for at, shares, w in ((0, here.q, a), (rank, here.r, b)):
+            square = slice(at, at + rank)
+            hessian[square, square] -= (shares.T @ (w[:, None] * shares)).double()
+        hessian += float(hessian.trace()) / (2 * rank) * (still + RIDGE * eye)
+        move = unchecked_solve(hessian, (here.sums - here.g).flatten()).view(2, rank)
+        move = move / max(1.0, float(move.abs().amax()) / LARGEST_MOVE)
+        for _ in range(HALVINGS):
+            new = _dual(logits, a, b, beta - move)
+            # near the minimum rounding hides that it falls, but not that its slope does
+            if float(new.level) <= float(here.level) or new.error() < here.error():
+                break
+            move = move / 2
+        else:
+            break
+        beta, here = beta - move, new
+    return Factors(a[:, None] * here.q, b[:, None] * here.r, here.g.to(a.dtype)), beta
+
+
+class Dual(NamedTuple):
+    """Where the dual of a projection is."""
+
+    level: Tensor
+    """Its objective."""
+    q: Tensor
+    """The shares Q / a, (n, r)."""
+    r: Tensor
+    g: Tensor
+    sums: Tensor
+    """Qᵀ1 and Rᵀ1, (2, r)."""
+
+    def error(self) -> float:
+        """|Qᵀ1 - g|_1 + |Rᵀ1 - g|_1."""
+        return float((self.sums - self.g).abs().sum())
+
+
+def _dual(logits: Logits, a: Tensor, b: Tensor, beta: Tensor) -> Dual:
+    level_q, q = _shares(logits.q + beta[0].to(a.dtype), a)
+    level_r, r = _shares(logits.r + beta[1].to(a.dtype), b)
+    g = (logits.g - beta.sum(0)).exp()
+    return Dual(level_q + level_r + g.sum(), q, r, g, torch.stack([a @ q, b @ r]).double())
+
+
+def _shares(logits: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ_i w_i log Σ_k exp(l_ik), and the softmax of the rows, which overwrites the logits."""
+    most = logits.amax(1, keepdim=True)
+    shares = logits.sub_(most).exp_()
+    sums = shares.sum(1, keepdim=True)
+    return w.double() @ (most + sums.log())[:, 0].double(), shares.div_(sums)
+
+
+def _stepped(factors: Factors, slopes: Factors, rate: float) -> Logits:
+    """A step of mirror descent: the factors times exp(-rate · slopes)."""
+    least = torch.finfo(factors.g.dtype).tiny
+    q, r, g = (z.clamp_min(least).log() - rate * slope for z, slope in zip(factors, slopes))
+    return Logits(q, r, g.double())
+
+
+def _first(
+    problem: LowRankProblem, rank: int, tolerance: float, generator: torch.Generator | None
+) -> Factors:
+    """Both samples divided among the clusters of their union, about their means."""
+    both = torch.cat([problem.x, problem.y])
+    mixed = to_device(torch.randperm(len(both), generator=generator), both.device)
+    some = both[mixed[:MOST_CENTRES]]
+    centres = some[:rank].clone()
+    for _ in range(LLOYD):
+        index = nearest(some, centres)[1][:, 0]
+        count = torch.bincount(index, minlength=rank).to(some)
+        sums = torch.zeros_like(centres).index_add_(0, index, some)
+        centres = torch.where(count[:, None] > 0, sums / count[:, None], centres)
+    width = float(nearest(some, centres)[0].mean()) or 1.0
+    q, r = ((2 * z @ centres.T - centres.square().sum(1)) / width for z in problem[:2])
+    masses = torch.full((rank,), 1 / rank, dtype=torch.float64, device=both.device)
+    start = masses.new_zeros(2, rank)
+    logits = Logits(q, r, masses.log())
+    return projected(logits, problem.a, problem.b, start, tolerance)[0]
+
+
+def _descended(
+    problem: LowRankProblem, factors: Factors, tolerance: float, most: int
+) -> tuple[Factors, int, bool]:
+    """Mirror descent, whose steps are halved where the value rises: the factors, iterations, and
+    whether the value has settled."""
+    values, step, fine = [float(problem.value(factors))], FIRST_STEP, tolerance / 10
+    rounding = torch.finfo(factors.g.dtype).eps * (values[0] + float(problem.extent()))
+    beta = torch.zeros(2, len(factors.g), dtype=torch.float64, device=factors.g.device)
+    for iteration in range(1, most + 1):
+        slopes = problem.slopes(factors)
+        largest = _largest(slopes)
+        if largest == 0:
+            return factors, iteration, True
+        logits = _stepped(factors, slopes, step / largest)
+        new, beta = projected(logits, problem.a, problem.b, beta, fine)
+        value = float(problem.value(new))
+        if not value <= values[-1] + fine * abs(values[-1]) + rounding:
+            step /= 2
+            if step < FIRST_STEP / 2**10:
+                return factors, iteration, True
+            continue
+        factors, values = new, [*values, value][-WINDOW - 1 :]
+        settled = values[0] - value <= tolerance * abs(value) + rounding
+        if len(values) > WINDOW and settled:
+            return factors, iteration, True
+    return factors, most, False
+
+
+@promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)
+def low_rank_sinkhorn(
+    x: Tensor,
+    y: Tensor,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    *,
+    rank: int,
+    tolerance: float = 1e-3,
+    max_iterations: int = 1000,
+    generator: torch.Generator | None = None,
+) -> LowRankPlan:
+    r"""Transport by a plan of rank at most r, for the cost ‖x - y‖².
+
+        min ⟨C, π⟩   over π = Q diag(1/g) Rᵀ with marginals a and b.
+
+    The value is at least W_2², which it approaches as the rank grows, and the plan is a
+    stationary point, which depends on the first clusters: the best of several generators is
+    better by some per cent at times. Memory is O((n + m)(d + r)),
+    and the time of an iteration O((n + m)(d + r) r), in any dimension.
+
+    Args:
+        x: points (n, d).
+        y: points (m, d).
+        a: weights (n,), at least 0 with sum 1; uniform by default.
+        b: weights (m,).
+        rank: the largest rank r; at most min(n, m) is taken.
+        tolerance: on the marginal error in L1, and on the relative decrease of the value in ten
+            iterations, at which the descent stops.
+        max_iterations: the iteration limit, which warns where it is reached.
+        generator: a CPU generator, which draws the first clusters.
+
+    Returns:
+        The plan as its factors; `plan.apply(v)` is π v. `value` is differentiable in the points,
+        once and at the plan that was found.
+
+    Raises:
+        ValueError: for an empty sample, NaN or infinity, unlike dimensions, invalid weights, or a
+            rank below 1.
+
+    Example:
+        >>> plan = low_rank_sinkhorn(x, y, rank=20)
+        >>> projected = plan.apply(y) * len(x)
+    """
+    rank = dimension("rank", rank)
+    positive("tolerance", tolerance)
+    dimension("max_iterations", max_iterations)
+    x, y = points(x, y, 2)
+    mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
+    means = mu.detach() @ x.detach().double(), nu.detach() @ y.detach().double()
+    at_x, at_y = ((z.detach().double() - mean).to(x.dtype) for z, mean in zip((x, y), means))
+    problem = LowRankProblem(at_x, at_y, mu.detach().to(x.dtype), nu.detach().to(x.dtype))
+    first = _first(problem, min(rank, len(x), len(y)), tolerance / 10, generator)
+    factors, iterations, settled = _descended(problem, first, tolerance, max_iterations)
+    error = problem.marginal_error(factors)
+    converged = settled and error <= tolerance
+    if not converged:
+        warn(
+            f"low-rank transport stopped after {iterations} iterations with a marginal error of "
+            f"{error:.2g} and {'a' if settled else 'no'} settled value, for `tolerance` "
+            f"{tolerance:.2g}: raise `tolerance` or `max_iterations`"
+        )
+    return LowRankPlan(
+        _value(problem, factors, means, x, y), *factors, error, iterations, converged
+    )
+
+
+def _value(
+    problem: LowRankProblem, factors: Factors, means: tuple[Tensor, Tensor], x: Tensor, y: Tensor
+) -> Tensor:
+    """⟨C, π⟩ with its gradient in the points at this plan."""
+    shift = means[0] - means[1]
+
+    def fast(x: Tensor, y: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Gradients]:
+        q, r, g = factors
+        rows, columns = q @ (r.sum(0) / g), r @ (q.sum(0) / g)
+        of_x = rows[:, None] * (problem.x + shift) - q @ ((r.T @ problem.y) / g[:, None])
+        of_y = columns[:, None] * (problem.y - shift) - r @ ((q.T @ problem.x) / g[:, None])
+        return problem.value(factors) + shift.square().sum(), [2 * of_x, 2 * of_y]
+
+    return with_gradient(fast, None, x, y)
