@@ -166,12 +166,19 @@ def test_forbidden_pairs_carry_nothing():
 
 def test_what_did_not_converge_warns():
     cost = doubles(40, 30).abs()
-    with pytest.warns(UserWarning, match="a change of a marginal of .* above `tolerance` 1e-12"):
+    with pytest.warns(UserWarning, match="an error of a marginal of .* above `tolerance` 1e-12"):
         plan = solve_entropic_partial(
             cost, mass=0.9, epsilon=0.01, tolerance=1e-12, max_iterations=3, acceleration=None
         )
     assert not plan.converged
     assert float(plan.mass) == pytest.approx(0.9)
+
+
+def test_an_epsilon_below_the_rounding_of_the_cost_is_told():
+    with pytest.warns(UserWarning, match="an error of a marginal"):
+        plan = solve_entropic_partial(1e30 * doubles(5, 4).abs().float(), mass=0.5, epsilon=0.1)
+    assert not plan.converged
+    assert plan.marginal_error > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -287,3 +287,11 @@ def test_bad_problems_are_named(options, word):
         fused_gromov_wasserstein(**given | options)
     with pytest.raises(ValueError, match=word):
         entropic_fused_gromov_wasserstein(**given | options, epsilon=1.0)
+
+
+def test_an_epsilon_below_the_rounding_of_costs_is_refused():
+    cost, cx, cy = (1e8 * z for z in problem(4, 3))
+    with pytest.raises(ValueError, match=r"`epsilon` 0\.1 is below the rounding of costs"):
+        entropic_fused_gromov_wasserstein(cost, cx, cy, epsilon=0.1)
+    with pytest.raises(ValueError, match="`epsilon`"):
+        entropic_fused_gromov_wasserstein(cost, cx, cy, epsilon=float("nan"))

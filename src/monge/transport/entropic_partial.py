@@ -150,7 +150,8 @@ def solve_entropic_partial(
     Returns:
         The plan, with π1 ≤ a, πᵀ1 ≤ b and `value` = ⟨C, π⟩ + ε KL(π | a⊗b), differentiable in cost
         and weights. Its potentials (f, g) are at most 0, and 0 where weight is left; its
-        `marginal_error` is the change on which `tolerance` is. POT's
+        `marginal_error` is the change on which `tolerance` is, or the mass by which π exceeds the
+        weights or misses s, as a share of s, if that is larger. POT's
         `entropic_partial_wasserstein` takes Σ π log π in place of KL(π | a⊗b), whose plan is the
         same for uniform weights.
 
@@ -180,10 +181,14 @@ def solve_entropic_partial(
         matrix = with_forbidden(matrix, closed, epsilon)
     problem = EntropicProblem(Matrix(matrix, mean), mu.detach(), nu.detach())
     found, levels = _solved(problem, mass, epsilon, settings)
-    warn_unless_converged(found, epsilon, settings, cost.dtype, "a change of a marginal")
     plan = assembled(problem, found, epsilon)
     f, g = found.f - levels[0], found.g - levels[1]
     rows, columns = plan.sum(1, dtype=torch.float64), plan.sum(0, dtype=torch.float64)
+    # what the plan itself shows, where ε is below the rounding of the potentials
+    excess = [(z - w.detach()).clamp_min(0).sum() for z, w in ((rows, mu), (columns, nu))]
+    observed = float(max(*excess, (rows.sum() - mass).abs())) / mass
+    found = found._replace(error=max(found.error, observed))
+    warn_unless_converged(found, epsilon, settings, cost.dtype, "an error of a marginal")
     shares = [_shares(z, w.detach()) for z, w in ((rows, mu), (columns, nu))]
     return Plan(
         value=envelope(

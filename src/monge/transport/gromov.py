@@ -22,6 +22,7 @@ from monge.transport.plan import Plan
 from monge.transport.quadratic import (
     Quadratic,
     couplings,
+    epsilon_in_units,
     in_units,
     space,
     stationary,
@@ -86,11 +87,10 @@ def entropic_plan(
     seed: int,
 ) -> Plan:
     """The best fixed point of Sinkhorn on the slope of a quadratic problem."""
-    positive("epsilon", epsilon)
     positive("tolerance", tolerance)
     dimension("max_iterations", most)
     moving, unit = in_units(*problem)
-    epsilon = epsilon / unit / unit
+    epsilon = epsilon_in_units(epsilon, unit, moving.cx.dtype)
     a, b = _weights(moving, weights)
     fixed, mu, nu = moving.detached(), a.detach(), b.detach()
     product = mu[:, None] * nu

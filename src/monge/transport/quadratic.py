@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from monge._core.checks import finite, floating
+from monge._core.checks import finite, floating, positive
 from monge._core.numerics import envelope, power_of_two
 from monge._core.typed import from_numpy
 from monge.transport.exact import assignment, solve
@@ -108,6 +108,17 @@ def in_units(cx: Tensor, cy: Tensor, linear: Tensor) -> tuple[Quadratic, float]:
     sizes = [float(z.detach().abs().max()) for z in (cx, cy, linear)]
     unit = power_of_two(max(sizes[0], sizes[1], sizes[2] ** 0.5))
     return Quadratic(cx / unit, cy / unit, linear / unit / unit), unit
+
+
+def epsilon_in_units(epsilon: float, unit: float, dtype: torch.dtype) -> float:
+    """ε in the unit of the objective, if it is not below the rounding of costs."""
+    scaled = positive("epsilon", epsilon) / unit / unit
+    if scaled < torch.finfo(dtype).eps:
+        raise ValueError(
+            f"`epsilon` {epsilon:.3g} is below the rounding of costs of the order of "
+            f"{unit:.3g}² in {dtype}: raise it, or take the exact problem"
+        )
+    return scaled
 
 
 # Conditional gradient

@@ -32,7 +32,7 @@ from monge.transport.gromov_starts import FeasiblePlans, Starts, starting_plans
 from monge.transport.linearised import LOOSENESS, Linearised, entropic_plan_of
 from monge.transport.penalties import KL, HardMarginal, Penalties, Penalty, Reach, penalties
 from monge.transport.plan import Plan
-from monge.transport.quadratic import Quadratic, in_units, space, with_slopes
+from monge.transport.quadratic import Quadratic, epsilon_in_units, in_units, space, with_slopes
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,14 @@ class UnbalancedProblem:
         return [*soft, (self.epsilon, plan, self.a[:, None] * self.b)]
 
     def value(self, plan: Tensor) -> Tensor:
-        """The objective."""
+        """The objective, at least 0."""
         total = self.spaces.value(plan)
         for price, r, w in self.terms(plan):
             # 2 |r| KL + (|r| - |w|)², in which |r|² cancels once
             total = total + price * (
                 2 * r.sum() * _relative(r, w) - r.sum().square() + w.sum().square()
             )
-        return total
+        return total.clamp(min=0)
 
     def next(self, plan: Tensor, tolerance: float, start: tuple[Tensor, Tensor] | None) -> "Step":
         """The best plan beside this one, with the mass that both have in common.
@@ -243,7 +243,6 @@ def unbalanced_gromov_wasserstein(
         ValueError: for a cost that is not square and finite, invalid weights, ε ≤ 0, or a `reach`
             that is no KL.
     """
-    positive("epsilon", epsilon)
     positive("tolerance", tolerance)
     dimension("max_iterations", max_iterations)
     sides = _kl_or_constraint(reach)
@@ -252,7 +251,11 @@ def unbalanced_gromov_wasserstein(
     mu, nu = (masses(name, w, c, len(c)).to(c) for name, w, c in (("a", a, cx), ("b", b, cy)))
     first, second = (_in_unit(side, unit**2) for side in sides)
     problem = UnbalancedProblem(
-        moving.detached(), mu.detach(), nu.detach(), (first, second), epsilon / unit / unit
+        moving.detached(),
+        mu.detach(),
+        nu.detach(),
+        (first, second),
+        epsilon_in_units(epsilon, unit, cx.dtype),
     )
     plans = PlansOfMass(problem.a, problem.b, _first_mass(problem))
     alone = not isinstance(starts, (list, tuple, Tensor)) and starts == 1
