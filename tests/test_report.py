@@ -2,7 +2,9 @@
 
 import math
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from explored import small
@@ -153,6 +155,54 @@ def test_the_map_has_a_mark_of_every_class_and_few_colours(count):
     assert [int(k) for k in re.findall(r'data-label="(\d+)"', drawn)] == list(range(count))
     assert f">{names[-1]}</text>" in drawn
     assert 'class="prior"' in drawn
+
+
+SEEN = {
+    "normal": np.eye(3),
+    "without long cones": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "without middle cones": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "without short cones": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+"""Matrices of linear RGB: Machado, Oliveira, Fernandes, "A physiologically-based model for
+simulation of color vision deficiency", 2009."""
+TO_XYZ = np.array(
+    [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+)
+
+
+@pytest.mark.parametrize("matrix", SEEN.values(), ids=SEEN)
+def test_colours_of_classes_are_told_apart_with_any_colour_vision(matrix):
+    """Any two differ by at least 16 in CIELAB, as seen by that kind of vision."""
+    colours = np.array([[int(one[i : i + 2], 16) for i in (1, 3, 5)] for one in COLOURS]) / 255
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    xyz = (linear @ np.transpose(matrix)).clip(0, 1) @ TO_XYZ.T / [0.95047, 1, 1.08883]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    pairs = zip(f.T, f.T[1:])
+    (red, blue) = (factor * (one - two) for factor, (one, two) in zip((500, 200), pairs))
+    lab = np.stack([116 * f[:, 1] - 16, red, blue], 1)
+    away = np.linalg.norm(lab[:, None] - lab, axis=-1)
+    assert away[~np.eye(len(COLOURS), dtype=bool)].min() > 16
+
+
+def test_the_explorer_has_the_same_colours():
+    text = (Path(vector.__file__).parent / "explore/static/draw.js").read_text("utf-8")
+    assert re.findall(r'"(#[0-9a-f]{6})"', text) == list(COLOURS)
 
 
 def test_names_of_classes_and_terms_are_no_markup():

@@ -16,14 +16,15 @@ COLOURS = (
     "#cc79a7",
     "#56b4e9",
     "#d55e00",
-    "#8a7f00",
-    "#7b5ea7",
-    "#6f6f6f",
-    "#a05a2c",
+    "#8c00f0",
+    "#783c14",
+    "#b4b464",
+    "#3c5050",
 )
-"""Of classes: those of Okabe and Ito, "Color universal design", 2008, which people with any kind
-of colour vision tell apart, then four more. Marks differ as well, so that no class rests on
-colour."""
+"""Of classes: those of Okabe and Ito, "Color universal design", 2008, then four that a search has
+put as far from them and from each other. Seen with normal vision or without one kind of cones, any
+two are at least 16 apart in CIELAB. Marks differ as well, so that no class rests on colour. The
+explorer has the same, in draw.js."""
 HIGHLIGHTED = 6
 """How many of more than ten classes are in colour at first."""
 CELLS, MOST_LETTERS = 64, 700

@@ -24,6 +24,7 @@ from monge.models.protocols import (
     latent_of,
     prior_of,
 )
+from monge.recipes import RECIPES
 from monge.runs import Run
 
 CALLED = {
@@ -122,8 +123,10 @@ def levels(run: Run) -> dict[str, NoiseLevel]:
             if known[1] is not None:
                 inner = "inner" if len(named) == 1 else f"{one.name} inner"
                 found[inner] = NoiseLevel(known[1], 0.0)
-    open_ = [one for one in named if not isinstance(one.divergence, Learned)]
-    return found | _measured(run, model, open_) if open_ else found
+    if run.config.recipe not in RECIPES:
+        return found  # what a stranger's forward does without a gradient is not known
+    measured = [one for one in named if not isinstance(one.divergence, Learned)]
+    return found | _measured(run, model, measured) if measured else found
 
 
 def _known(divergence: Divergence) -> tuple[float, float | None] | None:

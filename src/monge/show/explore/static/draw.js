@@ -3,7 +3,7 @@
 // Of classes: those of Okabe and Ito, which people with any kind of colour vision tell apart, and four more.
 export const COLOURS = [
   "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9",
-  "#d55e00", "#8a7f00", "#7b5ea7", "#6f6f6f", "#a05a2c",
+  "#d55e00", "#8c00f0", "#783c14", "#b4b464", "#3c5050",
 ];
 
 export function variable(name) {
