@@ -24,7 +24,7 @@ def instance(name: str, value: T, kind: type, example: str) -> T:
 
 
 def _number(value: object) -> float:
-    """`value` as a float; NaN, which no range holds, for what is no number."""
+    """`value` as a float; NaN, which no range holds, for what is not a number."""
     try:
         return math.nan if isinstance(value, str) else float(value)  # pyright: ignore
     except (TypeError, ValueError, RuntimeError):
