@@ -484,7 +484,7 @@ def test_bad_histograms_are_named():
 
 
 def test_a_mixture_that_is_its_own_start_does_not_move():
-    """Its distance to the start is 0 up to rounding, of which the tolerance is no multiple."""
+    """Its distance to the start is 0 up to rounding, of which the tolerance is not a multiple."""
     means = torch.tensor([[0.1, 0.5], [3.0, -0.4]], dtype=torch.float64)
     covs = torch.tensor([[[2.0, 0.3], [0.3, 1.0]], [[1.7, 0.2], [0.2, 2.1]]], dtype=torch.float64)
     mixture = (means, covs, torch.full((2,), 0.5).double())

@@ -421,7 +421,7 @@ def bad_commands(trained, tmp_path):
         ),
         "unwritable": (["train", "vae", "--out", tmp_path / "file" / "run"], "cannot be written"),
         "proc": (["train", "vae", "--out", "/proc/monge-run"], "cannot be written"),
-        "no run": (["sample", tmp_path / "none", "--out", "x.png"], "no run directory"),
+        "no run": (["sample", tmp_path / "none", "--out", "x.png"], "not a run directory"),
         "suffix": (["sample", trained, "--out", tmp_path / "x.jpg"], ".png or .npy or .gif"),
         "no samples": (["sample", trained, "-n", "0", "--out", tmp_path / "x.png"], "`n`"),
         "other shape": (

@@ -78,9 +78,9 @@ def test_a_damaged_mask_image_is_named(tmp_path):
     """Also one whose header promises more pixels than Pillow is willing to open."""
     file = tmp_path / "mask.pgm"
     for content, message in (
-        (b"P5 400000 80000 255\n", "is no mask: Image size"),
-        (b"P5 8 8 255\n" + bytes(64), "is no mask: all of it is unknown"),
-        (b"P5 8 8 255\n" + b"\xff" * 64, "is no mask: all of it is known"),
+        (b"P5 400000 80000 255\n", "is not a mask: Image size"),
+        (b"P5 8 8 255\n" + bytes(64), "is not a mask: all of it is unknown"),
+        (b"P5 8 8 255\n" + b"\xff" * 64, "is not a mask: all of it is known"),
     ):
         file.write_bytes(content)
         with pytest.raises(ValueError, match=f"{file.name}' {message}"):
@@ -91,7 +91,7 @@ def test_a_damaged_mask_image_is_named(tmp_path):
     ("known", "shape", "message"),
     [
         ("middle", SHAPE, "`known` 'middle' is neither top"),
-        (__file__, SHAPE, "is no mask"),
+        (__file__, SHAPE, "is not a mask"),
         ("0,7", (3,), "must name columns from 0 to 2"),
         ("top", (3,), "must name columns"),
         ("0,1,2", (3,), "`known` is everything"),

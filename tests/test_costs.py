@@ -198,7 +198,7 @@ def test_an_assignment_needs_equally_many_points():
 
 
 def test_sinkhorn_sets_can_exceed_the_assignment():
-    """By 4 % here: the debiased divergence is no lower bound of W_2²."""
+    """By 4 % here: the debiased divergence is not a lower bound of W_2²."""
     generator = torch.Generator().manual_seed(30)
     x, y = torch.randn(2, 1, 3, 2, generator=generator, dtype=torch.float64)
     y = 3 * y

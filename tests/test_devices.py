@@ -84,7 +84,7 @@ MAPS = {
     "nearest": lambda x, y: neighbours.nearest(x, y, 3)[0],
     "nearest_squared": neighbours.nearest_squared,
 }
-"""Functions whose result is no scalar, or is not differentiated."""
+"""Functions whose result is not a scalar, or is not differentiated."""
 DRAWN = ("uniform_directions", "orthogonal_directions", "sobol_directions", "great_circles")
 """On the CPU whatever the device: their callers move them."""
 DRAWN = ("uniform_directions", "orthogonal_directions", "sobol_directions", "from_geomloss")

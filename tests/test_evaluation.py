@@ -376,7 +376,7 @@ def test_only_the_published_weights_make_an_fid(weights, tmp_path):
         ValueError, match=r"`weights` .* has the sha256 .* but the features of FID"
     ):
         inception.inception_network(weights[0])
-    with pytest.raises(ValueError, match=r"`weights` .* is no file"):
+    with pytest.raises(ValueError, match=r"`weights` .* is not a file"):
         inception.inception_network(tmp_path / "absent.pth")
     with pytest.raises(ValueError, match="`resize` must be tf1 or clean"):
         inception.inception_network(weights[0], "bicubic")  # pyright: ignore

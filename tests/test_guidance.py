@@ -184,7 +184,7 @@ LABELS = ClassPrior([1, 1])
             {"class_prior": LABELS, "guidance": 2.0, "label_dropout": 0.0},
             "`guidance` is 2, but the flow was trained with every label",
         ),
-        ({"guidance": 2.0}, "this FlowMatching is no class-conditional flow"),
+        ({"guidance": 2.0}, "this FlowMatching is not a class-conditional flow"),
     ],
 )
 def test_flows_that_cannot_be_are_refused(settings, words):
@@ -194,7 +194,7 @@ def test_flows_that_cannot_be_are_refused(settings, words):
 
 
 def test_guidance_of_another_model_is_refused():
-    with pytest.raises(ValueError, match="this WAE is no class-conditional flow: leave it out"):
+    with pytest.raises(ValueError, match="this WAE is not a class-conditional flow: leave it out"):
         with_guidance(zoo.model("wae-mmd", classes=3), 2.0)
 
 
@@ -269,7 +269,7 @@ def test_the_command_line_draws_classes_with_guidance_and_refuses(digits, tmp_pa
         drawn(digits.path, "--guidance", "-1")
     plain = override(override(tiny(), "guidance", 1.0), "condition", None)
     monge.fit("flow-matching", "digits", plain, tmp_path / "run", quiet=True)
-    with pytest.raises(ValueError, match="no class-conditional flow: leave it out, or train one"):
+    with pytest.raises(ValueError, match="not a class-conditional flow: leave it out"):
         drawn(tmp_path / "run", "--guidance", "1")
     with pytest.raises(ValueError, match="is not class-conditional: train one with --condition"):
         drawn(tmp_path / "run", "--class", "3")

@@ -83,7 +83,7 @@ def test_the_correlation_gap_is_the_worst_of_pairs_of_columns(source):
 
 
 def test_a_perfect_model_has_the_floor_and_a_broken_one_has_not(source):
-    """Labels are compared, not shares: half of a category is no label."""
+    """Labels are compared, not shares: half of a category is not a label."""
     measure = VectorMeasures(source, source.test, ["columns", "exact"])
     right = measure([source.test], 200)
     assert right["mean W1 of columns"] == pytest.approx(0, abs=1e-6)

@@ -248,7 +248,9 @@ def test_fewer_inner_steps_than_one_are_refused():
 def test_a_critic_that_would_not_be_saved_is_refused():
     model = Compared(Matching("one", critic()))
     model.divergences = nn.ModuleList()
-    with pytest.raises(ValueError, match="learned divergence 'one' that is no module of Compared"):
+    with pytest.raises(
+        ValueError, match="learned divergence 'one' that is not a module of Compared"
+    ):
         Trainer(model)
 
 

@@ -123,7 +123,7 @@ def test_parts_have_more_synonyms(tmp_path, other):
 )
 def test_a_training_part_without_another_is_warned_of(tmp_path, places, beside):
     filled(tmp_path, of_folders(*places))
-    with pytest.warns(UserWarning, match=f"the folder {beside} is no training part"):
+    with pytest.warns(UserWarning, match=f"the folder {beside} is not a training part"):
         loaded(tmp_path)
 
 
@@ -175,7 +175,7 @@ def test_links_in_a_tar_archive_are_followed(tmp_path):
         source = loaded(tmp_path / "x.tar")
     assert levels(source) == [0, 0, 1, 1, 1, 2, 3]
     said = str(seen[0].message)
-    assert "1 members that are no plain files: x.tar/b/pipe" in said
+    assert "1 members that are not plain files: x.tar/b/pipe" in said
     assert "2 links to no file: x.tar/b/7.png, x.tar/b/8.png" in said
 
 
@@ -202,7 +202,7 @@ def test_a_zip_archive_that_python_cannot_read_is_one_line(tmp_path, harm):
     else:
         content[central + 46] = 0xFF  # no UTF-8, though it is flagged as such
     (tmp_path / "x.zip").write_bytes(content)
-    with pytest.raises(ValueError, match="no readable zip archive") as caught:
+    with pytest.raises(ValueError, match="not a readable zip archive") as caught:
         loaded(tmp_path / "x.zip")
     assert "\n" not in str(caught.value)
 
@@ -319,7 +319,7 @@ def test_files_of_samples_under_wrong_names(tmp_path, wrong):
 @pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.csv", "x.txt", "x"])
 @pytest.mark.parametrize("header", ["P1\tP2", "OFF\tON", "ply\tthickness", "P1,P2", "BM,II"])
 def test_tables_under_wrong_names_and_names_of_columns(tmp_path, name, header):
-    """A table whose header begins as another format does is no image, and no cloud."""
+    """A table whose header begins as another format does is neither an image nor a cloud."""
     separator = "\t" if "\t" in header else ","
     rows = "".join(f"{i}{separator}{2 * i}\n" for i in range(9))
     (tmp_path / name).write_text(f"{header}\n{rows}")

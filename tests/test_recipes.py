@@ -313,7 +313,7 @@ def test_options_go_with_the_recipe():
     with pytest.raises(ValueError, match="`directions` is 7, but wae-mmd has no such option"):
         dataclasses.replace(config, recipe="wae-mmd")
     with pytest.raises(
-        ValueError, match=r"`directions` is no setting .*: did you mean cost_directions"
+        ValueError, match=r"`directions` is not a setting .*: did you mean cost_directions"
     ):
         override(Config.of("wae-mmd"), "directions", 7)
     with pytest.raises(ValueError, match="`directions` must be at least 1, got 0"):

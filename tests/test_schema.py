@@ -330,7 +330,7 @@ def test_rows_of_vectors_and_not_of_images(tmp_path, monkeypatch, capsys):
         cli.main()
     assert stop.value.code == 2
     assert not out.exists()
-    assert "of images, which are no rows of a table: give .png" in capsys.readouterr().err
+    assert "of images, which are not rows of a table: give .png" in capsys.readouterr().err
 
 
 def test_the_report_draws_the_columns(run):

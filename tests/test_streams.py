@@ -432,8 +432,8 @@ def test_a_shard_cut_anywhere_is_named(tmp_path):
     [
         (lambda whole: whole[:1024] + b"\xff" + whole[1025:], "truncated, damaged"),
         (lambda whole: whole + whole, "several archives in one"),
-        (lambda whole: b"what", "no whole tar archive"),
-        (lambda whole: b"", "no whole tar archive"),
+        (lambda whole: b"what", "not a complete tar archive"),
+        (lambda whole: b"", "not a complete tar archive"),
         (lambda whole: __import__("gzip").compress(whole), "or gunzip it"),
     ],
     ids=["header", "concatenated", "text", "empty", "gzip"],

@@ -102,7 +102,7 @@ def test_tables_as_programs_write_them(table, content, values):
         ('a,b\n1,"2\n3,4\n', "line 2 has a quote that is not closed"),
         ("", "it holds nothing"),
         ("\n \n", "it holds nothing"),
-        (b"1,2\n\0\1\2\n", "bytes that are no text"),
+        (b"1,2\n\0\1\2\n", "bytes that are not text"),
     ],
 )
 def test_what_is_wrong_is_named_by_its_line(table, content, reason):

@@ -199,7 +199,7 @@ def bodies(client: Client) -> Iterator[tuple[str, bytes]]:
 
 
 def uploads(client: Client) -> Iterator[tuple[str, bytes]]:
-    """What is no image, or too large a one."""
+    """What is not an image, or too large a one."""
     yield "nothing", client.image(b"")
     yield "a text", client.image(b"hello")
     yield "a cut file", client.image(png(8, 8, bytes(72))[:-30])

@@ -455,7 +455,7 @@ def test_pipes_sockets_and_devices_are_left_out(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pipes of names")
 def test_a_pipe_is_not_waited_for_that_takes_the_place_of_a_file(tmp_path):
     os.mkfifo(tmp_path / "x")
-    with pytest.raises(ValueError, match="no regular file"):
+    with pytest.raises(ValueError, match="not a regular file"):
         read_regular(tmp_path / "x")
 
 

@@ -93,7 +93,7 @@ def data(recipe: str) -> Source:
 
 
 def train(config: Config, out: Path, source: Source | None = None) -> None:
-    """Starts or goes on with a run; without its report, which is no part of training."""
+    """Starts or goes on with a run; without its report, which is not part of training."""
     with mock.patch("monge.show.report.write"):
         monge.fit(
             config.recipe, source or data(config.recipe), config, out, resume=True, quiet=True

@@ -24,7 +24,7 @@ def instance(name: str, value: T, kind: type, example: str) -> T:
 
 
 def _number(name: str, value: object) -> float:
-    """`value` as a float; NaN, which no range holds, for what is no number."""
+    """`value` as a float; NaN, which no range holds, for what is not a number."""
     if isinstance(value, Tensor) and value.requires_grad:
         raise ValueError(
             f"`{name}` is a setting, through which no gradient is taken, got a tensor that "

@@ -64,7 +64,7 @@ def _refuse(
             "links name (cp -rL)"
         )
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)) or depth == 0:
-        raise ValueError(f"{shown}which is no regular file: remove it")
+        raise ValueError(f"{shown}which is not a regular file: remove it")
     if is_folder(path.name) not in (None, stat.S_ISDIR(mode)):
         what = "folder" if stat.S_ISDIR(mode) else "file"
         raise ValueError(f"{shown}a {what}, which it cannot be: remove it")
@@ -93,14 +93,14 @@ def read_regular(path: str | Path, most: int | None = MOST_BYTES) -> bytes:
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: for what is no regular file, or too large.
+        ValueError: for what is not a regular file, or too large.
     """
     # without waiting for the other end of a pipe
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode):
         os.close(handle)
-        raise ValueError(f"{os.path.basename(path)!r} is no regular file")
+        raise ValueError(f"{os.path.basename(path)!r} is not a regular file")
     with open(handle, "rb") as file:
         most = memory() if most is None else most
         if found.st_size > most:

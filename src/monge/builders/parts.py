@@ -363,7 +363,7 @@ def build(config: Config, settled: Settled) -> Any:
         raise ValueError(f"`shape` {settled.shape} is none of {kind.name}s")
     function = resolve(row.build, "build")
     if not callable(function):
-        raise ValueError(f"`build` {row.build!r} of the recipe {row.name} is no function")
+        raise ValueError(f"`build` {row.build!r} of the recipe {row.name} is not a function")
     parts = Parts(config, settled)
     model = function(parts)
     if not isinstance(model, nn.Module):

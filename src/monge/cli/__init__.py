@@ -86,13 +86,14 @@ def parse(argv: list[str]) -> Any:
 
 
 def _refuse_unknown(argv: list[str], train: type) -> None:
-    """Refuses what is no verb, or no flag of its verb, and says what may have been meant: tyro
-    names a flag that is missing first, which a mistyped one is."""
+    """Refuses what is neither a verb nor one of its flags, and names what may have been meant.
+
+    tyro would first name the missing flag, which a mistyped one is."""
     if not argv or argv[0].startswith("-"):
         return
     if argv[0] not in NAMES:
         near = meant(argv[0], NAMES) or f": it is one of {', '.join(NAMES)}"
-        raise ValueError(f"`monge {argv[0]}` is no command{near}")
+        raise ValueError(f"`monge {argv[0]}` is not a command{near}")
     flags = _flags(train if argv[0] == "train" else NAMES[argv[0]])
     recipe = recipe_name(argv[1:]) if argv[0] == "train" else ""
     command = f"monge {argv[0]} {recipe}".strip()
@@ -100,7 +101,7 @@ def _refuse_unknown(argv: list[str], train: type) -> None:
         flag = typed.partition("=")[0]
         if re.match("--[a-z]", flag) and flag.replace("_", "-") not in flags:
             near = meant(flag, flags) or f": see {command} --help"
-            raise ValueError(f"`{flag}` is no flag of {command}{near}")
+            raise ValueError(f"`{flag}` is not a flag of {command}{near}")
 
 
 def _flags(verb_: type) -> list[str]:

@@ -314,7 +314,7 @@ SEVERAL = (
 
 
 def recipe_name(arguments: Sequence[str]) -> str:
-    """The recipe's name: the first argument that is no flag and no value of one."""
+    """The recipe's name: the first argument that is neither a flag nor the value of one."""
     flag = ""  # of which the next argument is a value
     for argument in arguments:
         if argument.startswith("-"):

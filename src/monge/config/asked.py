@@ -218,7 +218,7 @@ def _overridden(record: Any, rest: str, value: Any, path: str) -> Any:
         before = path.removesuffix(f"{head}.{rest}" if rest else head)
         near = meant(path, [before + name for name in known])
         known = f": one of {', '.join(sorted(known))}"
-        raise ValueError(f"`{path}` is no setting of the configuration{near or known}")
+        raise ValueError(f"`{path}` is not a setting of the configuration{near or known}")
     old = getattr(record, head)
     if dataclasses.is_dataclass(old) != bool(rest):
         raise ValueError(f"`{path}` does not name a single value of the configuration")

@@ -106,7 +106,7 @@ def _record(kind: type, values: Any, where: str) -> Any:
 
 
 def _refuse_unknown(kind: Any, values: Any, where: str) -> None:
-    """Refuses keys that are no fields of a record or of the records in it."""
+    """Refuses keys that are not fields of a record or of the records in it."""
     records = [one for one in (kind, *typing.get_args(kind)) if dataclasses.is_dataclass(one)]
     if not records:
         return
@@ -170,7 +170,7 @@ def _migrated(old: dict[str, Any]) -> dict[str, Any]:
 
 def _refuse_code(values: Any, run: Path) -> None:
     """Refuses a record that names code in its own folder, which Python may find there, or a module
-    of Python's own, which is no recipe and no kind of data.
+    of Python's own, which is neither a recipe nor a kind of data.
 
     Nothing is imported to see that.
     """
@@ -240,7 +240,7 @@ def read_sealed(run: Path) -> tuple[Config, Settled, dict[str, str]]:
     """The stored configuration, with the paths that it names and that were not put there by this
     account, by the setting; see `monge.config.trust`."""
     if not os.path.lexists(run / NAME):
-        raise ValueError(f"`run` {str(run)!r} is no run directory: it has no {NAME}")
+        raise ValueError(f"`run` {str(run)!r} is not a run directory: it has no {NAME}")
     refuse_links(run, (*FILES, *FOLDERS), "run", _is_folder)
     try:
         values = parsed(read_regular(run / NAME))

@@ -513,7 +513,7 @@ def kind_named(name: "str | Kind") -> Kind:
         raise ValueError(f"`kind` must be one of {known}, or module:Class, got {name!r}")
     kind = resolve(name, "kind")
     if not (isinstance(kind, type) and issubclass(kind, Kind)):
-        raise ValueError(f"`kind` {name!r} is no subclass of monge.data.Kind")
+        raise ValueError(f"`kind` {name!r} is not a subclass of monge.data.Kind")
     return kind()
 
 

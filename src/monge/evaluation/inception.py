@@ -222,7 +222,9 @@ def inception_network(weights: str | Path, resize: Resize = "tf1") -> Extractor:
     if resize not in resizes:
         raise ValueError(f"`resize` must be tf1 or clean, got {resize!r}")
     if not file.is_file():
-        raise ValueError(f"`weights` {str(file)!r} is no file: give the Inception weights' path")
+        raise ValueError(
+            f"`weights` {str(file)!r} is not a file: give the Inception weights' path"
+        )
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     if digest != SHA256:

@@ -340,8 +340,8 @@ def with_guidance(flow: Any, guidance: float) -> None:
     nonnegative("guidance", guidance)
     if not isinstance(flow, FlowMatching) or flow.classes is None:
         raise ValueError(
-            f"`guidance` is {guidance:g}, but this {type(flow).__name__} is no class-conditional "
-            "flow: leave it out, or train one with --condition labels"
+            f"`guidance` is {guidance:g}, but this {type(flow).__name__} is not a "
+            "class-conditional flow: leave it out, or train one with --condition labels"
         )
     if guidance != 1 and flow.label_dropout == 0:
         raise ValueError(

@@ -135,5 +135,5 @@ def _picture(path: Path, height: int, width: int) -> Tensor:
             raise ValueError(f"all of it is {'known' if known.all() else 'unknown'}")
     except DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"`known` {str(path)!r} is no mask: {reason}") from None
+        raise ValueError(f"`known` {str(path)!r} is not a mask: {reason}") from None
     return known

@@ -448,7 +448,7 @@ class Run:
             return settled.schema
         if len(settled.shape) != 1:
             raise ValueError(
-                f"`run` {str(self.path)!r} is of {settled.kind}s, which are no rows of a table: "
+                f"`run` {str(self.path)!r} is of {settled.kind}s, which are not rows of a table: "
                 "give .png or .npy"
             )
         columns = (Column(str(i), "float") for i in range(settled.shape[0]))

@@ -243,7 +243,7 @@ def tensors(contents: dict[str, bytes], name: str) -> dict[str, Tensor]:
     try:
         return load_tensors(contents[name])
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{name} is no safetensors file: {error}") from None
+        raise ValueError(f"{name} is not a safetensors file: {error}") from None
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:

@@ -150,7 +150,7 @@ def _make(path: Path) -> list[Path]:
 
 
 def _refuse_taken(path: Path, resume: bool) -> None:
-    """Refuses what is no directory, or holds anything but the run that is to be resumed."""
+    """Refuses what is not a directory, or holds anything but the run that is to be resumed."""
     if resume and (path / "model.safetensors").is_file() and not (path / "checkpoints").is_dir():
         raise ValueError(
             f"`out` {str(path)!r} holds published weights and no checkpoint to go on from: resume "

@@ -38,7 +38,7 @@ PRETRAINED = 0.1
 """The loss of pretraining at which it stops."""
 NO_NOTES: Mapping[str, Any] = {}
 NAMED = ("stage",)
-"""What a row holds that is no number."""
+"""What a row holds that is not a number."""
 
 
 def run(
@@ -315,7 +315,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     the last one, which a kill may have cut off.
 
     Raises:
-        ValueError: for what is no regular file, or has over 2³⁰ bytes.
+        ValueError: for what is not a regular file, or has over 2³⁰ bytes.
     """
     file = folder / "metrics.jsonl"
     if not file.exists():
@@ -326,7 +326,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         try:
             rows.append(_row(line))
         except ValueError as error:
-            damaged.append(f"line {number} of {str(file)!r} is no row: {error}")
+            damaged.append(f"line {number} of {str(file)!r} is not a row: {error}")
     if damaged and not damaged[0].startswith(f"line {len(lines)} "):
         warn(f"{damaged[0]}; {len(damaged)} of {len(lines)} lines are left out")
     return rows

@@ -164,7 +164,7 @@ def objectives(model: nn.Module, config: TrainingConfig) -> list[Objective]:
             continue
         if one.divergence not in modules:
             raise ValueError(
-                f"`matchings` has a learned divergence {one.name!r} that is no module of "
+                f"`matchings` has a learned divergence {one.name!r} that is not a module of "
                 f"{type(model).__name__}: assign it to an attribute, so that it is saved"
             )
         if one.inner.steps is not None and one.inner.steps < 1:

@@ -58,7 +58,7 @@ def load_state(optimisers: Optimisers, state: Mapping[str, Tensor]) -> None:
             if not (known and real) or state[key].shape not in (parameters[int(index)].shape, ()):
                 raise ValueError(
                     f"the checkpoint has {shortened(key)} of shape {tuple(state[key].shape)}, "
-                    "which is no state of this model's optimisers"
+                    "which is not a state of this model's optimisers"
                 )
             parameter = parameters[int(index)]
             value = sharded_like(state[key], parameter)

@@ -231,7 +231,7 @@ def _samples(x0: Tensor, x1: Tensor) -> Pairs:
 
 
 def refuse_shapes(x0: Tensor, x1: Tensor) -> None:
-    """Refuses what are no samples of one shape on one device."""
+    """Refuses what are not samples of one shape on one device."""
     for name, x in (("x0", x0), ("x1", x1)):
         if x.ndim < 1 or x.numel() == 0:
             raise ValueError(f"`{name}` must hold at least one sample, got shape {tuple(x.shape)}")

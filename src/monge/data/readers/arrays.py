@@ -173,7 +173,7 @@ def read(path: Path, config: DataConfig = AS_IT_IS) -> Content:
     except DAMAGED as error:
         reason = brief(str(error), 300) or type(error).__name__
         raise ValueError(f"{str(path)!r} is not readable: {reason}") from None
-    raise ValueError(f"{str(path)!r} is no file of samples: give a .npy, .npz or .csv file")
+    raise ValueError(f"{str(path)!r} is not a file of samples: give a .npy, .npz or .csv file")
 
 
 def _npy(path: Path, _: DataConfig) -> Content:

@@ -138,7 +138,7 @@ def _key(images: ImageFiles, contents: dict[str, int], config: DataConfig) -> st
 
 def _sha256(path: Path) -> str:
     if not path.is_file():
-        raise OSError(f"{path} is no file")
+        raise OSError(f"{path} is not a file")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -167,7 +167,7 @@ def _alone(cache: Path) -> Iterator[None]:
 def _demand_ours(folder: Path) -> None:
     """Refuses a folder in the place of a damaged one that holds what the cache has not made."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise ValueError(f"`cache` holds {str(folder)!r}, which is no folder: remove it")
+        raise ValueError(f"`cache` holds {str(folder)!r}, which is not a folder: remove it")
     strange = [one.name for one in folder.glob("*")] if folder.exists() else []
     strange = sorted({*strange} - {*FILES, "manifest.json"})
     if strange:

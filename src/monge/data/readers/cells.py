@@ -70,7 +70,7 @@ def as_numbers(texts: "pl.Series", sign: str) -> "pl.Series":
     """Texts as numbers with a decimal sign, null where one is none."""
     import polars as pl
 
-    if sign == ",":  # a point becomes what is no number
+    if sign == ",":  # a point becomes what is not a number
         texts = texts.str.replace(".", "point", literal=True)
         texts = texts.str.replace(",", ".", literal=True)
     return texts.cast(pl.Float64, strict=False)
@@ -156,7 +156,7 @@ def fault_in(
     missing: bool,
     fill: str = FILL,
 ) -> str:
-    """The first row of another length, or cell that is no number or, unless cells may be
+    """The first row of another length, or cell that is not a number or, unless cells may be
     `missing`, is missing, by its line."""
     for line, row in rows.cells():
         if len(row) != rows.dialect.width:

@@ -36,7 +36,7 @@ from monge.draws import seed_of
 POINTS = 2048
 OFF_HEAD = rb"\s*(ST)?C?N?OFF(?![A-Za-z])(\s*BINARY)?|\s*(?=\d+[ \t]+\d+[ \t]+\d+\s)"
 MOST_HEADER, MOST_LINES = 2**20, 1000
-"""Bytes of the header of a .ply file, and lines of it that are no comments."""
+"""Bytes of the header of a .ply file, and lines of it that are not comments."""
 
 
 class Shape(NamedTuple):
@@ -163,7 +163,7 @@ def _coordinates(words: Sequence[str]) -> list[float]:
     if len(words) < 3:
         raise ValueError("a row has fewer than three numbers")
     if any("_" in word for word in words[:3]):
-        raise ValueError("a coordinate has an underscore, which is no digit")
+        raise ValueError("a coordinate has an underscore, which is not a digit")
     return [float(word) for word in words[:3]]
 
 

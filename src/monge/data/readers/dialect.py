@@ -142,14 +142,14 @@ def _without_blanks_at_quotes(content: bytes, separator: str) -> bytes:
 
 
 def _demand_text(path: Path) -> None:
-    """Refuses a file whose beginning or end is no text, before it is read."""
+    """Refuses a file whose beginning or end is not text, before it is read."""
     with path.open("rb") as file:
         head = file.read(SAMPLE_BYTES)
         file.seek(max(0, path.stat().st_size - SAMPLE_BYTES))
         tail = file.read(SAMPLE_BYTES)
     # in UTF-16 every other byte may be 0, and no letter is of bytes 0 alone
     if any(4 * b"\0" in part for part in (head, tail)):
-        raise ValueError("it holds bytes that are no text")
+        raise ValueError("it holds bytes that are not text")
 
 
 def _is_plain(path: Path) -> bool:
@@ -194,7 +194,7 @@ def _utf8(content: bytes) -> tuple[bytes, str]:
                 content = _in_utf8(content, encoding or "utf-8")
                 break
     if b"\0" in content or NO_TEXT.encode() in content:
-        raise ValueError("it holds bytes that are no text")
+        raise ValueError("it holds bytes that are not text")
     if b"\r" in content:
         content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return content, encoding
@@ -329,7 +329,7 @@ def _doubt(first: list[str], body: list[list[str]], *, is_header: bool) -> str:
         return ""
     return (
         f"its first row ({some}) is read as a sample: if it names the columns, give them names "
-        "that are no numbers"
+        "that are not numbers"
     )
 
 

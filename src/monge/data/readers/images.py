@@ -284,7 +284,7 @@ def archive(path: Path) -> ImageFiles:
         zipped = zipfile.ZipFile(path)  # closed when the last to read from it is gone
     except DAMAGED as error:
         raise ValueError(
-            f"`data` {str(path)!r} is no readable zip archive: {brief(str(error))}"
+            f"`data` {str(path)!r} is not a readable zip archive: {brief(str(error))}"
         ) from None
     size, members = path.stat().st_size, zipped.infolist()
     # members that overlap would be unpacked again and again

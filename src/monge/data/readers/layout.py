@@ -137,7 +137,7 @@ def notes(names: list[str]) -> list[str]:
         if train and others and (len(others) == 1 or len(inside) > 1):
             beside = ", ".join(map(repr, others[:3])) + (", …" if len(others) > 3 else "")
             said.append(
-                f"the folder {train[0]!r} beside {beside} is no training part, for want of a "
+                f"the folder {train[0]!r} beside {beside} is not a training part, for want of a "
                 "test or val part"
             )
     return said

@@ -31,7 +31,7 @@ def cut(corners: np.ndarray, lengths: np.ndarray, points: np.ndarray) -> np.ndar
         points: (n, 3).
 
     Raises:
-        ValueError: for corners that are no points, faces without any area, and concave polygons
+        ValueError: for corners that are not points, faces without any area, and concave polygons
             that intersect themselves or have more than a thousand corners.
     """
     counts = (lengths - 2).clip(min=0)  # of the triangles in each fan

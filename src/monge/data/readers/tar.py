@@ -180,7 +180,7 @@ def _samples(shard: str, called: str, left: LeftOut) -> dict[str, TarSample]:
                 labels[key] = place.read(MOST_LABEL_BYTES).decode().strip()
             except ValueError as error:
                 raise ValueError(
-                    f"`data` {shard!r}: {brief(name)} is no label: {brief(str(error))}"
+                    f"`data` {shard!r}: {brief(name)} is not a label: {brief(str(error))}"
                 ) from None
         elif f".{suffix}" in IMAGES or (
             suffix in UNSURE and kind_of_file(name, place.head())[0] == "images"
@@ -191,7 +191,7 @@ def _samples(shard: str, called: str, left: LeftOut) -> dict[str, TarSample]:
                 )
             images[key] = name, place
         else:
-            left.add("members that are no images", f"{called}/{name}", expected=True)
+            left.add("members that are not images", f"{called}/{name}", expected=True)
     return {
         f"{called}/{name}": TarSample(place, labels.get(key))
         for key, (name, place) in images.items()
@@ -235,15 +235,15 @@ def _members(shard: str, called: str, left: LeftOut) -> Iterator[tuple[str, Plac
                     places[os.path.normpath(member.name)] = place
                     yield member.name, place
                 elif not member.isdir():
-                    left.add("members that are no plain files", f"{called}/{member.name}")
+                    left.add("members that are not plain files", f"{called}/{member.name}")
             end = archive.offset
         with open(shard, "rb") as file:
             file.seek(end)
             rest = file.read(2 * tarfile.RECORDSIZE)
     except (tarfile.TarError, *DAMAGED) as error:
         raise ValueError(
-            f"`data` {shard!r} is no whole tar archive ({brief(str(error))}): copy it again, "
-            "or gunzip it"
+            f"`data` {shard!r} is not a complete tar archive ({brief(str(error))}): copy it "
+            "again, or gunzip it"
         ) from None
     if not rest or rest.strip(b"\0"):
         raise ValueError(
