@@ -49,7 +49,7 @@ def _squares(cost: Tensor) -> Tensor:
 def objective(cx: Tensor, cy: Tensor, plan: Tensor) -> Tensor:
     """Σ_ijkl (cx_ik - cy_jl)² π_ij π_kl for any π (n, m), differentiable in all three."""
     rows, columns = plan.sum(1), plan.sum(0)
-    squares = rows @ cx.square() @ rows + columns @ cy.square() @ columns
+    squares = ((cx.square() @ rows) * rows).sum() + ((cy.square() @ columns) * columns).sum()
     return squares - 2 * ((cx @ plan @ cy.T) * plan).sum()
 
 
@@ -210,7 +210,7 @@ def _swapped(problem: Quadratic, plan: Tensor) -> Tensor:
         if gain.flatten()[best] <= 10 * torch.finfo(cx.dtype).eps * scale:
             break
         i, k = divmod(best, len(plan))
-        image[[i, k]] = image[[k, i]]
+        image[i], image[k] = image[k].clone(), image[i].clone()
     if torch.equal(image, start):
         return plan
     return torch.zeros_like(plan).scatter_(1, image[:, None], 1 / len(plan))
