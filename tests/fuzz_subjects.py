@@ -120,6 +120,29 @@ def unbalanced_subject(kind):
     return subject
 
 
+def entropic_partial(case):
+    """Between the exact value and that of the product plan, whose entropy is 0."""
+    points = read(case)
+    p = min(case.p, 3)
+    cost = cdist(points.x, points.y) ** p
+    units, mean = points.unit**p, float(cost.mean()) or 1.0
+    given = torch.from_numpy(cost * units)  # which may be below the range of the points' dtype
+    epsilon = case.epsilon * mean
+    plan = transport.solve_entropic_partial(
+        given, case.a, case.b, mass=0.6, epsilon=epsilon * units, max_iterations=2000
+    )
+    value = float(plan.value.detach()) / units
+    if case.epsilon < 0.05 or not plan.converged:
+        return plan.value, None, None
+    a, b = (torch.from_numpy(w) for w in (points.a, points.b))
+    exact = float(transport.solve_partial(torch.from_numpy(cost), a, b, mass=0.6).value)
+    entropy = epsilon * (0.6 * np.log(0.6) + 0.4)
+    product = 0.6 * float(points.a @ cost @ points.b) + entropy
+    rounding = 1e-3 * (mean + epsilon)
+    assert exact - rounding <= value <= product + rounding, (exact, value, product)
+    return plan.value, None, None
+
+
 def partial(case):
     """With one more point on each side, at a price that nothing pays between the two."""
     value = transport.partial_wasserstein(case.x, case.y, case.a, case.b, mass=0.6, p=case.p)
@@ -418,6 +441,25 @@ SUBJECTS = {
             ).value
         )
     ),
+    "fused_gromov_wasserstein": finite(
+        lambda case: (
+            transport.fused_gromov_wasserstein(
+                *(
+                    torch.cdist(z.double(), w.double()).to(z.dtype)
+                    for z, w in ((case.x, case.y), (case.x, case.x), (case.y, case.y))
+                )
+            ).value
+        )
+    ),
+    "partial_gromov_wasserstein": finite(
+        lambda case: (
+            transport.partial_gromov_wasserstein(
+                *(torch.cdist(z.double(), z.double()).to(z.dtype) for z in (case.x, case.y)),
+                mass=0.6,
+            ).value
+        )
+    ),
+    "solve_entropic_partial": entropic_partial,
     "sliced_gromov_wasserstein": finite(
         lambda case: transport.sliced_gromov_wasserstein(case.x, case.y, directions=3)
     ),

@@ -17,7 +17,6 @@ from zoo import DIVERGENCES
 CROSSING = ("aten._to_copy", "aten.copy_", "aten.index", "aten._index", "aten._unsafe_index")
 """Operations that a GPU carries out with tensors of the CPU too."""
 BEYOND = {
-    "distance gromov": "tensors of listed indices are made inside torch, without values",
     "divergence exact": "those of new_tensor are too",
     "divergence exact-1": "those of new_tensor are too",
 }

@@ -79,7 +79,7 @@ def of_summary(run: Run, numbers: dict[str, float]) -> dict[str, Reading]:
             else f"{n:,} codes differ from the prior by {times:,.0f} deviations of the estimate"
         )
         found["MMD² of codes"] = Reading(_graded(times, 3, 30), told)
-        found["its floor"] = Reading(
+        found["noise floor"] = Reading(
             "", f"between two samples of the prior: 0 with a deviation of {noise:.2g}"
         )
     return found

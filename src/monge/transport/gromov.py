@@ -51,7 +51,8 @@ def exact_plan(
     dimension("max_iterations", most)
     moving, unit = in_units(*problem)
     a, b = _weights(moving, weights)
-    fixed, mu, nu = moving.detached(), a.detach(), b.detach()
+    dtype = problem[0].dtype
+    fixed, mu, nu = moving.detached(dtype), a.detach().to(dtype), b.detach().to(dtype)
     oracle = couplings(fixed, mu, nu)
     results = [
         stationary(fixed, plan, oracle, tolerance, most)
@@ -67,7 +68,7 @@ def exact_plan(
     error = max((plan.sum(1) - mu).abs().sum(), (plan.sum(0) - nu).abs().sum())
     in_weights = (a, f - f.mean()), (b, g - g.mean())
     return Plan(
-        value=with_slopes(value, moving, plan, *in_weights).double() * unit**2,
+        value=with_slopes(value, moving, plan, *in_weights) * unit**2,
         value_linear=value.double() * unit**2,
         potentials=(f.double() * unit**2, g.double() * unit**2),
         marginal_error=float(error),
@@ -90,9 +91,10 @@ def entropic_plan(
     positive("tolerance", tolerance)
     dimension("max_iterations", most)
     moving, unit = in_units(*problem)
-    epsilon = epsilon_in_units(epsilon, unit, moving.cx.dtype)
+    epsilon = epsilon_in_units(epsilon, unit, problem[0].dtype)
     a, b = _weights(moving, weights)
-    fixed, mu, nu = moving.detached(), a.detach(), b.detach()
+    dtype = problem[0].dtype
+    fixed, mu, nu = moving.detached(dtype), a.detach().to(dtype), b.detach().to(dtype)
     product = mu[:, None] * nu
     alone = not isinstance(starts, (list, tuple, Tensor)) and starts == 1
     plans = [product] if alone else starting_plans(fixed, Couplings(mu, nu), starts, seed)
@@ -113,7 +115,7 @@ def entropic_plan(
     in_weights = (a, f - f.mean()), (b, g - g.mean())
     value = with_slopes(regularised(plan), moving, plan, *in_weights)
     return Plan(
-        value=value.double() * unit**2,
+        value=value * unit**2,
         value_linear=fixed.value(plan).double() * unit**2,
         potentials=(f.double() * unit**2, g.double() * unit**2),
         marginal_error=inner.error,
@@ -147,10 +149,11 @@ def _alternated(
 def _weights(
     problem: Quadratic, weights: tuple[Tensor | None, Tensor | None]
 ) -> tuple[Tensor, Tensor]:
-    """Both weights in the dtype of the problem."""
-    a = distribution_weights("a", weights[0], problem.cx, len(problem.cx))
-    b = distribution_weights("b", weights[1], problem.cy, len(problem.cy))
-    return a.to(problem.cx), b.to(problem.cy)
+    """Both weights in float64."""
+    return (
+        distribution_weights("a", weights[0], problem.cx, len(problem.cx)),
+        distribution_weights("b", weights[1], problem.cy, len(problem.cy)),
+    )
 
 
 def _without_linear(cx: Tensor, cy: Tensor) -> tuple[Tensor, Tensor, Tensor]:

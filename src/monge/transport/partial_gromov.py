@@ -89,9 +89,10 @@ def partial_gromov_wasserstein(
     dimension("max_iterations", max_iterations)
     cx, cy = space("cx", cx), space("cy", cy)
     moving, unit = in_units(cx, cy, cx.new_zeros(len(cx), len(cy)))
-    mu, nu = (masses(name, w, c, len(c)).to(c) for name, w, c in (("a", a, cx), ("b", b, cy)))
+    mu, nu = masses("a", a, cx, len(cx)), masses("b", b, cy, len(cy))
     mass = checked_mass(mass, mu.detach(), nu.detach())
-    fixed, plans = moving.detached(), PartialPlans(mu.detach(), nu.detach(), mass)
+    fixed = moving.detached(cx.dtype)
+    plans = PartialPlans(mu.detach().to(cx), nu.detach().to(cx), mass)
 
     def vertex(slope: Tensor) -> tuple[Tensor, Tensor]:
         plan = plans.matched(slope)
@@ -107,7 +108,7 @@ def partial_gromov_wasserstein(
     f, g = solve_partial(fixed.slope(plan), plans.a, plans.b, mass=mass).potentials
     value = fixed.value(plan).clamp(min=0)
     return Plan(
-        value=with_slopes(value, moving, plan, (mu, f), (nu, g)).double() * unit**2,
+        value=with_slopes(value, moving, plan, (mu, f), (nu, g)) * unit**2,
         value_linear=value.double() * unit**2,
         potentials=(f.double() * unit**2, g.double() * unit**2),
         marginal_error=float(plans.error(plan)) * mass,

@@ -49,7 +49,7 @@ def _squares(cost: Tensor) -> Tensor:
 def objective(cx: Tensor, cy: Tensor, plan: Tensor) -> Tensor:
     """Σ_ijkl (cx_ik - cy_jl)² π_ij π_kl for any π (n, m), differentiable in all three."""
     rows, columns = plan.sum(1), plan.sum(0)
-    squares = rows @ (cx.square() @ rows) + columns @ (cy.square() @ columns)
+    squares = ((cx.square() @ rows) * rows).sum() + ((cy.square() @ columns) * columns).sum()
     return squares - 2 * ((cx @ plan @ cy.T) * plan).sum()
 
 
@@ -97,16 +97,19 @@ class Quadratic:
         """The gradient of E, 2 K - 4 `product` + L, (n, m)."""
         return 2 * (self.fixed(plan) - 2 * self.product(plan)) + self.linear
 
-    def detached(self) -> "Quadratic":
-        return Quadratic(self.cx.detach(), self.cy.detach(), self.linear.detach())
+    def detached(self, dtype: torch.dtype) -> "Quadratic":
+        """The problem that is solved, in a dtype and without gradient."""
+        matrices = self.cx, self.cy, self.linear
+        return Quadratic(*(matrix.detach().to(dtype) for matrix in matrices))
 
 
 def in_units(cx: Tensor, cy: Tensor, linear: Tensor) -> tuple[Quadratic, float]:
     """The problem in a unit of length in which its numbers are of order 1, a power of 2.
 
-    E is in units of its square."""
+    E is in units of its square. It is in float64, which holds the gradient in each unit."""
     sizes = [float(z.detach().abs().max()) for z in (cx, cy, linear)]
     unit = power_of_two(max(sizes[0], sizes[1], sizes[2] ** 0.5))
+    cx, cy, linear = cx.double(), cy.double(), linear.double()
     return Quadratic(cx / unit, cy / unit, linear / unit / unit), unit
 
 
@@ -224,9 +227,11 @@ def with_slopes(
 ) -> Tensor:
     """The value with its gradient in the problem at the fixed plan, and with given ones in the
     weights: the multipliers of the marginals."""
+    plan = plan.double()
     rows, columns = plan.sum(1), plan.sum(0)
     cx, cy = problem.cx.detach(), problem.cy.detach()
     of_x = 2 * (cx * rows[:, None] * rows - plan @ cy @ plan.T)
     of_y = 2 * (cy * columns[:, None] * columns - plan.T @ cx @ plan)
     terms = (problem.cx, of_x), (problem.cy, of_y), (problem.linear, plan)
-    return envelope(value, *terms, *in_weights, linear=False)
+    wide = [(w, slope.double()) for w, slope in in_weights]
+    return envelope(value.double(), *terms, *wide, linear=False)

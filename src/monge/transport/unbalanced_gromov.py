@@ -248,12 +248,12 @@ def unbalanced_gromov_wasserstein(
     sides = _kl_or_constraint(reach)
     cx, cy = space("cx", cx), space("cy", cy)
     moving, unit = in_units(cx, cy, cx.new_zeros(len(cx), len(cy)))
-    mu, nu = (masses(name, w, c, len(c)).to(c) for name, w, c in (("a", a, cx), ("b", b, cy)))
+    mu, nu = masses("a", a, cx, len(cx)), masses("b", b, cy, len(cy))
     first, second = (_in_unit(side, unit**2) for side in sides)
     problem = UnbalancedProblem(
-        moving.detached(),
-        mu.detach(),
-        nu.detach(),
+        moving.detached(cx.dtype),
+        mu.detach().to(cx),
+        nu.detach().to(cx),
         (first, second),
         epsilon_in_units(epsilon, unit, cx.dtype),
     )
@@ -272,7 +272,7 @@ def unbalanced_gromov_wasserstein(
     (f, g), plan = step.potentials, step.plan
     slopes = zip((mu, nu), _in_weights(problem, step))
     return Plan(
-        value=with_slopes(problem.value(plan), moving, plan, *slopes).double() * unit**2,
+        value=with_slopes(problem.value(plan), moving, plan, *slopes) * unit**2,
         value_linear=problem.spaces.value(plan).double() * unit**2,
         potentials=(f.double() * unit**2, g.double() * unit**2),
         marginal_error=step.inner.error,
