@@ -487,6 +487,42 @@ def test_the_tour_goes_through_the_views_and_ends(page, address):
     assert page.locator("#tour").count() == 0
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_report_asks_for_nothing_fits_a_phone_and_highlights_classes(
+    browser, explorers, scheme
+):
+    """A class of its map is pressed on and off, with the mouse and the keyboard; no page is wider
+    than the screen, and letters stand out from the paper."""
+    page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme=scheme)
+    complaints: list[str] = []
+    strangers: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("request", lambda request: strangers.append(request.url))
+    page.goto(explorers["wae"].run.report.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    button, mark = page.locator(".legend button").nth(3), page.locator(".mark[data-label='3']")
+    for act in (button.click, lambda: button.press("Enter")):
+        act()
+        expected = "false" if act == button.click else "true"
+        assert button.get_attribute("aria-pressed") == expected
+        assert ("on" in mark.get_attribute("class").split()) == (expected == "true")
+    assert mark.evaluate("mark => mark.style.color") != ""
+    page.locator(".legend button").nth(4).focus()
+    page.keyboard.press("Shift+Tab")
+    assert "look" in mark.get_attribute("class").split()
+    paper, ink = page.evaluate(
+        "() => [getComputedStyle(document.body).backgroundColor, "
+        "getComputedStyle(document.body).color]"
+    )
+    one, two = (sum(map(int, text[4:-1].split(", "))) for text in (paper, ink))
+    assert abs(one - two) > 400
+    assert (one > two) == (scheme == "light")
+    assert complaints == []
+    assert [url for url in strangers if not url.startswith(("file:", "data:"))] == []
+    page.close()
+
+
 def test_a_notebook_shows_the_page_in_a_frame(browser, explorers):
     """A page of another port of this machine may frame it, and its token opens it there."""
     import functools

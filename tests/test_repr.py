@@ -8,6 +8,7 @@ from zoo import DIVERGENCES
 
 from monge import adversarial, costs, divergences, priors
 from monge.divergences import Divergence
+from monge.evaluation.figures import Evaluation
 from monge.kernels import IMQ, RBF, Energy, Kernel, Laplace, RationalQuadratic
 from monge.transport import (
     Circular,
@@ -181,10 +182,14 @@ def test_a_notebook_shows_runs_and_evaluations(tmp_path):
     run = small("swae", "digits", tmp_path / "a <b>run", latent=3, **{"training.steps": 3})
     assert "&lt;b&gt;run" in run._repr_html_()
     assert "data:image/png;base64," in run._repr_html_()
-    evaluation = run.evaluate(60, "all", metrics=["neighbours"])
+    evaluation = run.evaluate(60, metrics=["neighbours"])
     html = evaluation._repr_html_()
     assert html.count("<tr>") == 1 + len(evaluation["figures"])
-    assert "best sampler by precision" in html
     assert "<td>precision</td>" in html
     assert run.evaluation() == evaluation
     assert "precision" in run._repr_html_()
+    samplers = {name: {"figures": evaluation["figures"]} for name in ("prior", "<b>")}
+    several = {"samplers": samplers, "best": {"sampler": "<b>", "figure": "precision"}}
+    html = Evaluation(evaluation | several)._repr_html_()
+    assert html.count("&lt;b&gt;") == 2
+    assert "best sampler by precision" in html
