@@ -71,6 +71,8 @@ class TiledMinima:
     """
 
     epsilon: float
+    last: Tensor | None = None
+    """The potentials of the last `rows` for this ε."""
     soft_f: Tensor
     soft_g: Tensor
 
@@ -84,6 +86,7 @@ class TiledMinima:
     def begin(self, f: Tensor, g: Tensor, epsilon: float) -> None:
         """Chooses the tiles about potentials, and computes what is stored of the kernel."""
         self.epsilon, self.chosen, self.f0, self.g0 = epsilon, (f, g), f.clone(), g
+        self.last = None
         first, second = active_pairs(self.x, self.y, f, g, -self.theta * epsilon)
         counts = torch.bincount(first, minlength=len(self.x.points))
         tile, size = self.x.points.shape[1] * self.y.points.shape[1], self.x.points.shape[1]
@@ -106,11 +109,13 @@ class TiledMinima:
 
     def rows(self, g: Tensor) -> Tensor:
         """S_b(g), (n,), and for `columns` of it S_a(S_b(g)), in one pass over the kernel."""
+        if g is self.last:
+            return self.soft_f
         f, image = self._both(g)
         if not self._covers(f, g):
             self.begin(f, g, self.epsilon)
             f, image = self._both(g)
-        self.soft_f, self.soft_g = f, image
+        self.last, self.soft_f, self.soft_g = g, f, image
         return f
 
     def columns(self, f: Tensor) -> Tensor:
