@@ -41,6 +41,8 @@ NEWTON, HALVINGS, LARGEST_MOVE = 50, 30, 5.0
 """Most steps of a projection, halvings of each, and the largest change of a multiplier."""
 RIDGE = 1e-9
 """Added to its second derivatives, in units of their mean: clusters may be empty."""
+FIRST_LEAD = 4.0
+"""How far the logarithm of a point's largest share is above their mean at first."""
 LLOYD = 5
 """Iterations for the first clusters."""
 MOST_CENTRES = 20_000
@@ -271,8 +273,10 @@ def _first(
         count = torch.bincount(index, minlength=rank).to(some)
         sums = torch.zeros_like(centres).index_add_(0, index, some)
         centres = torch.where(count[:, None] > 0, sums / count[:, None], centres)
-    width = float(nearest(some, centres)[0].mean()) or 1.0
-    q, r = ((2 * z @ centres.T - centres.square().sum(1)) / width for z in problem[:2])
+    q, r = (2 * z @ centres.T - centres.square().sum(1) for z in problem[:2])
+    # near equal shares, next to a saddle, the descent would be slow and seem to have settled
+    lead = float((q.amax(1) - q.mean(1)).mean() + (r.amax(1) - r.mean(1)).mean()) / 2 or 1.0
+    q, r = (z * (FIRST_LEAD / lead) for z in (q, r))
     masses = torch.full((rank,), 1 / rank, dtype=torch.float64, device=both.device)
     start = masses.new_zeros(2, rank)
     logits = Logits(q, r, masses.log())

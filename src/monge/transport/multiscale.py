@@ -1,4 +1,4 @@
-r"""Entropic transport between 10⁴ to 10⁶ points in few dimensions, with memory O(n).
+r"""Entropic transport between 10⁴ points or more in few dimensions, with memory O(n).
 
 Sinkhorn's algorithm passes from coarse to fine in two ways at once: from a regularisation of the
 order of the mean cost to ε, and from the means of large cells of a tree to the points. Each stage
