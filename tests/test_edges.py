@@ -460,6 +460,24 @@ def test_weights_of_integers_are_counts():
             transport.wasserstein_1d(x, x, bad)
 
 
+def test_masses_of_integers_are_masses():
+    """With `reach` or `mass` weights need not sum to 1, and integers are not divided."""
+    x, y = torch.rand(4, 2).double(), torch.rand(3, 2).double()
+    a, b = torch.tensor([1, 2, 0, 3]), torch.tensor([2, 2, 1])
+    for call in (
+        lambda a, b: transport.sinkhorn(x, y, a, b, epsilon=0.5, reach=1.0),
+        lambda a, b: transport.solve_partial(torch.cdist(x, y), a, b, mass=3),
+        lambda a, b: transport.solve_entropic_partial(
+            torch.cdist(x, y), a, b, mass=3, epsilon=0.5
+        ),
+    ):
+        found, expected = call(a, b), call(a.double(), b.double())
+        torch.testing.assert_close(found.mass, expected.mass)
+        torch.testing.assert_close(found.value, expected.value)
+    batch = transport.sinkhorn(x, y, a.numpy(), b.tolist(), epsilon=0.5, reach=1.0)
+    assert batch.mass > 1
+
+
 @pytest.mark.parametrize(
     ("name", "call"),
     [

@@ -195,3 +195,37 @@ def test_bad_input(change, name):
     given = {"x": torch.zeros(3, 1), "y": torch.ones(2, 1), "rank": 2} | change
     with pytest.raises(ValueError, match=f"`{name}`"):
         low_rank_sinkhorn(**given)
+
+
+@pytest.mark.parametrize("far", [15.0, 1e4])
+def test_a_far_point_does_not_decide_on_all(far):
+    x, y = clouds(200, 180, d=2)
+    x[0] = far
+    plan = low_rank_sinkhorn(x, y, rank=10, generator=seeded())
+    assert plan.converged
+    assert plan.marginal_error < 1e-3
+    assert float(plan.value) > float(wasserstein(x, y)) ** 2 * (1 - 1e-3)
+
+
+def test_one_far_point_among_points_that_coincide():
+    x, y = torch.zeros(20, 1).double(), torch.linspace(0, 1, 20)[:, None].double()
+    x[0] = 100.0
+    plan = low_rank_sinkhorn(x, y, rank=5, generator=seeded())
+    assert plan.converged
+    assert (
+        float(wasserstein(x, y)) ** 2 - 0.1 < float(plan.value) < torch.cdist(x, y).square().mean()
+    )
+
+
+def test_a_product_is_of_the_plan_also_in_batches():
+    x, y = (torch.stack(z) for z in zip(clouds(30, 20), clouds(30, 20)))
+    plan = low_rank_sinkhorn(x, 2 * y, rank=4, generator=seeded())
+    torch.testing.assert_close(plan.apply(y), plan.plan @ y)
+    with pytest.raises(ValueError, match=r"`v` must have shape \(2, 20, \*\)"):
+        plan.apply(y[0])
+
+
+def test_costs_that_overflow_are_refused():
+    x, y = clouds(20, 20, dtype=torch.float32)
+    with pytest.raises(ValueError, match="`x` and `y` have costs beyond float32"):
+        low_rank_sinkhorn(1e20 * x, y, rank=2)

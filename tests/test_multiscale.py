@@ -218,3 +218,14 @@ def test_chunks(monkeypatch):
     whole = multiscale_sinkhorn(x, y, epsilon=0.2, tolerance=1e-7).value
     monkeypatch.setattr(tiling, "CHUNK", 1)
     torch.testing.assert_close(multiscale_sinkhorn(x, y, epsilon=0.2, tolerance=1e-7).value, whole)
+
+
+def test_what_has_not_converged_stays_near():
+    """The plan of the nearest iterate, although the tiles were chosen about a later one."""
+    x, y = (torch.randn(n, 2, generator=seeded()).double() for n in (50, 40))
+    x, y = (2 * x).exp(), (2 * (y + 0.5)).exp()
+    with pytest.warns(UserWarning, match="marginal error"):
+        plan = multiscale_sinkhorn(x, y, epsilon=0.5)
+    assert plan.marginal_error < 0.1
+    exact = sinkhorn(x, y, epsilon=0.5, tolerance=2e-2, max_iterations=10_000).value
+    torch.testing.assert_close(plan.value, exact, rtol=0.2, atol=0)

@@ -197,3 +197,17 @@ def test_bad_problems_are_named(options, word):
     given = {"cx": torch.zeros(3, 3), "cy": torch.zeros(3, 3), "epsilon": 1.0, "reach": 1.0}
     with pytest.raises(ValueError, match=word):
         unbalanced_gromov_wasserstein(**given | options)
+
+
+def test_a_reach_at_which_no_mass_would_be_kept_is_refused():
+    pair = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    with pytest.raises(ValueError, match="`reach` is so small beside `cx` and `cy`"):
+        unbalanced_gromov_wasserstein(100 * pair, pair, epsilon=0.1, reach=1.0)
+
+
+def test_starts_of_numpy_are_plans():
+    cx, cy = distances(doubles(5, 2)), distances(doubles(4, 2))
+    plan = np.full((5, 4), 1 / 20)
+    given = unbalanced_gromov_wasserstein(cx, cy, epsilon=0.5, reach=1.0, starts=plan)
+    found = unbalanced_gromov_wasserstein(cx, cy, epsilon=0.5, reach=1.0)
+    torch.testing.assert_close(given.value, found.value)

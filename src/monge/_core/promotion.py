@@ -134,7 +134,8 @@ def _decorator(
                 if isinstance(result, Tensor) and result.dtype is dtype:
                     return result
                 return _replaced(result, functools.partial(_in_dtype, dtype=dtype))
-            tensors, dtype = _tensors(given, dimensions)
+            of_mass = any(arguments.get(name) is not None for name in ("mass", "reach"))
+            tensors, dtype = _tensors(given, dimensions, counts=not of_mass)
 
             def solved(solver: Callable[..., Any], tensors: Tensors) -> Any:
                 result = solver(**(defaults | arguments | tensors))
@@ -171,8 +172,12 @@ def _are_plain(given: dict[str, Any], dimensions: dict[str, int]) -> bool:
     return dtype is not None
 
 
-def _tensors(given: dict[str, Any], dimensions: dict[str, int]) -> tuple[Tensors, torch.dtype]:
-    """The arguments as tensors of one dtype of at least float32, and the dtype of the result."""
+def _tensors(
+    given: dict[str, Any], dimensions: dict[str, int], *, counts: bool
+) -> tuple[Tensors, torch.dtype]:
+    """The arguments as tensors of one dtype of at least float32, and the dtype of the result.
+
+    Weights of integers are divided by their sum if they are `counts`."""
     dtypes = {z.dtype if _is_ready(z) else None for z in given.values()}
     if len(dtypes) == 1 and None not in dtypes:
         return given, next(iter(given.values())).dtype
@@ -187,7 +192,7 @@ def _tensors(given: dict[str, Any], dimensions: dict[str, int]) -> tuple[Tensors
         wide = z.to(device=device, dtype=working)
         if name in DISTRIBUTIONS and z.dtype.itemsize < 4:
             wide = _normalised_half(wide, z.dtype)
-        elif name in DISTRIBUTIONS and _holds_integers(given[name]):
+        elif counts and name in DISTRIBUTIONS and _holds_integers(given[name]):
             wide = wide / wide.sum(-1, keepdim=True).clamp_min(1)
         values[name] = wide
     return values, dtype

@@ -116,7 +116,7 @@ class NetworkConfig:
             )
             each = all(1 <= size <= LARGEST for size in sizes)
             demand(each, name, sizes, f"numbers from 1 to {LARGEST:,}")
-        demand(0 <= self.details < math.inf, "details", self.details, "at least 0 and finite")
+        demand(0 <= self.details <= 100, "details", self.details, "from 0 to 100")
 
 
 @dataclass(frozen=True)

@@ -91,9 +91,21 @@ class LowRankPlan:
         return (self.q / self.g[..., None, :]) @ self.r.mT
 
     def apply(self, v: Tensor) -> Tensor:
-        r"""π v (n, \*) of v (m, \*), without π: y gives barycentric projections, times a."""
-        moved = self.q @ ((self.r.T @ v.reshape(len(v), -1)) / self.g[:, None])
-        return moved.reshape(len(moved), *v.shape[1:])
+        r"""π v (n, \*) of v (m, \*), without π: y gives barycentric projections, times a.
+
+        The plans of a batch take (B, m, \*).
+
+        Raises:
+            ValueError: for another number of rows than the plan has columns.
+        """
+        rows = self.r.shape[:-1]
+        if v.shape[: len(rows)] != rows:
+            raise ValueError(
+                f"`v` must have shape {(*rows, '*')}, got {tuple(v.shape)}".replace("'", "")
+            )
+        flat = v.to(self.q.dtype).reshape(*rows, -1)
+        moved = self.q @ ((self.r.mT @ flat) / self.g[..., None])
+        return moved.reshape(*self.q.shape[:-1], *v.shape[len(rows) :])
 
     def transposed(self) -> "LowRankPlan":
         """The plan from y to x."""
@@ -274,9 +286,10 @@ def _first(
         sums = torch.zeros_like(centres).index_add_(0, index, some)
         centres = torch.where(count[:, None] > 0, sums / count[:, None], centres)
     q, r = (2 * z @ centres.T - centres.square().sum(1) for z in problem[:2])
-    # near equal shares, next to a saddle, the descent would be slow and seem to have settled
-    lead = float((q.amax(1) - q.mean(1)).mean() + (r.amax(1) - r.mean(1)).mean()) / 2 or 1.0
-    q, r = (z * (FIRST_LEAD / lead) for z in (q, r))
+    # near equal shares, next to a saddle, the descent would be slow and seem to have settled; each
+    # point has its own unit, so that a far one does not decide on all
+    leads = ((z.amax(1) - z.mean(1))[:, None] for z in (q, r))
+    q, r = (z * (FIRST_LEAD / torch.where(lead > 0, lead, 1.0)) for z, lead in zip((q, r), leads))
     masses = torch.full((rank,), 1 / rank, dtype=torch.float64, device=both.device)
     start = masses.new_zeros(2, rank)
     logits = Logits(q, r, masses.log())
@@ -327,9 +340,9 @@ def low_rank_sinkhorn(
 
         min ⟨C, π⟩   over π = Q diag(1/g) Rᵀ with marginals a and b.
 
-    The value is at least W_2², which it approaches as the rank grows, and the plan is a
-    stationary point, which depends on the first clusters: the best of several generators is
-    better by some per cent at times. Memory is O((n + m)(d + r)),
+    Up to the marginal error the value is at least W_2², which it approaches as the rank grows.
+    The plan is a stationary point, which depends on the first clusters: the best of several
+    generators is better by some per cent at times. Memory is O((n + m)(d + r)),
     and the time of an iteration O((n + m)(d + r) r), in any dimension.
 
     Args:
@@ -363,6 +376,11 @@ def low_rank_sinkhorn(
     means = mu.detach() @ x.detach().double(), nu.detach() @ y.detach().double()
     at_x, at_y = ((z.detach().double() - mean).to(x.dtype) for z, mean in zip((x, y), means))
     problem = LowRankProblem(at_x, at_y, mu.detach().to(x.dtype), nu.detach().to(x.dtype))
+    if not float(problem.extent()) < torch.finfo(x.dtype).max:
+        raise ValueError(
+            f"`x` and `y` have costs beyond {str(x.dtype).removeprefix('torch.')}: divide them by "
+            "a common number"
+        )
     first = _first(problem, min(rank, len(x), len(y)), tolerance / 10, generator)
     factors, iterations, settled = _descended(problem, first, tolerance, max_iterations)
     error = problem.marginal_error(factors)

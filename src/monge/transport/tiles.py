@@ -128,6 +128,9 @@ class TiledMinima:
 
     def sums(self, f: Tensor, g: Tensor) -> PlanSums:
         """The sums over the plan of potentials."""
+        changes = (f - self.f0).abs().amax(), (g - self.g0).abs().amax()
+        if float(max(changes)) > FAR * self.epsilon:  # as of an iteration that did not converge
+            self.begin(f, g, self.epsilon)
         left = self.a * ((f - self.f0) / self.epsilon).exp()
         right = (self.b * ((g - self.g0) / self.epsilon).exp()).view(self.y.weights.shape)
         d = self.flat_x.shape[1]

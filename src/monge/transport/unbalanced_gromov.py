@@ -34,6 +34,9 @@ from monge.transport.penalties import KL, HardMarginal, Penalties, Penalty, Reac
 from monge.transport.plan import Plan
 from monge.transport.quadratic import Quadratic, epsilon_in_units, in_units, space, with_slopes
 
+LEAST_SHARE = 1e-30
+"""Of the mass, below which none is kept."""
+
 
 @dataclass(frozen=True)
 class PlansOfMass(FeasiblePlans):
@@ -103,7 +106,13 @@ class UnbalancedProblem:
         mean_cost = ((cost - cost.min()) * shape).sum() + constant
         mean_cost = mean_cost + sum(price * _relative(r, w) for price, r, w in self.terms(shape))
         own = -mean_cost / sum(price for price, _, _ in self.terms(shape))
-        scale = ((mass.log() + own) / 2).exp() / following.sum()
+        kept = ((mass.log() + own) / 2).exp()
+        if not float(kept) > LEAST_SHARE * _first_mass(self):
+            raise ValueError(
+                f"`reach` is so small beside `cx` and `cy` that a mass of {float(kept):.1g} would "
+                "be kept: raise it, or divide the matrices"
+            )
+        scale = kept / following.sum()
         f, g = (z - side.price * scale.log() for side, z in zip(self.sides, potentials))
         return Step(scale * following, (f, g), inner)
 
@@ -241,7 +250,7 @@ def unbalanced_gromov_wasserstein(
 
     Raises:
         ValueError: for a cost that is not square and finite, invalid weights, ε ≤ 0, or a `reach`
-            that is no KL.
+            that is no KL, or at which next to no mass is kept.
     """
     positive("tolerance", tolerance)
     dimension("max_iterations", max_iterations)
@@ -258,7 +267,7 @@ def unbalanced_gromov_wasserstein(
         epsilon_in_units(epsilon, unit, cx.dtype),
     )
     plans = PlansOfMass(problem.a, problem.b, _first_mass(problem))
-    alone = not isinstance(starts, (list, tuple, Tensor)) and starts == 1
+    alone = isinstance(starts, int) and starts == 1
     begun = [plans.product()] if alone else starting_plans(problem.spaces, plans, starts, seed)
     results = [
         _alternated(problem, plan * (plans.mass / plan.sum()), tolerance, max_iterations)
