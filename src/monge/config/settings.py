@@ -100,7 +100,7 @@ class NetworkConfig:
     """Layers of the perceptron that an encoder of clouds applies to each point."""
     critic: tuple[int, ...] = (256, 256, 256)
     """Hidden layers of a latent critic."""
-    details: float = 4.0
+    details: float = 0.0
     """Gain of the details that the critic of samples of `sharpen` sees beside images; 0 for a
     critic that sees the images only."""
     published: bool = False

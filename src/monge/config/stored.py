@@ -86,8 +86,6 @@ def _from_values(values: Any) -> tuple[Config, Settled]:
         if not isinstance(values.get(key), dict):
             raise ValueError(f"it has no record {key!r}")
     asked = dict(values["config"])
-    if isinstance(network := asked.get("network"), dict):  # of before critics saw details
-        asked["network"] = {"details": 0.0} | network
     options = asked.pop("options", None)
     name = asked.get("recipe", Config.recipe)
     kind = NoOptions if name == CUSTOM else find(name).options
