@@ -133,3 +133,13 @@ def test_isomorphic_graphs_are_at_distance_zero():
     other_depth = torch.tensor([[d] for _, d in other.degree], dtype=torch.float64)
     plan = fused_gromov_wasserstein(torch.cdist(depth, other_depth), cx, cy)
     assert float(plan.value) == pytest.approx(0, abs=1e-12)
+
+
+def test_lengths_neither_wrap_around_nor_overflow_in_silence():
+    twice = scipy.sparse.coo_array(
+        (np.array([200, 200, 200, 200], np.uint8), ([0, 0, 1, 1], [1, 1, 0, 0])), shape=(2, 2)
+    )
+    assert shortest_paths(twice)[0, 1] == 400
+    path = np.diag([1e308, 1e308], 1)
+    with pytest.raises(ValueError, match="`graph` has paths longer than float64 can hold"):
+        shortest_paths(path + path.T)

@@ -92,8 +92,9 @@ def _of_networkx(graph: Any, weight: str) -> tuple[Sequence[Hashable], Edges]:
 
 
 def _of_sparse(graph: Any) -> tuple[range, Edges]:
-    # entries of one place are summed, as SciPy does
-    coo = graph.tocsr().tocoo()
+    # entries of one place are summed, as SciPy does, which in small integers would overflow
+    wide = graph.astype(np.float64) if graph.dtype.kind in "iu" else graph
+    coo = wide.tocsr().tocoo()
     rows, columns = (np.asarray(z, dtype=np.int64) for z in (coo.row, coo.col))
     return range(_checked_shape(graph.shape)), (rows, columns, to_numpy(_numbers(coo.data)))
 
@@ -137,6 +138,8 @@ def _checked_edges(rows: Integers, columns: Integers, lengths: Floats) -> Edges:
 def _refuse_disconnected(names: Sequence[Hashable], edges: Edges, lengths: Floats) -> None:
     """Raises with the components of a graph between which there is no path."""
     count, labels = graph_components(sparse_matrix(*edges, len(names)))
+    if count == 1:
+        raise ValueError("`graph` has paths longer than float64 can hold: divide its lengths")
     sizes = np.bincount(labels)
     parts: list[str] = []
     for label in np.argsort(-sizes, kind="stable")[:MOST_NAMED]:
