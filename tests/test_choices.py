@@ -142,7 +142,7 @@ def test_the_costs_of_tables_are_in_standard_units():
     ("kind", "shape", "settings", "named"),
     [
         ("vector", (4,), {"cost": "bernoulli"}, "`cost` bernoulli is for values in"),
-        ("vector", (4,), {"cost": "chamfer"}, "`cost` 'chamfer' is for clouds"),
+        ("vector", (4,), {"cost": "chamfer"}, "`cost` 'chamfer' is for point clouds"),
         ("image", (1, 8, 8), {"cost": "l1", "scale": 2.0}, "`scale` must be left out"),
         ("image", (1, 8, 8), {"cost": "l2", "sigma": 0.1}, "`cost` must be SquaredL2"),
         ("cloud", (20, 3), {"cost": "l1"}, "`cost` must be one of chamfer"),
@@ -208,7 +208,7 @@ def test_each_is_a_flag_that_help_tells_and_the_run_stores(
     [
         (["wae-mmd", "--prior", "uniform", "--prior-scale", 2], "`prior_scale` must be left out"),
         (["vae", "--prior", "mixture"], "`prior` must be a Gaussian"),
-        (["wae-mmd", "--cost", "chamfer"], "`cost` 'chamfer' is for clouds"),
+        (["wae-mmd", "--cost", "chamfer"], "`cost` 'chamfer' is for point clouds"),
         (["gswae", "--degree", 5], "`degree` must be left out for circular"),
     ],
 )

@@ -190,7 +190,7 @@ def test_guidance_of_a_flow_is_that_of_the_command_line(tmp_path):
 def test_guidance_is_refused_of_other_models(client):
     assert all(run["guidance"] is None for run in ask(client, "/api/runs"))
     answer = client.post("/api/runs/wae/sample", json={"guidance": 2})
-    assert "no class-conditional flow" in refused(answer, 422, "bad_argument")
+    assert "not a class-conditional flow" in refused(answer, 422, "bad_argument")
 
 
 def test_a_notebook_keeps_its_loop_while_the_explorer_serves(explorers):

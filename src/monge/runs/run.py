@@ -261,7 +261,7 @@ class Run:
         return result
 
     def explore(self, height: int = 800) -> Any:
-        """The explorer of the run inside a notebook, as a frame of so many pixels; see
+        """The explorer of the run inside a notebook, as a frame with a height in pixels; see
         `monge.show.explore.embedded.Embedded`. The notebook's kernel stays free.
 
         Raises:

@@ -116,7 +116,7 @@ class LowRankPlan:
         return [self.value, self.q, self.r, self.g]
 
     def replaced(self, function: Callable[[Tensor], Tensor]) -> "LowRankPlan":
-        """The same account with `function` applied to each tensor."""
+        """The plan with `function` applied to each of its tensors."""
         value, q, r, g = map(function, self.tensors())
         return replace(self, value=value, q=q, r=r, g=g)
 
