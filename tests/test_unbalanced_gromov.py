@@ -208,6 +208,8 @@ def test_a_reach_at_which_no_mass_would_be_kept_is_refused():
 def test_starts_of_numpy_are_plans():
     cx, cy = distances(doubles(5, 2)), distances(doubles(4, 2))
     plan = np.full((5, 4), 1 / 20)
-    given = unbalanced_gromov_wasserstein(cx, cy, epsilon=0.5, reach=1.0, starts=plan)
-    found = unbalanced_gromov_wasserstein(cx, cy, epsilon=0.5, reach=1.0)
-    torch.testing.assert_close(given.value, found.value)
+    for solve in (
+        lambda **more: unbalanced_gromov_wasserstein(cx, cy, epsilon=0.5, reach=1.0, **more),
+        lambda **more: entropic_gromov_wasserstein(cx, cy, epsilon=0.5, **more),
+    ):
+        torch.testing.assert_close(solve(starts=plan).value, solve().value)

@@ -9,6 +9,8 @@ Source: Mémoli, "Gromov-Wasserstein distances and the metric approach to object
 Peyré, Cuturi, Solomon, "Gromov-Wasserstein averaging of kernel and distance matrices", 2016.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -16,10 +18,16 @@ from monge._core.checks import dimension, distribution_weights, positive
 from monge._core.errors import warn
 from monge._core.promotion import WEIGHTS, promoted
 from monge.transport.exact import solve
-from monge.transport.gromov_starts import Couplings, Starts, starting_plans
+from monge.transport.gromov_starts import (
+    Couplings,
+    Starts,
+    entropic_starting_plans,
+    starting_plans,
+)
 from monge.transport.linearised import LOOSENESS, Linearised, entropic_plan_of
 from monge.transport.plan import Plan
 from monge.transport.quadratic import (
+    Oracle,
     Quadratic,
     couplings,
     epsilon_in_units,
@@ -38,6 +46,18 @@ def warn_of(what: str, iterations: int) -> None:
     )
 
 
+def best_stationary(
+    problem: Quadratic, plans: Iterable[Tensor], oracle: Oracle, tolerance: float, most: int
+) -> tuple[Tensor, int, bool]:
+    """The best of the plans that starts lead to, its iterations, and whether it converged; a plan
+    that did not warns."""
+    results = [stationary(problem, plan, oracle, tolerance, most) for plan in plans]
+    plan, iterations, converged = min(results, key=lambda found: float(problem.value(found[0])))
+    if not converged:
+        warn_of(f"gap to the linearised problem above `tolerance` {tolerance:.2g}", iterations)
+    return plan, iterations, converged
+
+
 def exact_plan(
     problem: tuple[Tensor, Tensor, Tensor],
     weights: tuple[Tensor | None, Tensor | None],
@@ -54,13 +74,8 @@ def exact_plan(
     dtype = problem[0].dtype
     fixed, mu, nu = moving.detached(dtype), a.detach().to(dtype), b.detach().to(dtype)
     oracle = couplings(fixed, mu, nu)
-    results = [
-        stationary(fixed, plan, oracle, tolerance, most)
-        for plan in starting_plans(fixed, Couplings(mu, nu), starts, seed)
-    ]
-    plan, iterations, converged = min(results, key=lambda result: float(fixed.value(result[0])))
-    if not converged:
-        warn_of(f"gap to the linearised problem above `tolerance` {tolerance:.2g}", iterations)
+    begun = starting_plans(fixed, Couplings(mu, nu), starts, seed)
+    plan, iterations, converged = best_stationary(fixed, begun, oracle, tolerance, most)
     f, g = solve(fixed.slope(plan), mu, nu).potentials
     value = fixed.value(plan)
     # squares of differences, of which rounding may leave less than nothing
@@ -96,8 +111,7 @@ def entropic_plan(
     dtype = problem[0].dtype
     fixed, mu, nu = moving.detached(dtype), a.detach().to(dtype), b.detach().to(dtype)
     product = mu[:, None] * nu
-    alone = not isinstance(starts, (list, tuple, Tensor)) and starts == 1
-    plans = [product] if alone else starting_plans(fixed, Couplings(mu, nu), starts, seed)
+    plans = entropic_starting_plans(fixed, Couplings(mu, nu), starts, seed)
 
     def regularised(plan: Tensor) -> Tensor:
         ratio = plan / product.clamp_min(torch.finfo(plan.dtype).tiny)

@@ -82,11 +82,25 @@ class Couplings(FeasiblePlans):
         return (plan.sum(1) - self.a).abs().sum() + (plan.sum(0) - self.b).abs().sum()
 
 
+def _are_plans(starts: Starts) -> bool:
+    return isinstance(starts, (list, tuple)) or getattr(starts, "ndim", 0) > 1
+
+
+def entropic_starting_plans(
+    problem: Quadratic, plans: FeasiblePlans, starts: Starts, seed: int
+) -> Iterator[Tensor]:
+    """`starting_plans`, but a single start is the product plan."""
+    if not _are_plans(starts) and starts == 1:
+        yield plans.product()
+    else:
+        yield from starting_plans(problem, plans, starts, seed)
+
+
 def starting_plans(
     problem: Quadratic, plans: FeasiblePlans, starts: Starts, seed: int
 ) -> Iterator[Tensor]:
     """Yields the plans given, or as many as asked for."""
-    if not (isinstance(starts, (list, tuple)) or getattr(starts, "ndim", 0) > 1):
+    if not _are_plans(starts):
         yield from _made(problem, plans, dimension("starts", starts), seed)  # pyright: ignore
         return
     given = [starts] if getattr(starts, "ndim", 0) == 2 else list(starts)  # pyright: ignore

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from monge._core.checks import dimension, masses, positive
 from monge._core.promotion import WEIGHTS, promoted
-from monge.transport.gromov import warn_of
+from monge.transport.gromov import best_stationary
 from monge.transport.gromov_starts import FeasiblePlans, Starts, starting_plans
 from monge.transport.partial import checked_mass, solve_partial
 from monge.transport.plan import Plan
-from monge.transport.quadratic import in_units, space, stationary, with_slopes
+from monge.transport.quadratic import in_units, space, with_slopes
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,8 @@ def partial_gromov_wasserstein(
         plan = plans.matched(slope)
         return plan, fixed.product(plan)
 
-    results = [
-        stationary(fixed, plan, vertex, tolerance, max_iterations)
-        for plan in starting_plans(fixed, plans, starts, seed)
-    ]
-    plan, iterations, converged = min(results, key=lambda result: float(fixed.value(result[0])))
-    if not converged:
-        warn_of(f"gap to the linearised problem above `tolerance` {tolerance:.2g}", iterations)
+    begun = starting_plans(fixed, plans, starts, seed)
+    plan, iterations, converged = best_stationary(fixed, begun, vertex, tolerance, max_iterations)
     f, g = solve_partial(fixed.slope(plan), plans.a, plans.b, mass=mass).potentials
     value = fixed.value(plan).clamp(min=0)
     return Plan(

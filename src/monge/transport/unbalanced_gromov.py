@@ -28,7 +28,7 @@ from monge._core.checks import dimension, masses, positive
 from monge._core.promotion import WEIGHTS, promoted
 from monge.transport.exact import solve
 from monge.transport.gromov import warn_of
-from monge.transport.gromov_starts import FeasiblePlans, Starts, starting_plans
+from monge.transport.gromov_starts import FeasiblePlans, Starts, entropic_starting_plans
 from monge.transport.linearised import LOOSENESS, Linearised, entropic_plan_of
 from monge.transport.penalties import KL, HardMarginal, Penalties, Penalty, Reach, penalties
 from monge.transport.plan import Plan
@@ -267,11 +267,9 @@ def unbalanced_gromov_wasserstein(
         epsilon_in_units(epsilon, unit, cx.dtype),
     )
     plans = PlansOfMass(problem.a, problem.b, _first_mass(problem))
-    alone = isinstance(starts, int) and starts == 1
-    begun = [plans.product()] if alone else starting_plans(problem.spaces, plans, starts, seed)
     results = [
         _alternated(problem, plan * (plans.mass / plan.sum()), tolerance, max_iterations)
-        for plan in begun
+        for plan in entropic_starting_plans(problem.spaces, plans, starts, seed)
     ]
     step, iterations, change = min(results, key=lambda found: float(problem.value(found[0].plan)))
     converged = step.inner.stands(change, tolerance)
