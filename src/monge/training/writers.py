@@ -5,7 +5,6 @@ the training goes on.
 """
 
 import abc
-import dataclasses
 import importlib.util
 import json
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from monge._core.errors import needs, warn
+from monge._core.fields import leaves
 from monge._core.files import write_whole
 from monge._core.processes import first
 from monge._core.untrusted import parsed, read_regular
@@ -121,19 +121,14 @@ class MLflow(Writer):
 
 def settings(config: Config) -> dict[str, Any]:
     """A configuration by dotted names, without folders of this machine."""
-    found: dict[str, Any] = {}
+    return {
+        name: re.split(r"[/\\]", value)[-1] if _holds_path(name, value) else value
+        for name, value in leaves(config).items()
+    }
 
-    def add(value: Any, name: str) -> None:
-        if isinstance(value, dict):
-            for key, one in value.items():
-                add(one, f"{name}.{key}" if name else key)
-        elif isinstance(value, str) and name.rsplit(".", 1)[-1] in PLACES:
-            found[name] = re.split(r"[/\\]", value)[-1]
-        else:
-            found[name] = value
 
-    add(dataclasses.asdict(config), "")
-    return found
+def _holds_path(name: str, value: object) -> bool:
+    return isinstance(value, str) and name.rsplit(".", 1)[-1] in PLACES
 
 
 def identifier(run: Path, service: str) -> str | None:
@@ -171,7 +166,7 @@ class Writers:
     def _tried(self, writer: Writer, act: Any) -> None:
         try:
             act()
-        except Exception as error:
+        except Exception as error:  # whatever a service or a stranger's writer raises
             self.writers.remove(writer)
             told = f"{type(error).__name__}: {error}"
             warn(f"{type(writer).__name__} takes no more of the log, the training goes on: {told}")
