@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from monge._core.checks import cpu_generator
+from monge._core.checks import seed as checked_seed
 from monge._core.devices import to_device
 
 _globally = threading.RLock()
@@ -41,7 +43,7 @@ def generator(*keys: int | str) -> torch.Generator:
 
 def permutation(seed: int, epoch: int | str, n: int) -> Tensor:
     """The order (n,) in which an epoch visits n samples."""
-    return torch.randperm(n, generator=generator(seed, "permutation", epoch))
+    return torch.randperm(n, generator=generator(checked_seed(seed), "permutation", epoch))
 
 
 def standard_normal(shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
@@ -50,14 +52,14 @@ def standard_normal(shape: tuple[int, ...], generator: torch.Generator | None = 
     One uniform number makes one normal number, so n rows are the same whether they are drawn at
     once or a few at a time from the same generator. `torch.randn` does not promise that.
     """
-    uniform = torch.rand(shape, dtype=torch.float64, generator=generator)
+    uniform = torch.rand(shape, dtype=torch.float64, generator=cpu_generator(generator))
     return torch.special.ndtri(uniform.clamp_(min=2.0**-54)).float()
 
 
 def truncated_normal(shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
     """N(0, 1) draws within two deviations, by inversion, in float32."""
     low = 0.5 * math.erfc(math.sqrt(2))
-    uniform = torch.rand(shape, dtype=torch.float64, generator=generator)
+    uniform = torch.rand(shape, dtype=torch.float64, generator=cpu_generator(generator))
     return torch.special.ndtri(low + (1 - 2 * low) * uniform).float()
 
 
@@ -208,7 +210,7 @@ class Draws:
         name: str = "",
         foreign: bool = True,
     ):
-        self.seed, self.step, self.total = seed, step, total
+        self.seed, self.step, self.total = checked_seed(seed), step, total
         self.rank, self.world, self.device = rank, world, torch.device(device)
         self.name, self.foreign = name, foreign
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import positive
+from monge._core.checks import cpu_generator, positive
 from monge._core.devices import to_device
 
 
@@ -154,7 +154,7 @@ class ClassPrior(nn.Module):
     def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n independent labels, int64 (n,), from a CPU generator; the first of them are the same
         for every n."""
-        uniform = torch.rand(n, dtype=torch.float64, generator=generator)
+        uniform = torch.rand(n, dtype=torch.float64, generator=cpu_generator(generator))
         drawn = torch.searchsorted(self.shares.cpu().double().cumsum(0), uniform, right=True)
         return drawn.clamp(max=int(self.shares.nonzero().max()))
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core import html
-from monge._core.checks import dimension, positive
+from monge._core.checks import cpu_generator, dimension, positive
 from monge._core.checks import weights as checked
 from monge._core.devices import to_device
 from monge._core.promotion import as_tensor
@@ -75,7 +75,7 @@ class Uniform(Prior):
         self.dim, self.radius = dimension("dim", dim), positive("radius", radius)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        return self.radius * (2 * torch.rand(n, self.dim, generator=generator) - 1)
+        return self.radius * (2 * torch.rand(n, self.dim, generator=cpu_generator(generator)) - 1)
 
     @property
     def spread(self) -> float:
@@ -179,7 +179,7 @@ class Ring(Prior):
         self.inner = inner
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        uniform = torch.rand(n, 2, generator=generator, dtype=torch.float64)
+        uniform = torch.rand(n, 2, generator=cpu_generator(generator), dtype=torch.float64)
         # the share of the area within a radius grows with its square
         radius = (self.inner**2 + (1 - self.inner**2) * uniform[:, 0]).sqrt()
         angle = 2 * math.pi * uniform[:, 1]

@@ -4,6 +4,7 @@ import math
 import operator
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,11 +17,14 @@ T = TypeVar("T")
 def instance(name: str, value: T, kind: type, example: str) -> T:
     """`value`, if it is an object of a class; `example` makes one."""
     if not isinstance(value, kind):
-        got = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
-        if "\n" in got:  # an array, whose message would take several lines
-            got = f"a {type(value).__name__}"
-        raise ValueError(f"`{name}` must be a {kind.__name__}, e.g. {example}, got {got}")
+        raise ValueError(f"`{name}` must be a {kind.__name__}, e.g. {example}, got {_got(value)}")
     return value
+
+
+def _got(value: object) -> str:
+    """A value in a message of one line."""
+    text = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+    return f"a {type(value).__name__}" if "\n" in text else text  # an array takes several lines
 
 
 def _number(name: str, value: object) -> float:
@@ -66,6 +70,34 @@ def dimension(name: str, value: int) -> int:
     if number < 1:
         raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}")
     return number
+
+
+def cpu_generator(value: torch.Generator | None) -> torch.Generator | None:
+    """A `generator` on the CPU, or None for torch's global one.
+
+    Random numbers are drawn on the CPU and then moved, so that every device gets the same."""
+    if value is None:
+        return None
+    if not isinstance(value, torch.Generator):
+        of_seed = value if isinstance(value, int) and not isinstance(value, bool) else 0
+        raise ValueError(
+            f"`generator` must be a torch.Generator on the CPU or None, got {_got(value)}: give "
+            f"torch.Generator().manual_seed({of_seed})"
+        )
+    if value.device.type != "cpu":
+        raise ValueError(
+            "`generator` must be on the CPU, where random numbers are drawn for every device, got "
+            f"one on {value.device}: give torch.Generator().manual_seed(0)"
+        )
+    return value
+
+
+def seed(value: int, name: str = "seed") -> int:
+    """`value`, if it is an integer of 64 bits."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not (whole and -(2**63) <= value < 2**63):
+        raise ValueError(f"`{name}` must be an integer of at most 64 bits, got {_got(value)}")
+    return int(value)
 
 
 def order(p: float) -> float:

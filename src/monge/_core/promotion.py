@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from monge._core.checks import cpu_generator
 from monge._core.errors import NotFinite
 from monge._core.products import true_products
 
@@ -127,6 +128,7 @@ def _decorator(
             known = arguments.keys() <= parameters.keys()
             if len(arguments) < len(args) + len(kwargs) or not known:
                 return function(*args, **kwargs)  # which raises Python's own TypeError
+            cpu_generator(arguments.get("generator"))
             given = {n: arguments[n] for n in dimensions if arguments.get(n) is not None}
             if _are_plain(given, dimensions):
                 result = function(*args, **kwargs)

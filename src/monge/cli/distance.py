@@ -256,10 +256,12 @@ def _energy(given: Distance, x, y, a, b) -> dict:
 
 
 def _gromov(given: Distance, x, y, a, b) -> dict:
+    from monge.draws import generator
     from monge.kernels import distances
     from monge.transport import gromov_wasserstein
 
-    plan = gromov_wasserstein(distances(x, x), distances(y, y), seed=given.seed)
+    seeded = generator(given.seed, "distance")
+    plan = gromov_wasserstein(distances(x, x), distances(y, y), generator=seeded)
     return {"value": float(plan.value), "iterations": plan.iterations, "seed": given.seed}
 
 

@@ -120,6 +120,9 @@ class Config:
         )
         presets = ["small", *({} if self.recipe == CUSTOM else find(self.recipe).presets)]
         demand(self.preset in presets, "preset", self.preset, f"one of {', '.join(presets)}")
+        whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
+        whole = whole and -(2**63) <= self.seed < 2**63
+        demand(whole, "seed", self.seed, "an integer of at most 64 bits")
         choices(self)
         at_least(self, 1, "latent", "threads", "prior_components")
         few = self.threads is None or self.threads <= MOST_THREADS

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core import html, processes
+from monge._core.checks import seed as checked_seed
 from monge._core.references import resolve
 from monge._core.version import __version__
 from monge._core.visible import markdown
@@ -149,6 +150,7 @@ def evaluate_samplers(
     Raises:
         ValueError: for no sampler, or what `evaluate` refuses.
     """
+    checked_seed(seed)
     if not samplers:
         raise ValueError("`samplers` is empty: give at least one, e.g. {'prior': None}")
     for prior in samplers.values():

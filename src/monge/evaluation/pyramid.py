@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from monge._core.checks import floating
+from monge._core.checks import cpu_generator, floating
 from monge.transport import sliced_wasserstein
 
 LEAST, PATCH = 16, 7
@@ -57,6 +57,7 @@ def pyramid_patches(
     images: Tensor, count: int, generator: torch.Generator | None = None
 ) -> list[Tensor]:
     """`count` random 7 × 7 patches of each image at each level, (n · count, c · 49)."""
+    cpu_generator(generator)
     patches = []
     for level in laplacian_pyramid(images):
         n, _, height, width = level.shape

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core.checks import dimension, finite, floating, positive
+from monge._core.checks import seed as checked_seed
 from monge.data import Source, as_floats
 from monge.data.batches import Batches
 from monge.draws import Draws, permutation, stream
@@ -66,7 +67,7 @@ def draw(
 
 def draw_codes(model: nn.Module, x: Rows, seed: int = 0) -> Tensor:
     r"""A draw of Q(Z|x) for each row of x (n, \*), images as they are stored, as (n, dim)."""
-    with evaluating(model), stream(seed, "codes"):
+    with evaluating(model), stream(checked_seed(seed), "codes"):
         return torch.cat([drawn_codes(model, as_floats(batch)) for batch in x.split(500)])
 
 
@@ -143,7 +144,7 @@ def _em(codes: Tensor, components: int, seed: int, steps: int) -> "GaussianMixtu
         covariance_type="full" if len(x) >= 2 * x.shape[1] * components else "diag",
         reg_covar=1e-6 * variance or 1e-6,
         max_iter=steps,
-        random_state=seed,
+        random_state=checked_seed(seed),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the last steps change little
@@ -163,7 +164,7 @@ def fit_flow(codes: Tensor, steps: int = FLOW_STEPS, seed: int = 0) -> FlowPrior
     codes = codes.detach().float().cpu()
     deviation, mean = torch.std_mean(codes, 0, correction=0)
     moments = mean, torch.where(deviation > 0, deviation, 1.0)
-    with stream(seed, "flow of codes"):
+    with stream(checked_seed(seed), "flow of codes"):
         prior = FlowPrior(codes.shape[1], moments)
     flow, average = prior.flow, Average(prior.flow, decay=0.999)
     optimiser = torch.optim.Adam(flow.parameters(), lr=FLOW_RATE)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from monge._core.checks import seed as checked_seed
 from monge.data import Source, as_floats
 from monge.divergences import MMD
 from monge.draws import generator, stream
@@ -56,7 +57,7 @@ def errors(model: nn.Module, source: Source, seed: int = 0) -> dict[str, float]:
     if error is None and prior is None:
         return {}
     distances, codes = [], []
-    with evaluating(model), stream(seed, "report codes"):
+    with evaluating(model), stream(checked_seed(seed), "report codes"):
         test = rows_for(model, source.test, source.test_labels)
         for x in map(as_floats, test.split(500)):
             if error is not None:

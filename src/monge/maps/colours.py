@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monge._core.checks import dimension, instance
+from monge._core.checks import seed as checked_seed
 from monge.maps.estimator import TransportMap
 from monge.maps.linear_map import LinearMap
 
@@ -56,7 +57,7 @@ def transfer_colours(
     """
     by = LinearMap(RIDGE) if by is None else instance("by", by, TransportMap, "LinearMap()")
     dimension("sample", sample)
-    if seed < 0:
+    if checked_seed(seed) < 0:
         raise ValueError(f"`seed` must be at least 0, got {seed}")
     pictures = [_picture(name, z) for name, z in (("image", image), ("like", like))]
     if len({z.shape[2] for z in pictures}) > 1:

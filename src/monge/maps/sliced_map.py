@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from monge._core.checks import dimension
+from monge._core.checks import dimension, seed
 from monge._core.typed import distinct_rows
 from monge.maps.estimator import TransportMap
 from monge.transport.sliced import orthogonal_directions
@@ -100,7 +100,7 @@ class SlicedMap(TransportMap):
         dimension("quantiles", self.quantiles)
         x, y, a, b, _, _ = self._samples(X, Y, a, b)
         (x, a), (y, b) = _combined(x, a), _combined(y, b)
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(seed(self.seed))
         self.centre_ = a @ x
         x, y = x - self.centre_, y - self.centre_
         self.steps_, self.displacements_ = [], []

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import dimension, instance, nonnegative
+from monge._core.checks import cpu_generator, dimension, instance, nonnegative
 from monge.draws import Draws, standard_normal
 from monge.labels import ClassPrior
 from monge.models.base import Model, Pass
@@ -282,6 +282,7 @@ class FlowMatching(Model):
                 f"`x` must be samples (n, {', '.join(map(str, self.shape))}), got shape "
                 f"{tuple(x.shape)}"
             )
+        cpu_generator(generator)
         of = None if labels is None else drawn_labels(self, len(x), None, labels)
         parts = [self._log_prob(part, generator, some) for part, some in _parts(x, of)]
         return torch.cat(parts).to(x.device)

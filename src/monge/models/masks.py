@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from monge._core.checks import cpu_generator
 from monge._core.errors import silence
 from monge._core.files import DAMAGED
 from monge._core.formats import FORMATS
@@ -49,6 +50,7 @@ class Mask(Shown, nn.Module):
         self.register_buffer("known", known.float())
 
     def forward(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        cpu_generator(generator)
         return self.known.expand(n, *self.known.shape)
 
 
@@ -63,7 +65,7 @@ class RandomBox(Shown, nn.Module):
     def forward(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         inside: list[Tensor] = []
         for side, share in zip(
-            (self.height, self.width), torch.rand(2, 2, n, generator=generator)
+            (self.height, self.width), torch.rand(2, 2, n, generator=cpu_generator(generator))
         ):
             length = (side * (0.25 + 0.5 * share[0])).round().clamp(1, side - 1)
             first = (share[1] * (side - length + 1)).floor()

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monge._core.checks import dimension
+from monge._core.checks import cpu_generator, dimension
 from monge.draws import standard_normal
 from monge.labels import ClassPrior, Labelled, checked_labels
 from monge.models.modes import evaluating
@@ -56,6 +56,7 @@ def samples(
     Raises:
         ValueError: for labels that do not fit, or that the model does not take.
     """
+    cpu_generator(generator)
     if given is not None:
         yield from batches(complete(model, given, 1, generator, prior=prior)[:, 0])
     elif prior is None and (has(model, "sampled") or _draws_itself(model)):
@@ -95,6 +96,7 @@ def drawn_labels(
         ValueError: for labels that do not fit, or that the model does not take.
     """
     classes = classes_of(model)
+    cpu_generator(generator)
     if classes is None:
         if labels is not None:
             raise ValueError(

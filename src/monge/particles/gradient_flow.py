@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from monge._core.checks import dimension, finite, instance, positive, sample_pair
+from monge._core.checks import cpu_generator, dimension, finite, instance, positive, sample_pair
 from monge._core.errors import NotFinite
 from monge._core.frozen import frozen
 from monge._core.promotion import ANY, promoted
@@ -135,7 +135,7 @@ def flow(
     if isinstance(divergence, Learned) and inner_steps != 0:
         count_inner = dimension("inner_steps", inner_steps)
         fit = _Fit(divergence, count_inner, positive("inner_lr", inner_lr))
-    seed = int(torch.randint(2**62, (), generator=generator))
+    seed = int(torch.randint(2**62, (), generator=cpu_generator(generator)))
     x, path, values = x.detach().clone(), [x.detach().clone()], []
     for step in range(steps):
         draws = Draws(seed, step, len(x), device=x.device)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
+from monge._core.checks import seed as checked_seed
 from monge._core.errors import FailedRun, NotFinite
 from monge._core.frozen import frozen
 from monge._core.processes import average_gradients, global_sizes, read, world
@@ -65,7 +66,8 @@ class Trainer:
         augment: Callable[[Tensor, Draws], Tensor] | None = None,
         foreign: bool = True,
     ):
-        self.model, self.config, self.seed = model, config or TrainingConfig(), seed
+        self.model, self.config = model, config or TrainingConfig()
+        self.seed = checked_seed(seed)
         self.foreign = foreign
         self.device = torch.device(device)
         self.position = 0

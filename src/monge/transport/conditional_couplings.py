@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from monge._core.checks import instance
+from monge._core.checks import cpu_generator, instance
 from monge.transport.couplings import Coupling, Pairs, Semidiscrete, refuse_shapes
 from monge.transport.semidiscrete import Sampler, SemidiscretePlan, solve_semidiscrete
 
@@ -61,6 +61,7 @@ class PerLabel(Coupling):
         Raises:
             ValueError: for missing labels, or for labels of data that no noise has.
         """
+        cpu_generator(generator)
         x0, x1 = torch.as_tensor(x0), torch.as_tensor(x1)
         refuse_shapes(x0, x1)
         labels1 = _labels("labels1", labels1, len(x1))

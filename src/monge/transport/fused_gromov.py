@@ -13,6 +13,7 @@ application on graphs", 2019.
 
 import math
 
+import torch
 from torch import Tensor
 
 from monge._core.checks import finite, floating, share
@@ -48,7 +49,7 @@ def fused_gromov_wasserstein(
     starts: Starts = 4,
     tolerance: float = 1e-9,
     max_iterations: int = 1000,
-    seed: int = 0,
+    generator: torch.Generator | None = None,
 ) -> Plan:
     """Fused Gromov-Wasserstein with square loss, by conditional gradient from several starts.
 
@@ -69,7 +70,8 @@ def fused_gromov_wasserstein(
         tolerance: on the duality gap of the linearised problem, relative to its value.
         max_iterations: most conditional gradient steps of a start; a returned plan that reached
             the limit warns.
-        seed: of the landmarks.
+        generator: draws the landmarks, on the CPU; by default one of seed 0, so that equal
+            arguments give equal plans.
 
     Returns:
         The plan; `value` is the objective, no root, differentiable in cost, cx, cy and the weights
@@ -80,7 +82,7 @@ def fused_gromov_wasserstein(
             weights, or starts that are no couplings of them.
     """
     problem = _problem(cost, cx, cy, alpha)
-    return exact_plan(problem, (a, b), starts, tolerance, max_iterations, seed)
+    return exact_plan(problem, (a, b), starts, tolerance, max_iterations, generator)
 
 
 @promoted(cost=2, cx=2, cy=2, a=WEIGHTS, b=WEIGHTS)
@@ -96,7 +98,7 @@ def entropic_fused_gromov_wasserstein(
     starts: Starts = 1,
     tolerance: float = 1e-6,
     max_iterations: int = 200,
-    seed: int = 0,
+    generator: torch.Generator | None = None,
 ) -> Plan:
     """Fused Gromov-Wasserstein + ε KL(π | a⊗b), by Sinkhorn on the linearised cost.
 
@@ -114,7 +116,8 @@ def entropic_fused_gromov_wasserstein(
         starts: how many starting plans, or the plans themselves.
         tolerance: on the change of the plan between iterations, in L1.
         max_iterations: most solutions by Sinkhorn of a start, which warns where it is reached.
-        seed: of the landmarks.
+        generator: draws the landmarks, on the CPU; by default one of seed 0, so that equal
+            arguments give equal plans.
 
     Returns:
         The plan; `value` is the objective with its entropic term, differentiable in cost, cx, cy
@@ -126,4 +129,4 @@ def entropic_fused_gromov_wasserstein(
             invalid weights, or starts that are no couplings of them.
     """
     problem = _problem(cost, cx, cy, alpha)
-    return entropic_plan(problem, (a, b), epsilon, starts, tolerance, max_iterations, seed)
+    return entropic_plan(problem, (a, b), epsilon, starts, tolerance, max_iterations, generator)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from monge._core.checks import (
     MOST_OFF,
+    cpu_generator,
     dimension,
     given_weights,
     on_hyperboloid,
@@ -118,7 +119,7 @@ def great_circles(count: int, dim: int, *, generator: torch.Generator | None = N
     if dimension("dim", dim) < 2:
         raise ValueError(f"`dim` must be at least 2 for a circle, got {dim}")
     shape = (dimension("count", count), dim, 2)
-    return qr(torch.randn(shape, generator=generator, dtype=torch.float64))[0]
+    return qr(torch.randn(shape, generator=cpu_generator(generator), dtype=torch.float64))[0]
 
 
 @promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)

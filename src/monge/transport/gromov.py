@@ -64,7 +64,7 @@ def exact_plan(
     starts: Starts,
     tolerance: float,
     most: int,
-    seed: int,
+    generator: torch.Generator | None,
 ) -> Plan:
     """The best stationary point of a quadratic problem (cx, cy, linear) from several starts."""
     positive("tolerance", tolerance)
@@ -74,7 +74,7 @@ def exact_plan(
     dtype = problem[0].dtype
     fixed, mu, nu = moving.detached(dtype), a.detach().to(dtype), b.detach().to(dtype)
     oracle = couplings(fixed, mu, nu)
-    begun = starting_plans(fixed, Couplings(mu, nu), starts, seed)
+    begun = starting_plans(fixed, Couplings(mu, nu), starts, generator)
     plan, iterations, converged = best_stationary(fixed, begun, oracle, tolerance, most)
     f, g = solve(fixed.slope(plan), mu, nu).potentials
     value = fixed.value(plan)
@@ -100,7 +100,7 @@ def entropic_plan(
     starts: Starts,
     tolerance: float,
     most: int,
-    seed: int,
+    generator: torch.Generator | None,
 ) -> Plan:
     """The best fixed point of Sinkhorn on the slope of a quadratic problem."""
     positive("tolerance", tolerance)
@@ -111,7 +111,7 @@ def entropic_plan(
     dtype = problem[0].dtype
     fixed, mu, nu = moving.detached(dtype), a.detach().to(dtype), b.detach().to(dtype)
     product = mu[:, None] * nu
-    plans = entropic_starting_plans(fixed, Couplings(mu, nu), starts, seed)
+    plans = entropic_starting_plans(fixed, Couplings(mu, nu), starts, generator)
 
     def regularised(plan: Tensor) -> Tensor:
         ratio = plan / product.clamp_min(torch.finfo(plan.dtype).tiny)
@@ -185,7 +185,7 @@ def gromov_wasserstein(
     starts: Starts = 4,
     tolerance: float = 1e-9,
     max_iterations: int = 1000,
-    seed: int = 0,
+    generator: torch.Generator | None = None,
 ) -> Plan:
     """Gromov-Wasserstein with square loss, by conditional gradient from several starts.
 
@@ -204,7 +204,8 @@ def gromov_wasserstein(
         tolerance: on the duality gap of the linearised problem, relative to its value.
         max_iterations: the limit of conditional gradient steps per start; a returned plan that
             reached it warns.
-        seed: of the landmarks.
+        generator: draws the landmarks, on the CPU; by default one of seed 0, so that equal
+            arguments give equal plans.
 
     Returns:
         The plan; `value` is the objective, no root, differentiable in cx, cy and the weights at
@@ -215,7 +216,7 @@ def gromov_wasserstein(
             no couplings of them.
     """
     problem = _without_linear(cx, cy)
-    return exact_plan(problem, (a, b), starts, tolerance, max_iterations, seed)
+    return exact_plan(problem, (a, b), starts, tolerance, max_iterations, generator)
 
 
 @promoted(cx=2, cy=2, a=WEIGHTS, b=WEIGHTS)
@@ -229,7 +230,7 @@ def entropic_gromov_wasserstein(
     starts: Starts = 1,
     tolerance: float = 1e-6,
     max_iterations: int = 200,
-    seed: int = 0,
+    generator: torch.Generator | None = None,
 ) -> Plan:
     """Gromov-Wasserstein + ε KL(π | a⊗b), by Sinkhorn on the linearised cost.
 
@@ -246,7 +247,8 @@ def entropic_gromov_wasserstein(
         starts: the number of starting plans, or the plans themselves.
         tolerance: on the change of the plan between iterations, in L1.
         max_iterations: the iteration limit of a start; reaching it warns.
-        seed: of the landmarks.
+        generator: draws the landmarks, on the CPU; by default one of seed 0, so that equal
+            arguments give equal plans.
 
     Returns:
         The plan; `value` is the objective with its entropic term, differentiable in costs and
@@ -258,4 +260,4 @@ def entropic_gromov_wasserstein(
             that are no couplings of them.
     """
     problem = _without_linear(cx, cy)
-    return entropic_plan(problem, (a, b), epsilon, starts, tolerance, max_iterations, seed)
+    return entropic_plan(problem, (a, b), epsilon, starts, tolerance, max_iterations, generator)

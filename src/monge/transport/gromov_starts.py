@@ -87,21 +87,21 @@ def _are_plans(starts: Starts) -> bool:
 
 
 def entropic_starting_plans(
-    problem: Quadratic, plans: FeasiblePlans, starts: Starts, seed: int
+    problem: Quadratic, plans: FeasiblePlans, starts: Starts, generator: torch.Generator | None
 ) -> Iterator[Tensor]:
     """`starting_plans`, but a single start is the product plan."""
     if not _are_plans(starts) and starts == 1:
         yield plans.product()
     else:
-        yield from starting_plans(problem, plans, starts, seed)
+        yield from starting_plans(problem, plans, starts, generator)
 
 
 def starting_plans(
-    problem: Quadratic, plans: FeasiblePlans, starts: Starts, seed: int
+    problem: Quadratic, plans: FeasiblePlans, starts: Starts, generator: torch.Generator | None
 ) -> Iterator[Tensor]:
     """Yields the plans given, or as many as asked for."""
     if not _are_plans(starts):
-        yield from _made(problem, plans, dimension("starts", starts), seed)  # pyright: ignore
+        yield from _made(problem, plans, dimension("starts", starts), generator)  # pyright: ignore
         return
     given = [starts] if getattr(starts, "ndim", 0) == 2 else list(starts)  # pyright: ignore
     if not given:
@@ -110,14 +110,16 @@ def starting_plans(
         yield plans.checked(as_tensor("starts", plan).to(problem.linear))
 
 
-def _made(problem: Quadratic, plans: FeasiblePlans, count: int, seed: int) -> Iterator[Tensor]:
+def _made(
+    problem: Quadratic, plans: FeasiblePlans, count: int, generator: torch.Generator | None
+) -> Iterator[Tensor]:
     """Two matchings by invariants, the product plan, then matchings by landmarks.
 
     Two landmarks in x and two in y, as far from one another, are taken for each other's images;
     then distances to them are coordinates, and exact ones for isometric spaces in the plane up to
     a mirror image.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator or torch.Generator().manual_seed(0)
     cx, cy, linear = problem.cx, problem.cy, problem.linear
     a, b = plans.a / plans.a.sum(), plans.b / plans.b.sum()
     if count > 0:

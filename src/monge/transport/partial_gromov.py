@@ -53,7 +53,7 @@ def partial_gromov_wasserstein(
     starts: Starts = 8,
     tolerance: float = 1e-9,
     max_iterations: int = 1000,
-    seed: int = 0,
+    generator: torch.Generator | None = None,
 ) -> Plan:
     """Gromov-Wasserstein of a part of the mass, by conditional gradient from several starts.
 
@@ -73,7 +73,8 @@ def partial_gromov_wasserstein(
         tolerance: on the duality gap of the linearised problem, relative to its value.
         max_iterations: most conditional gradient steps of a start; a returned plan that reached
             the limit warns.
-        seed: of the landmarks.
+        generator: draws the landmarks, on the CPU; by default one of seed 0, so that equal
+            arguments give equal plans.
 
     Returns:
         The plan; `value` is the objective, no root and not divided by s², differentiable in cx, cy
@@ -98,7 +99,7 @@ def partial_gromov_wasserstein(
         plan = plans.matched(slope)
         return plan, fixed.product(plan)
 
-    begun = starting_plans(fixed, plans, starts, seed)
+    begun = starting_plans(fixed, plans, starts, generator)
     plan, iterations, converged = best_stationary(fixed, begun, vertex, tolerance, max_iterations)
     f, g = solve_partial(fixed.slope(plan), plans.a, plans.b, mass=mass).potentials
     value = fixed.value(plan).clamp(min=0)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from monge._core.checks import seed as checked_seed
 from monge._core.tuning import tuning
 from monge.transport.fixed_point import Anderson, choose_iteration
 from monge.transport.gibbs import Streamed, choose_minima, kept_entries
@@ -45,6 +46,9 @@ class Randkhorn:
     """
 
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        checked_seed(self.seed)
 
 
 ACCELERATION = Anderson(5)

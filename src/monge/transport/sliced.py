@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monge._core.checks import dimension, finite, given_weights, points
+from monge._core.checks import cpu_generator, dimension, finite, given_weights, points
 from monge._core.devices import to_device
 from monge._core.numerics import Gradients, on_host, rooted, unit_of_length, with_gradient
 from monge._core.promotion import WEIGHTS, as_tensor, promoted
@@ -32,7 +32,9 @@ def uniform_directions(
     count: int, dim: int, *, generator: torch.Generator | None = None
 ) -> Tensor:
     """`count` independent uniform directions on the unit sphere, (count, dim), float32."""
-    normal = torch.randn(dimension("count", count), dimension("dim", dim), generator=generator)
+    normal = torch.randn(
+        dimension("count", count), dimension("dim", dim), generator=cpu_generator(generator)
+    )
     return torch.nn.functional.normalize(normal, dim=1)
 
 
@@ -45,7 +47,7 @@ def orthogonal_directions(
     Source: Rowland et al., "Orthogonal estimation of Wasserstein distances", 2019.
     """
     blocks = -(-dimension("count", count) // dimension("dim", dim))
-    normal = torch.randn(blocks, dim, dim, generator=generator, dtype=torch.float64)
+    normal = torch.randn(blocks, dim, dim, generator=cpu_generator(generator), dtype=torch.float64)
     q, r = qr(normal)
     # with the signs of R's diagonal taken out, Q follows the Haar measure
     q = q * torch.diagonal(r, dim1=1, dim2=2).sign()[:, None]
@@ -60,7 +62,7 @@ def sobol_directions(count: int, dim: int, *, generator: torch.Generator | None 
         raise ValueError(
             f"`dim` {dim} is over {torch.quasirandom.SobolEngine.MAXDIM}: use uniform_directions"
         )
-    seed = int(torch.randint(2**31, (), generator=generator))
+    seed = int(torch.randint(2**31, (), generator=cpu_generator(generator)))
     engine = torch.quasirandom.SobolEngine(dim, scramble=True, seed=seed)
     uniform = engine.draw(count, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
     return torch.nn.functional.normalize(ndtri(uniform), dim=1).float()

@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import dimension, on_hyperboloid, positive
+from monge._core.checks import cpu_generator, dimension, on_hyperboloid, positive
 from monge._core.devices import to_device
 from monge._core.errors import NotFinite
 from monge._core.numerics import distances
@@ -43,7 +43,7 @@ class Slicer(Shown, nn.Module, abc.ABC):
 
 @torch.no_grad()
 def _normal_(parameter: Tensor, generator: torch.Generator | None) -> None:
-    drawn = torch.randn(parameter.shape, generator=generator)
+    drawn = torch.randn(parameter.shape, generator=cpu_generator(generator))
     parameter.copy_(to_device(drawn, parameter.device))
 
 

@@ -221,7 +221,7 @@ def unbalanced_gromov_wasserstein(
     starts: Starts = 1,
     tolerance: float = 1e-6,
     max_iterations: int = 1000,
-    seed: int = 0,
+    generator: torch.Generator | None = None,
 ) -> Plan:
     """Entropic Gromov-Wasserstein with penalties on the marginals.
 
@@ -241,7 +241,8 @@ def unbalanced_gromov_wasserstein(
             `gromov_wasserstein`; or plans of your own, scaled to the mass √(|a| |b|).
         tolerance: on the L1 change of the plan between iterations, as a share of its mass.
         max_iterations: most unbalanced problems of a start, which warns where it is reached.
-        seed: of the landmarks.
+        generator: draws the landmarks, on the CPU; by default one of seed 0, so that equal
+            arguments give equal plans.
 
     Returns:
         The plan; `value` is the objective, differentiable in costs and weights at the returned
@@ -269,7 +270,7 @@ def unbalanced_gromov_wasserstein(
     plans = PlansOfMass(problem.a, problem.b, _first_mass(problem))
     results = [
         _alternated(problem, plan * (plans.mass / plan.sum()), tolerance, max_iterations)
-        for plan in entropic_starting_plans(problem.spaces, plans, starts, seed)
+        for plan in entropic_starting_plans(problem.spaces, plans, starts, generator)
     ]
     step, iterations, change = min(results, key=lambda found: float(problem.value(found[0].plan)))
     converged = step.inner.stands(change, tolerance)
