@@ -26,7 +26,7 @@ from monge.transport.quadratic import Quadratic
 MOST_LEVELS = 64
 """Quantiles that a profile of distances is compared at."""
 ROUNDING = 1e-4
-"""The error in the marginals of a start that is taken for rounding."""
+"""The error in the marginals of a start that is taken for rounding; that of a dtype is added."""
 
 Starts = int | Tensor | Sequence[Tensor]
 """How many starts, or the plans to start from."""
@@ -51,22 +51,52 @@ class FeasiblePlans(abc.ABC):
     def error(self, plan: Tensor) -> Tensor:
         """By how much mass a plan is none of these, relative to its own."""
 
-    def checked(self, plan: Tensor) -> Tensor:
-        """A plan, if it is one of these up to rounding."""
-        shape = len(self.a), len(self.b)
+    def checked(self, given: Tensor) -> Tensor:
+        """A plan in the dtype of the weights, if it is one of these up to the rounding of its own.
+
+        One of a narrower dtype misses the weights by what its entries have lost, and is mended."""
+        shape, plan = (len(self.a), len(self.b)), given.detach().to(self.a)
         if plan.shape != shape:
             raise ValueError(
                 f"`starts` must be a number or plans of shape {shape}, got one of "
                 f"{tuple(plan.shape)}"
             )
         error = self.error(plan)
-        if not (error <= ROUNDING and plan.min() >= 0):
+        if not (error <= ROUNDING + _rounding(given) and plan.min() >= 0):
             raise ValueError(
                 "`starts` must be plans of the weights, got one with a least entry of "
                 f"{float(plan.min()):.3g} and a marginal error of {float(error):.3g}: scale its "
                 "rows and columns, or give a number of starts"
             )
-        return plan.detach()
+        if given.dtype.itemsize >= plan.dtype.itemsize:
+            return plan
+        return _feasible(plan, self.a, self.b, self.product().sum())
+
+
+def _rounding(plan: Tensor) -> float:
+    """What rounding to its dtype can do to the marginals of a plan, as a share of its mass: half
+    of the last place of each entry, of float16 often half of the least subnormal number."""
+    kind = torch.finfo(plan.dtype)
+    mass = max(float(plan.sum(dtype=torch.float64)), kind.tiny)
+    return 2 * kind.eps * (1 + plan.numel() * kind.tiny / mass)
+
+
+def _feasible(plan: Tensor, a: Tensor, b: Tensor, mass: Tensor) -> Tensor:
+    """A plan of the mass near one whose marginals are nearly at most a and b: scaled until none
+    exceeds them, it takes the mass it then misses from what is left of both.
+
+    Source: Altschuler, Weed, Rigollet, "Near-linear time approximation algorithms for optimal
+    transport via Sinkhorn iteration", 2017, algorithm 2.
+    """
+    tiny = torch.finfo(plan.dtype).tiny
+    plan = plan * (a / plan.sum(1).clamp_min(tiny)).clamp_max(1)[:, None]
+    plan = plan * (b / plan.sum(0).clamp_min(tiny)).clamp_max(1)
+    missing = mass - plan.sum()
+    if missing <= 0:
+        return plan * (mass / plan.sum())
+    rows, columns = (a - plan.sum(1)).clamp_min(0), (b - plan.sum(0)).clamp_min(0)
+    free = (rows.sum() * columns.sum()).clamp_min(tiny)
+    return plan + rows[:, None] * (columns * (missing / free))
 
 
 class Couplings(FeasiblePlans):
@@ -107,7 +137,7 @@ def starting_plans(
     if not given:
         raise ValueError("`starts` must be a number or hold at least one plan, got none")
     for plan in given:
-        yield plans.checked(as_tensor("starts", plan).to(problem.linear))
+        yield plans.checked(as_tensor("starts", plan))
 
 
 def _made(

@@ -62,11 +62,13 @@ class LowRankPlan:
     g: Tensor
     """The masses of the clusters, (r,)."""
     marginal_error: float
-    """The larger of |π1 - a|_1 and |πᵀ1 - b|_1."""
+    """The larger of |π1 - a|_1 and |πᵀ1 - b|_1 for these factors. In half precision it is a bound:
+    the error of the factors that were found in float32, and how far rounding has moved the
+    marginals."""
     iterations: int
     converged: bool
     """Whether the marginal error, and the relative decrease of the value in the last iterations,
-    are within the tolerance."""
+    were within the tolerance before the factors were rounded to the dtype of the points."""
 
     def __repr__(self) -> str:
         names = ("value", "marginal_error", "iterations", "converged")
@@ -88,7 +90,8 @@ class LowRankPlan:
     @property
     def plan(self) -> Tensor:
         """π (n, m), for small problems."""
-        return (self.q / self.g[..., None, :]) @ self.r.mT
+        q, r, g = self._wide()
+        return ((q / g[..., None, :]) @ r.mT).to(self.q.dtype)
 
     def apply(self, v: Tensor) -> Tensor:
         r"""π v (n, \*) of v (m, \*), without π: y gives barycentric projections, times a.
@@ -103,9 +106,20 @@ class LowRankPlan:
             raise ValueError(
                 f"`v` must have shape {(*rows, '*')}, got {tuple(v.shape)}".replace("'", "")
             )
-        flat = v.to(self.q.dtype).reshape(*rows, -1)
-        moved = self.q @ ((self.r.mT @ flat) / self.g[..., None])
-        return moved.reshape(*self.q.shape[:-1], *v.shape[len(rows) :])
+        q, r, g = self._wide()
+        moved = q @ ((r.mT @ v.to(q.dtype).reshape(*rows, -1)) / g[..., None])
+        return moved.reshape(*q.shape[:-1], *v.shape[len(rows) :]).to(self.q.dtype)
+
+    def _wide(self) -> list[Tensor]:
+        """The factors in at least float32, in which products of half precision keep theirs."""
+        wide = torch.promote_types(self.q.dtype, torch.float32)
+        return [z.to(wide) for z in (self.q, self.r, self.g)]
+
+    def _marginals(self) -> tuple[Tensor, Tensor]:
+        """π1 and πᵀ1, float64."""
+        q, r, g = (z.detach().double() for z in (self.q, self.r, self.g))
+        rows, columns = ((z.sum(-2) / g)[..., None] for z in (r, q))
+        return (q @ rows)[..., 0], (r @ columns)[..., 0]
 
     def transposed(self) -> "LowRankPlan":
         """The plan from y to x."""
@@ -118,7 +132,14 @@ class LowRankPlan:
     def replaced(self, function: Callable[[Tensor], Tensor]) -> "LowRankPlan":
         """The plan with `function` applied to each of its tensors."""
         value, q, r, g = map(function, self.tensors())
-        return replace(self, value=value, q=q, r=r, g=g)
+        other = replace(self, value=value, q=q, r=r, g=g)
+        if q.dtype is self.q.dtype:
+            return other
+        moved = [
+            float((one - two).abs().sum(-1).max())
+            for one, two in zip(self._marginals(), other._marginals())
+        ]
+        return replace(other, marginal_error=self.marginal_error + max(moved))
 
     def stacked(self, accounts: Sequence["LowRankPlan"]) -> "LowRankPlan":
         """The plans of a batch of problems, and the worst of their accounts."""

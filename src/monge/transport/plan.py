@@ -31,10 +31,13 @@ class Plan:
     potentials: tuple[Tensor, Tensor]
     """The dual potentials (f, g), (n,) and (m,), without gradient."""
     marginal_error: float
-    """The larger of |π1 - a|_1 and |πᵀ1 - b|_1. Of unbalanced transport, whose marginals are not
-    the weights, the observed residual of the potentials as fixed points, in the same units:
-    Σ_i a_i |exp((f_i - f'_i)/ε) - 1| / Σ_i a_i with f' the best potentials for g, or the same of
-    g. It is 0 at the optimum."""
+    """The larger of |π1 - a|_1 and |πᵀ1 - b|_1, of π in the dtype in which it was solved, at least
+    float32. π rounded to half precision misses the weights by up to an eps of its dtype more, and
+    in float16, whose least number is 6e-8, by up to n m 3e-8.
+
+    Of unbalanced transport, whose marginals are not the weights, it is the observed residual of
+    the potentials as fixed points, in the same units: Σ_i a_i |exp((f_i - f'_i)/ε) - 1| / Σ_i a_i
+    with f' the best potentials for g, or the same of g. It is 0 at the optimum."""
     iterations: int | None
     """Iterations; None where the solver does not say."""
     converged: bool

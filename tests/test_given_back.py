@@ -1,0 +1,81 @@
+"""A plan in any precision is a start of the function that returned it, and says what its error is
+of."""
+
+import pytest
+import torch
+from zoo import seeded
+
+from monge import transport
+
+N, M = 8, 11
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+def problem(dtype, weighted):
+    random = seeded(3)
+    x, y = torch.rand(N, 2, generator=random), torch.rand(M, 2, generator=random)
+    cost, cx, cy = (torch.cdist(p, q).to(dtype) for p, q in ((x, y), (x, x), (y, y)))
+    weights = [torch.rand(k, generator=random) + 0.2 for k in (N, M)] if weighted else None
+    a, b = [(w / w.sum()).to(dtype) for w in weights] if weights else (None, None)
+    return cost, cx, cy, a, b
+
+
+SOLVERS = {
+    "gromov": lambda c, cx, cy, a, b, **more: transport.gromov_wasserstein(cx, cy, a, b, **more),
+    "entropic": lambda c, cx, cy, a, b, **more: transport.entropic_gromov_wasserstein(
+        cx, cy, a, b, epsilon=0.02, **more
+    ),
+    "fused": lambda c, cx, cy, a, b, **more: transport.fused_gromov_wasserstein(
+        c, cx, cy, a, b, **more
+    ),
+    "entropic fused": lambda c, cx, cy, a, b, **more: transport.entropic_fused_gromov_wasserstein(
+        c, cx, cy, a, b, epsilon=0.02, **more
+    ),
+    "partial": lambda c, cx, cy, a, b, **more: transport.partial_gromov_wasserstein(
+        cx, cy, a, b, mass=0.7, **more
+    ),
+    "unbalanced": lambda c, cx, cy, a, b, **more: transport.unbalanced_gromov_wasserstein(
+        cx, cy, a, b, epsilon=0.02, reach=1.0, **more
+    ),
+}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_plan_is_a_start_of_its_own_solver(solver, dtype, weighted):
+    given = problem(dtype, weighted)
+    first = SOLVERS[solver](*given, starts=2)
+    again = SOLVERS[solver](*given, starts=first.plan)
+    assert first.plan.dtype == again.plan.dtype == dtype
+    assert again.marginal_error < 2e-6  # of the plan that was mended, not of the one given
+    close = max(1e-5, torch.finfo(dtype).eps)
+    assert float(again.value) == pytest.approx(float(first.value), rel=close, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_plan_of_other_weights_is_no_start_in_any_precision(dtype):
+    _, cx, cy, *_ = problem(dtype, False)
+    off = torch.full((N, M), 1 / (N * M), dtype=torch.float64)
+    off[0] *= 1.2
+    with pytest.raises(ValueError, match="plans of the weights"):
+        transport.gromov_wasserstein(cx, cy, starts=(off / off.sum()).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_error_of_low_rank_factors_is_theirs(dtype):
+    """No smaller than what the returned factors show, whatever the solver worked in."""
+    random = seeded(0)
+    x, y = torch.randn(2, 60, 3, generator=random).to(dtype)
+    found = transport.low_rank_sinkhorn(x, y, rank=5, generator=seeded(1))
+    q, r, g = (z.double() for z in (found.q, found.r, found.g))
+    plan = (q / g) @ r.T
+    errors = [float((plan.sum(axis) - 1 / 60).abs().sum()) for axis in (0, 1)]
+    assert found.q.dtype == dtype
+    assert max(errors) <= found.marginal_error * (1 + 1e-3) + 1e-7
+    assert found.marginal_error < 2e-3 + 2 * torch.finfo(dtype).eps
+    # products are those of the factors, rounded once
+    rounding = 2 * torch.finfo(dtype).eps
+    torch.testing.assert_close(found.plan.double(), plan, rtol=rounding, atol=1e-7)
+    moved = found.apply(y).double()
+    torch.testing.assert_close(moved, plan @ y.double(), rtol=rounding, atol=rounding / 60)
