@@ -3,9 +3,10 @@ r"""What every public function of samples does with its inputs: one policy, writ
 `@promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)` names the arguments that hold numbers. Before the
 function sees them,
 
-- NumPy arrays, lists and integers become tensors. Integers that float64 cannot tell apart, complex
-  numbers and everything else are refused by name. Weights of integers are counts, and are divided
-  by their sum;
+- NumPy arrays, lists and integers become tensors, and booleans, as of an adjacency, the numbers 0
+  and 1. Integers that float64 cannot tell apart, complex numbers and everything else are refused
+  by name. Weights of integers are counts, and are divided by their sum; weights of booleans would
+  be a mask, and are refused;
 - all are promoted to one floating dtype, of at least float32. A list takes the dtype and the
   device of the others;
 - autocast and TF32 are left: their products lose the digits in which close points differ.
@@ -43,6 +44,8 @@ WEIGHTS = 1
 """A weight for each sample, (n,)."""
 DISTRIBUTIONS = ("a", "b", "p", "q")
 """The names of arguments that sum to 1."""
+MASSES = (*DISTRIBUTIONS, "weights", "masses", "sample_masses")
+"""The names of arguments in which a boolean would be a mask, not a number."""
 EXACT_INTEGERS = 2.0**53
 """Every integer below this one is a float64, and no other becomes the same."""
 
@@ -216,7 +219,7 @@ def _holds_integers(value: Any) -> bool:
 
 
 def as_tensor(name: str, value: Any) -> Tensor:
-    """A floating point tensor; integers as float64."""
+    """A floating point tensor; integers and booleans as float64."""
     if name in ("a", "b") and isinstance(value, (int, float)):
         raise ValueError(
             f"`{name}` must hold a weight for each sample, got {value}: an order is passed by "
@@ -226,7 +229,9 @@ def as_tensor(name: str, value: Any) -> Tensor:
         value = _of_array(name, value)
     if value.is_floating_point() and value.layout is torch.strided:
         return value
-    if value.is_complex() or value.dtype is torch.bool or value.layout is not torch.strided:
+    if value.dtype is torch.bool and name.partition("[")[0] in MASSES:
+        raise ValueError(f"`{name}` must hold weights, got booleans: divide a mask by its sum")
+    if value.is_complex() or value.layout is not torch.strided:
         what = value.dtype if value.layout is torch.strided else value.layout
         raise ValueError(f"`{name}` must hold real numbers in a dense tensor, got {what}")
     doubles = value.double()
@@ -254,6 +259,8 @@ def _of_array(name: str, value: Any) -> Tensor:
         known = array.dtype.itemsize in (2, 4, 8)
         native = array.dtype.newbyteorder("=") if known else np.dtype(np.float64)
         return torch.from_numpy(array.astype(native, copy=True))
+    if array.dtype.kind == "b":
+        return torch.from_numpy(array.astype(np.bool_, copy=True))
     if array.dtype.kind in "iu":
         wide = np.uint64 if array.dtype.kind == "u" else np.int64
         return torch.from_numpy(array.astype(wide, copy=True))

@@ -11,7 +11,6 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from monge._core.promotion import as_tensor
@@ -108,8 +107,6 @@ def _of_dense(graph: Any) -> tuple[range, Edges]:
 
 def _numbers(values: Any) -> Tensor:
     """Lengths in float64; of an adjacency they are 1."""
-    if getattr(values, "dtype", None) in (np.bool_, torch.bool):
-        values = values * 1.0
     return as_tensor("graph", values).detach().double().cpu()
 
 
