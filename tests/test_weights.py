@@ -3,7 +3,7 @@ law. A function that takes weights `a` and `b` is one row here."""
 
 import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -74,7 +74,7 @@ def value_of(result):
     return result if isinstance(result, torch.Tensor) else result.value
 
 
-ENTROPIC_GROMOV = {"epsilon": 5.0, "tolerance": 1e-9}
+ENTROPIC_GROMOV: dict[str, Any] = {"epsilon": 5.0, "tolerance": 1e-9}
 ROWS = {
     "wasserstein": Row(of_points(transport.wasserstein)),
     "wasserstein_1d": Row(lambda x, y, a, b: transport.wasserstein_1d(x[..., 0], y[..., 0], a, b)),
@@ -121,6 +121,11 @@ ROWS = {
     "low_rank_sinkhorn": Row(
         # of rank 1 no start decides on the plan
         entropic(transport.low_rank_sinkhorn, rank=1),
+        second=False,
+        weights=False,
+    ),
+    "low_rank_gromov_wasserstein": Row(
+        entropic(transport.low_rank_gromov_wasserstein, rank=1, starts=1),
         second=False,
         weights=False,
     ),
