@@ -286,6 +286,11 @@ OTHERS = {
     "low_rank_sinkhorn": lambda x, y: (
         transport.low_rank_sinkhorn(x, y, rank=2, tolerance=1e-4, generator=seeded()).value
     ),
+    "low_rank_gromov_wasserstein": lambda x, y: (
+        transport.low_rank_gromov_wasserstein(
+            x, y, rank=2, starts=1, tolerance=1e-4, generator=seeded()
+        ).value
+    ),
     "max_generalized_sliced_wasserstein": lambda x, y: (
         transport.max_generalized_sliced_wasserstein(
             x, y, Linear(DIM, 2).to(x.device), iterations=3

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from monge.transport import LowRankPlan, low_rank_sinkhorn, wasserstein
-from monge.transport.low_rank import Factors, Logits, LowRankProblem, projected
+from monge.transport.low_rank import LowRankProblem
+from monge.transport.low_rank_descent import Factors, Logits, projected
 
 
 def seeded(seed=0):

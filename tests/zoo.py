@@ -380,6 +380,14 @@ DISTANCES = {
         degree=2,
         second=False,
     ),
+    "multiscale-sinkhorn-divergence-weighted": Law(
+        lambda x, y, size: weighted(
+            multiscale_sinkhorn_divergence, epsilon=0.5 * size**2, tolerance=tight(x)
+        )(x, y, size),
+        degree=2,
+        exchangeable=False,
+        second=False,
+    ),
     "energy": Law(lambda x, y, size: MMD(Energy(), unbiased=False)(x, y)),
     "gromov": Law(
         # a stationary point, not always the global one

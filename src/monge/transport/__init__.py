@@ -50,6 +50,7 @@ from monge.transport.histogram_barycenters import (
 )
 from monge.transport.line import quantile_map, wasserstein_1d
 from monge.transport.low_rank import LowRankPlan, low_rank_sinkhorn
+from monge.transport.low_rank_gromov import low_rank_gromov_wasserstein
 from monge.transport.max_sliced import (
     max_generalized_sliced_wasserstein,
     max_sliced_wasserstein,
@@ -127,6 +128,7 @@ __all__ = [
     "jensen_shannon",
     "kantorovich_potential",
     "kullback_leibler",
+    "low_rank_gromov_wasserstein",
     "low_rank_sinkhorn",
     "max_generalized_sliced_wasserstein",
     "max_sliced_wasserstein",

@@ -160,7 +160,7 @@ def _made(
     if count > 2:
         size = min(max(cx.shape[0], cy.shape[0]), MOST_LEVELS)
         levels = (torch.arange(size, dtype=cx.dtype, device=cx.device) + 0.5) / size
-        of_x, of_y = _profiles(cx, a, levels), _profiles(cy, b, levels)
+        of_x, of_y = profiles(cx, a, levels), profiles(cy, b, levels)
         yield plans.matched(linear + distances(of_x, of_y).square() / size)
     for _ in range(3, count):
         (first, image), (second, other) = _landmarks(problem, a, b, generator)
@@ -188,7 +188,7 @@ def _landmarks(
     return (first, image), (second, other)
 
 
-def _profiles(cost: Tensor, w: Tensor, levels: Tensor) -> Tensor:
+def profiles(cost: Tensor, w: Tensor, levels: Tensor) -> Tensor:
     """Quantiles of the distances to each point, (n, levels): the line's view of a space."""
     distances, order = cost.sort(1)
     below = w[order].cumsum(1).contiguous()

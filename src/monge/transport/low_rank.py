@@ -5,10 +5,8 @@ on to y:
 
     min_{Q,R,g} ⟨C, Q diag(1/g) Rᵀ⟩   over Q1 = a, R1 = b, Qᵀ1 = Rᵀ1 = g.
 
-The problem is not convex. It is solved by mirror descent: each step multiplies the factors by
-exp(-γ ∇) and projects them back in the Kullback-Leibler divergence, which is a convex problem in
-2r variables (`projected`). The cost ‖x - y‖² is a product of matrices with d + 2 columns, and
-never formed.
+The problem is not convex. It is solved by mirror descent (`monge.transport.low_rank_descent`). The
+cost ‖x - y‖² is a product of matrices with d + 2 columns, and never formed.
 
 The minimum decreases in r, from that of the independent plan at r = 1 to W_2² at r = min(n, m).
 
@@ -19,28 +17,25 @@ optimal transport via factored couplings", 2019.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from monge._core.checks import dimension, distribution_weights, points, positive
 from monge._core.devices import to_device
-from monge._core.errors import warn
 from monge._core.numerics import Gradients, with_gradient
 from monge._core.promotion import WEIGHTS, promoted
 from monge._core.shown import described
-from monge._core.typed import unchecked_solve
+from monge.transport.low_rank_descent import (
+    Factors,
+    Logits,
+    LowRankObjective,
+    descended,
+    projected,
+    warn_unless_converged,
+)
 from monge.transport.neighbours import nearest
 
-FIRST_STEP = 8.0
-"""The largest change of a logarithm in the first step."""
-WINDOW = 10
-"""Iterations over which the decrease of the value is looked at."""
-NEWTON, HALVINGS, LARGEST_MOVE = 50, 30, 5.0
-"""Most steps of a projection, halvings of each, and the largest change of a multiplier."""
-RIDGE = 1e-9
-"""Added to its second derivatives, in units of their mean: clusters may be empty."""
 FIRST_LEAD = 4.0
 """How far the logarithm of a point's largest share is above their mean at first."""
 LLOYD = 5
@@ -152,21 +147,9 @@ class LowRankPlan:
         )
 
 
-class Factors(NamedTuple):
-    """Q (n, r), R (m, r) and g (r,)."""
-
-    q: Tensor
-    r: Tensor
-    g: Tensor
-
-
-class LowRankProblem(NamedTuple):
-    """Points about their means, with weights."""
-
-    x: Tensor
-    y: Tensor
-    a: Tensor
-    b: Tensor
+@dataclass(frozen=True)
+class LowRankProblem(LowRankObjective):
+    """⟨C, π⟩ for the cost ‖x - y‖², of points about their means."""
 
     def value(self, factors: Factors) -> Tensor:
         """⟨C, π⟩, float64."""
@@ -181,12 +164,6 @@ class LowRankProblem(NamedTuple):
         """⟨C, a⊗b⟩."""
         return self.a @ self.x.square().sum(1) + self.b @ self.y.square().sum(1)
 
-    def marginal_error(self, factors: Factors) -> float:
-        """The larger of |π1 - a|_1 and |πᵀ1 - b|_1."""
-        q, r, g = factors
-        rows, columns = q @ (r.sum(0) / g), r @ (q.sum(0) / g)
-        return float(torch.maximum((rows - self.a).abs().sum(), (columns - self.b).abs().sum()))
-
     def slopes(self, factors: Factors) -> Factors:
         """The gradient of the value, that of Q and R up to a constant in each row."""
         q, r, g = factors
@@ -199,101 +176,7 @@ class LowRankProblem(NamedTuple):
         )
 
 
-def _largest(slopes: Factors) -> float:
-    """The largest change of a logarithm by a step of length 1."""
-    spreads = [(z.amax(1) - z.amin(1)).amax() for z in slopes[:2]]
-    return float(torch.stack([*spreads, slopes.g.abs().amax()]).amax())
-
-
-class Logits(NamedTuple):
-    """Factors before their projection: log Q and log R up to a constant in each row, and log g."""
-
-    q: Tensor
-    r: Tensor
-    g: Tensor
-
-
-def projected(
-    logits: Logits, a: Tensor, b: Tensor, start: Tensor, tolerance: float
-) -> tuple[Factors, Tensor]:
-    """The factors with Q1 = a, R1 = b and, up to the tolerance in L1, Qᵀ1 = Rᵀ1 = g that are
-    nearest in the Kullback-Leibler divergence, and the multipliers β (2, r) of the last two.
-
-    They are Q̃ exp(α_i + β_k), R̃ exp(α'_j + β'_k) and g̃ exp(-β - β') at the minimum of
-
-        Σ_i a_i log Σ_k Q̃_ik e^{β_k} + Σ_j b_j log Σ_k R̃_jk e^{β'_k} + Σ_k g̃_k e^{-β_k - β'_k},
-
-    which is convex in 2r variables: Newton's method, with steps that are halved until it falls.
-    """
-    beta, rank = start, len(logits.g)
-    # a constant that moves from β to β' changes nothing
-    still = torch.ones_like(beta)
-    still[1] = -1
-    still = torch.outer(still.flatten(), still.flatten()) / (2 * rank)
-    eye = torch.eye(2 * rank, dtype=torch.float64, device=beta.device)
-    here = _dual(logits, a, b, beta)
-    for _ in range(NEWTON):
-        if here.error() <= tolerance:
-            break
-        hessian = here.sums.flatten().diag() + here.g.diag().repeat(2, 2)
-        for at, shares, w in ((0, here.q, a), (rank, here.r, b)):
-            square = slice(at, at + rank)
-            hessian[square, square] -= (shares.T @ (w[:, None] * shares)).double()
-        hessian += float(hessian.trace()) / (2 * rank) * (still + RIDGE * eye)
-        move = unchecked_solve(hessian, (here.sums - here.g).flatten()).view(2, rank)
-        move = move / max(1.0, float(move.abs().amax()) / LARGEST_MOVE)
-        for _ in range(HALVINGS):
-            new = _dual(logits, a, b, beta - move)
-            # near the minimum rounding hides that it falls, but not that its slope does
-            if float(new.level) <= float(here.level) or new.error() < here.error():
-                break
-            move = move / 2
-        else:
-            break
-        beta, here = beta - move, new
-    return Factors(a[:, None] * here.q, b[:, None] * here.r, here.g.to(a.dtype)), beta
-
-
-class Dual(NamedTuple):
-    """Where the dual of a projection is."""
-
-    level: Tensor
-    """Its objective."""
-    q: Tensor
-    """The shares Q / a, (n, r)."""
-    r: Tensor
-    g: Tensor
-    sums: Tensor
-    """Qᵀ1 and Rᵀ1, (2, r)."""
-
-    def error(self) -> float:
-        """|Qᵀ1 - g|_1 + |Rᵀ1 - g|_1."""
-        return float((self.sums - self.g).abs().sum())
-
-
-def _dual(logits: Logits, a: Tensor, b: Tensor, beta: Tensor) -> Dual:
-    level_q, q = _shares(logits.q + beta[0].to(a.dtype), a)
-    level_r, r = _shares(logits.r + beta[1].to(a.dtype), b)
-    g = (logits.g - beta.sum(0)).exp()
-    return Dual(level_q + level_r + g.sum(), q, r, g, torch.stack([a @ q, b @ r]).double())
-
-
-def _shares(logits: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ_i w_i log Σ_k exp(l_ik), and the softmax of the rows, which overwrites the logits."""
-    most = logits.amax(1, keepdim=True)
-    shares = logits.sub_(most).exp_()
-    sums = shares.sum(1, keepdim=True)
-    return w.double() @ (most + sums.log())[:, 0].double(), shares.div_(sums)
-
-
-def _stepped(factors: Factors, slopes: Factors, rate: float) -> Logits:
-    """A step of mirror descent: the factors times exp(-rate · slopes)."""
-    least = torch.finfo(factors.g.dtype).tiny
-    q, r, g = (z.clamp_min(least).log() - rate * slope for z, slope in zip(factors, slopes))
-    return Logits(q, r, g.double())
-
-
-def _first(
+def first_clusters(
     problem: LowRankProblem, rank: int, tolerance: float, generator: torch.Generator | None
 ) -> Factors:
     """Both samples divided among the clusters of their union, about their means."""
@@ -306,7 +189,7 @@ def _first(
         count = torch.bincount(index, minlength=rank).to(some)
         sums = torch.zeros_like(centres).index_add_(0, index, some)
         centres = torch.where(count[:, None] > 0, sums / count[:, None], centres)
-    q, r = (2 * z @ centres.T - centres.square().sum(1) for z in problem[:2])
+    q, r = (2 * z @ centres.T - centres.square().sum(1) for z in (problem.x, problem.y))
     # near equal shares, next to a saddle, the descent would be slow and seem to have settled; each
     # point has its own unit, so that a far one does not decide on all
     leads = ((z.amax(1) - z.mean(1))[:, None] for z in (q, r))
@@ -315,34 +198,6 @@ def _first(
     start = masses.new_zeros(2, rank)
     logits = Logits(q, r, masses.log())
     return projected(logits, problem.a, problem.b, start, tolerance)[0]
-
-
-def _descended(
-    problem: LowRankProblem, factors: Factors, tolerance: float, most: int
-) -> tuple[Factors, int, bool]:
-    """Mirror descent, whose steps are halved where the value rises: the factors, iterations, and
-    whether the value has settled."""
-    values, step, fine = [float(problem.value(factors))], FIRST_STEP, tolerance / 10
-    rounding = torch.finfo(factors.g.dtype).eps * (values[0] + float(problem.extent()))
-    beta = torch.zeros(2, len(factors.g), dtype=torch.float64, device=factors.g.device)
-    for iteration in range(1, most + 1):
-        slopes = problem.slopes(factors)
-        largest = _largest(slopes)
-        if largest == 0:
-            return factors, iteration, True
-        logits = _stepped(factors, slopes, step / largest)
-        new, beta = projected(logits, problem.a, problem.b, beta, fine)
-        value = float(problem.value(new))
-        if not value <= values[-1] + fine * abs(values[-1]) + rounding:
-            step /= 2
-            if step < FIRST_STEP / 2**10:
-                return factors, iteration, True
-            continue
-        factors, values = new, [*values, value][-WINDOW - 1 :]
-        settled = values[0] - value <= tolerance * abs(value) + rounding
-        if len(values) > WINDOW and settled:
-            return factors, iteration, True
-    return factors, most, False
 
 
 @promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)
@@ -402,16 +257,10 @@ def low_rank_sinkhorn(
             f"`x` and `y` have costs beyond {str(x.dtype).removeprefix('torch.')}: divide them by "
             "a common number"
         )
-    first = _first(problem, min(rank, len(x), len(y)), tolerance / 10, generator)
-    factors, iterations, settled = _descended(problem, first, tolerance, max_iterations)
+    first = first_clusters(problem, min(rank, len(x), len(y)), tolerance / 10, generator)
+    factors, iterations, settled = descended(problem, first, tolerance, max_iterations)
     error = problem.marginal_error(factors)
-    converged = settled and error <= tolerance
-    if not converged:
-        warn(
-            f"low-rank transport stopped after {iterations} iterations with a marginal error of "
-            f"{error:.2g} and {'a' if settled else 'no'} settled value, for `tolerance` "
-            f"{tolerance:.2g}: raise `tolerance` or `max_iterations`"
-        )
+    converged = warn_unless_converged(iterations, settled, error, tolerance)
     return LowRankPlan(
         _value(problem, factors, means, x, y), *factors, error, iterations, converged
     )
