@@ -103,7 +103,7 @@ def gallery(runs: list[Run]) -> Image.Image:
         ImageDraw.Draw(canvas).text((left, 6), run.config.recipe, "black", font)
         for j, prior in enumerate((None, run.mixture())):
             samples = run.model.sample(36, generator(1, "look"), prior)
-            tile = pictures.grid(samples, 6).resize((side, side)).convert("RGB")
+            tile = pictures.grid(samples, 6).convert("RGB").resize((side, side))
             canvas.paste(tile, (left, 32 + j * (side + 12)))
     return canvas
 

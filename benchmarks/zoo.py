@@ -114,10 +114,10 @@ def gallery(runs: dict[str, Run]) -> Image.Image:
     """Sixteen samples of each run under its name."""
     font, tiles = ImageFont.load_default(18), []
     for name, run in runs.items():
-        samples = pictures.grid(run.model.sample(16, generator(1, "look")), 4).resize((236, 236))
+        samples = pictures.grid(run.model.sample(16, generator(1, "look")), 4).convert("RGB")
         tile = Image.new("RGB", (252, 276), "white")
         ImageDraw.Draw(tile).text((126, 14), name, "black", font, anchor="mm")
-        tile.paste(samples.convert("RGB"), (8, 30))
+        tile.paste(samples.resize((236, 236)), (8, 30))
         tiles.append(tile)
     columns = 6
     canvas = Image.new("RGB", (252 * columns, 276 * -(-len(tiles) // columns)), "white")

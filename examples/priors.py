@@ -39,7 +39,7 @@ def main() -> None:
         line = torch.linspace(-1, 1, 14)
         plane = torch.stack(torch.meshgrid(line, -line, indexing="xy"), -1).flatten(0, 1)
         with torch.no_grad():
-            row[2].imshow(grid(run.model.decode(plane), 14), cmap="gray")
+            row[2].imshow(grid(run.model.decode(plane), 14).convert("L"), cmap="gray")
         row[2].set_title("decoded square [-1, 1]²", fontsize=10)
         row[2].axis("off")
         print(title, figures)

@@ -34,8 +34,11 @@ def runs(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("mmd", r"into a code of 3 numbers.* Gaussian prior in 3 dimensions by a kernel distance"),
-        ("critic", r"by a critic network.*told the class of a sample, one of 10"),
+        (
+            "mmd",
+            r"into a code of 3 numbers.* Gaussian prior in 3 dimensions with a kernel distance",
+        ),
+        ("critic", r"with a critic network.*conditioned on the class of each image, one of 10"),
         ("generator", r"^A generator: .*sliced Wasserstein"),
         ("flow", r"^A flow: .*velocity"),
     ],
@@ -112,13 +115,13 @@ def test_a_summary_is_read(runs):
     found = readings.of_summary(run, numbers)
     x = run.source.test.flatten(1).double() / (255 if run.source.test.dtype == torch.uint8 else 1)
     kept = 1 - numbers["test reconstruction"] / float((x - x.mean(0)).square().sum(1).mean())
-    assert f"keeps {max(kept, 0):.0%} of" in found["test reconstruction"].text
+    assert f"explains {max(kept, 0):.0%} of" in found["test reconstruction"].text
     assert found["MMD² of codes"].grade in ("good", "fair", "poor")
 
 
 def test_codes_of_the_prior_are_read_as_good(runs):
-    noise = readings._deviation(runs["mmd"], 500)
-    numbers = {"MMD² of codes": 2 * noise, "n of codes": 500}
+    noise = readings._deviation(runs["mmd"], 500, 0.0)
+    numbers = {"MMD² of codes": 2 * noise, "n of codes": 500, "noise floor": 0.0}
     assert readings.of_summary(runs["mmd"], numbers)["MMD² of codes"].grade == "good"
     numbers["MMD² of codes"] = 100 * noise
     assert readings.of_summary(runs["mmd"], numbers)["MMD² of codes"].grade == "poor"
@@ -243,6 +246,6 @@ def test_every_picture_has_a_text_and_the_page_is_small_and_whole(runs, name):
 
 def test_a_class_conditional_report_says_why_classes_are_not_apart(runs):
     page = runs["critic"].report.read_text("utf-8")
-    assert "The classes are not apart, and need not be" in page
+    assert "Classes overlap, as they should" in page
     assert page.count("samples above real ones") == 10
-    assert "not apart" not in runs["mmd"].report.read_text("utf-8")
+    assert "Classes overlap" not in runs["mmd"].report.read_text("utf-8")

@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import logging
 import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -58,6 +60,9 @@ class Evaluate(OfRun):
         from monge.show import report
         from monge.training import distributed
 
+        progress = logging.getLogger("monge")
+        progress.setLevel(logging.INFO)
+        progress.addHandler(logging.StreamHandler(sys.stderr))
         run, extractor = self.open(self.path), None
         if self.inception_weights is not None:
             extractor = inception_network(self.inception_weights, self.inception_resize)

@@ -9,6 +9,8 @@ of one Inception file.
 """
 
 import hashlib
+import logging
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +29,8 @@ from monge.data import Batches, Source, as_floats
 from monge.draws import permutation, stream
 from monge.models import evaluating
 
+log = logging.getLogger(__name__)
+LOG_SECONDS = 10.0
 STEPS, BATCH, RATE, WIDTH = 1500, 128, 1e-3, 64
 RECIPE = f"conv5 16, conv5 32, linear {WIDTH}; Adam {RATE}, {STEPS} steps of batch {BATCH}; 2"
 
@@ -102,7 +106,8 @@ def floor_rows(source: Source) -> Tensor:
 def classifier(source: Source, cache: Path | None = None) -> tuple[Extractor, nn.Module]:
     """The features of a classifier of the source's training part, and its last layer.
 
-    It is trained once, with fixed draws, and cached. `floor_rows` are left out of its training.
+    It is trained once, with fixed draws, and cached. `floor_rows` are left out of its training,
+    whose progress is logged at level INFO.
 
     Raises:
         ValueError: for a source without labels, or of other samples than images.
@@ -131,7 +136,12 @@ def classifier(source: Source, cache: Path | None = None) -> tuple[Extractor, nn
     seen[floor_rows(source)] = False
     rows = seen.nonzero()[:, 0]
     batches = Batches(len(rows), min(BATCH, len(rows)), 0)
+    log.info("training the classifier whose features the figures use, once for these data")
+    began = logged = time.monotonic()
     for step in range(STEPS):
+        if (now := time.monotonic()) - logged >= LOG_SECONDS:
+            left, logged = (now - began) / step * (STEPS - step), now
+            log.info(f"step {step:,}/{STEPS:,}  left {int(left) // 60}:{int(left) % 60:02d}")
         index = rows[batches.outer(step)]
         loss = F.cross_entropy(whole(as_floats(source.train[index])), labels[index])
         optimiser.zero_grad()

@@ -32,22 +32,23 @@ from monge.show.pictures import GridPictures, pictures_of, spread_over
 from monge.show.plots import curves, latent_map
 
 CAPTIONS = {
-    "samples": "Random samples, which nobody has chosen.",
+    "samples": "Random samples, not selected by hand.",
     "reconstructions": "Test samples, each with its reconstruction on its right.",
-    "completions": "Test samples: the known part, five completions with draws of the prior, the "
-    "whole.",
-    "marginals": "Columns of the table, at most the first 24: test samples in grey, random "
-    "samples in blue.",
+    "completions": "Test samples, one per row: the known part, five completions with codes drawn "
+    "from the prior, and the original.",
+    "marginals": "The distribution of each column, of at most the first 24: test samples in grey, "
+    "samples from the model in blue.",
     "views": "Random samples from three sides.",
-    "interpolations": "Straight lines between the codes of two test samples, decoded.",
+    "interpolations": "Decoded points on the straight line between the codes of two test samples.",
     "latent_map": "Codes of test samples over the density of the prior, in the plane of the first "
-    "two principal directions of the codes. Where the two agree, codes follow the prior.",
-    "traversals": "One test sample whose code is moved, one coordinate a row, by up to two "
-    "standard deviations of the prior in both directions.",
-    "neighbours": "Random samples (above) and the training samples nearest to them (below). "
-    "Samples that equal their neighbours are copies.",
-    "curves": "Every term over the steps: thin as logged, thick its running mean, dashed where it "
-    "would be if the two samples that it compares had one distribution.",
+    "two principal directions of the codes. Codes that follow the prior fill its density evenly.",
+    "traversals": "The code of one test sample, with one coordinate per row varied by up to two "
+    "standard deviations of the prior in each direction.",
+    "neighbours": "Random samples (top) and the nearest training sample of each (bottom). A "
+    "sample that equals its neighbour is a copy.",
+    "curves": "Each logged term over the training steps: logged values (thin), their running mean "
+    "(thick), and the level expected if the two samples compared had the same distribution "
+    "(dashed).",
 }
 """What the pictures show, in the order of the page."""
 MOST_TRAVERSED, MOST_ROWS, MOST_CLASSES, COLUMNS = 16, 16, 64, 8

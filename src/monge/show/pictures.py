@@ -60,20 +60,24 @@ def grid(
 ) -> Image.Image:
     r"""Samples (n, \*), row by row; small ones are enlarged by whole pixels.
 
-    `tiles` makes images (b, c, h, w) in [0, 1] of b samples; a few hundred of them are held.
+    The picture has an alpha channel, in which the gaps between samples are transparent; without it
+    they are white. `tiles` makes images (b, c, h, w) in [0, 1] of b samples; a few hundred of them
+    are held.
     """
     parts = map(tiles, x.split(500))
     first = next(parts)
     _, c, h, w = first.shape
     gap = _gap(h)
     high, wide, scale = layout(len(x), columns, h, w)
-    canvas = np.full((high, wide, c), 255, np.uint8)
+    canvas = np.full((high, wide, c + 1), 255, np.uint8)
+    canvas[..., c] = 0
     places = itertools.product(range(0, high, h + gap), range(0, wide, w + gap))
     for images in itertools.chain([first], parts):
         pixels = (images.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
         for image, (top, left) in zip(pixels, places):
-            canvas[top : top + h, left : left + w] = np.moveaxis(image, 0, -1)
-    picture = Image.fromarray(canvas[..., 0] if c == 1 else canvas)
+            canvas[top : top + h, left : left + w, :c] = np.moveaxis(image, 0, -1)
+            canvas[top : top + h, left : left + w, c] = 255
+    picture = Image.fromarray(canvas)
     return picture.resize((wide * scale, high * scale), Image.Resampling.NEAREST)
 
 

@@ -14,11 +14,11 @@ from monge.models.protocols import prior_of
 from monge.runs import Run
 
 RULE = (
-    "Readings are rules of thumb. A figure whose least value is best is good up to 1.5 times its "
-    "noise floor and fair up to 4 times; one whose largest value is best is good from 95 % of its "
-    "floor and fair from 80 %; any other is good within 10 % of its floor and fair within 30 %. "
-    "The MMD² of codes is good within 3 deviations of 0 and fair within 30, a reconstruction "
-    "good if it keeps 90 % of the variance of the data and fair from 70 %."
+    "The readings are rules of thumb. A figure to minimise is good up to 1.5 times its noise "
+    "floor and fair up to 4 times. A figure to maximise is good from 95% of its floor and fair "
+    "from 80%. Any other figure is good within 10% of its floor and fair within 30%. The MMD² of codes is "
+    "good within 3 standard deviations of 0 and fair within 30. A reconstruction is good if it "
+    "explains 90% of the variance of the data and fair from 70%."
 )
 
 
@@ -66,21 +66,21 @@ def of_summary(run: Run, numbers: dict[str, float]) -> dict[str, Reading]:
         kept = 1 - numbers["test reconstruction"] / _variance(run)
         found["test reconstruction"] = Reading(
             _graded(-kept, -0.9, -0.7),
-            f"keeps {max(kept, 0):.0%} of the variance of test samples",
+            f"explains {max(kept, 0):.0%} of the variance of test samples",
         )
     prior = prior_of(run.model)
     if "MMD² of codes" in numbers and prior is not None:
         n = round(numbers["n of codes"])
-        noise = _deviation(run, n)
+        noise = _deviation(run, n, numbers["noise floor"])
         times = abs(numbers["MMD² of codes"]) / noise
         told = (
-            f"{n:,} codes cannot be told from draws of the prior"
+            f"{n:,} codes are indistinguishable from samples of the prior"
             if times <= 3
-            else f"{n:,} codes differ from the prior by {times:,.0f} deviations of the estimate"
+            else f"{n:,} codes are {times:,.0f} standard deviations from a match with the prior"
         )
         found["MMD² of codes"] = Reading(_graded(times, 3, 30), told)
         found["noise floor"] = Reading(
-            "", f"between two samples of the prior: 0 with a deviation of {noise:.2g}"
+            "", f"the same between two samples of the prior: 0 ± {noise:.2g}"
         )
     return found
 
@@ -92,12 +92,13 @@ def _variance(run: Run) -> float:
     return max(float((x / scale).var(0, unbiased=False).sum()), 1e-30)
 
 
-def _deviation(run: Run, n: int, repeats: int = 6) -> float:
-    """The deviation of the MMD² of n codes where they follow the prior."""
+def _deviation(run: Run, n: int, floor: float, repeats: int = 6) -> float:
+    """The standard deviation of the MMD² of n codes that follow the prior, from some draws and the
+    noise floor, which is one."""
     prior = prior_of(run.model)
     assert prior is not None, "only of a model with a prior"
     mmd, seed = MMD(multiscale_imq(prior.spread)), run.config.seed
-    values = []
+    values = [floor]
     for i in range(repeats):
         x, y = (prior.sample(n, generator(seed, "readings", i, j)) for j in (0, 1))
         values.append(float(mmd(x, y)))

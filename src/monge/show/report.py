@@ -55,9 +55,8 @@ def _page(run: Run) -> str:
     shown = []
     drawn = Drawn(run)
     for name, picture in drawn.pictures().items():
-        content = png(picture, run.provenance)
-        write_whole(folder / f"{name}.png", content)
-        shown.append(section(drawn, name, content))
+        write_whole(folder / f"{name}.png", png(picture, run.provenance))
+        shown.append(section(drawn, name, picture))
     template = importlib.resources.files("monge.show").joinpath("report.html").read_text("utf-8")
     page = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, finalize=_finalised

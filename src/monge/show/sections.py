@@ -1,10 +1,10 @@
 """The sections of a report: pictures with a heading, a caption and alternative texts."""
 
-import base64
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from monge._core.visible import visible
@@ -16,7 +16,10 @@ from monge.show import vector, words
 from monge.show.drawn import CAPTIONS, Drawn
 from monge.show.pictures import GridPictures, pictures_of, spread_over
 from monge.show.plots import terms
-from monge.show.stamped import png
+from monge.show.stamped import embedded
+
+WIDE = ("samples", "marginals", "views", "neighbours")
+"""Pictures that take the width of the page."""
 
 
 class Panel(NamedTuple):
@@ -41,15 +44,12 @@ class Section(NamedTuple):
     legend: Sequence[tuple[int, str, str]] = ()
     """Classes that can be highlighted: label, name, colour ("" where it has none at first)."""
     layout: str = "one"
-    """one, two, curves or classes: how wide the panels are."""
+    """one beside another section where there is room; or as wide as the page, with panels that are
+    wide, two, curves or classes."""
 
 
-def _encoded(content: bytes) -> str:
-    return base64.b64encode(content).decode()
-
-
-def section(drawn: Drawn, name: str, content: bytes) -> Section:
-    """The section of a picture of `drawn`, which is `content` as a PNG file."""
+def section(drawn: Drawn, name: str, picture: Image.Image) -> Section:
+    """The section of a picture of `drawn`."""
     run, kind = drawn.run, drawn.source.kind
     plain, text = name.replace("_", " "), CAPTIONS[name]
     if name == "curves":
@@ -58,19 +58,20 @@ def section(drawn: Drawn, name: str, content: bytes) -> Section:
         return _map(drawn)
     pictures = pictures_of(kind)
     plot = not kind.grid
-    one = Panel(f"{plain.capitalize()} of the model", "", _encoded(content), plot=plot)
+    one = Panel(f"{plain.capitalize()} of the model", "", embedded(picture), plot=plot)
+    wide = "wide" if name in WIDE else "one"
     if name != "samples" or not isinstance(pictures, GridPictures):
-        return Section(plain, text, [one])
+        return Section(plain, text, [one], layout=wide)
     samples, labels = drawn.samples
     if labels is not None:
         return _by_class(run, samples, labels, pictures)
     if kind.turns:
-        return Section(plain, text, [one])
+        return Section(plain, text, [one], layout=wide)
     some = run.source.test[spread_over(len(run.source.test), len(samples))]
-    real = png(pictures.samples(as_floats(some)), run.provenance)
+    real = embedded(pictures.samples(as_floats(some)))
     panels = [
-        one._replace(text="samples of the model"),
-        Panel("Test samples", "test samples, which are real", _encoded(real)),
+        one._replace(text="samples from the model"),
+        Panel("Test samples", "real samples, from the test set", real),
     ]
     return Section(plain, text, panels, layout="two")
 
@@ -82,10 +83,10 @@ def _by_class(run: Run, drawn: Tensor, labels: Tensor, pictures: GridPictures) -
     for label in labels.unique().tolist():
         made = drawn[labels == label][:4]
         real = as_floats(unlabelled(test)[(of == label).nonzero()[:4, 0]])
-        both = png(pictures.grid(torch.cat([made, real]), 4), {})
+        both = embedded(pictures.grid(torch.cat([made, real]), 4))
         name = visible(names[label])
-        panels.append(Panel(f"Class {name}: samples above real ones", name, _encoded(both)))
-    text = f"{CAPTIONS['samples']} Above: samples of a class; below: test samples of it."
+        panels.append(Panel(f"Class {name}: samples above real ones", name, both))
+    text = f"{CAPTIONS['samples']} Top row: samples from the model; bottom row: real test samples."
     if len(panels) < len(names):
         text += f" {len(panels)} of {len(names)} classes are shown."
     return Section("samples", text, panels, layout="classes")
@@ -97,12 +98,12 @@ def _map(drawn: Drawn) -> Section:
     if shown.labels is None:
         legend = []
     else:
-        text += " A class is highlighted by its name below the map."
+        text += " Click the name of a class below the map to highlight it."
         legend = [(k, name, colours.get(k, "")) for k, name in enumerate(shown.names)]
     if classes is not None:
         text += (
-            " The classes are not apart, and need not be: the networks are told the class, so "
-            "codes hold what else differs between samples."
+            " Classes overlap, as they should: the networks know the class, so codes describe "
+            "everything else about a sample."
         )
     return Section("latent map", text, [Panel("", svg=vector.latent_map(shown))], legend)
 

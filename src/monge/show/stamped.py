@@ -1,5 +1,6 @@
-"""Pictures as files that name the weights and the data they were made of."""
+"""Pictures as files that name the weights and the data they were made of, and inside a page."""
 
+import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,14 +15,28 @@ PREFIX = "monge "
 
 
 def png(picture: Image.Image, provenance: Mapping[str, str]) -> bytes:
-    """A picture as a PNG file whose text entries hold `Run.provenance`."""
+    """A picture as an opaque PNG file whose text entries hold `Run.provenance`."""
     texts, content = PngInfo(), io.BytesIO()
     for name, value in provenance.items():
         # names of files that are not in the encoding of the file system keep their bytes
         readable = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         texts.add_itxt(f"{PREFIX}{name}", readable)
-    picture.save(content, "PNG", pnginfo=texts, optimize=True)
+    _opaque(picture).save(content, "PNG", pnginfo=texts, optimize=True)
     return content.getvalue()
+
+
+def embedded(picture: Image.Image) -> str:
+    """A picture as a PNG file in base64; where it is transparent, the page shows through."""
+    content = io.BytesIO()
+    picture.save(content, "PNG", optimize=True)
+    return base64.b64encode(content.getvalue()).decode()
+
+
+def _opaque(picture: Image.Image) -> Image.Image:
+    """A picture without its alpha channel: the gaps of a grid are white."""
+    return (
+        picture.convert(picture.mode.removesuffix("A")) if picture.mode.endswith("A") else picture
+    )
 
 
 def written(file: Path) -> dict[str, str]:
@@ -39,7 +54,7 @@ def written(file: Path) -> dict[str, str]:
 def gif(frames: Sequence[Image.Image], provenance: Mapping[str, str]) -> bytes:
     """Frames as an endless GIF file of ten a second, whose comment holds `Run.provenance`."""
     comment = "\n".join(f"{PREFIX}{name}: {value}" for name, value in provenance.items())
-    content, (first, *rest) = io.BytesIO(), frames
+    content, (first, *rest) = io.BytesIO(), map(_opaque, frames)
     first.save(
         content,
         "GIF",

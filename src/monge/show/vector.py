@@ -35,14 +35,16 @@ def curve(term: LoggedTerm, level: NoiseLevel | None) -> str:
         return LEFT + (step - first) / (last - first) * (WIDTH - LEFT - 6)
 
     def y(value: float) -> float:
-        return TOP + (high - min(max(value, low), high)) / (high - low) * (HEIGHT - TOP - BOTTOM)
+        # the first steps may leave the plot through its top
+        return TOP + (high - max(value, low)) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     parts = []
     for value in _ticks(low, high, 4):
         parts.append(f'<path class="rule" d="M{LEFT} {y(value):.1f}H{WIDTH - 6}"/>')
         parts.append(_text(LEFT - 6, y(value) + 4, f"{value:.3g}", "end"))
     for step in _ticks(first, last, 4):
-        parts.append(_text(x(step), HEIGHT - 5, f"{step:,.0f}", "middle"))
+        anchor = "end" if x(step) > WIDTH - 20 else "middle"
+        parts.append(_text(x(step), HEIGHT - 5, f"{step:,.0f}", anchor))
     if level is not None and low <= level.value <= high:
         top, base = y(level.value + level.noise), y(level.value - level.noise)
         parts.append(

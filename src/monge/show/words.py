@@ -62,11 +62,11 @@ def described(run: Run) -> str:
     drawn = "" if prior is None else f"a {type(prior).__name__} prior in {prior.dim} dimensions"
     if isinstance(model, FlowMatching):
         said = (
-            f"A flow: a network gives the velocity at which Gaussian noise moves until it has "
-            f"become {one}, along an ordinary differential equation."
+            f"A flow: a network gives the velocity of an ordinary differential equation that "
+            f"transports Gaussian noise to {many}."
         )
     elif isinstance(model, Completer):
-        said = f"A conditional auto-encoder: it is shown a part of {one} and draws the whole."
+        said = f"A conditional auto-encoder: given a part of {one}, it samples the whole."
     elif has(model, "encode", "decode"):
         dim = latent_of(model, as_floats(run.rows("test")[:1]))
         said = (
@@ -78,24 +78,25 @@ def described(run: Run) -> str:
         elif isinstance(model, VAE):
             said += f"; a Kullback–Leibler term keeps the distribution of each code near {drawn}."
         elif by is None:
-            said += f"; draws of {drawn} are decoded to new {many}."
+            said += f"; samples from {drawn} are decoded to new {many}."
         else:
             said += (
-                f". Training matches the distribution of codes to {drawn} by {by}, so that "
-                f"decoded draws of the prior are new {many}."
+                f". Training matches the distribution of codes to {drawn} with {by}, so "
+                f"decoding samples from the prior gives new {many}."
             )
     elif prior is not None and has(model, "decode"):
-        said = f"A generator: a network turns draws of {drawn} into {many}" + (
+        said = f"A generator: a network turns samples from {drawn} into {many}" + (
             "." if by is None else f", which training compares with real ones by {by}."
         )
     else:
         return f"{run.line[:1].upper()}{run.line[1:]}."
     if second := named.get("samples"):
-        said += " So that they are sharp, it also compares them with real ones by "
-        said += f"{'another' if by == called(second.divergence) else called(second.divergence)}."
+        also = called(second.divergence)
+        also = f"a second {also[2:]}" if also == by and also.startswith("a ") else also
+        said += f" To sharpen the {many}, {also} compares them with real ones."
     if classes := classes_of(model):
-        told = "the cluster of a sample" if clusters_of(model) else "the class of a sample"
-        said += f" The networks are told {told}, one of {classes}."
+        given = "cluster" if clusters_of(model) else "class"
+        said += f" The networks are conditioned on the {given} of each {noun}, one of {classes}."
     return said
 
 
@@ -176,19 +177,19 @@ def meaning(name: str, model: nn.Module, level: NoiseLevel | None) -> str:
     inner = name.removesuffix("inner").rstrip() or ONLY
     if name.endswith("inner") and inner in named:
         if level is None:
-            return "The loss of what the divergence learns itself."
-        return f"The critic's own loss: {level.value:.3g} where it cannot tell the two apart."
+            return "The inner loss, which the divergence minimises over its own parameters."
+        return f"The critic's own loss: {level.value:.3g} if it cannot tell the two apart."
     fixed = {
         "reconstruction": "The error of decoded codes, summed over the elements of a sample.",
-        "kl": "How far the distributions of single codes are from the prior, in nats.",
+        "kl": "The mean divergence of the posterior of each code from the prior, in nats.",
         "variance": "The part of the error that is due to the decoder's variance.",
         "regression": "The squared error of the velocity. It does not fall to 0: paths cross, and "
-        "the network gives their mean.",
-        "validation": "The figure of held-out samples that chooses the best model.",
+        "the network learns their mean.",
+        "validation": "The figure of held-out samples by which the best model is chosen.",
     }
     if name == "loss":
         critic = any(isinstance(one, Learned) for one in named.values())
-        return "The weighted sum that training decreases." + (
+        return "The weighted sum that training minimises." + (
             " Against a critic it may rise while the model improves." if critic else ""
         )
     return fixed.get(name, "A term of the model.")
@@ -201,15 +202,16 @@ def _of_matching(name: str, divergence: Divergence, level: NoiseLevel | None) ->
         return f"Between {compared}: {called(divergence)}."
     if isinstance(divergence, Learned):
         return (
-            f"How well the critic tells {compared} apart: {level.value:.3g} (dashed) where it "
+            f"How well the critic distinguishes {compared}: {level.value:.3g} (dashed) if it "
             "cannot."
         )
     if abs(level.value) <= level.noise:
         return (
             f"Between {compared}, an unbiased estimate: it crosses zero when they match, so "
-            f"values below zero are noise. The band is two deviations, ±{level.noise:.2g}."
+            f"values below zero are noise. The band is two standard deviations, "
+            f"±{level.noise:.2g}."
         )
     return (
-        f"Between {compared}. Batches of one distribution differ by {level.value:.3g} ± "
-        f"{level.noise:.2g} (dashed), the noise floor, which is never 0."
+        f"Between {compared}. The noise floor (dashed), the value between two batches of the same "
+        f"distribution, is {level.value:.3g} ± {level.noise:.2g}, never 0."
     )

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 LABELS = ("label", "class")
 MOST_CATEGORIES = 1000
+FEWEST_COUNTED = 20
+"""Rows from which on consecutive integers, each once, are no coincidence."""
 NOTATION = r"^[+-]?[\s\d.,'_%$€£]*\d[\s\d.,'_%$€£]*([eE][+-]?\d+)?$"
 """What may be a number in a notation that is not read: `1.234,50`, `12 %`."""
 
@@ -89,6 +91,7 @@ def read(path: Path, config: DataConfig | None = None) -> Table:
     left = [f"column {rows.named(i)}" for i in (*left_out, *labelled[1:])]
     left += ["the index column"] * index
     summary = _summary(rows, encoding, sign, len(values), schema, left)
+    notes += _counters(rows, schema, rest, values)  # said, without a warning
     return Table(values, labels, schema, "; ".join([summary, *notes]), contents)
 
 
@@ -231,6 +234,22 @@ def _thousands(rows: Rows, schema: Schema, wanted: Sequence[int], values: np.nda
             said.append(
                 f"column {rows.named(i)} may separate thousands, and {signed[0]} is read as "
                 f"{signed[0].replace(',', '.')}: if it is a thousand, leave the sign out"
+            )
+    return said
+
+
+def _counters(rows: Rows, schema: Schema, wanted: Sequence[int], values: np.ndarray) -> list[str]:
+    """Notes on columns that number the rows, as identifiers do, with consecutive integers."""
+    n, said = len(values), []
+    for i, column, block in zip(wanted, schema.columns, schema.blocks):
+        if n < FEWEST_COUNTED or column.kind == "category" or column.fill is not None:
+            continue
+        x = values[:, block.start]
+        if x.max() - x.min() == n - 1 and np.array_equal(np.sort(x), x.min() + np.arange(n)):
+            name = rows.names[i] if rows.names else str(i)
+            said.append(
+                f"column {rows.named(i)} numbers the rows and is modelled like any other column: "
+                f"if it is an identifier, leave it out with --leave-out {name}"
             )
     return said
 

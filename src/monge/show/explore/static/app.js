@@ -15,6 +15,8 @@ import * as sample from "./views/sample.js";
 import * as traverse from "./views/traverse.js";
 
 const VIEWS = { map, sample, traverse, interpolate, reconstruct, complete, clouds, compare, run: progress };
+// The views in which a class is chosen, and what an unchosen one stands for.
+const CLASSES = { map: "", sample: "all classes", traverse: "that of the sample", clouds: "all classes", compare: "" };
 const part = (id) => document.getElementById(id);
 const states = {};
 let runs = [], leave = () => {};
@@ -53,8 +55,9 @@ async function open() {
   part("line").textContent = VIEWS[view].line;
   const root = h("div");
   states[run.id] ??= {};
-  const steered = run.conditional && ["map", "sample", "traverse", "clouds", "compare"].includes(view);
-  part("view").replaceChildren(...(steered ? [h("div", { className: "bar" }, classes(run, states[run.id], open))] : []), root);
+  const steered = run.conditional && view in CLASSES;
+  part("view").replaceChildren(
+    ...(steered ? [h("div", { className: "bar" }, classes(run, states[run.id], open, CLASSES[view]))] : []), root);
   let samples;
   const holds = (found) => { samples = found; };
   const context = { run, runs, root, state: states[run.id], go, say, fail, refresh, holds };
@@ -67,7 +70,7 @@ function adopt(run, view, shared) {
   try {
     states[run.id] = { ...fromLink(shared), linked: true };
   } catch {
-    say("The link is damaged: its settings are left out.", true);
+    say("The link is damaged; its settings were ignored.", true);
   }
   history.replaceState(null, "", `#${run.id}/${view}`);
 }
@@ -82,7 +85,7 @@ function keep(run, view, samples) {
       const link = `${location.origin}/#${run.id}/${view}/${toLink(states[run.id])}`;
       part("share").dataset.link = link;
       await navigator.clipboard?.writeText(link).then(
-        () => say("The link is copied. Who opens it needs the token."), () => say(link));
+        () => say("Link copied. Whoever opens it needs the token."), () => say(link));
     }));
 }
 

@@ -6,6 +6,12 @@ export const COLOURS = [
   "#d55e00", "#8c00f0", "#783c14", "#b4b464", "#3c5050",
 ];
 
+// The colour of a class, lighter on a dark page.
+export function colourOf(k) {
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches, colour = COLOURS[k % COLOURS.length];
+  return dark ? `color-mix(in srgb, ${colour}, white 30%)` : colour;
+}
+
 export function variable(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
@@ -108,6 +114,14 @@ export function paintCode(canvas, code, deviation = 1) {
   });
 }
 
+// About `count` round numbers from low to high.
+function ticks(low, high, count) {
+  const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 2.5, 5, 10].find((factor) => factor * power >= rough);
+  const first = Math.ceil(low / step - 1e-9), last = Math.floor(high / step + 1e-9);
+  return Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
+}
+
 // One term over the steps: thin as logged, thick as a running mean.
 export function paintCurve(canvas, { step, value }) {
   const { context, width, height } = prepare(canvas);
@@ -123,9 +137,9 @@ export function paintCurve(canvas, { step, value }) {
   context.font = "10px sans-serif";
   context.fillStyle = variable("--quiet");
   context.strokeStyle = variable("--rule");
-  for (const v of [low, (low + high) / 2, high]) {
+  for (const v of ticks(low, high, 4)) {
     context.textAlign = "right";
-    context.fillText(Number(v.toPrecision(3)).toString(), left - 6, y(v) + 3);
+    context.fillText(Number(v.toPrecision(4)).toString(), left - 6, y(v) + 3);
     context.strokeRect(left, Math.round(y(v)) + 0.5, width - left - 4, 0);
   }
   context.textAlign = "left";
@@ -143,7 +157,7 @@ export function paintCurve(canvas, { step, value }) {
     points.forEach(([s, v], i) => (i ? context.lineTo(x(s), y(v)) : context.moveTo(x(s), y(v))));
     context.stroke();
   };
-  line(known, variable("--rule"), 1);
+  line(known, variable("--faint"), 1);
   const reach = Math.max(1, Math.round(known.length / 25));
   const smooth = known.map(([s], i) => {
     const near = known.slice(Math.max(0, i - reach), i + reach + 1);

@@ -77,10 +77,10 @@ export function range(value, least, most, step, input, id) {
   });
 }
 
-// The class to draw from or to decode to, of a class-conditional run: kept in `state.label`, undefined for
-// that of the sample at hand, or for all classes.
-export function classes(run, state, change) {
-  const options = [["", "as they come"], ...run.classes.map((name, i) => [i, name])];
+// The class to draw from or to decode to, of a class-conditional run: kept in `state.label`, undefined where none
+// is chosen, which `unchosen` describes; without a description, it is the first class.
+export function classes(run, state, change, unchosen) {
+  const options = [...(unchosen ? [["", unchosen]] : []), ...run.classes.map((name, i) => [i, name])];
   return field("Class", h("select", {
     id: "class",
     onchange() { state.label = this.value === "" ? undefined : Number(this.value); change(); },
@@ -150,7 +150,7 @@ export function picker({ run, state, fail }, name, change) {
       if (run.kind === "image") upload(event.dataTransfer.files[0]);
     },
   }, shown.element, h("div", { className: "stack" },
-    h("span", { className: "quiet" }, run.kind === "image" ? "A test image, or drop one here" : "A test sample"),
+    h("span", { className: "quiet" }, run.kind === "image" ? "Test image, or drop your own" : "Test sample"),
     h("div", { className: "row" }, ...controls)));
   use(state[name]);
   return element;

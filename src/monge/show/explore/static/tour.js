@@ -3,15 +3,15 @@
 import { h } from "./parts.js";
 
 const STOPS = [
-  [null, "#run", "This page steers trained models. Choose a run here; the views below are those that its model can fill."],
-  ["map", "#plane", "Each mark is the code of a test sample, and the cloud is the prior. Hover to see a sample; drag, or use the arrow keys, to decode the way."],
+  [null, "#run", "This page explores trained models. Choose a run here; the views below are those that its model supports."],
+  ["map", "#plane", "Each mark is the code of a test sample; the shading is the density of the prior. Hover to see a sample; drag, or press the arrow keys, to decode points along the way."],
   ["sample", "#samples", "New samples. The same seed gives the same samples as monge sample. Temperature, where a model has one, trades diversity for typicality."],
   ["traverse", ".sliders", "Each slider moves the code along one principal direction, in standard deviations."],
-  ["interpolate", "#strip", "The way from one sample to another, frame by frame."],
+  ["interpolate", "#strip", "The path from one sample to another, frame by frame."],
   ["reconstruct", "#facts", "A test image, or your own: its reconstruction, its error, and how typical its code is."],
-  ["complete", "#brush", "Brush over a part, and the model completes it."],
-  ["run", "#curves", "Curves and figures, read anew while training goes on."],
-  [null, "#keep", "Every view can be saved as a picture or as .npy, and shared by a link. That is all."],
+  ["complete", "#brush", "Paint over a part, and the model completes it."],
+  ["run", "#curves", "Loss curves and figures, refreshed during training."],
+  [null, "#keep", "Every view can be saved as a picture or as .npy, and shared as a link."],
 ];
 
 export function tour(run, go) {

@@ -43,7 +43,7 @@ export function open({ run, runs, root, state, fail, holds }) {
         grid.dataset.run = one.id;
         return [h("div", {}, one.name, h("p", { className: "quiet" }, [one.recipe, note].filter(Boolean).join(", "))), grid];
       }));
-      if (!found.length) lines.replaceChildren(h("p", { className: "quiet" }, "No run is chosen."));
+      if (!found.length) lines.replaceChildren(h("p", { className: "quiet" }, "No run is selected."));
       lines.dataset.shown = JSON.stringify(asked);
     }, fail);
   const again = () => state.same === "code"
@@ -66,7 +66,7 @@ export function open({ run, runs, root, state, fail, holds }) {
   }), ` ${one.name}`));
   root.append(controls, h("div", { className: "bar" }, ...boxes), lines,
     h("p", { className: "quiet" }, alike.length < 2
-      ? "Start with several runs of one shape: monge explore RUN RUN."
-      : "Only runs with the same number of latent dimensions decode the same codes."));
+      ? "To compare runs, open several of the same sample shape: monge explore RUN RUN."
+      : "Only runs with as many latent dimensions can decode the same codes."));
   settle();
 }

@@ -4,8 +4,8 @@ import { choice, field, h, picker, range, tile } from "../parts.js";
 
 export const title = "Interpolate";
 export const picture = "#strip canvas";
-export const line = "From one sample's code to another's, straight or on a great circle, whose frames stay as far "
-  + "from the origin as draws of a Gaussian prior are.";
+export const line = "From one sample's code to another's, along a straight line or a great circle. A great circle "
+  + "stays as far from the origin as samples of a Gaussian prior.";
 
 export function open({ run, root, state, fail, holds }) {
   const shown = tile("large", "frame"), strip = h("div", { className: "strip", id: "strip" });
@@ -56,6 +56,6 @@ export function open({ run, root, state, fail, holds }) {
         (path) => { state.path = path; again(); }))),
     h("div", { className: "split" },
       h("div", { className: "stack" }, strip, h("div", { className: "bar" }, scrubber, play)),
-      shown.element));
+      h("div", { className: "result" }, shown.element)));
   return () => clearInterval(playing);
 }

@@ -1,5 +1,5 @@
 import { ask, latest, unpack } from "../api.js";
-import { COLOURS, paintCode, prepare, variable } from "../draw.js";
+import { COLOURS, colourOf, paintCode, prepare, variable } from "../draw.js";
 import { choice, h, picker, tile } from "../parts.js";
 
 export const title = "Map";
@@ -24,8 +24,8 @@ export function open({ run, root, state, fail, holds }) {
   let map, at, across, over = -1;
 
   function colour(label) {
-    const place = count <= COLOURS.length ? label : state.lit.indexOf(label) % COLOURS.length;
-    return state.lit.includes(label) ? COLOURS[place] : variable("--quiet");
+    const place = count <= COLOURS.length ? label : state.lit.indexOf(label);
+    return state.lit.includes(label) ? colourOf(place) : variable("--quiet");
   }
 
   const toScreen = ([a, b], side) => {
@@ -83,7 +83,7 @@ export function open({ run, root, state, fail, holds }) {
     (code) => ask(`runs/${run.id}/decode`, { codes: [code], ...(run.conditional && { label: state.label ?? 0 }), ...(run.known && { given: state.given }) }, "map"),
     (samples, code) => {
       holds(unpack(samples));
-      decoded.show(unpack(samples), 0, across ? "decoded, from a code on" : "decoded, in the plane");
+      decoded.show(unpack(samples), 0, across ? "decoded, starting from a code" : "decoded point of the plane");
       decoded.canvas.dataset.code = JSON.stringify(code);
       paintCode(bars, code);
     }, fail);
@@ -181,7 +181,7 @@ export function open({ run, root, state, fail, holds }) {
       : [])),
     h("div", { className: "split" },
       h("div", { className: "stack" }, canvas, legend, distances),
-      h("div", { className: "stack" }, decoded.element, bars, hovered.element,
+      h("div", { className: "stack result" }, decoded.element, bars, hovered.element,
         ...(run.known ? [picker({ run, state, fail }, "given", () => at && decode(codeAt(at)))] : []))));
   show(state.plane ??= "principal");
   const resized = new ResizeObserver(() => map && draw());

@@ -32,6 +32,8 @@ export function open({ run, root, go, fail, refresh }) {
       ...(found.newest && found.newest !== run.checkpoint
         ? [h("button", { type: "button", id: "reload", onclick: load }, `load ${found.newest}`)] : []));
     head.dataset.step = found.step;
+    // what a critic or another divergence minimises comes after the terms of the model
+    found.curves.sort((a, b) => a.name.endsWith("inner") - b.name.endsWith("inner"));
     curves.replaceChildren(...found.curves.map(({ name }) =>
       h("figure", {}, h("canvas", { className: "curve" }), h("figcaption", {}, name))));
     found.curves.forEach((curve, i) => paintCurve(curves.children[i].firstChild, curve));
@@ -41,10 +43,11 @@ export function open({ run, root, go, fail, refresh }) {
     table.replaceChildren(...(rows.length
       ? [h("table", {}, heads, ...rows), h("p", { className: "quiet" },
         Object.entries(found.protocol).map(([name, value]) => `${name}: ${value}`).join("; "))]
-      : [h("p", { className: "quiet" }, `None yet: monge evaluate ${run.name}`)]));
+      : [h("p", { className: "quiet" }, `Not evaluated yet: run monge evaluate ${run.name}`)]));
     config.textContent = JSON.stringify(found.config, null, 2);
   }
-  root.append(head, curves, h("h2", {}, "Evaluation"), table, h("h2", {}, "Configuration"), config);
+  root.append(head, curves, h("h2", {}, "Evaluation"), table, 
+    h("details", {}, h("summary", {}, h("h2", {}, "Configuration")), config));
   read();
   const timer = setInterval(read, 2000);
   return () => clearInterval(timer);

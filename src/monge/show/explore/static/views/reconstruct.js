@@ -11,7 +11,7 @@ export function open({ run, root, state, fail, holds }) {
   const parts = { sample: tile("medium", "sample"), reconstruction: tile("medium", "reconstruction"), error: tile("medium", "error") };
   const bars = h("canvas", { className: "bars" }), facts = h("dl", { className: "facts", id: "facts" });
   const near = h("div", { id: "near" });
-  const share = (value) => `${Math.round(100 * value)} %`;
+  const share = (value) => `${Math.round(100 * value)}%`;
   const show = latest(
     (pick) => ask(`runs/${run.id}/reconstruct`, { sample: pick }, "reconstruct"),
     (found, pick) => {
@@ -26,8 +26,8 @@ export function open({ run, root, state, fail, holds }) {
         [run.kind === "cloud" ? "Chamfer distance" : "squared error"]: found.cost.toPrecision(4),
         "norm of the code": found.norm.toPrecision(3),
         ...(found.longer_than !== null && {
-          "prior draws with a smaller norm": share(found.longer_than),
-          "prior draws in denser places": share(found.sparser_than),
+          "prior samples with a smaller norm": share(found.longer_than),
+          "prior samples of higher density": share(found.sparser_than),
         }),
       };
       facts.replaceChildren(...Object.entries(values).flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)]));

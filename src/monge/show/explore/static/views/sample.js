@@ -3,8 +3,8 @@ import { choice, field, h, number, range, tiles } from "../parts.js";
 
 export const title = "Sample";
 export const picture = "#samples canvas";
-export const line = "Draws of the model. The first samples of a seed are the same for every number of them, and "
-  + "those that monge sample --seed draws. A temperature below 1 stays near the middle of the prior.";
+export const line = "Samples from the model. A seed gives the same first samples whatever their number, and the same as "
+  + "monge sample --seed. A temperature below 1 stays closer to the centre of the prior.";
 
 export function open({ run, root, state, go, fail, holds }) {
   const wanted = state.draw ??= { count: 64, seed: 0, sampler: "prior", temperature: 1, ...(run.guidance !== null && { guidance: run.guidance }) };
@@ -36,15 +36,15 @@ export function open({ run, root, state, go, fail, holds }) {
         type: "button", id: "next",
         onclick: () => { seed.value = Number(seed.value) + 1; again("seed")(Number(seed.value)); },
       }, "next"))),
-      ...(encodes ? [field("Codes from", choice("Sampler", { prior: "prior", mixture: "mixture of codes", flow: "flow of codes (a minute the first time)" },
+      ...(encodes ? [field("Codes from", choice("Sampler", { prior: "prior", mixture: "mixture of codes", flow: "flow of codes (takes a minute at first)" },
         wanted.sampler, again("sampler")))] : []),
       ...(run.prior !== null ? [field("Temperature", h("div", { className: "together" },
         range(wanted.temperature, 0.05, 2, 0.05, (t) => { heat.textContent = t.toFixed(2); again("temperature")(t); }, "temperature"),
         heat))] : []),
-      ...(run.guidance !== null ? [field("Guidance, from diverse to typical of a class", h("div", { className: "together" },
+      ...(run.guidance !== null ? [field("Guidance (higher: more typical of the class)", h("div", { className: "together" },
         range(wanted.guidance, 0, 8, 0.1, (w) => { guided.textContent = w.toFixed(1); again("guidance")(w); }, "guidance"),
         guided))] : [])),
     place,
-    h("p", { className: "quiet" }, encodes ? "Click a sample to move on from its code." : ""));
+    h("p", { className: "quiet" }, encodes ? "Click a sample to traverse from its code." : ""));
   draw(asked());
 }

@@ -66,6 +66,6 @@ export function open({ run, root, state, fail, holds }) {
       picker({ run, state, fail }, "base", from),
       h("button", { type: "button", id: "mean", onclick: () => start(axes.mean) }, "from the mean")));
   }
-  root.append(h("div", { className: "split" }, sliders, h("div", { className: "stack" }, shown.element, bars)));
+  root.append(h("div", { className: "split" }, sliders, h("div", { className: "stack result" }, shown.element, bars)));
   begin();
 }
