@@ -54,13 +54,13 @@ def test_the_limit_is_on_all_iterations_and_a_warning_says_what_is_left(
     with pytest.warns(UserWarning, match="of Sinkhorn, with a plan that still moved by") as said:
         plan = SOLVERS[solver](*problem(15), epsilon=1e-4, max_iterations=40)
     assert not plan.converged
-    # a warm-up, which is not counted in a limit of its own, takes at most 20 for each scale
-    assert 30 <= sum(spent) <= 30 + 20 * 5
+    # the limit is the larger one of 30 and 40; a scale of a warm-up may take 20 more
+    assert 40 <= sum(spent) <= 40 + 20 * 5
     text = str(said[0].message)
     assert f"took {sum(spent)} of Sinkhorn" in text
-    assert "`max_iterations` beyond 30" in text
-    moved = float(re.search(r"still moved by ([\d.e+-]+)", text)[1])
-    error = float(re.search(r" of ([\d.e+-]+), `tolerance`", text)[1])
+    assert "`max_iterations` beyond 40" in text
+    moved = float(re.findall(r"still moved by ([\d.e+-]+)", text)[0])
+    error = float(re.findall(r" of ([\d.e+-]+), `tolerance`", text)[0])
     assert max(moved, error) > 1e-6
     assert error == pytest.approx(plan.marginal_error, rel=0.1)
 
@@ -80,3 +80,17 @@ def test_a_small_epsilon_takes_few_iterations(solver, n, spent):
     plan = SOLVERS[solver](*problem(n), epsilon=1e-5)
     assert plan.converged
     assert sum(spent) < 1000
+
+
+@pytest.mark.parametrize("mass", [0.5, 0.9, 0.99, 1.0])
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("n", [20, 100])
+def test_partial_transport_takes_few_iterations_for_a_small_epsilon(n, power, mass):
+    """From scales eight times as large it took up to 10,000, and did not converge."""
+    cost = problem(n)[0] ** power
+    plan = transport.solve_entropic_partial(cost, mass=mass, epsilon=1e-5 * float(cost.mean()))
+    assert plan.converged
+    assert plan.iterations < 1000
+    exact = transport.solve_partial(cost, mass=mass)
+    assert float(plan.value_linear) == pytest.approx(float(exact.value), rel=1e-3)
+    assert float(plan.plan.sum()) == pytest.approx(mass, rel=1e-4)

@@ -86,8 +86,8 @@ class Alternated(NamedTuple):
 
 
 def most_in_all(most: int) -> int:
-    """The limit on the iterations of Sinkhorn in all problems of a start, of which there are at
-    most so many."""
+    """The limit on the iterations of Sinkhorn in all problems of a start, for a limit on their
+    number."""
     return max(most, MOST_ITERATIONS)
 
 
