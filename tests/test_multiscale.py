@@ -76,7 +76,29 @@ def test_the_divergence_is_the_dense_one():
     torch.testing.assert_close(
         slopes[1], slopes[0], rtol=0, atol=1e-3 * float(slopes[0].abs().max())
     )
-    assert multiscale_sinkhorn_divergence(x, x, epsilon=0.05).item() == pytest.approx(0, abs=1e-3)
+    assert multiscale_sinkhorn_divergence(x, x, epsilon=0.05).item() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_divergence_is_zero_at_equality_and_never_negative(weighted, dtype):
+    x = clouds(100, 1, 2, dtype)[0].requires_grad_()
+    y = x.detach().clone().requires_grad_()
+    a = weights(100).to(dtype) if weighted else None
+    value = multiscale_sinkhorn_divergence(x, y, a, a, epsilon=0.05)
+    value.backward()
+    assert value.item() == 0
+    for z in (x, y):
+        torch.testing.assert_close(z.grad, torch.zeros_like(z), rtol=0, atol=1e-6)
+    order = torch.randperm(100, generator=seeded(2))
+    near = x.detach() + 1e-4
+    moved = x.detach() + 10  # beside which the means are taken out, and the rest is equal
+    for other in (x.detach()[order], near, moved):
+        b = a[order] if weighted and other is not near and other is not moved else a
+        assert multiscale_sinkhorn_divergence(x, other, a, b, epsilon=0.05).item() >= 0
+    exact = (moved.double() - x.detach().double()).mean(0).square().sum()
+    value = multiscale_sinkhorn_divergence(x, moved, a, a, epsilon=0.05)
+    assert value.item() == pytest.approx(exact.item(), rel=1e-2)
 
 
 def test_gaussians():

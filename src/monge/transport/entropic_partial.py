@@ -45,6 +45,11 @@ from monge.transport.potentials import (
     warm_up_scales,
 )
 
+WARM_UP_FACTOR, WARM_UP = 2, SinkhornSettings(Anderson(), 0.01, 50)
+"""Small steps from one regularisation to the next: which points are cut off is decided on the way,
+and where a step of 8 leaves most of the mass but little of it out, undoing it takes thousands of
+iterations."""
+
 
 class Levels(NamedTuple):
     """Potentials F (n,) that are cut off at a level, and the level."""
@@ -66,8 +71,9 @@ def cut_off(soft: Tensor, w: Tensor, mass: float, epsilon: float) -> Levels:
     others = (log_weights(sorted_w) - minima / epsilon).flip(0).logcumsumexp(0).flip(0)
     levels = torch.where(left > 0, epsilon * (left.clamp_min(0).log() - others), torch.inf)
     fits = levels <= minima
-    # where none does, all points keep their weight
-    level = torch.where(fits.any(), levels[fits.int().argmax()], minima[-1])
+    # rounding may leave none, by a last place: then it is the last one from which mass is left
+    index = torch.where(fits.any(), fits.int().argmax(), (left > 0).sum() - 1)
+    level = torch.minimum(levels[index], minima[-1])
     return Levels(soft.clamp_max(level), level)
 
 
@@ -103,9 +109,9 @@ def _solved(
     cost = problem.cost
     minima = choose_minima(cost, problem.a, problem.b, gibbs_space(cost))
     f, g, used = torch.zeros_like(minima.a), torch.zeros_like(minima.b), 0
-    for larger in warm_up_scales(cost, epsilon, problem.penalties):
+    for larger in warm_up_scales(cost, epsilon, problem.penalties, WARM_UP_FACTOR):
         minima.begin(f, g, larger)
-        g, count = _iterated(minima, g, mass, SinkhornSettings(Anderson(), 0.03, 20))
+        g, count = _iterated(minima, g, mass, WARM_UP)
         f, used = minima.rows(g), used + count
     minima.begin(f, g, epsilon)
     g, count = _iterated(minima, g, mass, settings)

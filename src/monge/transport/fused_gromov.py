@@ -115,7 +115,8 @@ def entropic_fused_gromov_wasserstein(
         alpha: the weight α of the structure in [0, 1], as in POT.
         starts: how many starting plans, or the plans themselves.
         tolerance: on the change of the plan between iterations, in L1.
-        max_iterations: most solutions by Sinkhorn of a start, which warns where it is reached.
+        max_iterations: most solutions by Sinkhorn of a start, which together take at most 10,000
+            of its iterations, or as many as this limit if it is larger; reaching either warns.
         generator: draws the landmarks, on the CPU; by default one of seed 0, so that equal
             arguments give equal plans.
 

@@ -24,7 +24,12 @@ from monge.transport.gromov_starts import (
     entropic_starting_plans,
     starting_plans,
 )
-from monge.transport.linearised import LOOSENESS, Linearised, entropic_plan_of
+from monge.transport.linearised import (
+    LOOSENESS,
+    Alternated,
+    entropic_plan_of,
+    most_in_all,
+)
 from monge.transport.plan import Plan
 from monge.transport.quadratic import (
     Oracle,
@@ -118,13 +123,9 @@ def entropic_plan(
         return fixed.value(plan) + epsilon * torch.xlogy(plan, ratio).sum()
 
     results = [_alternated(fixed, mu, nu, plan, epsilon, tolerance, most) for plan in plans]
-    inner, iteration, change = min(results, key=lambda result: float(regularised(result[0].plan)))
-    plan, converged = inner.plan, inner.stands(change, tolerance)
-    if not converged:
-        warn_of(
-            f"plan that still moved by {change:.2g}, `tolerance` is {tolerance:.2g}", iteration
-        )
-    f, g = inner.potentials
+    found = min(results, key=lambda result: float(regularised(result.last.plan)))
+    converged = found.warn_unless_standing(tolerance, most, "a marginal error")
+    plan, (f, g) = found.last.plan, found.last.potentials
     f = f + fixed.slope(plan).min()
     in_weights = (a, f - f.mean()), (b, g - g.mean())
     value = with_slopes(regularised(plan), moving, plan, *in_weights)
@@ -132,8 +133,8 @@ def entropic_plan(
         value=value * unit**2,
         value_linear=fixed.value(plan).double() * unit**2,
         potentials=(f.double() * unit**2, g.double() * unit**2),
-        marginal_error=inner.error,
-        iterations=iteration,
+        marginal_error=found.last.error,
+        iterations=found.iterations,
         converged=converged,
         make=lambda: plan,
     )
@@ -147,17 +148,18 @@ def _alternated(
     epsilon: float,
     tolerance: float,
     most: int,
-) -> tuple[Linearised, int, float]:
-    """Sinkhorn on the slope, until the plan stands: (plan, iterations, last change in L1)."""
-    iteration, start, change = 0, None, 1.0
+) -> Alternated:
+    """Sinkhorn on the slope, until the plan stands."""
+    iteration, used, start, change = 0, 0, None, 1.0
     while True:
-        iteration += 1
-        loose = max(tolerance, LOOSENESS * change)
-        inner = entropic_plan_of(problem.slope(plan), (a, b), epsilon, loose, start)
+        loose, left = max(tolerance, LOOSENESS * change), most_in_all(most) - used
+        inner = entropic_plan_of(problem.slope(plan), (a, b), epsilon, loose, start, left)
         change = float((inner.plan - plan).abs().sum())
-        if iteration == most or inner.stands(change, tolerance):
-            return inner, iteration, change
-        plan, start = inner.plan, inner.potentials
+        iteration, used = iteration + 1, used + inner.iterations
+        now = Alternated(inner, iteration, used, change)
+        if now.is_over(tolerance, most):
+            return now
+        plan, start = inner.plan, now.start()
 
 
 def _weights(
@@ -246,7 +248,8 @@ def entropic_gromov_wasserstein(
         epsilon: regularisation, in units of the squared difference of distances.
         starts: the number of starting plans, or the plans themselves.
         tolerance: on the change of the plan between iterations, in L1.
-        max_iterations: the iteration limit of a start; reaching it warns.
+        max_iterations: the iteration limit of a start, whose iterations together take at most
+            10,000 of Sinkhorn, or as many as this limit if it is larger; reaching either warns.
         generator: draws the landmarks, on the CPU; by default one of seed 0, so that equal
             arguments give equal plans.
 

@@ -1,8 +1,9 @@
 """Entropic transport of a linearised cost, one after the other as a plan moves.
 
 What the iterations of Gromov-Wasserstein solve again and again: each problem starts from the
-potentials of the last one, and is solved, without a warning, to what the movement of the plan
-leaves to be gained.
+potentials of the last one, if the plan has not moved far, and is solved, without a warning, to
+what its movement leaves to be gained. All of them together take as many iterations at most as one
+entropic problem.
 """
 
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from monge._core.errors import warn
 from monge.transport.accounts import assembled, kernel_dtype
 from monge.transport.ground import Matrix
 from monge.transport.penalties import CONSTRAINTS, Penalties
@@ -26,6 +28,11 @@ from monge.transport.unbalanced import solve_penalised
 LOOSENESS = 0.03
 """The tolerance of an intermediate problem, in units of how far the plan has moved last."""
 
+NEARBY = 0.3
+"""How far a plan may have moved for the potentials of its problem to be a start of the next. Past
+it the cost has changed by many ε, and thousands of iterations would unlearn them; a solution from
+larger ε down, as of a single problem, takes some dozens."""
+
 
 class Linearised(NamedTuple):
     """The entropic plan of a cost."""
@@ -35,11 +42,53 @@ class Linearised(NamedTuple):
     """Those of the cost less its least entry."""
     error: float
     """The marginal error of the plan, or the residual of the potentials beside penalties."""
+    iterations: int
+    """Those of Sinkhorn, with those of its warm-up."""
 
     def stands(self, change: float, tolerance: float) -> bool:
         """Whether it has converged, and the plan does not move any more."""
         rounding = 10 * torch.finfo(self.plan.dtype).eps
         return max(self.error, change) <= tolerance + rounding
+
+
+class Alternated(NamedTuple):
+    """Where the solutions of one linearised problem after the other have ended."""
+
+    last: Linearised
+    iterations: int
+    """How many problems were solved."""
+    used: int
+    """The iterations of Sinkhorn in all of them."""
+    change: float
+    """The last change of the plan in L1, as a share of its mass."""
+
+    def start(self) -> tuple[Tensor, Tensor] | None:
+        """The potentials from which the next problem starts."""
+        return self.last.potentials if self.change < NEARBY else None
+
+    def is_over(self, tolerance: float, most: int) -> bool:
+        """Whether the plan stands, or the limits on problems or on iterations are reached."""
+        spent = self.iterations >= most or self.used >= most_in_all(most)
+        return spent or self.last.stands(self.change, tolerance)
+
+    def warn_unless_standing(self, tolerance: float, most: int, error: str) -> bool:
+        """Whether the plan stands; warns of one that does not, whose error has this name."""
+        stands, limit = self.last.stands(self.change, tolerance), most_in_all(most)
+        if not stands:
+            beyond = "" if self.iterations >= most else f" beyond {limit:,}"
+            warn(
+                f"Gromov-Wasserstein stopped after {self.iterations} iterations, which took "
+                f"{self.used:,} of Sinkhorn, with a plan that still moved by {self.change:.2g} "
+                f"and {error} of {self.last.error:.2g}, `tolerance` is {tolerance:.2g}: raise "
+                f"`epsilon`, `tolerance` or `max_iterations`{beyond}"
+            )
+        return stands
+
+
+def most_in_all(most: int) -> int:
+    """The limit on the iterations of Sinkhorn in all problems of a start, for a limit on their
+    number."""
+    return max(most, MOST_ITERATIONS)
 
 
 def entropic_plan_of(
@@ -48,6 +97,7 @@ def entropic_plan_of(
     epsilon: float,
     tolerance: float,
     start: tuple[Tensor, Tensor] | None,
+    most: int,
     sides: Penalties = CONSTRAINTS,
 ) -> Linearised:
     """The entropic plan of a cost (n, m) between weights, in the dtype of the cost.
@@ -58,6 +108,7 @@ def entropic_plan_of(
         epsilon: regularisation.
         tolerance: on the marginal error, or the residual of the potentials.
         start: potentials to start from, those of a problem nearby.
+        most: the limit of iterations, without those of a warm-up.
         sides: what holds the marginals to the weights.
     """
     # a constant is no cost, but could hide one
@@ -66,7 +117,7 @@ def entropic_plan_of(
     matrix = Matrix(cost.to(kernel_dtype(mean, epsilon, cost.dtype)), mean)
     wide = None if start is None else (start[0].double(), start[1].double())
     problem = EntropicProblem(matrix, *weights, penalties=sides, start=wide)
-    settings = SinkhornSettings(ACCELERATION, tolerance, MOST_ITERATIONS)
+    settings = SinkhornSettings(ACCELERATION, tolerance, most)
     if sides is CONSTRAINTS:
         found, _ = solve_minima(problem, gibbs_space(matrix), epsilon, settings)
         plan = assembled(problem, found, epsilon)
@@ -78,4 +129,4 @@ def entropic_plan_of(
         found = solution.potentials
         plan = assembled(problem, found, epsilon)
     potentials = found.f.to(cost), found.g.to(cost)
-    return Linearised(plan.to(cost), potentials, found.error)
+    return Linearised(plan.to(cost), potentials, found.error, found.iterations)

@@ -294,13 +294,22 @@ def multiscale_sinkhorn_divergence(
 
     As `sinkhorn_divergence`, for the cost ‖x - y‖² and without root; arguments as for
     `multiscale_sinkhorn`. Differentiable in points and weights, once.
+
+    At least 0, and exactly 0 between equal samples in one order. Elsewhere its error is up to
+    about `tolerance` times the largest squared distance: a value below that, which would come out
+    negative where the three problems are not solved alike, is 0 with the gradient that it has.
     """
     settings = checked_settings(epsilon, tolerance, max_iterations, ACCELERATION)
     x, y = points(x, y, 2)
     mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
     samples = separated(x.detach(), y.detach(), mu.detach(), nu.detach(), 2)
-    value = _value(samples, _solve(samples, epsilon, settings, x.dtype), x, y, mu, nu)
-    for z, own, w, weights in ((x, samples.x, samples.a, mu), (y, samples.y, samples.b, nu)):
-        within = separated(own, own, w, w, 2)
-        value = value - _value_within(_solve(within, epsilon, settings, x.dtype), z, weights) / 2
-    return value
+    of_x = separated(samples.x, samples.x, samples.a, samples.a, 2)
+    of_y = separated(samples.y, samples.y, samples.b, samples.b, 2)
+    within_x = _solve(of_x, epsilon, settings, x.dtype)
+    if torch.equal(x, y) and torch.equal(mu, nu):
+        samples, cross, within_y = of_x, within_x, within_x
+    else:
+        cross, within_y = (_solve(one, epsilon, settings, x.dtype) for one in (samples, of_y))
+    value = _value(samples, cross, x, y, mu, nu)
+    value = value - _value_within(within_x, x, mu) / 2 - _value_within(within_y, y, nu) / 2
+    return value - value.detach().clamp(max=0)

@@ -55,13 +55,15 @@ ACCELERATION = Anderson(5)
 """The acceleration by default."""
 
 
-def warm_up_scales(cost: GroundCost, epsilon: float, penalties: Penalties) -> list[float]:
-    """Larger regularisations to pass through, by factors of 8, for hard problems only."""
+def warm_up_scales(
+    cost: GroundCost, epsilon: float, penalties: Penalties, factor: int = 8
+) -> list[float]:
+    """Larger regularisations to pass through, by a factor, for hard problems only."""
     mean, ratio = cost.mean(), tuning(cost.device).warm_up_ratio
     # mass does not move at a cost that is far above the price of leaving it out
     mean = min(mean, sum(penalty.price for penalty in penalties))
-    count = math.ceil(math.log(mean / epsilon, 8)) if mean > ratio * epsilon else 0
-    return [mean / 8**i for i in range(1, count)]
+    count = math.ceil(math.log(mean / epsilon, factor)) if mean > ratio * epsilon else 0
+    return [mean / factor**i for i in range(1, count)]
 
 
 class EntropicProblem(NamedTuple):

@@ -27,12 +27,18 @@ from torch import Tensor
 from monge._core.checks import dimension, masses, positive
 from monge._core.promotion import WEIGHTS, promoted
 from monge.transport.exact import solve
-from monge.transport.gromov import warn_of
 from monge.transport.gromov_starts import FeasiblePlans, Starts, entropic_starting_plans
-from monge.transport.linearised import LOOSENESS, Linearised, entropic_plan_of
+from monge.transport.linearised import (
+    LOOSENESS,
+    Alternated,
+    Linearised,
+    entropic_plan_of,
+    most_in_all,
+)
 from monge.transport.penalties import KL, HardMarginal, Penalties, Penalty, Reach, penalties
 from monge.transport.plan import Plan
 from monge.transport.quadratic import Quadratic, epsilon_in_units, in_units, space, with_slopes
+from monge.transport.unbalanced import RESIDUAL
 
 LEAST_SHARE = 1e-30
 """Of the mass, below which none is kept."""
@@ -84,7 +90,9 @@ class UnbalancedProblem:
             )
         return total.clamp(min=0)
 
-    def next(self, plan: Tensor, tolerance: float, start: tuple[Tensor, Tensor] | None) -> "Step":
+    def next(
+        self, plan: Tensor, tolerance: float, start: tuple[Tensor, Tensor] | None, most: int
+    ) -> "Step":
         """The best plan beside this one, with the mass that both have in common.
 
         A constant of the cost changes the mass only, which is the exponential of a mean cost: it
@@ -94,7 +102,8 @@ class UnbalancedProblem:
         constant = sum(price * _relative(r, w) for price, r, w in self.terms(plan))
         cost = (self.spaces.fixed(plan) - 2 * self.spaces.product(plan)) / mass
         constant = constant / mass + cost.min()
-        inner = entropic_plan_of(cost, (self.a, self.b), epsilon, tolerance, start, self.sides)
+        weights = self.a, self.b
+        inner = entropic_plan_of(cost, weights, epsilon, tolerance, start, most, self.sides)
         following, potentials = inner.plan, inner.potentials
         if self.constrained():
             f, g = (
@@ -166,21 +175,23 @@ def _in_unit(side: Penalty, unit: float) -> Penalty:
 
 def _alternated(
     problem: UnbalancedProblem, plan: Tensor, tolerance: float, most: int
-) -> tuple[Step, int, float]:
-    """(the last step, iterations, the last change as a share of the mass).
+) -> tuple[Step, Alternated]:
+    """The last step, and where the iteration has ended.
 
     Two plans may be the best beside each other without being one, which are not what is looked
     for: where the iteration returns to the plan before, its steps are halved from then on.
     """
-    before, iteration, length, start, change = plan, 0, 1.0, None, 1.0
+    before, iteration, used, length, start, change = plan, 0, 0, 1.0, None, 1.0
     while True:
-        iteration += 1
-        step = problem.next(plan, max(tolerance, LOOSENESS * change), start)
-        start = step.inner.potentials
+        left = most_in_all(most) - used
+        step = problem.next(plan, max(tolerance, LOOSENESS * change), start, left)
         moved = (step.plan - plan).abs().sum()
         change = float(moved / step.plan.sum())
-        if iteration == most or step.inner.stands(change, tolerance):
-            return step, iteration, change
+        iteration, used = iteration + 1, used + step.inner.iterations
+        now = Alternated(step.inner, iteration, used, change)
+        if now.is_over(tolerance, most):
+            return step, now
+        start = now.start()
         if iteration > 1 and 2 * (step.plan - before).abs().sum() < moved:
             length /= 2
         before, plan = plan, plan + length * (step.plan - plan)
@@ -240,7 +251,8 @@ def unbalanced_gromov_wasserstein(
         starts: how many starting plans: one is the product plan, more are those of
             `gromov_wasserstein`; or plans of your own, scaled to the mass √(|a| |b|).
         tolerance: on the L1 change of the plan between iterations, as a share of its mass.
-        max_iterations: most unbalanced problems of a start, which warns where it is reached.
+        max_iterations: most unbalanced problems of a start, which together take at most 10,000
+            iterations, or as many as this limit if it is larger; reaching either warns.
         generator: draws the landmarks, on the CPU; by default one of seed 0, so that equal
             arguments give equal plans.
 
@@ -272,11 +284,8 @@ def unbalanced_gromov_wasserstein(
         _alternated(problem, plan * (plans.mass / plan.sum()), tolerance, max_iterations)
         for plan in entropic_starting_plans(problem.spaces, plans, starts, generator)
     ]
-    step, iterations, change = min(results, key=lambda found: float(problem.value(found[0].plan)))
-    converged = step.inner.stands(change, tolerance)
-    if not converged:
-        moved = f"plan that still moved by {change:.2g}, `tolerance` is {tolerance:.2g}"
-        warn_of(moved, iterations)
+    step, found = min(results, key=lambda result: float(problem.value(result[0].plan)))
+    converged = found.warn_unless_standing(tolerance, max_iterations, RESIDUAL)
     (f, g), plan = step.potentials, step.plan
     slopes = zip((mu, nu), _in_weights(problem, step))
     return Plan(
@@ -284,7 +293,7 @@ def unbalanced_gromov_wasserstein(
         value_linear=problem.spaces.value(plan).double() * unit**2,
         potentials=(f.double() * unit**2, g.double() * unit**2),
         marginal_error=step.inner.error,
-        iterations=iterations,
+        iterations=found.iterations,
         converged=converged,
         make=lambda: plan,
         total=plan.sum(),
