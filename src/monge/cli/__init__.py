@@ -65,7 +65,7 @@ def parse(argv: list[str]) -> Any:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
+            return tyro.cli(  # pyright: ignore[reportCallIssue]
                 Union[*verbs.values()],  # pyright: ignore[reportArgumentType]
                 prog="monge",
                 args=argv or ["--help"],

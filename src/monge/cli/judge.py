@@ -88,7 +88,7 @@ class Evaluate(OfRun):
                 tell(best)
             if 0 < protocol["n floor"] < protocol["n test"]:
                 few = counted(protocol["n floor"], "training sample")
-                tell(f"the floor is of {few}: there are no more")
+                tell(f"the noise floor uses only {few}, because there are no more")
             for remark in ("left out", "without floor"):
                 if remark in protocol:
                     tell(f"{remark}: {protocol.pop(remark)}")

@@ -96,7 +96,8 @@ class Train:
     data_changed: bool = False
     """With --resume: continue although the data have changed, and record this in the run."""
     trust_data: bool = False
-    """With --resume: open the data named by the run although it has no seal of this account."""
+    """With --resume: open the data that the run names, although this account has not sealed the
+    run."""
     size: Int = None
     """Resize images to this side in pixels, after a centre crop."""
     crop: Int = None
@@ -183,7 +184,7 @@ class Train:
                 log_to=self.log_to,
             )
         except Interrupted as stop:
-            stop.args = (f"{stop}; the same command with --out RUN --resume goes on",)
+            stop.args = (f"{stop}; to continue, repeat the command with --out RUN --resume",)
             raise
         if first():
             tell(f"report: {run.report}")
@@ -193,7 +194,7 @@ class Train:
         from monge.training.planned import planned
 
         if self.resume:
-            raise ValueError("`dry-run` is of a training from its start: leave out --resume")
+            raise ValueError("`dry-run` estimates a training from its start: leave out --resume")
         if self.out is not None and os.path.lexists(self.out):
             raise ValueError(f"`out` {str(self.out)!r} exists already: choose another")
         for name, text in planned(config).lines.items():
