@@ -330,7 +330,7 @@ def test_resuming_on_other_data_is_refused_and_leaves_the_run_alone(tmp_path):
     )
     for shape, named in cases:
         np.savetxt(table, random.normal(size=shape), delimiter=",")
-        with pytest.raises(ValueError, match=f"are not those of the run .*: {named}"):
+        with pytest.raises(ValueError, match=f"differs from the data of the run .*: {named}"):
             monge.fit("swae", table, config(steps=3), tmp_path / "run", resume=True, quiet=True)
         assert monge.load(tmp_path / "run").sample(2).shape == (2, 3)
 

@@ -261,9 +261,11 @@ def test_more_than_the_test_part_holds_uses_it_all_and_says_so(monge_, trained, 
 
 def test_compare_makes_a_figure_and_a_table(monge_, trained, tmp_path):
     out = tmp_path / "out"
-    assert monge_("compare", trained, trained, "--out", out)[0] == 0
+    code, text, _ = monge_("compare", trained, trained, "--out", out)
+    assert code == 0
     Image.open(out / "compare.png").verify()
-    assert "test reconstruction" in (out / "compare.md").read_text()
+    assert "| test reconstruction |" in (out / "compare.md").read_text()
+    assert text.startswith((out / "compare.md").read_text())
     table = json.loads((out / "compare.json").read_text())
     assert [row["figures"]["steps"]["value"] for row in table] == [20, 20]
 

@@ -474,6 +474,20 @@ def test_the_classifier_is_trained_once_and_kept_by_data_and_recipe(run, tmp_pat
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_the_training_of_the_classifier_is_logged(run, tmp_path, monkeypatch, caplog):
+    """It takes minutes for large images; what is kept is read without a word."""
+    monkeypatch.setattr(extractors, "STEPS", 3)
+    monkeypatch.setattr(extractors, "LOG_SECONDS", 0.0)
+    caplog.set_level("INFO", "monge")
+    extractors.classifier(run.source, tmp_path)
+    first, *steps = [record.getMessage() for record in caplog.records]
+    assert first.startswith("training the classifier")
+    assert [line.split("  left ")[0] for line in steps] == ["step 1/3", "step 2/3"]
+    caplog.clear()
+    extractors.classifier(run.source, tmp_path)
+    assert caplog.records == []
+
+
 def test_the_classifier_does_not_see_the_images_of_the_floor(run, tmp_path, monkeypatch):
     """Other images in their places change no weight; others elsewhere do."""
     monkeypatch.setattr(extractors, "STEPS", 5)

@@ -1,5 +1,6 @@
 """What a person expects of a command: near misses are named, and there is a list of runs."""
 
+import itertools
 import json
 import os
 import re
@@ -73,6 +74,23 @@ def test_every_flag_of_every_verb_is_known(monge_):
         assert code == 0
         shown = {flag for flag in flags if re.search(rf"│ (-\w, )?{flag}", out)}
         assert shown <= set(cli._flags(verb)), name
+
+
+@pytest.mark.parametrize("command", [*cli.NAMES, "train alpha-gan"])
+def test_help_says_nothing_that_is_only_a_type_and_fills_its_lines(monge_, command, monkeypatch):
+    """No default that says nothing, no choice None, and no line that ends before the next word
+    would not fit."""
+    monkeypatch.setenv("COLUMNS", "90")
+    out = monge_(*command.split(), "--help")[1]
+    for nothing in ("(default: )", "None", "TEXT\n", "PATH\n"):
+        assert nothing not in out.replace(" │", "")
+    if command in ("sample", "evaluate", "export"):
+        assert re.search(r"^usage: .* RUN\b", out, re.MULTILINE)
+    text = [line.strip("│ ") for line in out.splitlines() if line.startswith("│   ")]
+    width = max(map(len, text), default=0)
+    for line, following in itertools.pairwise(text):
+        if following[:1].islower() and not line.endswith((".", ")")):
+            assert len(f"{line} {following.split()[0]}") > width - 3, line
 
 
 def tiny(**training) -> Config:

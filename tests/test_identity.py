@@ -234,7 +234,7 @@ def test_unlike_data_are_refused_and_accepted_on_purpose(place):
     (place / "data" / "0007.png").unlink()
     pictures(place / "more", 1, seed=2).joinpath("0000.png").rename(place / "data" / "x.png")
     with pytest.raises(
-        ValueError, match=r"are not those of the run .* added 1, removed 0, changed 1"
+        ValueError, match=r"differs from the data of the run .* added 1, removed 0, changed 1"
     ):
         Run(place / "run").evaluate()
     run = Run(place / "run", data_changed=True)
@@ -497,7 +497,7 @@ def test_runs_that_have_not_come_equally_far_are_not_averaged(place):
 
 def test_a_mixture_that_is_kept_does_not_hide_other_data(place):
     Run(place / "run").mixture(2)
-    with pytest.raises(ValueError, match="are not those of the run"):
+    with pytest.raises(ValueError, match="differs from the data of the run"):
         Run(place / "run", data=pictures(place / "other", 40, seed=9)).mixture(2)
 
 

@@ -31,7 +31,7 @@ def test_a_row_is_whole(row):
     settings, under every preset and for every published data set."""
     assert inspect.isfunction(resolve(row.build, "build"))
     row.options().check()
-    assert set(row.option_names) == set(cli.train.documented(row.options)) | set()
+    assert set(row.option_names) == set(cli.help.documented(row.options)) | set()
     Config.of(row.name).check()
     with_tuned(Config.of(row.name), "image", (1, 28, 28)).check()
     for preset in row.presets:

@@ -275,7 +275,7 @@ def test_other_labels_do_not_replace_those_of_a_run(run, people, old, new, reaso
 def test_other_rows_replace_those_of_a_run_on_purpose(run, people):
     text = people.read_text(encoding="utf-8")
     people.write_text(text.replace("31,", "32,"), encoding="utf-8")
-    with pytest.raises(ValueError, match="changed 10: give those as --data"):
+    with pytest.raises(ValueError, match="changed 10: pass those as --data"):
         assert monge.Run(run.path).source
     assert monge.Run(run.path, data_changed=True).source.columns == run.schema.names
 

@@ -323,7 +323,7 @@ def test_nothing_is_read_in_the_encoding_of_the_platform(tmp_path):
 
 @pytest.mark.parametrize("n", [19, 20])
 def test_a_column_that_numbers_the_rows_is_pointed_out(n, tmp_path):
-    """Consecutive integers in any order; not in a table so short that they may be a coincidence."""
+    """Consecutive integers in any order; not in so short a table that it may be a coincidence."""
     file, order = tmp_path / "x.csv", np.random.default_rng(0).permutation(n) + 7
     rows = (f"{i},{i % 5},{i / 4}" for i in order)
     file.write_text("\n".join(["id,few,half", *rows]) + "\n")

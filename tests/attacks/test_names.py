@@ -112,7 +112,7 @@ def test_a_table_of_runs_has_its_columns_whatever_they_are_called():
     cells = table([row])
     for line in cells:
         text = f"| {' | '.join(line)} |"
-        assert len(re.findall(r"(?<!\\)\|", text)) == 4
+        assert len(re.findall(r"(?<!\\)\|", text)) == 3
         assert text.isprintable()
     assert all("\n" not in note for note in notes([row]))
 

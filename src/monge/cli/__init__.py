@@ -25,6 +25,7 @@ from monge._core.visible import visible
 from monge.cli.common import first
 from monge.cli.distance import Distance
 from monge.cli.draw import Complete, Interpolate, Reconstruct, Sample, Traverse
+from monge.cli.help import explained
 from monge.cli.judge import Compare, Evaluate, Explore, Export
 from monge.cli.lists import Data, Info, Recipes, Runs
 from monge.cli.streams import lost, protect
@@ -58,11 +59,14 @@ def parse(argv: list[str]) -> Any:
     train = verb(argv[1:]) if argv[:1] == ["train"] else Train
     _refuse_unknown(argv, train)
     _refuse_empty(argv)
+    verbs = {**NAMES, "train": train}
+    if argv and argv[0] in verbs and {"-h", "--help"} & set(argv):
+        verbs[argv[0]] = explained(verbs[argv[0]])
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
-                Union[train, *VERBS[1:]],  # pyright: ignore[reportArgumentType]
+            return tyro.cli(  # pyright: ignore[reportCallIssue]
+                Union[*verbs.values()],  # pyright: ignore[reportArgumentType]
                 prog="monge",
                 args=argv or ["--help"],
                 description="Optimal-transport generative modelling.",

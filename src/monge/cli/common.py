@@ -22,11 +22,11 @@ class OfRun:
     """What a verb says of the runs it opens, of their data and of the device."""
 
     data: Text = None
-    """Where the data of the run are now, as a name or path; by default where they were last."""
+    """Name or path of the data of the run; by default where they were last."""
     data_changed: bool = False
-    """Continue although the data are not those of the run; outputs record how they differ."""
+    """Continue although the data differ from those of the run; outputs record how."""
     trust_data: bool = False
-    """Open the data named by a run although the run has no seal of this account."""
+    """Open the data that a run names, although this account has not sealed the run."""
     device: Text = None
     """Device of the networks: cpu (default), auto, cuda, cuda:1, … or mps."""
     model: Text = None

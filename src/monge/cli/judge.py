@@ -49,7 +49,7 @@ class Evaluate(OfRun):
     """Groups of figures, all by default: frechet, kernel, neighbours, tests, memory, sliced; for
     images sharpness, classes; for tables exact, columns; for clouds chamfer, earth-mover,
     occupancy."""
-    inception_weights: Path | None = None
+    inception_weights: Place = None
     """Compare images in the features of FID, from this file of weights."""
     inception_resize: Literal["tf1", "clean"] = "tf1"
     """How images are resized to 299 × 299: as the first implementation does, or antialiased."""
@@ -88,7 +88,7 @@ class Evaluate(OfRun):
                 tell(best)
             if 0 < protocol["n floor"] < protocol["n test"]:
                 few = counted(protocol["n floor"], "training sample")
-                tell(f"the floor is of {few}: there are no more")
+                tell(f"the noise floor uses only {few}, because there are no more")
             for remark in ("left out", "without floor"):
                 if remark in protocol:
                     tell(f"{remark}: {protocol.pop(remark)}")
@@ -98,8 +98,8 @@ class Evaluate(OfRun):
 
 @dataclass(frozen=True)
 class Compare(OfRun):
-    """Compare trained models in one picture and one table, averaging runs that differ only in
-    their seeds."""
+    """Compare trained models in one picture and one table, which is also printed; runs that differ
+    only in their seeds are averaged."""
 
     paths: Annotated[Positional[tuple[Path, ...]], arg(name="runs")]
     """Run directories."""
@@ -110,7 +110,10 @@ class Compare(OfRun):
         runs = _opened(self, self.paths)
         from monge.show import comparison
 
-        for file in comparison.write(runs, self.out):
+        files = comparison.write(runs, self.out)
+        for line in (self.out / "compare.md").read_text("utf-8").splitlines():
+            tell(line)
+        for file in files:
             tell(file)
 
 

@@ -1,12 +1,9 @@
 """`monge train`: flags laid over a configuration, with those of the recipe's own options."""
 
-import ast
 import dataclasses
-import inspect
 import itertools
 import os
 import re
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +14,7 @@ from tyro.conf import Positional, arg
 from monge._core.errors import Interrupted
 from monge._core.writer_names import WriterName
 from monge.cli.common import Float, Int, Place, Text, first, tell
+from monge.cli.help import documented
 
 if TYPE_CHECKING:
     from monge.config import Config
@@ -61,10 +59,8 @@ FIELDS = {
 
 @dataclass(frozen=True)
 class Train:
-    """Train a recipe on data; writes a run directory with a report.
-
-    `monge train RECIPE --help` also shows the options that only this recipe has.
-    """
+    """Train a recipe on data; writes a run directory with a report. `monge train RECIPE --help`
+    also lists the options of that recipe."""
 
     options: ClassVar[tuple[str, ...]] = ()
     """The names of the recipe's own options, which are flags as well."""
@@ -100,7 +96,8 @@ class Train:
     data_changed: bool = False
     """With --resume: continue although the data have changed, and record this in the run."""
     trust_data: bool = False
-    """With --resume: open the data named by the run although it has no seal of this account."""
+    """With --resume: open the data that the run names, although this account has not sealed the
+    run."""
     size: Int = None
     """Resize images to this side in pixels, after a centre crop."""
     crop: Int = None
@@ -187,7 +184,7 @@ class Train:
                 log_to=self.log_to,
             )
         except Interrupted as stop:
-            stop.args = (f"{stop}; the same command with --out RUN --resume goes on",)
+            stop.args = (f"{stop}; to continue, repeat the command with --out RUN --resume",)
             raise
         if first():
             tell(f"report: {run.report}")
@@ -197,7 +194,7 @@ class Train:
         from monge.training.planned import planned
 
         if self.resume:
-            raise ValueError("`dry-run` is of a training from its start: leave out --resume")
+            raise ValueError("`dry-run` estimates a training from its start: leave out --resume")
         if self.out is not None and os.path.lexists(self.out):
             raise ValueError(f"`out` {str(self.out)!r} exists already: choose another")
         for name, text in planned(config).lines.items():
@@ -336,20 +333,3 @@ def _resumed(arguments: Sequence[str]) -> str:
         stored, _ = read_config(Path(places[0]))
         return "" if stored.recipe == CUSTOM else stored.recipe
     return ""
-
-
-def documented(record: type) -> dict[str, str]:
-    """The texts below the fields of a dataclass, those of its bases included."""
-    texts: dict[str, str] = {}
-    for cls in reversed(record.__mro__[:-1]):
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-        except (OSError, TypeError):  # made without a source file
-            continue
-        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-        for field, text in itertools.pairwise(body):
-            if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
-                continue
-            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                texts[field.target.id] = " ".join(str(text.value.value).split())
-    return texts

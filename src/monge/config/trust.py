@@ -55,8 +55,8 @@ def refuse_paths(run: Path, paths: dict[str, str]) -> None:
         name, value = next(iter(paths.items()))
         flag = {"name": "--data", "dir": "--data-dir", "cache": "--cache"}[name]
         raise ValueError(
-            f"`run` {str(run)!r} has no seal of this account, so that {value!r}, its data.{name}, "
-            f"is not opened: give your own as {flag}, or --trust-data to open what it names"
+            f"`run` {str(run)!r} has no seal of this account, so its data.{name} {value!r} is not "
+            f"opened: pass your own as {flag}, or --trust-data to open what the run names"
         )
 
 

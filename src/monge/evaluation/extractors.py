@@ -139,7 +139,7 @@ def classifier(source: Source, cache: Path | None = None) -> tuple[Extractor, nn
     log.info("training the classifier whose features the figures use, once for these data")
     began = logged = time.monotonic()
     for step in range(STEPS):
-        if (now := time.monotonic()) - logged >= LOG_SECONDS:
+        if step and (now := time.monotonic()) - logged >= LOG_SECONDS:
             left, logged = (now - began) / step * (STEPS - step), now
             log.info(f"step {step:,}/{STEPS:,}  left {int(left) // 60}:{int(left) % 60:02d}")
         index = rows[batches.outer(step)]

@@ -17,11 +17,11 @@ from monge._core.visible import markdown
 from monge.data import Source
 from monge.draws import generator, permutation
 from monge.evaluation.extractors import Extractor, floor_rows
-from monge.evaluation.marginals import OF_COLUMN
 from monge.evaluation.measures import NEAR, Measures
 from monge.evaluation.of_classes import ACCURACY, class_figures
 from monge.evaluation.samplers import draw
 from monge.evaluation.statistics import (
+    OF_COLUMN,
     Figure,
     Measured,
     best_value,

@@ -8,14 +8,12 @@ from torch import Tensor
 
 from monge.config import Column, Schema
 from monge.data import Source
-from monge.evaluation.statistics import Measured
+from monge.evaluation.statistics import OF_COLUMN, Measured
 from monge.transport import wasserstein_1d
 
 MOST_VALUES = 10_000_000
 """Of so many values of a table the first rows are compared column by column: 2,000 rows of 5,000
 columns."""
-OF_COLUMN = ("W1 of ", "TV of ")
-"""How the names of figures of single columns begin."""
 
 
 class Marginals:

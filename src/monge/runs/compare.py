@@ -115,8 +115,8 @@ def _difference(protocols: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The cells of a Markdown table of the summaries of groups, the best values in bold where all
-    of a figure were measured by one protocol."""
+    """The cells of a Markdown table with a row for each figure and a column for each group, the
+    best values in bold where all of a figure were measured by one protocol."""
     names = list(dict.fromkeys(name for row in rows for name in row["figures"]))
     best = {}
     for name in names:
@@ -126,10 +126,12 @@ def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
             continue
         if has_best(name):
             best[name] = best_value(name, values)
-    cells = [["runs", "recipe", *map(markdown, names)], ["---"] * (len(names) + 2)]
-    for row in rows:
-        texts = [_cell(row["figures"].get(name), best.get(name)) for name in names]
-        cells.append([markdown(", ".join(row["runs"])), markdown(row["recipe"]), *texts])
+    heads = [markdown(", ".join(row["runs"])) for row in rows]
+    cells = [["figure", *heads], ["---", *["---:"] * len(rows)]]
+    cells.append(["recipe", *[markdown(row["recipe"]) for row in rows]])
+    for name in names:
+        texts = [_cell(row["figures"].get(name), best.get(name)) for row in rows]
+        cells.append([markdown(name), *texts])
     return cells
 
 

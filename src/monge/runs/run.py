@@ -479,8 +479,8 @@ class Run:
         change = self._change(source)
         if change is not None and not self.data_changed:
             raise ValueError(
-                f"`data` {source.name!r} are not those of the run {str(self.path)!r}: {change}: "
-                "give those as --data, or --data-changed to use these"
+                f"`data` {source.name!r} differs from the data of the run {str(self.path)!r}: "
+                f"{change}: pass those as --data, or --data-changed to use these"
             )
         if change is not None and source.identity.form != self._form:
             raise ValueError(

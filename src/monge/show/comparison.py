@@ -23,8 +23,8 @@ from monge.show.stamped import png
 
 
 def write(runs: Sequence[Run], out: Path) -> list[Path]:
-    """Writes compare.png, compare.md and compare.json: a picture with a column for each group of
-    runs that differ only in their seeds, and a table of the groups' means.
+    """Writes compare.png, compare.md and compare.json: a picture and a table of means, each with a
+    column for each group of runs that differ only in their seeds.
 
     The rows of the picture are test interpolations, test reconstructions and random samples of the
     first run of each group; only random samples if any of the models cannot reconstruct. See

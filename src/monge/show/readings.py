@@ -16,9 +16,9 @@ from monge.runs import Run
 RULE = (
     "The readings are rules of thumb. A figure to minimise is good up to 1.5 times its noise "
     "floor and fair up to 4 times. A figure to maximise is good from 95% of its floor and fair "
-    "from 80%. Any other figure is good within 10% of its floor and fair within 30%. The MMD² of codes is "
-    "good within 3 standard deviations of 0 and fair within 30. A reconstruction is good if it "
-    "explains 90% of the variance of the data and fair from 70%."
+    "from 80%. Any other figure is good within 10% of its floor and fair within 30%. The MMD² of "
+    "codes is good within 3 standard deviations of 0 and fair within 30. A reconstruction is good "
+    "if it explains 90% of the variance of the data and fair from 70%."
 )
 
 
@@ -46,7 +46,7 @@ def of_figure(name: str, figure: Figure) -> Reading:
         if floor <= 0:
             return NONE
         share = value / floor
-        return Reading(_graded(-share, -0.95, -0.8), f"{share:.0%} of real samples' own figure")
+        return Reading(_graded(-share, -0.95, -0.8), f"{share:.0%} of the noise floor")
     if has_best(name):
         if floor <= 0:  # as of an unbiased estimate, which is 0 for real samples
             return NONE
@@ -56,7 +56,7 @@ def of_figure(name: str, figure: Figure) -> Reading:
         return NONE
     away = abs(value - floor) / abs(floor)
     side = "above" if value > floor else "below"
-    return Reading(_graded(away, 0.1, 0.3), f"{away:.0%} {side} real samples'")
+    return Reading(_graded(away, 0.1, 0.3), f"{away:.0%} {side} the noise floor")
 
 
 def of_summary(run: Run, numbers: dict[str, float]) -> dict[str, Reading]:

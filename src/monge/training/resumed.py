@@ -82,8 +82,8 @@ def facts(
         )
     if change is not None and not data_changed:
         raise ValueError(
-            f"`data` {source.name!r} are not those of the run {str(path)!r}: {change}: give those "
-            "as --data, or --data-changed to go on with these"
+            f"`data` {source.name!r} differs from the data of the run {str(path)!r}: {change}: "
+            "pass those as --data, or --data-changed to continue with these"
         )
     if source.identity.form != form:
         raise ValueError(

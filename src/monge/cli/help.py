@@ -1,0 +1,68 @@
+"""What the help of a verb says of its flags, beside what tyro reads from their types."""
+
+import ast
+import dataclasses
+import inspect
+import itertools
+import textwrap
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from tyro.conf import Positional, arg
+
+POSITIONAL = get_args(Positional[str])[1]
+
+
+def documented(record: type) -> dict[str, str]:
+    """The texts below the fields of a dataclass, those of its bases included."""
+    texts: dict[str, str] = {}
+    for cls in reversed(record.__mro__[:-1]):
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+        except (OSError, TypeError):  # made without a source file
+            continue
+        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+        for field, text in itertools.pairwise(body):
+            if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+                continue
+            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                texts[field.target.id] = " ".join(str(text.value.value).split())
+    return texts
+
+
+def explained(verb: type) -> type:
+    """A verb whose help fills its lines, calls arguments by their names instead of their types,
+    and shows no default that says nothing: None, False or an empty list."""
+    texts, kinds = documented(verb), get_type_hints(verb, include_extras=True)
+    fields = []
+    for field in dataclasses.fields(verb):
+        kind, default = kinds[field.name], field.default
+        known = getattr(kind, "__metadata__", ())
+        told: dict[str, Any] = {"metavar": _metavar(field, kind, known)}
+        if not any(getattr(one, "help", None) for one in known):
+            told["help"] = texts.get(field.name)
+        if default is None or default is False or default == ():
+            told["help_behavior_hint"] = ""
+        elif default is dataclasses.MISSING:
+            told["help_behavior_hint"] = "(required)"
+        again = dataclasses.field(default=default, kw_only=field.kw_only)
+        fields.append((field.name, Annotated[kind, arg(**told)], again))
+    space = {"__doc__": verb.__doc__}
+    return dataclasses.make_dataclass(
+        verb.__name__, fields, bases=(verb,), frozen=True, namespace=space
+    )
+
+
+def _metavar(field: dataclasses.Field[Any], kind: Any, known: tuple[Any, ...]) -> str | None:
+    """What stands for the value of a flag; None for what tyro chooses."""
+    bare = get_args(kind)[0] if known else kind
+    if POSITIONAL in known:
+        names = (getattr(one, "name", None) for one in known)
+        called = next(filter(None, names), field.name).upper()
+        if get_origin(bare) is tuple:  # runs
+            return f"{called[:-1]} [{called[:-1]} ...]"
+        return called if field.default is dataclasses.MISSING else f"[{called}]"
+    choices = [one for one in get_args(bare) if get_origin(one) is Literal]
+    if choices and NoneType in get_args(bare):
+        return "{" + ",".join(map(str, get_args(choices[0]))) + "}"
+    return None
