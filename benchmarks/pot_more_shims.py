@@ -20,6 +20,7 @@ from pot_shims import (
     with_log,
     without_gradient,
 )
+from pot_unbalanced_shims import reach_of
 
 from monge import maps
 from monge import transport as mt
@@ -205,8 +206,8 @@ class Result:
         refuse(f"a Plan has no `{name}`")
 
 
-LINEAR = "a b reg reg_type unbalanced_type max_iter tol method grad"
-"""`unbalanced_type` has no effect without `unbalanced`, which is refused."""
+LINEAR = "a b reg reg_type unbalanced unbalanced_type max_iter tol method grad"
+"""`unbalanced_type` has no effect without `unbalanced`."""
 
 
 def _limits(v: SimpleNamespace) -> dict[str, Any]:
@@ -215,6 +216,10 @@ def _limits(v: SimpleNamespace) -> dict[str, Any]:
     if v.reg_type != "KL" and v.reg:
         refuse(f"no counterpart of `reg_type` = {str(v.reg_type)!r}")
     tolerance = {} if v.tol is None else {"tolerance": max(v.tol, 1e-300)}
+    if v.unbalanced is not None:
+        if not v.reg:
+            refuse("unbalanced transport has an epsilon")
+        tolerance["reach"] = reach_of(v.unbalanced, v.unbalanced_type)
     return tolerance | ({} if v.max_iter is None else {"max_iterations": v.max_iter})
 
 
@@ -229,8 +234,9 @@ def _no_plan_gradient(v: SimpleNamespace, *given: Any) -> None:
 def solve(v: SimpleNamespace) -> Any:
     _no_plan_gradient(v, v.M)
     cost, a, b = tensors(v.M, v.a, v.b)
-    weighted(a, b)
     limits = _limits(v)
+    if v.unbalanced is None:
+        weighted(a, b)
     if v.reg:
         return Result(mt.solve_entropic(cost, a, b, epsilon=v.reg, **limits), v.M)
     if v.max_iter is not None:
@@ -242,8 +248,9 @@ def solve(v: SimpleNamespace) -> Any:
 def solve_sample(v: SimpleNamespace) -> Any:
     _no_plan_gradient(v, v.X_a, v.X_b)
     x, y, a, b = tensors(v.X_a, v.X_b, v.a, v.b)
-    weighted(a, b)
     p, limits = _power(v.metric if v.metric != "cityblock" else None), _limits(v)
+    if v.unbalanced is None:
+        weighted(a, b)
     if v.debias:
         if not v.reg:
             refuse("an exact distance has no bias")
@@ -258,16 +265,50 @@ def solve_sample(v: SimpleNamespace) -> Any:
     return Result(mt.solve(torch.cdist(x, y) ** p, a, b), v.X_a)
 
 
-@shim("solve_gromov", kept="Ca Cb a b loss alpha reg unbalanced_type symmetric max_iter tol")
+@shim(
+    "solve_gromov",
+    kept="Ca Cb M a b loss alpha reg unbalanced unbalanced_type symmetric max_iter tol",
+)
 def solve_gromov(v: SimpleNamespace) -> Any:
     if v.loss != "L2":
         refuse(f"no counterpart of `loss` = {v.loss!r}")
-    cx, cy, a, b = tensors(v.Ca, v.Cb, v.a, v.b)
+    cx, cy, cost, a, b = tensors(v.Ca, v.Cb, v.M, v.a, v.b)
+    if v.unbalanced_type == "semirelaxed":
+        refuse("no counterpart of `unbalanced_type` = 'semirelaxed'")
+    if v.unbalanced is not None:
+        if v.unbalanced_type != "partial" or v.reg:
+            refuse("no fused unbalanced Gromov-Wasserstein with one penalty")
+        if cost is not None and v.alpha != 1:
+            refuse("no fused partial Gromov-Wasserstein")
+        plan = mt.partial_gromov_wasserstein(cx, cy, a, b, mass=v.unbalanced)
+        return _of_both_terms(v, plan, None)
     weighted(a, b)
-    if not v.reg:
-        return Result(mt.gromov_wasserstein(cx, cy, a, b), v.Ca)
-    without_gradient("a plan", v.Ca, v.Cb)
-    return Result(mt.entropic_gromov_wasserstein(cx, cy, a, b, epsilon=v.reg), v.Ca, value=False)
+    if v.reg:
+        without_gradient("a plan", v.Ca, v.Cb, v.M)
+    if cost is None:
+        plan = (
+            mt.entropic_gromov_wasserstein(cx, cy, a, b, epsilon=v.reg)
+            if v.reg
+            else mt.gromov_wasserstein(cx, cy, a, b)
+        )
+    elif v.reg:
+        plan = mt.entropic_fused_gromov_wasserstein(
+            cost, cx, cy, a, b, epsilon=v.reg, alpha=v.alpha
+        )
+    else:
+        plan = mt.fused_gromov_wasserstein(cost, cx, cy, a, b, alpha=v.alpha)
+    return _of_both_terms(v, plan, cost)
+
+
+def _of_both_terms(v: SimpleNamespace, plan: mt.Plan, cost: torch.Tensor | None) -> Result:
+    """The result with the two terms of the objective; POT's entropy is not relative to weights."""
+    result = Result(plan, v.Ca, value=not v.reg)
+    linear = plan.value_linear.new_zeros(())
+    if cost is not None:
+        linear = (1 - v.alpha) * (cost.detach() * plan.plan).sum()
+    result.value_linear = None if cost is None else like(linear, v.Ca)
+    result.value_quad = like(plan.value_linear - linear, v.Ca)
+    return result
 
 
 # Maps

@@ -99,7 +99,7 @@ def put_in_place() -> Iterator[None]:
         return plan, log["u"], log
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("monge.transport.exact.network_simplex", simplex)
+        patch.setattr("monge.transport.exact_simplex.network_simplex", simplex)
         for path, function in SHIMS.items():
             module, _, name = path.rpartition(".")
             patch.setattr(

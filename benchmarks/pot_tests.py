@@ -25,8 +25,8 @@ from pot_shims import CALLED, SHIMS, put_in_place
 
 OUT = Path(__file__).with_suffix(".json")
 FILES = (
-    *("test_1d_solver", "test_bregman", "test_da", "test_gaussian", "test_gmm"),
-    *("test_lowrank", "test_ot", "test_solvers", "test_utils"),
+    *("test_1d_solver", "test_bregman", "test_circle_solver", "test_da", "test_gaussian"),
+    *("test_gmm", "test_lowrank", "test_ot", "test_partial", "test_solvers", "test_utils"),
 )
 CONVENTIONS = {
     "test_nan_warning": "an epsilon of 0 is a ValueError, in POT a warning and NaN",
@@ -37,6 +37,7 @@ CONVENTIONS = {
     "test_bures_wasserstein_distance_batch": (
         "all values agree; one Gaussian against several is no error, but broadcast"
     ),
+    "test_wasserstein_circle_bad_shape": "samples are broadcast over their leading dimensions",
     "test_emd_dimension_and_mass_mismatch": "the error is a ValueError, in POT an AssertionError",
     "test_emd2_num_threads_compatibility": "asks for POT's warning about its own argument",
     "test_emd_num_threads_deprecation_warning": "asks for POT's warning about its own argument",
