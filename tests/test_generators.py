@@ -70,6 +70,9 @@ DOORS = {
     "sliced_gromov_wasserstein": lambda g: transport.sliced_gromov_wasserstein(X, Y, generator=g),
     "sliced_barycenter": lambda g: transport.sliced_barycenter([X, Y], HALF, start=X, generator=g),
     "low_rank_sinkhorn": lambda g: transport.low_rank_sinkhorn(X, Y, rank=2, generator=g),
+    "low_rank_gromov_wasserstein": lambda g: transport.low_rank_gromov_wasserstein(
+        X, Y, rank=2, generator=g
+    ),
     "solve_semidiscrete": lambda g: transport.solve_semidiscrete(
         priors.Gaussian(3).sample, X, generator=g
     ),
