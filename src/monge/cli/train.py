@@ -203,7 +203,8 @@ class Train:
 
     def _config(self) -> "Config":
         """The default or, with --resume, the stored configuration with the flags laid over it."""
-        from monge.config import CUSTOM, Config, override, read_sealed
+        from monge._core.spelling import meant
+        from monge.config import CUSTOM, DATA, Config, override, read_sealed
         from monge.config.trust import refuse_paths
         from monge.recipes import names
 
@@ -219,7 +220,11 @@ class Train:
                     "monge.fit(model, ..., resume=True)"
                 )
         if self.recipe is None and stored is None:
-            raise ValueError(f"`recipe` is missing: give one of {', '.join(names())}")
+            known = f"`recipe` is missing: give one of {', '.join(names())}"
+            unknown = self.data not in (None, *DATA) and not os.path.exists(self.data or "")
+            if unknown and (near := meant(Path(self.data or "").name, DATA)):
+                known += f"; `data` {self.data!r} is neither a file nor a folder{near}"
+            raise ValueError(known)
         config = stored or Config.of(
             self.recipe or "", self.preset or "small", self.data or "digits"
         )

@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import dimension, instance, nonnegative
+from monge._core.checks import dimension, floating, instance, nonnegative
 from monge._core.shown import described
 from monge.divergences import MMD, Divergence
 from monge.draws import Draws
@@ -205,10 +205,16 @@ class Model(nn.Module, abc.ABC):
             return x, y
         return self.class_prior.joint(x, labels), self.class_prior.joint(y, labels)
 
+    def _in_own_dtype(self, name: str, x: Tensor) -> Tensor:
+        """Floating point numbers in the dtype of the model's parameters."""
+        own = next((p.dtype for p in self.parameters() if p.is_floating_point()), None)
+        return floating(name, x) if own is None else floating(name, x).to(own)
+
     @combines("decoder")
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         r"""G(z), or G(z, labels): codes (n, dim) to samples (n, \*); of a random decoder, the
         mean."""
+        z = self._in_own_dtype("z", z)
         y = self.decoder(z, *self.condition(labels, z))
         return y.mean if isinstance(y, Normal) else y
 
@@ -307,6 +313,7 @@ class AutoEncoder(Model):
     def encode(self, x: Tensor, labels: Tensor | None = None) -> Dirac | Normal:
         """The distribution Q(Z|x), or Q(Z|x, labels), by default with the labels of the clusters
         in which x is. A network that returns a tensor is a deterministic encoder."""
+        x = self._in_own_dtype("x", x)
         labels = self._labels(x, labels)
         q = self.encoder(x, *self.condition(labels, x))
         return Dirac(q) if isinstance(q, Tensor) else q
@@ -316,16 +323,17 @@ class AutoEncoder(Model):
         clusters = protocols.clusters_of(self)
         return labels if labels is not None or clusters is None else clusters(x)
 
-    def _rows(self, x: Rows, labels: Tensor | None = None) -> Rows:
+    def _rows(self, name: str, x: Rows, labels: Tensor | None = None) -> Rows:
         """Samples with their `_labels`, if they have any."""
         if isinstance(x, Labelled):
             return x
+        x = self._in_own_dtype(name, x)
         labels = self._labels(x, labels)
         return x if labels is None else Labelled(x, labels)
 
     def reconstruct(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """G at the mean of Q(Z|x)."""
-        return protocols.reconstructed(self, self._rows(x, labels))
+        return protocols.reconstructed(self, self._rows("x", x, labels))
 
     def interpolate(
         self,
@@ -345,4 +353,4 @@ class AutoEncoder(Model):
 
         Returns (n · count, \*), line by line.
         """
-        return protocols.interpolated(self, self._rows(x), self._rows(y), count, path)
+        return protocols.interpolated(self, self._rows("x", x), self._rows("y", y), count, path)

@@ -17,6 +17,7 @@ from monge.show.drawn import CAPTIONS, Drawn
 from monge.show.pictures import GridPictures, pictures_of, spread_over
 from monge.show.plots import terms
 from monge.show.stamped import embedded
+from monge.training.chance import ChanceWatch
 
 WIDE = ("samples", "marginals", "views", "neighbours")
 """Pictures that take the width of the page."""
@@ -109,9 +110,12 @@ def _map(drawn: Drawn) -> Section:
 
 
 def _curves(run: Run) -> Section:
-    found, panels = words.levels(run), []
-    for term in sorted(terms(run.metrics()), key=lambda term: term.name.endswith("inner")):
+    found, panels, rows = words.levels(run), [], run.metrics()
+    watch = ChanceWatch(run.model, rows)
+    for term in sorted(terms(rows), key=lambda term: term.name.endswith("inner")):
         level = found.get(term.name)
         text = words.meaning(term.name, run.model, level)
+        if term.name == watch.name and watch.remark is not None:
+            text += f" {watch.remark}"
         panels.append(Panel("", text, svg=vector.curve(term, level), name=visible(term.name)))
     return Section("curves", CAPTIONS["curves"], panels, layout="curves")

@@ -26,6 +26,7 @@ from monge.models.protocols import (
 )
 from monge.recipes import RECIPES
 from monge.runs import Run
+from monge.training.chance import inner_at_chance
 
 CALLED = {
     "MMD": "a kernel distance (MMD)",
@@ -132,11 +133,11 @@ def levels(run: Run) -> dict[str, NoiseLevel]:
 
 def _known(divergence: Divergence) -> tuple[float, float | None] | None:
     """What a critic that cannot tell two samples apart gives, and its inner loss."""
+    inner = inner_at_chance(divergence)
     if isinstance(divergence, JensenShannon):
-        sign = -1 if divergence.saturating else 1
-        return sign * math.log(2), 2 * math.log(2)
+        return (-1 if divergence.saturating else 1) * math.log(2), inner
     if isinstance(divergence, Relativistic):
-        return math.log(2), math.log(2)
+        return math.log(2), inner
     if isinstance(divergence, KantorovichRubinstein):
         return 0.0, None
     return None

@@ -25,6 +25,7 @@ from monge.labels import Rows
 from monge.models import EncoderPretraining
 from monge.training import checkpoint
 from monge.training.averages import BATCHES
+from monge.training.chance import ChanceWatch
 from monge.training.loading import Prefetcher, fetch, rows
 from monge.training.memory import running_out
 from monge.training.progress import Display
@@ -76,7 +77,9 @@ def run(
     """
     config, start = trainer.config, trainer.position
     began = saved = time.monotonic()
-    figures = [row["validation"] for row in read_metrics(folder) if "validation" in row]
+    before = read_metrics(folder)
+    figures = [row["validation"] for row in before if "validation" in row]
+    watch = ChanceWatch(trainer.model, before)
 
     def out_of_patience() -> bool:
         return config.patience is not None and since_best(figures) >= config.patience
@@ -114,6 +117,8 @@ def run(
                 if logged is not None:
                     logged(step, values)
                 display.update(step, (step - start) * batches.size / (now - began), values)
+                if watch.follow(row):
+                    display.note(f"{watch.remark}")
             if validating:
                 stopped = bool(largest(int(out_of_patience())))
             # the processes agree on the signal and on saving: one number holds both

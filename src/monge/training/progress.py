@@ -62,6 +62,11 @@ class Display:
             clock = f"{int(left) // 60}:{int(left) % 60:02d}"
             say(f"step {step}/{self.steps}  left {clock}  {speed}  {epoch}  {numbers}")
 
+    def note(self, line: str) -> None:
+        """Prints a line above the bar, or between the lines."""
+        if not self.quiet:
+            say(line)
+
 
 def _is_terminal() -> bool:
     return sys.stdout is not None and not sys.stdout.closed and sys.stdout.isatty()

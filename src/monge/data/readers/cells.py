@@ -3,7 +3,9 @@
 Polars parses numbers exactly rounded, and gives null where a cell is none.
 """
 
+import re
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +22,9 @@ MISSING = (
     *("<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null"),
 )
 """How programs write a missing cell: what pandas reads as such."""
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+MOST_SPELLINGS = 10_000
+"""Different labels above which they are no classes, and are left as they are."""
 FILL_LABEL = "fill it in, or remove the row"
 FILL_CLASS = "name the class, remove the row, or leave the column out with --leave-out"
 FILL = "fill it in, remove the row, or train with --missing indicator"
@@ -119,6 +124,26 @@ def classes_of(rows: Rows, column: int) -> np.ndarray:
     if cells.null_count() or cells.is_in(MISSING).any():
         raise ValueError(fault_in(rows, [], [column], missing=False, fill=FILL_CLASS))
     return cells.to_numpy().astype(str)
+
+
+def one_spelling(labels: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Labels (n,) in which equal numbers are one class, under their shortest spelling, and a note
+    of those that were written in several ways.
+
+    Only where every label is a number, as pandas reads such a column; beside a name "01" stays.
+    """
+    spellings: dict[Decimal, list[str]] = {}
+    known, of = np.unique(labels, return_inverse=True)
+    if len(known) > MOST_SPELLINGS or not all(map(NUMBER.fullmatch, known.tolist())):
+        return labels, []
+    for text in known.tolist():
+        spellings.setdefault(Decimal(text), []).append(text)
+    several = [sorted(texts, key=lambda text: (len(text), text)) for texts in spellings.values()]
+    shortest = {text: texts[0] for texts in several for text in texts}
+    notes = [f"labels {', '.join(texts)} are one class" for texts in several if len(texts) > 1]
+    renamed = np.array([shortest[text] for text in known.tolist()], dtype=labels.dtype)
+    more = f"{len(notes) - 3:,} more classes are written in several ways"
+    return renamed[of.reshape(-1)], notes if len(notes) <= 4 else [*notes[:3], more]
 
 
 def _blocks(rows: Rows) -> Iterator[tuple[int, bytes]]:

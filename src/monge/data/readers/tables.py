@@ -20,6 +20,7 @@ from monge.data.readers.cells import (
     columns_of,
     fault_in,
     numbers_of,
+    one_spelling,
     text_blocks,
     texts_of,
 )
@@ -83,6 +84,9 @@ def read(path: Path, config: DataConfig | None = None) -> Table:
     missing = config.missing == "indicator"
     values, schema, contents, sign = _modelled(rows, rest, set(categorical), missing)
     notes = [rows.doubt] if rows.doubt else []
+    if labels is not None:
+        labels, spelled = one_spelling(labels)
+        notes += spelled
     if labels is not None and (many := too_many(labels.tolist())):
         labels, notes = None, notes + many
     notes += _thousands(rows, schema, rest, values)
