@@ -1,14 +1,15 @@
 """Transport distances with their gradients: monge, POT, GeomLoss, OTT-JAX and plain PyTorch.
 
-    python benchmarks/transport.py [--rounds 5] [--only WORD] [--memory] [--write]
+    python benchmarks/transport.py [--rounds 5] [--only WORD ...] [--memory] [--write]
 
-Every row computes a value and its gradient in x on the same inputs, in one process, on the same
-number of threads; where directions are drawn, all take the same ones. Values are compared before
-anything is timed. Entropic solvers stop at the same L1 marginal error: GeomLoss, which has no
-stopping rule, gets its smallest scaling that reaches it, OTT the fastest of its accelerations.
+Every row computes a value and its gradient in x on the same inputs (those marked "value", which
+are in `transport_plans.py`, only the value), in one process, on the same number of threads, on one
+thread in processor time; where directions are drawn, all take the same ones. Values are compared
+before anything is timed. Entropic solvers stop at the same L1 marginal error: GeomLoss, which has
+no stopping rule, gets its smallest scaling that reaches it, OTT the fastest of its accelerations.
 Ratios of medians over alternating rounds are the result. `--memory` measures in processes of their
-own how far the resident memory rises. `--write` puts each figure here and in the docs as
-it comes, among those of other rows.
+own how far the resident memory rises. `--write` puts each figure here and in the docs as it comes,
+among those of other rows.
 """
 
 import argparse
@@ -559,12 +560,7 @@ ROWS: dict[str, Callable[[], Row]] = {
     "semidiscrete to 1 % (300, 3), value": lambda: Row(
         plans.semidiscrete(300, 3), math.inf, target=10.0
     ),
-    **{
-        f"low rank 20 ({n:,}, {d}), value": functools.partial(
-            lambda n, d: Row(plans.low_rank(n, d, 20), math.inf), n, d
-        )
-        for n, d in ((2000, 3), (10_000, 3), (10_000, 64))
-    },
+    "low rank 20 (2,000, 3), value": lambda: Row(plans.low_rank(2000, 3, 20), math.inf),
     "Gromov-Wasserstein (500)": lambda: gromov(500),
     "Gromov-Wasserstein (1,000)": lambda: gromov(1000),
 }
@@ -578,14 +574,16 @@ def made(name: str) -> Row:
 
 def measure(row: Row, rounds: int) -> dict[str, float]:
     """Median milliseconds of each subject; an error if they do not agree."""
+    # on one thread, that of the processor: other programs do not count
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     values, times = {}, {}
     for name, run in row.subjects.items():
-        began = time.perf_counter()
+        began = clock()
         values[name] = run()
-        if time.perf_counter() - began < SLOW:
-            began = time.perf_counter()
+        if clock() - began < SLOW:
+            began = clock()
             run()
-        times[name] = [time.perf_counter() - began]
+        times[name] = [clock() - began]
     for name, value in values.items():
         if abs(value - values["monge"]) > row.tolerance * abs(values["monge"]):
             print(f"  {name} disagrees: {values}")
@@ -594,10 +592,10 @@ def measure(row: Row, rounds: int) -> dict[str, float]:
         for name, run in row.subjects.items():
             if times[name][0] > SLOW:
                 continue
-            began = time.perf_counter()
+            began = clock()
             for _ in range(repeats[name]):
                 run()
-            times[name].append((time.perf_counter() - began) / repeats[name])
+            times[name].append((clock() - began) / repeats[name])
     print("  values:", {name: round(value, 5) for name, value in values.items()})
     return {name: 1e3 * statistics.median(found) for name, found in times.items()}
 
@@ -673,7 +671,7 @@ def machine() -> dict[str, str | int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", nargs="*", default=[""], help="words in the names of rows")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
@@ -684,7 +682,7 @@ def main() -> None:
         return
     results = {}
     for name in ROWS:
-        if given.only not in name:
+        if not any(word in name for word in given.only):
             continue
         print(name, flush=True)
         row = made(name)

@@ -132,7 +132,7 @@ def gaussians(count: int, d: int) -> Subjects:
 
 def semidiscrete(m: int, d: int) -> Subjects:
     """With the fewest draws with which each is within 1 % of the best dual value; POT with the
-    better of two sizes of batches. Each value is that of the dual, on fresh draws."""
+    better of two sizes of batches. What is returned, a mean of potentials, compares nothing."""
     y = to_a_goal.points(m, d)
     best = to_a_goal.best_known(y)
     solvers = {
