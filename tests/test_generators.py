@@ -230,3 +230,13 @@ SEEDS = {
 def test_what_is_no_integer_is_no_seed(door, wrong):
     with pytest.raises(ValueError, match=r"^`seed` must be an integer"):
         SEEDS[door](wrong)
+
+
+def test_a_seed_of_numpy_is_a_seed():
+    x = X[:, :2]
+    values = [
+        transport.sinkhorn(x, Y[:, :2], epsilon=0.5, acceleration=transport.Randkhorn(seed)).value
+        for seed in (3, np.int64(3))
+    ]
+    assert torch.equal(*values)
+    assert type(monge.Draws(np.int64(3), 0, 4).seed) is int

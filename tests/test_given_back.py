@@ -54,6 +54,17 @@ def test_a_plan_is_a_start_of_its_own_solver(solver, dtype, weighted):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_a_low_rank_plan_is_a_start(dtype):
+    x, y = torch.randn(60, 2, generator=seeded(0)), torch.randn(40, 3, generator=seeded(1))
+    x, y = x.to(dtype), y.to(dtype)
+    first = transport.low_rank_gromov_wasserstein(x, y, rank=3, starts=1, generator=seeded(2))
+    again = transport.low_rank_gromov_wasserstein(x, y, rank=3, starts=first)
+    assert again.converged
+    close = max(1e-3, torch.finfo(dtype).eps)
+    assert float(again.value) == pytest.approx(float(first.value), rel=close)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_a_plan_of_other_weights_is_no_start_in_any_precision(dtype):
     _, cx, cy, *_ = problem(dtype, False)
     off = torch.full((N, M), 1 / (N * M), dtype=torch.float64)

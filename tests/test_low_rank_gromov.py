@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 
 import ot
 import pytest
@@ -224,3 +225,20 @@ def test_bad_input_is_named(change, words):
     given = {"x": torch.zeros(3, 1), "y": torch.ones(2, 1), "rank": 2} | change
     with pytest.raises(ValueError, match=words):
         low_rank_gromov_wasserstein(**given)
+
+
+@pytest.mark.parametrize("starts", [[1], torch.ones(20, 15), 1.5, 0, "two"])
+def test_starts_that_are_no_plans_are_named(starts):
+    x, y = torch.randn(9, 2, generator=seeded(0)), torch.randn(8, 2, generator=seeded(1))
+    with pytest.raises(ValueError, match=r"^`starts` must be [^\n]*$"):
+        low_rank_gromov_wasserstein(x, y, rank=2, starts=starts)
+
+
+def test_a_tolerance_below_rounding_ends_at_rounding():
+    x, y = (torch.randn(n, 2, generator=seeded(n), dtype=torch.float64) for n in (20, 15))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whether rounding meets it is left to chance
+        found = low_rank_gromov_wasserstein(
+            x, y, rank=3, tolerance=1e-17, starts=1, max_iterations=100
+        )
+    assert found.marginal_error < 1e-14

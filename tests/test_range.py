@@ -168,3 +168,49 @@ def test_the_bernoulli_cost_has_a_finite_slope_in_data_at_certain_probabilities(
     assert float(value.detach()) == pytest.approx(100.0)
     (slope,) = torch.autograd.grad(value.sum(), x)
     torch.testing.assert_close(slope, torch.tensor([[100.0, -100.0]]))
+
+
+def spaces():
+    x, y = pair()
+    return torch.cdist(x, x), torch.cdist(y, y), torch.cdist(x, y)
+
+
+CX, CY, LINEAR = spaces()
+HUGE = {
+    "gromov": lambda s: transport.gromov_wasserstein(s * CX, s * CY),
+    "entropic gromov": lambda s: transport.entropic_gromov_wasserstein(
+        s * CX, s * CY, epsilon=1e300
+    ),
+    "fused": lambda s: transport.fused_gromov_wasserstein(s * LINEAR, s * CX, s * CY),
+    "partial gromov": lambda s: transport.partial_gromov_wasserstein(s * CX, s * CY, mass=0.5),
+    "unbalanced gromov": lambda s: transport.unbalanced_gromov_wasserstein(
+        s * CX, s * CY, epsilon=1.0, reach=1.0
+    ),
+    "sliced gromov": lambda s: transport.sliced_gromov_wasserstein(*(s * z for z in pair())),
+    "low-rank gromov": lambda s: transport.low_rank_gromov_wasserstein(
+        *(s * z for z in pair()), rank=2
+    ),
+    "low-rank": lambda s: transport.low_rank_sinkhorn(*(s * z for z in pair()), rank=2),
+    "blur": lambda s: transport.from_geomloss(p=2, blur=s),
+    "reach": lambda s: transport.from_geomloss(p=2, blur=1.0, reach=s),
+    "rbf": lambda s: RBF(s),
+    "rational": lambda s: RationalQuadratic(s, 1.0),
+}
+
+
+@pytest.mark.parametrize("scale", [1e160, 1e300])
+@pytest.mark.parametrize("name", HUGE)
+def test_powers_beyond_float64_are_refused(name, scale):
+    with pytest.raises(ValueError, match=r"beyond (torch\.)?float64"):
+        HUGE[name](scale)
+
+
+@pytest.mark.parametrize("scale", [1e-60, 1.0, 1e60])
+def test_low_rank_gromov_knows_no_unit(scale):
+    x, y = pair()
+    expected = transport.low_rank_gromov_wasserstein(x, y, rank=2, generator=seeded(0))
+    found = transport.low_rank_gromov_wasserstein(
+        scale * x, scale * y, rank=2, generator=seeded(0)
+    )
+    relative = float(found.value) / scale**4 / float(expected.value)
+    assert relative == pytest.approx(1, rel=1e-6)

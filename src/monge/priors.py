@@ -59,7 +59,7 @@ class Gaussian(Prior):
 
     @property
     def spread(self) -> float:
-        return 2 * self.dim * self.scale**2
+        return 2 * self.dim * self.scale * self.scale
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log density at z (n, dim), as (n,)."""
@@ -79,7 +79,7 @@ class Uniform(Prior):
 
     @property
     def spread(self) -> float:
-        return 2 * self.dim * self.radius**2 / 3
+        return 2 * self.dim * self.radius * self.radius / 3
 
 
 class Sphere(Prior):

@@ -68,7 +68,7 @@ def dimension(name: str, value: int) -> int:
     except TypeError:
         number = 0
     if number < 1:
-        raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}")
+        raise ValueError(f"`{name}` must be an integer of at least 1, got {_got(value)}")
     return number
 
 
@@ -93,10 +93,12 @@ def cpu_generator(value: torch.Generator | None) -> torch.Generator | None:
 
 
 def seed(value: int, name: str = "seed") -> int:
-    """`value`, if it is an integer of 64 bits."""
+    """`value` as an int, if it is a signed integer of 64 bits."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not (whole and -(2**63) <= value < 2**63):
-        raise ValueError(f"`{name}` must be an integer of at most 64 bits, got {_got(value)}")
+        raise ValueError(
+            f"`{name}` must be an integer from -2**63 to 2**63 - 1, got {_got(value)}"
+        )
     return int(value)
 
 

@@ -329,7 +329,7 @@ def circle_of_gaussians(dim: int, components: int, radius: float, scale: float) 
     angle = 2 * math.pi * torch.arange(components) / components
     means = torch.zeros(components, dim)
     means[:, :2] = radius * torch.stack([angle.cos(), angle.sin()], 1)
-    covariances = (scale**2 * torch.eye(dim)).expand(components, dim, dim)
+    covariances = (scale * scale * torch.eye(dim)).expand(components, dim, dim)
     return Mixture(means, covariances, torch.full((components,), 1 / components))
 
 

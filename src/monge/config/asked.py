@@ -122,7 +122,7 @@ class Config:
         demand(self.preset in presets, "preset", self.preset, f"one of {', '.join(presets)}")
         whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         whole = whole and -(2**63) <= self.seed < 2**63
-        demand(whole, "seed", self.seed, "an integer of at most 64 bits")
+        demand(whole, "seed", self.seed, "an integer from -2**63 to 2**63 - 1")
         choices(self)
         at_least(self, 1, "latent", "threads", "prior_components")
         few = self.threads is None or self.threads <= MOST_THREADS

@@ -150,7 +150,7 @@ def evaluate_samplers(
     Raises:
         ValueError: for no sampler, or what `evaluate` refuses.
     """
-    checked_seed(seed)
+    seed = checked_seed(seed)
     if not samplers:
         raise ValueError("`samplers` is empty: give at least one, e.g. {'prior': None}")
     for prior in samplers.values():

@@ -140,19 +140,31 @@ class Product(_Combined):
         return value, slope
 
 
+def _length(s: float) -> float:
+    """`s`, if it is positive and its square is finite."""
+    if math.isinf(positive("s", s) * s):
+        raise ValueError(f"`s` is {s:.3g}, whose square is beyond float64: rescale the samples")
+    return float(s)
+
+
+def _square(s: float, dtype: torch.dtype) -> float:
+    """s², at least a normal number, since 0 / 0 at equal points is none."""
+    return max(s * s, torch.finfo(dtype).tiny)
+
+
 class RBF(Kernel):
     r"""k = exp(-‖x - y‖² / 2s²)."""
 
     def __init__(self, s: float):
         super().__init__()
-        self.s = positive("s", s)
+        self.s = _length(s)
 
     def of_squared(self, squared: Tensor) -> Tensor:
-        return torch.exp(squared / (-2 * self.s**2))
+        return torch.exp(squared / (-2 * _square(self.s, squared.dtype)))
 
     def with_slope(self, squared: Tensor) -> tuple[Tensor, Tensor]:
         k = self.of_squared(squared)
-        return k, k / (-2 * self.s**2)
+        return k, k / (-2 * _square(self.s, squared.dtype))
 
 
 class IMQ(Kernel):
@@ -196,14 +208,16 @@ class RationalQuadratic(Kernel):
 
     def __init__(self, s: float, alpha: float):
         super().__init__()
-        self.s, self.alpha = positive("s", s), positive("alpha", alpha)
+        self.s, self.alpha = _length(s), positive("alpha", alpha)
 
     def of_squared(self, squared: Tensor) -> Tensor:
-        return (1 + squared / (2 * self.alpha * self.s**2)) ** -self.alpha
+        scale = 2 * self.alpha * _square(self.s, squared.dtype)
+        return (1 + squared / scale) ** -self.alpha
 
     def with_slope(self, squared: Tensor) -> tuple[Tensor, Tensor]:
         k = self.of_squared(squared)
-        return k, k / (1 + squared / (2 * self.alpha * self.s**2)) / (-2 * self.s**2)
+        square = _square(self.s, squared.dtype)
+        return k, k / (1 + squared / (2 * self.alpha * square)) / (-2 * square)
 
 
 class Energy(Kernel):

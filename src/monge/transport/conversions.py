@@ -269,9 +269,22 @@ def from_geomloss(
     Returns:
         `p`, `epsilon` = p·blur^p and, if reach is given, `reach` = p·reach^p.
 
+    Raises:
+        ValueError: for a length that is not positive, or whose power is beyond float64.
+
     Example:
         >>> value = sinkhorn_divergence(x, y, **from_geomloss(p=2, blur=0.05)) / 2
     """
     order(p)
-    made = {"p": p, "epsilon": p * positive("blur", blur) ** p}
-    return made if reach is None else made | {"reach": p * positive("reach", reach) ** p}
+    made = {"p": p, "epsilon": _of_length("blur", blur, p)}
+    return made if reach is None else made | {"reach": _of_length("reach", reach, p)}
+
+
+def _of_length(name: str, length: float, p: float) -> float:
+    """p · length^p."""
+    try:
+        return p * positive(name, length) ** p
+    except OverflowError:
+        raise ValueError(
+            f"`{name}` {length:.3g} to the power of {p:g} is beyond float64: rescale the samples"
+        ) from None

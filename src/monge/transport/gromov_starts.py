@@ -62,7 +62,7 @@ class FeasiblePlans(abc.ABC):
                 f"{tuple(plan.shape)}"
             )
         error = self.error(plan)
-        if not (error <= ROUNDING + _rounding(given) and plan.min() >= 0):
+        if not (error <= ROUNDING + rounding_of(given) and plan.min() >= 0):
             raise ValueError(
                 "`starts` must be plans of the weights, got one with a least entry of "
                 f"{float(plan.min()):.3g} and a marginal error of {float(error):.3g}: scale its "
@@ -73,7 +73,7 @@ class FeasiblePlans(abc.ABC):
         return _feasible(plan, self.a, self.b, self.product().sum())
 
 
-def _rounding(plan: Tensor) -> float:
+def rounding_of(plan: Tensor) -> float:
     """What rounding to its dtype can do to the marginals of a plan, as a share of its mass: half
     of the last place of each entry, of float16 often half of the least subnormal number."""
     kind = torch.finfo(plan.dtype)

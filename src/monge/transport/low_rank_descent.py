@@ -177,8 +177,13 @@ def descended(
 ) -> tuple[Factors, int, bool]:
     """Mirror descent, whose steps are halved where the value rises: the factors, iterations, and
     whether the value has settled."""
-    values, step, fine = [float(problem.value(factors))], FIRST_STEP, tolerance / 10
-    rounding = torch.finfo(factors.g.dtype).eps * (values[0] + float(problem.extent()))
+    values, step, eps = (
+        [float(problem.value(factors))],
+        FIRST_STEP,
+        torch.finfo(factors.g.dtype).eps,
+    )
+    rounding = eps * (values[0] + float(problem.extent()))
+    fine = max(tolerance / 10, 4 * eps)  # of masses of 1, which are not exact beyond
     beta = torch.zeros(2, len(factors.g), dtype=torch.float64, device=factors.g.device)
     for iteration in range(1, most + 1):
         slopes = problem.slopes(factors)

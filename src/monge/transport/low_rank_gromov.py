@@ -15,16 +15,24 @@ and costs", 2022; Mémoli, "Gromov-Wasserstein distances and the metric approach
 matching", 2011 (the lower bound).
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from monge._core.checks import dimension, distribution_weights, finite, floating, positive
+from monge._core.checks import (
+    dimension,
+    distribution_weights,
+    finite,
+    floating,
+    instance,
+    positive,
+)
 from monge._core.numerics import envelope, power_of_two
 from monge._core.promotion import WEIGHTS, promoted
-from monge.transport.gromov_starts import ROUNDING, profiles
+from monge.transport.gromov_starts import ROUNDING, profiles, rounding_of
 from monge.transport.low_rank import LowRankPlan, LowRankProblem, first_clusters
 from monge.transport.low_rank_descent import (
     Factors,
@@ -159,6 +167,7 @@ def _given(
     if not plans:
         raise ValueError("`starts` must be a number or hold at least one plan, got none")
     for plan in plans:
+        instance("starts", plan, LowRankPlan, "low_rank_gromov_wasserstein(x, y, rank=2)")
         yield _checked(plan, problem, rank)
 
 
@@ -172,7 +181,8 @@ def _checked(plan: LowRankPlan, problem: LowRankGromov, rank: int) -> Factors:
     q, r, g = (z.detach().to(problem.x) for z in (plan.q, plan.r, plan.g))
     factors = Factors(q, r, g)
     error, least = problem.marginal_error(factors), min(float(z.min()) for z in factors)
-    if not (error <= ROUNDING and least >= 0):
+    rounding = sum(rounding_of(z) for z in (plan.q, plan.r, plan.g))
+    if not (error <= ROUNDING + rounding and least >= 0):
         raise ValueError(
             "`starts` must be plans of the weights, got one with a least factor of "
             f"{least:.3g} and a marginal error of {error:.3g}: fit it with these weights and a "
@@ -242,6 +252,8 @@ def low_rank_gromov_wasserstein(
     at_x, at_y = at_x - mu @ at_x, at_y - nu @ at_y
     # fourth powers of distances, in a unit in which they are of order 1
     unit = power_of_two(max(float(z.abs().max()) for z in (at_x, at_y)))
+    if not 16 * unit * max(x.shape[1], y.shape[1]) < sys.float_info.max**0.25:
+        raise ValueError("`x` and `y` have fourth powers beyond float64: rescale them")
     at_x, at_y = at_x / unit, at_y / unit
     fixed = _within(at_x, mu) + _within(at_y, nu)
     of_x, of_y, of_a, of_b = (z.to(x.dtype) for z in (at_x, at_y, mu, nu))

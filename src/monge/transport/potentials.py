@@ -48,7 +48,7 @@ class Randkhorn:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        checked_seed(self.seed)
+        object.__setattr__(self, "seed", checked_seed(self.seed))
 
 
 ACCELERATION = Anderson(5)

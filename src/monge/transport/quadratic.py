@@ -13,6 +13,7 @@ application on graphs", 2019 (the conditional gradient with exact line search).
 """
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -109,6 +110,8 @@ def in_units(cx: Tensor, cy: Tensor, linear: Tensor) -> tuple[Quadratic, float]:
     E is in units of its square. It is in float64, which holds the gradient in each unit."""
     sizes = [float(z.detach().abs().max()) for z in (cx, cy, linear)]
     unit = power_of_two(max(sizes[0], sizes[1], sizes[2] ** 0.5))
+    if math.isinf(16 * unit * unit):
+        raise ValueError("`cx` and `cy` have squared differences beyond float64: rescale them")
     cx, cy, linear = cx.double(), cy.double(), linear.double()
     return Quadratic(cx / unit, cy / unit, linear / unit / unit), unit
 

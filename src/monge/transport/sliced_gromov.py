@@ -67,7 +67,7 @@ def sliced_gromov_wasserstein(
     theta = finite("directions", directions.detach()).double()
     u, v = theta @ x.double().T, theta @ y.double().T
     extent = max(float((z.amax(1) - z.amin(1)).amax()) for z in (u.detach(), v.detach()))
-    if not extent**4 <= torch.finfo(x.dtype).max:
+    if not extent <= torch.finfo(x.dtype).max ** 0.25:
         raise ValueError(
             f"`x` and `y` have an extent of {extent:.3g}, whose fourth power is beyond {x.dtype}: "
             "rescale them or use float64"
