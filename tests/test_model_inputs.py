@@ -16,6 +16,7 @@ from monge.data.readers.tables import read
 from monge.divergences import EnergyDistance
 from monge.models import WAE
 from monge.networks import mlp
+from monge.networks.mlp import Standardise, Unstandardise
 from monge.priors import Gaussian
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -95,3 +96,21 @@ def test_a_missing_recipe_hides_no_mistyped_data(capsys, monkeypatch, data, near
     assert said.startswith("monge: error: `recipe` is missing")
     assert said.count("\n") == 1
     assert ("did you mean mnist?" in said) == near
+
+
+@pytest.mark.parametrize("door", ["encode", "reconstruct"])
+def test_units_of_a_table_keep_the_digits_of_its_numbers(door):
+    """Numbers about an offset that float32 does not hold beside them."""
+    table = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    codes = []
+    for offset in (0.0, 1e9):
+        torch.manual_seed(0)
+        moments = torch.full((3,), offset, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+        encoder = torch.nn.Sequential(Standardise(*moments), mlp([3, 8, 2]))
+        decoder = torch.nn.Sequential(mlp([2, 8, 3]), Unstandardise(*moments))
+        made = WAE(
+            encoder, decoder, Gaussian(2), EnergyDistance(), cost=SquaredL2(), weight=1.0
+        ).eval()
+        found = DOORS[door][0](made, table + offset)
+        codes.append(found - offset if door == "reconstruct" else found)
+    torch.testing.assert_close(*codes, rtol=1e-5, atol=1e-6)

@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -60,14 +61,11 @@ class Evaluate(OfRun):
         from monge.show import report
         from monge.training import distributed
 
-        progress = logging.getLogger("monge")
-        progress.setLevel(logging.INFO)
-        progress.addHandler(logging.StreamHandler(sys.stderr))
         run, extractor = self.open(self.path), None
         if self.inception_weights is not None:
             extractor = inception_network(self.inception_weights, self.inception_resize)
         # figures are computed on the CPU, wherever the model is
-        with distributed.group("cpu"), run.writing():
+        with _progress(), distributed.group("cpu"), run.writing():
             result = run.evaluate(
                 self.n,
                 self.sampler,
@@ -94,6 +92,20 @@ class Evaluate(OfRun):
                     tell(f"{remark}: {protocol.pop(remark)}")
             tell("  ".join(f"{name} {value}" for name, value in protocol.items()))
             tell(f"report: {report.write(run)}")
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[None]:
+    """What takes long is told as it goes, beside the figures and not among them."""
+    log, handler = logging.getLogger("monge"), logging.StreamHandler(sys.stderr)
+    before = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ is asked of a model that is no `Model`.
 """
 
 import abc
-from collections.abc import Callable, Collection, Mapping, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -205,16 +207,15 @@ class Model(nn.Module, abc.ABC):
             return x, y
         return self.class_prior.joint(x, labels), self.class_prior.joint(y, labels)
 
-    def _in_own_dtype(self, name: str, x: Tensor) -> Tensor:
-        """Floating point numbers in the dtype of the model's parameters."""
-        own = next((p.dtype for p in self.parameters() if p.is_floating_point()), None)
-        return floating(name, x) if own is None else floating(name, x).to(own)
+    def _own_codes(self, z: Tensor) -> Tensor:
+        """Floating point codes in the dtype of the decoder's parameters."""
+        return _in_dtype_of(self.decoder.parameters(), "z", z)
 
     @combines("decoder")
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         r"""G(z), or G(z, labels): codes (n, dim) to samples (n, \*); of a random decoder, the
         mean."""
-        z = self._in_own_dtype("z", z)
+        z = self._own_codes(z)
         y = self.decoder(z, *self.condition(labels, z))
         return y.mean if isinstance(y, Normal) else y
 
@@ -313,10 +314,16 @@ class AutoEncoder(Model):
     def encode(self, x: Tensor, labels: Tensor | None = None) -> Dirac | Normal:
         """The distribution Q(Z|x), or Q(Z|x, labels), by default with the labels of the clusters
         in which x is. A network that returns a tensor is a deterministic encoder."""
-        x = self._in_own_dtype("x", x)
+        x = self._own_samples("x", x)
         labels = self._labels(x, labels)
         q = self.encoder(x, *self.condition(labels, x))
         return Dirac(q) if isinstance(q, Tensor) else q
+
+    def _own_samples(self, name: str, x: Tensor) -> Tensor:
+        """Floating point samples in the dtype in which the encoder takes them: that of its
+        parameters, or of the units of a table, which may be wider."""
+        held = itertools.chain(self.encoder.parameters(), self.encoder.buffers())
+        return _in_dtype_of(held, name, x)
 
     def _labels(self, x: Tensor, labels: Tensor | None) -> Tensor | None:
         """The labels given, or those of the clusters in which x is, where there are clusters."""
@@ -327,7 +334,7 @@ class AutoEncoder(Model):
         """Samples with their `_labels`, if they have any."""
         if isinstance(x, Labelled):
             return x
-        x = self._in_own_dtype(name, x)
+        x = self._own_samples(name, x)
         labels = self._labels(x, labels)
         return x if labels is None else Labelled(x, labels)
 
@@ -354,3 +361,10 @@ class AutoEncoder(Model):
         Returns (n · count, \*), line by line.
         """
         return protocols.interpolated(self, self._rows("x", x), self._rows("y", y), count, path)
+
+
+def _in_dtype_of(tensors: Iterable[Tensor], name: str, x: Tensor) -> Tensor:
+    """Floating point numbers in the widest dtype of the tensors of a network, if it has any."""
+    kinds = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+    x = floating(name, x)
+    return x.to(functools.reduce(torch.promote_types, kinds)) if kinds else x

@@ -120,7 +120,7 @@ class ConditionalWAE(AutoEncoder):
 
     def encode(self, x: Tensor, known: Tensor | None = None) -> Dirac | Normal:
         """Q(Z|x) of whole samples."""
-        x = self._in_own_dtype("x", x)
+        x = self._own_samples("x", x)
         q = self.encoder(torch.cat([x, self.known(x, known)], 1))
         return Dirac(q) if isinstance(q, Tensor) else q
 
@@ -130,7 +130,7 @@ class ConditionalWAE(AutoEncoder):
         r"""G(φ, z) where a sample `given` (n, \*) is not known, and `given` where it is."""
         if given is None:
             raise ValueError("`given` is missing: a ConditionalWAE completes samples")
-        z, given = self._in_own_dtype("z", z), self._in_own_dtype("given", given)
+        z, given = self._own_codes(z), self._own_samples("given", given)
         known = self.known(given, known)
         y = self._decoded(self.summarise(given, known), z, given)
         return torch.where(known == 0, y, given)
@@ -162,7 +162,7 @@ class ConditionalWAE(AutoEncoder):
 
         In evaluation mode and without gradient. Only the known part of x is used.
         """
-        x = self._in_own_dtype("x", x)
+        x = self._own_samples("x", x)
         codes = (prior or self.prior).sample(len(x) * dimension("count", count), generator).to(x)
         repeated = (
             torch.split(z.repeat_interleave(count, 0), 500) for z in (x, self.known(x, known))
