@@ -126,7 +126,7 @@ def searched(dtype: str, **constants: object) -> Case:
 
 ALL_TERMS = dict.fromkeys(("GAUSSIANS", "INVERSES", "EXPONENTIALS", "RATIONALS", "DISTANCES"), 1)
 AMPERE = {"BM": 128, "BN": 32, "BK": 16}
-HOPPER = {"BM": 64, "BN": 64, "BK": 32}
+HOPPER = {"BM": 64, "BN": 64, "BK": 16}
 CASES |= {
     f"pair sum, {name}, {generation}": summed("float32", **(tiles | constants))._replace(
         cards=cards, stages=1

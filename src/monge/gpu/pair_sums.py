@@ -256,7 +256,7 @@ def tiles_for(device: torch.device, dtype: torch.dtype) -> Tiles:
     if dtype == torch.float64:
         return Tiles(64, 32, 16)
     hopper = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == 9
-    return Tiles(64, 64, 32) if hopper else Tiles(128, 32, 16)
+    return Tiles(64, 64, 16) if hopper else Tiles(128, 32, 16)
 
 
 ORDER = [
