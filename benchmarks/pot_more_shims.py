@@ -20,7 +20,7 @@ from pot_shims import (
     with_log,
     without_gradient,
 )
-from pot_unbalanced_shims import reach_of
+from pot_unbalanced_shims import of_plan, of_value, reach_of
 
 from monge import maps
 from monge import transport as mt
@@ -160,16 +160,12 @@ def _gromov(v: SimpleNamespace) -> mt.Plan:
 @shim("gromov.gromov_wasserstein", "gromov_wasserstein", kept=GROMOV)
 def gromov_wasserstein(v: SimpleNamespace) -> Any:
     without_gradient("a plan", v.C1, v.C2)
-    plan = _gromov(v)
-    matrix = like(plan.plan, v.C1)
-    return (matrix, {"gw_dist": like(plan.value, v.C1)}) if v.log else matrix
+    return of_plan(_gromov(v), v, "gw_dist")
 
 
 @shim("gromov.gromov_wasserstein2", "gromov_wasserstein2", kept=GROMOV)
 def gromov_wasserstein2(v: SimpleNamespace) -> Any:
-    plan = _gromov(v)
-    value = like(plan.value, v.C1)
-    return (value, {"T": like(plan.plan, v.C1), "gw_dist": value}) if v.log else value
+    return of_value(_gromov(v), v, "gw_dist")
 
 
 @shim(

@@ -147,6 +147,18 @@ for _name in VALUES:
     shim(_name, kept=GROMOV)(partial_gromov_value)
 
 
+def of_plan(plan: mt.Plan, v: SimpleNamespace, distance: str) -> Any:
+    """The matrix of a plan between spaces, and its log."""
+    matrix = like(plan.plan, v.C1)
+    return (matrix, {distance: like(plan.value, v.C1)}) if v.log else matrix
+
+
+def of_value(plan: mt.Plan, v: SimpleNamespace, distance: str) -> Any:
+    """The value of a plan between spaces, and its log."""
+    value = like(plan.value, v.C1)
+    return (value, {"T": like(plan.plan, v.C1), distance: value}) if v.log else value
+
+
 def fused(v: SimpleNamespace) -> mt.Plan:
     cost, cx, cy, a, b = tensors(v.M, v.C1, v.C2, v.p, v.q)
     weighted(a, b)
@@ -159,16 +171,12 @@ FUSED = "M C1 C2 p q alpha log max_iter tol_rel tol_abs symmetric"
 @shim("gromov.fused_gromov_wasserstein", "fused_gromov_wasserstein", kept=FUSED)
 def fused_gromov_wasserstein(v: SimpleNamespace) -> Any:
     without_gradient("a plan", v.M, v.C1, v.C2)
-    plan = fused(v)
-    matrix = like(plan.plan, v.C1)
-    return (matrix, {"fgw_dist": like(plan.value, v.C1)}) if v.log else matrix
+    return of_plan(fused(v), v, "fgw_dist")
 
 
 @shim("gromov.fused_gromov_wasserstein2", "fused_gromov_wasserstein2", kept=FUSED)
 def fused_gromov_wasserstein2(v: SimpleNamespace) -> Any:
-    plan = fused(v)
-    value = like(plan.value, v.C1)
-    return (value, {"T": like(plan.plan, v.C1), "fgw_dist": value}) if v.log else value
+    return of_value(fused(v), v, "fgw_dist")
 
 
 # Low rank

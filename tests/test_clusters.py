@@ -29,6 +29,12 @@ def blobs(n: int = 600, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]
     return x * torch.tensor([scale, 1.0]), of
 
 
+@pytest.mark.parametrize("seed", [-1, 2**63 - 1])
+def test_every_seed_of_a_run_finds_clusters(seed):
+    x = torch.cat([torch.zeros(10, 2), torch.ones(10, 2)])
+    assert Clusters(2, (2,)).fit(x, seed).tolist() == [10, 10]
+
+
 def test_blobs_are_found_in_any_units():
     """By squared distances of the raw columns, of which the first has all the variance, the first
     two blobs are one."""

@@ -114,3 +114,14 @@ def test_units_of_a_table_keep_the_digits_of_its_numbers(door):
         found = DOORS[door][0](made, table + offset)
         codes.append(found - offset if door == "reconstruct" else found)
     torch.testing.assert_close(*codes, rtol=1e-5, atol=1e-6)
+
+
+def test_a_constant_of_another_dtype_widens_no_samples(model):
+    """The encoder's own dtype is that of its parameters, whatever else it holds."""
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).to(
+        next(model.parameters()).dtype
+    )
+    expected = model.encode(x).mean
+    model.encoder.register_buffer("constant", torch.ones(2, dtype=torch.float64))
+    assert torch.equal(model.encode(x).mean, expected)
+    assert torch.equal(model.encode(x.bfloat16()).mean, model.encode(x.bfloat16().to(x)).mean)

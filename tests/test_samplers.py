@@ -432,3 +432,10 @@ def test_a_flow_without_prior_has_no_temperature(tmp_path):
     run = monge.fit("flow-matching", "rings", config, tmp_path / "run", quiet=True)
     with pytest.raises(ValueError, match=r"FlowMatching has no `prior`, which a temperature of 0"):
         run.sampler("prior", temperature=0.5)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32 + 5, 2**63 - 1])
+def test_every_seed_of_a_run_fits_a_mixture(seed):
+    """scikit-learn takes those of 32 bits only."""
+    codes = torch.randn(60, 2, generator=generator(0))
+    assert torch.equal(fit_mixture(codes, 2, seed).means, fit_mixture(codes, 2, seed).means)

@@ -144,7 +144,7 @@ def _em(codes: Tensor, components: int, seed: int, steps: int) -> "GaussianMixtu
         covariance_type="full" if len(x) >= 2 * x.shape[1] * components else "diag",
         reg_covar=1e-6 * variance or 1e-6,
         max_iter=steps,
-        random_state=checked_seed(seed),
+        random_state=checked_seed(seed) % 2**32,  # scikit-learn takes no others
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the last steps change little

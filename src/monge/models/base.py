@@ -7,7 +7,6 @@ is asked of a model that is no `Model`.
 """
 
 import abc
-import functools
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -208,8 +207,8 @@ class Model(nn.Module, abc.ABC):
         return self.class_prior.joint(x, labels), self.class_prior.joint(y, labels)
 
     def _own_codes(self, z: Tensor) -> Tensor:
-        """Floating point codes in the dtype of the decoder's parameters."""
-        return _in_dtype_of(self.decoder.parameters(), "z", z)
+        """Floating point codes in a dtype of the decoder's parameters."""
+        return _in_own_dtype("z", z, self.decoder.parameters())
 
     @combines("decoder")
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -320,10 +319,10 @@ class AutoEncoder(Model):
         return Dirac(q) if isinstance(q, Tensor) else q
 
     def _own_samples(self, name: str, x: Tensor) -> Tensor:
-        """Floating point samples in the dtype in which the encoder takes them: that of its
-        parameters, or of the units of a table, which may be wider."""
+        """Floating point samples in a dtype of the encoder: of its parameters, or of the units of
+        a table, which may be wider."""
         held = itertools.chain(self.encoder.parameters(), self.encoder.buffers())
-        return _in_dtype_of(held, name, x)
+        return _in_own_dtype(name, x, held)
 
     def _labels(self, x: Tensor, labels: Tensor | None) -> Tensor | None:
         """The labels given, or those of the clusters in which x is, where there are clusters."""
@@ -363,8 +362,8 @@ class AutoEncoder(Model):
         return protocols.interpolated(self, self._rows("x", x), self._rows("y", y), count, path)
 
 
-def _in_dtype_of(tensors: Iterable[Tensor], name: str, x: Tensor) -> Tensor:
-    """Floating point numbers in the widest dtype of the tensors of a network, if it has any."""
-    kinds = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
-    x = floating(name, x)
-    return x.to(functools.reduce(torch.promote_types, kinds)) if kinds else x
+def _in_own_dtype(name: str, x: Tensor, held: Iterable[Tensor]) -> Tensor:
+    """Floating point numbers; in the dtype of the first tensor that a network holds, unless they
+    are in that of another one."""
+    x, kinds = floating(name, x), [z.dtype for z in held if z.is_floating_point()]
+    return x.to(kinds[0]) if kinds and x.dtype not in kinds else x

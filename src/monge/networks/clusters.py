@@ -71,7 +71,8 @@ class Clusters(nn.Module):
             # of which the check below says more
             warnings.simplefilter("ignore", ConvergenceWarning)
             if len(some) >= count:
-                means = KMeans(count, random_state=seed).fit(coordinates.cpu().numpy())
+                # scikit-learn takes seeds of 32 bits only
+                means = KMeans(count, random_state=seed % 2**32).fit(coordinates.cpu().numpy())
                 self.centres.copy_(torch.from_numpy(means.cluster_centers_))
         sizes = torch.bincount(self.of_stored(x), minlength=count)
         if len(some) < count or not sizes.all():

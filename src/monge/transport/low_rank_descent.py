@@ -94,6 +94,7 @@ def projected(
     which is convex in 2r variables: Newton's method, with steps that are halved until it falls.
     """
     beta, rank = start, len(logits.g)
+    tolerance = max(tolerance, 4 * torch.finfo(a.dtype).eps)  # sums of 1 are not exact beyond
     # a constant that moves from β to β' changes nothing
     still = torch.ones_like(beta)
     still[1] = -1
@@ -177,13 +178,8 @@ def descended(
 ) -> tuple[Factors, int, bool]:
     """Mirror descent, whose steps are halved where the value rises: the factors, iterations, and
     whether the value has settled."""
-    values, step, eps = (
-        [float(problem.value(factors))],
-        FIRST_STEP,
-        torch.finfo(factors.g.dtype).eps,
-    )
-    rounding = eps * (values[0] + float(problem.extent()))
-    fine = max(tolerance / 10, 4 * eps)  # of masses of 1, which are not exact beyond
+    values, step, fine = [float(problem.value(factors))], FIRST_STEP, tolerance / 10
+    rounding = torch.finfo(factors.g.dtype).eps * (values[0] + float(problem.extent()))
     beta = torch.zeros(2, len(factors.g), dtype=torch.float64, device=factors.g.device)
     for iteration in range(1, most + 1):
         slopes = problem.slopes(factors)
