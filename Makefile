@@ -9,13 +9,17 @@
 EXTRAS = explore test docs lint kernels dev
 $(EXTRAS:%=.venv/%.ready): .venv/%.ready: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing monge[$*] into .venv: a minute or two the first time, since PyTorch comes with it"
-	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[$*]"
+	.venv/bin/python -m pip install --quiet $(PIP_$*) --constraint constraints.txt --editable ".[$*]"
 	touch $@
 
+# Python compiles what the demo imports; pip would compile all of PyTorch, two thirds of its time
+PIP_explore = --no-compile
+
+# threads that sleep while they wait, since other programs may need the cores
 demo: .venv/explore.ready
 	rm -rf runs/demo
 	@echo "drawing 20,000 letters and digits, then training alpha-gan on them: about 75 seconds"
-	.venv/bin/monge train alpha-gan --data glyphs --condition labels --steps 700 --threads 1 --out runs/demo
+	OMP_WAIT_POLICY=passive .venv/bin/monge train alpha-gan --data glyphs --condition labels --steps 600 --threads 2 --out runs/demo
 	@echo "explorer: .venv/bin/monge explore runs/demo --browser"
 	@echo "next:     .venv/bin/monge sample runs/demo --class A g 8 --out letters.png"
 
