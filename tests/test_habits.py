@@ -93,6 +93,16 @@ def test_help_says_nothing_that_is_only_a_type_and_fills_its_lines(monge_, comma
             assert len(f"{line} {following.split()[0]}") > width - 3, line
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_what_may_be_chosen(shell, monge_):
+    """None, which stands for a flag that was left out, is nothing to type."""
+    code, out, _ = monge_("--tyro-print-completion", shell)
+    offered = re.findall(r"'choices': \[(.*?)\]", out)
+    assert not code
+    assert {"'flow'", "'all'"} <= {one for row in offered for one in row.split(", ")}
+    assert not any("None" in row for row in offered)
+
+
 def tiny(**training) -> Config:
     return Config(
         latent=3,

@@ -62,6 +62,8 @@ def parse(argv: list[str]) -> Any:
     verbs = {**NAMES, "train": train}
     if argv and argv[0] in verbs and {"-h", "--help"} & set(argv):
         verbs[argv[0]] = explained(verbs[argv[0]])
+    elif argv and argv[0].endswith("-completion"):  # printed or written for a shell
+        verbs = {name: explained(one) for name, one in verbs.items()}
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):

@@ -9,6 +9,7 @@ from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from tyro.conf import Positional, arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 POSITIONAL = get_args(Positional[str])[1]
 
@@ -36,7 +37,7 @@ def explained(verb: type) -> type:
     texts, kinds = documented(verb), get_type_hints(verb, include_extras=True)
     fields = []
     for field in dataclasses.fields(verb):
-        kind, default = kinds[field.name], field.default
+        kind, default = _chosen(kinds[field.name]), field.default
         known = getattr(kind, "__metadata__", ())
         told: dict[str, Any] = {"metavar": _metavar(field, kind, known)}
         if not any(getattr(one, "help", None) for one in known):
@@ -55,14 +56,30 @@ def explained(verb: type) -> type:
 
 def _metavar(field: dataclasses.Field[Any], kind: Any, known: tuple[Any, ...]) -> str | None:
     """What stands for the value of a flag; None for what tyro chooses."""
-    bare = get_args(kind)[0] if known else kind
     if POSITIONAL in known:
+        bare = get_args(kind)[0]
         names = (getattr(one, "name", None) for one in known)
         called = next(filter(None, names), field.name).upper()
         if get_origin(bare) is tuple:  # runs
             return f"{called[:-1]} [{called[:-1]} ...]"
         return called if field.default is dataclasses.MISSING else f"[{called}]"
-    choices = [one for one in get_args(bare) if get_origin(one) is Literal]
-    if choices and NoneType in get_args(bare):
-        return "{" + ",".join(map(str, get_args(choices[0]))) + "}"
     return None
+
+
+def _chosen(kind: Any) -> Any:
+    """A type without None among what may be chosen, which nobody would type."""
+    known = getattr(kind, "__metadata__", ())
+    bare = get_args(kind)[0] if known else kind
+    named = [one for one in get_args(bare) if get_origin(one) is Literal]
+    if not named or NoneType not in get_args(bare):
+        return kind
+    names = tuple(map(str, get_args(named[0])))
+    spec = PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="{" + ",".join(names) + "}",
+        instance_from_str=lambda typed: typed[0],
+        is_instance=lambda _: True,
+        str_from_instance=lambda one: [str(one)],
+        choices=names,
+    )
+    return Annotated[str | None, spec, *known]
