@@ -134,6 +134,7 @@ def solve_partial(
         iterations=None,
         converged=True,
         make=lambda: plan,
+        total=plan.sum(),
     )
 
 

@@ -326,6 +326,7 @@ def plan_of_cost(
         iterations=found.iterations,
         converged=is_converged(found, settings, cost.dtype),
         make=lambda: plan,
+        total=plan.sum(),
     )
 
 
