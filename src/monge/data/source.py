@@ -22,7 +22,8 @@ from monge.data.identity import (
     form_of,
     occurrences,
 )
-from monge.data.kinds import Kind, Moments, kind_named
+from monge.data.kind import Kind, Moments
+from monge.data.kinds import kind_named
 from monge.data.mapped import demand_whole
 from monge.draws import permutation
 from monge.labels import as_floats
