@@ -19,10 +19,10 @@ from monge.data.batches import Batches
 from monge.draws import Draws, permutation, stream
 from monge.labels import Rows
 from monge.models import evaluating
+from monge.models.flow import FlowMatching
 from monge.models.flow_prior import FlowPrior
 from monge.models.protocols import Completer, drawn_codes
 from monge.models.sampling import samples
-from monge.models.solvers import Solver
 from monge.priors import Mixture, Prior, Sphere
 from monge.training.averages import Average
 
@@ -202,18 +202,11 @@ class TemperedFlow(Tempered):
     prior: FlowPrior
 
     @property
-    def solver(self) -> Solver:
-        """What integrates the flow."""
-        return self.prior.solver
-
-    @solver.setter
-    def solver(self, solver: Solver) -> None:
-        self.prior.solver = solver
+    def flow(self) -> FlowMatching:
+        return self.prior.flow
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        return torch.cat(
-            list(self.prior.flow.sampled(n, generator, temperature=self.temperature))
-        ).cpu()
+        return torch.cat(list(self.flow.sampled(n, generator, temperature=self.temperature))).cpu()
 
     @property
     def spread(self) -> float:

@@ -309,13 +309,14 @@ def with_steps(flow: Any, steps: int) -> None:
     """Sets the number of equal steps in which a flow is integrated.
 
     Args:
-        flow: what has a `solver`: a `FlowMatching`, or a sampler of codes that is one.
+        flow: a `FlowMatching`, or a distribution of codes that samples one, its `flow`.
         steps: at least 1.
 
     Raises:
         ValueError: for anything else, and for a solver that chooses its steps itself.
     """
-    solver = getattr(flow, "solver", None)
+    integrated_flow = getattr(flow, "flow", flow)
+    solver = getattr(integrated_flow, "solver", None)
     if not isinstance(solver, Solver):
         raise ValueError(
             f"`ode_steps` is {steps}, but {type(flow).__name__} integrates no flow: leave it out"
@@ -325,7 +326,7 @@ def with_steps(flow: Any, steps: int) -> None:
             f"`ode_steps` is {steps}, but the solver {solver!r} chooses its steps by its "
             "tolerance: leave it out"
         )
-    flow.solver = dataclasses.replace(solver, steps=dimension("ode_steps", steps))
+    integrated_flow.solver = dataclasses.replace(solver, steps=dimension("ode_steps", steps))
 
 
 def with_guidance(flow: Any, guidance: float) -> None:
