@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from monge._core.visible import counted
 from monge.config import DataConfig, Schema
+from monge.costs import Scaled
 from monge.data.identity import (
     Identity,
     combined,
@@ -190,6 +191,12 @@ class Source:
         # in blocks of columns: a thousand large images as floats are gigabytes
         blocks = map(as_floats, some.split(2**14, 1))
         return 2 * float(torch.cat([block.var(0, correction=0) for block in blocks]).sum())
+
+    def error(self) -> nn.Module:
+        """What reconstructions of its samples are judged by, c(x, y) → (n,): the error of the
+        kind, of a table in standard units of its columns, as its cost is."""
+        error, moments = self.kind.error(), self.moments()
+        return error if moments is None else Scaled(error, moments[1])
 
     def moments(self) -> Moments | None:
         """Mean and standard deviation of a table's columns; None for images and clouds."""
