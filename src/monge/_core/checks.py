@@ -151,6 +151,14 @@ def sample_pair(x: Tensor, y: Tensor, least: int = 1) -> tuple[Tensor, Tensor]:
     )
 
 
+def cost_matrix(cost: Tensor) -> Tensor:
+    """`cost`, if it is a floating point matrix (n, m) with n, m ≥ 1."""
+    floating("cost", cost)
+    if cost.ndim != 2 or 0 in cost.shape:
+        raise ValueError(f"`cost` must be a matrix (n, m), got shape {tuple(cost.shape)}")
+    return cost
+
+
 def points(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
     """Two finite samples as matrices (n, d) and (m, d), for a distance of order p."""
     x, y = sample_pair(x, y)

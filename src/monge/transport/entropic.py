@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from monge._core.checks import distribution_weights, floating, points
+from monge._core.checks import cost_matrix, distribution_weights, points
 from monge._core.numerics import Gradients, at_least_zero, with_gradient
 from monge._core.promotion import WEIGHTS, promoted
 from monge.transport.accounts import (
@@ -105,9 +105,7 @@ def solve_entropic(
             invalid `reach`, or forbidden pairs that leave no plan.
     """
     settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
-    floating("cost", cost)
-    if cost.ndim != 2 or 0 in cost.shape:
-        raise ValueError(f"`cost` must be a matrix (n, m), got shape {tuple(cost.shape)}")
+    cost_matrix(cost)
     sides = penalties(reach)
     if sides is not None:
         return plan_of_cost(cost, (a, b), sides, epsilon, settings)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from monge._core import html
-from monge._core.shown import described
+from monge._core.shown import of_attributes
 
 MOST_SHADES = 64 * 64
 """Cells of a plan that a notebook draws."""
@@ -47,12 +47,7 @@ class Plan:
     """Σ_ij π_ij, where the solver knows it without the plan."""
 
     def __repr__(self) -> str:
-        names = ("value", "marginal_error", "iterations", "converged")
-        value = [float(value) for value in self.value.detach().reshape(-1)]
-        shown = value[0] if self.value.ndim == 0 else value
-        values = (shown, self.marginal_error, self.iterations, self.converged)
-        fields = (f"{name}={described(value)}" for name, value in zip(names, values))
-        return f"Plan({', '.join(fields)})"
+        return of_attributes(self, "value", "marginal_error", "iterations", "converged")
 
     def _repr_html_(self) -> str:
         names = ("value", "value_linear", "marginal_error", "iterations", "converged")
