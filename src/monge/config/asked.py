@@ -140,7 +140,7 @@ class Config:
     ) -> "Config":
         """The configuration of a recipe, with what its source sets.
 
-        Arguments:
+        Args:
             recipe: its name, or `package.module:name`.
             preset: small, or paper for networks, rates, schedules and weights as published.
             data: a name or path; for mnist and fashion-mnist the paper's settings are those of

@@ -124,7 +124,7 @@ class Kind(abc.ABC):
     ) -> nn.Module:
         """The cost of an auto-encoder, c(x, y) → (n,).
 
-        Arguments:
+        Args:
             shape: of one sample.
             moments: of a table's columns, in whose deviations it is measured.
             scale: its factor.

@@ -343,7 +343,7 @@ def split(
 ) -> Source:
     """A source from samples (n, …), a held-out part set apart by `division`.
 
-    Arguments:
+    Args:
         labels: a class for each sample, of any type.
         parts: the part each sample belongs to.
         schema: what the columns of a table are.

@@ -48,7 +48,7 @@ def draw(
 ) -> Iterator[Tensor]:
     """n samples of a model in batches, so that n may exceed what memory holds.
 
-    Arguments:
+    Args:
         model: any model that can be sampled.
         source: the data, whose held-out samples a `Completer` completes in turn; None for other
             models.
@@ -77,7 +77,7 @@ def fit_mixture(codes: Tensor, components: int | None = None, seed: int = 0) -> 
     Covariances are full where there are at least 2 dim codes for each component, and otherwise
     diagonal. A millionth of the mean variance is added to their diagonals.
 
-    Arguments:
+    Args:
         codes: (n, dim), n >= 2.
         components: how many; by default `best_components`.
         seed: of the first assignment of codes to components.

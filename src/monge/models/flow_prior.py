@@ -17,7 +17,7 @@ HIDDEN = (256, 256, 256)
 class FlowPrior(Prior):
     """The distribution of a flow on R^dim, to be fitted to codes (`fit_flow`).
 
-    Arguments:
+    Args:
         dim: of the codes.
         moments: mean and deviation (dim,) of the codes; by default 0 and 1.
         hidden: hidden layers of the velocity.

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 class Run:
     """A run directory.
 
-    Arguments:
+    Args:
         path: the directory.
         model: of a run that was fitted to a model of your own, that model, untrained or trained:
             an instance, a class or function that makes one, or `package.module:name`. An instance
@@ -206,7 +206,7 @@ class Run:
         """Measures the model and writes evaluation.json; see
         `monge.evaluation.evaluate_samplers`.
 
-        Arguments:
+        Args:
             n: how many samples, compared with as many held-out ones.
             sampler: prior, mixture or flow for a Gaussian mixture or a flow fitted to the training
                 codes, or all for each of `samplers`.
@@ -281,7 +281,7 @@ class Run:
         """The distribution of codes that a sampler draws, fitted where it is not kept beside the
         run; None for the model's own prior at temperature 1.
 
-        Arguments:
+        Args:
             name: of the sampler.
             components: of a mixture; see `mixture`.
             temperature: T > 0, which multiplies the deviations of draws; see
@@ -306,7 +306,7 @@ class Run:
     def mixture(self, components: int | None = None) -> Mixture:
         """A Gaussian mixture fitted to the codes of the training part, kept beside the run.
 
-        Arguments:
+        Args:
             components: how many; by default as many as held-out codes ask for, see
                 `monge.evaluation.samplers.best_components`. That takes half a minute for 20,000
                 codes.
@@ -358,7 +358,7 @@ class Run:
     ) -> Tensor:
         r"""n draws of the model in one tensor (n, \*).
 
-        Arguments:
+        Args:
             n: how many.
             generator: a CPU generator; torch's global one by default.
             prior: draws the codes in place of the model's own prior, e.g. the run's

@@ -106,7 +106,7 @@ def decode(content: bytes, suffix: str, points: int | None, name: str) -> np.nda
 
     The draws depend only on the content.
 
-    Arguments:
+    Args:
         suffix: the format, unless the file begins with what another one does.
 
     Raises:

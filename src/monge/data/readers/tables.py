@@ -153,7 +153,7 @@ def _modelled(
     """Some columns as elements of samples (n, d'), what they are, the digests of their cells where
     these are not the elements, and the decimal sign.
 
-    Arguments:
+    Args:
         categorical: columns that are categories whatever they hold.
         missing: whether cells may be missing.
 
