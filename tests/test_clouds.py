@@ -11,7 +11,8 @@ from monge.builders import build, settled
 from monge.config import Config, DataConfig, NetworkConfig, TrainingConfig, override
 from monge.costs import Chamfer, EarthMover, Scaled, SinkhornSets, SlicedSets, SquaredL2
 from monge.data import load
-from monge.data.kinds import CLOUD, IMAGE, in_unit_sphere, turned
+from monge.data.kinds import CLOUD, IMAGE
+from monge.data.points import in_unit_sphere, turned
 from monge.data.readers import clouds
 from monge.draws import Draws
 from monge.evaluation import (

@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.linalg import sqrtm
 from scipy.signal import convolve2d
 from scipy.spatial.distance import cdist
+from torch import nn
 
 import monge
 from monge._core import tuning
@@ -33,6 +34,7 @@ from monge.evaluation import (
     pyramid_distances,
     pyramid_patches,
     sharpness,
+    summary,
     two_sample,
 )
 from monge.evaluation.image_measures import ImageMeasures
@@ -622,3 +624,23 @@ def test_the_network_test_sees_samples_in_standard_units(offset, unit):
 def test_settings_of_measures_are_named(call, word):
     with pytest.raises(ValueError, match=word):
         call(torch.randn(20, 2))
+
+
+class Halving(nn.Module):
+    """Reconstructs half of a sample."""
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return z / 2
+
+
+@pytest.mark.parametrize("units", [(1.0, 1.0), (1e-3, 1e6)])
+def test_the_reconstruction_error_of_a_table_does_not_depend_on_units(units):
+    x = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+    table = x * torch.tensor(units)
+    source = monge.Source("table", "vector", train=table[:60], test=table[60:])
+    expected = (x[60:] / (2 * x[:60].std(0, correction=0))).square().sum(1).mean()
+    found = summary(Halving(), source)["test reconstruction"]
+    assert found == pytest.approx(float(expected), rel=1e-5)

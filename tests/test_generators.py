@@ -240,3 +240,4 @@ def test_a_seed_of_numpy_is_a_seed():
     ]
     assert torch.equal(*values)
     assert type(monge.Draws(np.int64(3), 0, 4).seed) is int
+    assert type(monge.Config(seed=np.int64(3)).check().seed) is int

@@ -460,6 +460,14 @@ def test_labels_go_with_their_points():
     assert np.allclose(fitted.transform(x), fewer.transform(x), atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e155, 1e300])
+@pytest.mark.parametrize("fitted", [ExactMap, EntropicMap, LinearMap, SlicedMap])
+def test_squares_beyond_float64_are_refused_by_the_names_of_the_samples(fitted, scale):
+    x, y = samples(20, 25, 2)
+    with pytest.raises(ValueError, match="`X` and `Y` have squared distances beyond float64"):
+        fitted().fit(scale * x, scale * y)
+
+
 def test_bad_labels_are_named():
     x, labels, y, _ = moons(30, 60)
     with pytest.raises(ValueError, match=r"`labels` must hold a label for each of the 60 points"):

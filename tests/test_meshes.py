@@ -8,7 +8,7 @@ import pytest
 
 from monge.config import DataConfig
 from monge.data import CLOUD, load
-from monge.data.kinds import in_unit_sphere
+from monge.data.points import in_unit_sphere
 from monge.data.readers import clouds
 
 pytest.importorskip("plyfile")

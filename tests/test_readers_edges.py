@@ -14,10 +14,10 @@ import pytest
 from folders import filled, levels, loaded, picture
 
 from monge.data import CLOUD, IMAGE
-from monge.data.kinds import unresolved
 from monge.data.readers import clouds, idx
 from monge.data.readers.arrays import from_array, read
 from monge.data.readers.polygons import triangulated
+from monge.data.resolution import unresolved
 
 
 def of_folders(*places: str, count: int = 4) -> dict[str, int]:

@@ -21,6 +21,8 @@ from monge.networks import NormalEncoder, Standardise, mlp
 from monge.priors import Gaussian
 from monge.recipes.options import SharpenOptions
 from monge.training import Trainer
+from monge.training.progress import Display
+from monge.training.schedule import last_begin
 
 HINT = typing.get_type_hints(SharpenOptions)["sharpen"]
 DIVERGENCES = typing.get_args(typing.get_args(HINT)[0])
@@ -242,3 +244,22 @@ def test_a_matching_that_begins_after_the_last_step_is_refused(tmp_path):
         config = override(config, name, value)
     with pytest.raises(ValueError, match="'samples' would begin after the last of 10 steps"):
         monge.fit("wae-mmd", "digits", config, tmp_path / "run", quiet=True)
+
+
+def test_the_time_left_is_a_bound_until_the_last_matching_begins(monkeypatch, capsys):
+    """Ten steps of a second each, then ten of three."""
+    model = wae().sharpen(EnergyDistance(), 1.0, schedule=lambda done: float(done >= 0.5))
+    assert last_begin(wae(), 20) == 0
+    assert last_begin(model, 20) == 10
+    clock = 0.0
+    monkeypatch.setattr("monge.training.progress.time.monotonic", lambda: clock)
+    monkeypatch.setattr("monge.training.progress.PLAIN_SECONDS", 0.0)
+    left = {}
+    with Display(0, 20, 5, slower=last_begin(model, 20)) as display:
+        for step in range(1, 21):
+            clock += 1.0 if step <= 10 else 3.0
+            display.update(step, 1.0, {})
+            left[step] = capsys.readouterr().out.split("left ")[1].split("  ")[0]
+    assert left[5] == "over 0:15"
+    assert left[10] == "over 0:10"
+    assert (left[11], left[15], left[20]) == ("0:27", "0:15", "0:00")

@@ -59,6 +59,13 @@ def test_the_command_writes_what_python_returns(method, files, capsys):
     assert capsys.readouterr().out.strip() == str(files / "out.png")
 
 
+def test_every_seed_of_a_run_is_one_of_a_picture():
+    for by in (None, SlicedMap(seed=-1)):
+        moved = transfer_colours(WARM, COLD, by, sample=50, seed=-1)
+        assert np.array_equal(moved, transfer_colours(WARM, COLD, by, sample=50, seed=-1))
+    assert not np.array_equal(moved, transfer_colours(WARM, COLD, by, sample=50, seed=1))
+
+
 def test_equal_pixels_stay_equal_and_blocks_do_not_show(monkeypatch):
     from monge.maps import colours
 

@@ -35,7 +35,7 @@ def fit(
 ) -> Run:
     """Trains a model and writes a run directory with checkpoints, metrics, pictures and report.
 
-    Arguments:
+    Args:
         model_or_recipe: a recipe's name, `package.module:name` of a recipe of your own, or a
             model of your own (`monge.models.protocols`), which is trained in place; by default
             the recipe of `config`.

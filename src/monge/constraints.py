@@ -229,7 +229,7 @@ class MatrixNorm(nn.Module):
 
     Passes do not change the singular vector: it moves in `iterate_` only.
 
-    Arguments:
+    Args:
         weight: W before training.
         outputs: its axis of outputs.
     """

@@ -33,7 +33,7 @@ class Cost(Shown, nn.Module, abc.ABC):
     @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         r"""
-        Arguments:
+        Args:
             x: data, (n, \*).
             y: decoded samples, of the same shape.
 
@@ -166,7 +166,7 @@ class SetCost(Shown, nn.Module, abc.ABC):
     @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """
-        Arguments:
+        Args:
             x: sets of N points, (n, N, d), d < N.
             y: sets of M points, (n, M, d), d < M.
 

@@ -39,7 +39,7 @@ class Divergence(Shown, nn.Module, abc.ABC):
     @abc.abstractmethod
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         r"""
-        Arguments:
+        Args:
             x: the model's sample, (n, \*).
             y: the target sample, (m, \*).
 

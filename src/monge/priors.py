@@ -103,7 +103,7 @@ Numbers = Tensor | np.ndarray | Sequence[Any]
 class Mixture(Prior):
     """A mixture of Gaussians Σ_k w_k N(m_k, C_k); spread twice the trace of its covariance.
 
-    Arguments:
+    Args:
         means: (k, dim).
         covariances: (k, dim, dim), symmetric positive definite.
         weights: (k,), at least 0 with sum 1.

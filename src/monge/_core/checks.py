@@ -4,12 +4,12 @@ import math
 import operator
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from monge._core.errors import NotFinite
 from monge._core.numerics import on_host
+from monge._core.seeds import SEEDS, is_seed
 
 T = TypeVar("T")
 
@@ -94,11 +94,8 @@ def cpu_generator(value: torch.Generator | None) -> torch.Generator | None:
 
 def seed(value: int, name: str = "seed") -> int:
     """`value` as an int, if it is a signed integer of 64 bits."""
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not (whole and -(2**63) <= value < 2**63):
-        raise ValueError(
-            f"`{name}` must be an integer from -2**63 to 2**63 - 1, got {_got(value)}"
-        )
+    if not is_seed(value):
+        raise ValueError(f"`{name}` must be {SEEDS}, got {_got(value)}")
     return int(value)
 
 
@@ -152,6 +149,14 @@ def sample_pair(x: Tensor, y: Tensor, least: int = 1) -> tuple[Tensor, Tensor]:
         x if x.ndim == 2 else x.reshape(len(x), -1),
         y if y.ndim == 2 else y.reshape(len(y), -1),
     )
+
+
+def cost_matrix(cost: Tensor) -> Tensor:
+    """`cost`, if it is a floating point matrix (n, m) with n, m ≥ 1."""
+    floating("cost", cost)
+    if cost.ndim != 2 or 0 in cost.shape:
+        raise ValueError(f"`cost` must be a matrix (n, m), got shape {tuple(cost.shape)}")
+    return cost
 
 
 def points(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ def attach(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """`__getattr__`, `__dir__` and `__all__` of a package, from its stub.
 
-    Arguments:
+    Args:
         package: its `__name__`.
         file: its `__file__`, beside which the stub lies, with lines `from module import name as
             name`, or `from . import name as name` for modules of the package.

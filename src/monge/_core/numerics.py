@@ -105,6 +105,11 @@ def with_gradient(
     return _WithGradient.apply(fast, plain, *inputs)  # pyright: ignore
 
 
+def at_least_zero(value: Tensor) -> Tensor:
+    """A value that only an inexact solution leaves below 0, raised to 0 with its derivatives."""
+    return value - value.detach().clamp(max=0)
+
+
 def envelope(value: Tensor, *terms: tuple[Tensor | None, Tensor], linear: bool) -> Tensor:
     """An optimal value with its known gradients: the envelope theorem.
 

@@ -15,7 +15,7 @@ def is_reference(text: str) -> bool:
 def resolve(reference: str, argument: str, *, beside: str | None = None) -> Any:
     """The object that `module:name` names.
 
-    Arguments:
+    Args:
         reference: what to import.
         argument: which argument named it, for the message.
         beside: a folder to look for the module in after Python's own path. Only for what a person

@@ -18,6 +18,18 @@ def described(value: object) -> str:
     return repr(value)
 
 
+def of_attributes(thing: object, *names: str) -> str:
+    """An object on one line by its type and some attributes; tensors show their numbers."""
+    fields: list[str] = []
+    for name in names:
+        value = getattr(thing, name)
+        if isinstance(value, Tensor):
+            numbers = [float(number) for number in value.detach().reshape(-1)]
+            value = numbers[0] if value.ndim == 0 else numbers
+        fields.append(f"{name}={described(value)}")
+    return f"{type(thing).__name__}({', '.join(fields)})"
+
+
 class Shown:
     """Mixin whose `repr` is the call that makes the object.
 

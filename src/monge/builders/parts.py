@@ -19,7 +19,8 @@ from monge.adversarial import (
 )
 from monge.config import Config, Settled
 from monge.costs import Cost, Scaled
-from monge.data.kinds import Kind, Moments, kind_named
+from monge.data.kind import Kind, Moments
+from monge.data.kinds import kind_named
 from monge.divergences import (
     MMD,
     Divergence,

@@ -10,7 +10,8 @@ import torch
 from monge._core.fields import leaves
 from monge._core.visible import counted
 from monge.config import CUSTOM, DATA, PLANE, Config, Schema, Settled, override
-from monge.data.kinds import Kind, kind_named
+from monge.data.kind import Kind
+from monge.data.kinds import kind_named
 from monge.data.source import Source
 from monge.models.masks import is_mask_name
 from monge.recipes import find

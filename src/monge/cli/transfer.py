@@ -41,8 +41,6 @@ class Transfer:
             raise ValueError(
                 f"`--out` {str(self.out)!r} is one of the pictures: name another file"
             )
-        if self.seed < 0:
-            raise ValueError(f"`--seed` must be at least 0, got {self.seed}")
         colours, alpha = _read("image", self.image)
         others, other_alpha = _read("like", self.like)
         if alpha is not None and kind == "JPEG":

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from monge._core.fields import at_least, choices, demand, from_text, idle, positive
+from monge._core.seeds import SEEDS, is_seed
 from monge._core.spelling import meant
 from monge.config.settings import DATA, DataConfig, NetworkConfig, TrainingConfig
 from monge.recipes import Recipe, canonical, find
@@ -72,6 +73,8 @@ class Config:
 
     def __post_init__(self):
         object.__setattr__(self, "recipe", canonical(self.recipe))
+        if is_seed(self.seed):
+            object.__setattr__(self, "seed", int(self.seed))  # of NumPy it is no JSON
         kind = NoOptions if self.recipe == CUSTOM else find(self.recipe).options
         names = {one.name for one in dataclasses.fields(kind)}
         if taken := sorted(names & {one.name for one in dataclasses.fields(self)}):
@@ -120,9 +123,7 @@ class Config:
         )
         presets = ["small", *({} if self.recipe == CUSTOM else find(self.recipe).presets)]
         demand(self.preset in presets, "preset", self.preset, f"one of {', '.join(presets)}")
-        whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
-        whole = whole and -(2**63) <= self.seed < 2**63
-        demand(whole, "seed", self.seed, "an integer from -2**63 to 2**63 - 1")
+        demand(is_seed(self.seed), "seed", self.seed, SEEDS)
         choices(self)
         at_least(self, 1, "latent", "threads", "prior_components")
         few = self.threads is None or self.threads <= MOST_THREADS
@@ -139,7 +140,7 @@ class Config:
     ) -> "Config":
         """The configuration of a recipe, with what its source sets.
 
-        Arguments:
+        Args:
             recipe: its name, or `package.module:name`.
             preset: small, or paper for networks, rates, schedules and weights as published.
             data: a name or path; for mnist and fashion-mnist the paper's settings are those of

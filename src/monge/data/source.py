@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from monge._core.visible import counted
 from monge.config import DataConfig, Schema
+from monge.costs import Scaled
 from monge.data.identity import (
     Identity,
     combined,
@@ -22,7 +23,8 @@ from monge.data.identity import (
     form_of,
     occurrences,
 )
-from monge.data.kinds import Kind, Moments, kind_named
+from monge.data.kind import Kind, Moments
+from monge.data.kinds import kind_named
 from monge.data.mapped import demand_whole
 from monge.draws import permutation
 from monge.labels import as_floats
@@ -190,6 +192,12 @@ class Source:
         blocks = map(as_floats, some.split(2**14, 1))
         return 2 * float(torch.cat([block.var(0, correction=0) for block in blocks]).sum())
 
+    def error(self) -> nn.Module:
+        """What reconstructions of its samples are judged by, c(x, y) → (n,): the error of the
+        kind, of a table in standard units of its columns, as its cost is."""
+        error, moments = self.kind.error(), self.moments()
+        return error if moments is None else Scaled(error, moments[1])
+
     def moments(self) -> Moments | None:
         """Mean and standard deviation of a table's columns; None for images and clouds."""
         return self.kind.moments(self.train)
@@ -335,7 +343,7 @@ def split(
 ) -> Source:
     """A source from samples (n, …), a held-out part set apart by `division`.
 
-    Arguments:
+    Args:
         labels: a class for each sample, of any type.
         parts: the part each sample belongs to.
         schema: what the columns of a table are.

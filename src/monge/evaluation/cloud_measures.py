@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from monge.costs import chamfer
 from monge.data import Source
-from monge.data.kinds import turned
+from monge.data.points import turned
 from monge.draws import Draws, generator
 from monge.evaluation.extractors import Extractor
 from monge.evaluation.measures import Measures

@@ -19,10 +19,10 @@ from monge.data.batches import Batches
 from monge.draws import Draws, permutation, stream
 from monge.labels import Rows
 from monge.models import evaluating
+from monge.models.flow import FlowMatching
 from monge.models.flow_prior import FlowPrior
 from monge.models.protocols import Completer, drawn_codes
 from monge.models.sampling import samples
-from monge.models.solvers import Solver
 from monge.priors import Mixture, Prior, Sphere
 from monge.training.averages import Average
 
@@ -48,7 +48,7 @@ def draw(
 ) -> Iterator[Tensor]:
     """n samples of a model in batches, so that n may exceed what memory holds.
 
-    Arguments:
+    Args:
         model: any model that can be sampled.
         source: the data, whose held-out samples a `Completer` completes in turn; None for other
             models.
@@ -77,7 +77,7 @@ def fit_mixture(codes: Tensor, components: int | None = None, seed: int = 0) -> 
     Covariances are full where there are at least 2 dim codes for each component, and otherwise
     diagonal. A millionth of the mean variance is added to their diagonals.
 
-    Arguments:
+    Args:
         codes: (n, dim), n >= 2.
         components: how many; by default `best_components`.
         seed: of the first assignment of codes to components.
@@ -202,18 +202,11 @@ class TemperedFlow(Tempered):
     prior: FlowPrior
 
     @property
-    def solver(self) -> Solver:
-        """What integrates the flow."""
-        return self.prior.solver
-
-    @solver.setter
-    def solver(self, solver: Solver) -> None:
-        self.prior.solver = solver
+    def flow(self) -> FlowMatching:
+        return self.prior.flow
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        return torch.cat(
-            list(self.prior.flow.sampled(n, generator, temperature=self.temperature))
-        ).cpu()
+        return torch.cat(list(self.flow.sampled(n, generator, temperature=self.temperature))).cpu()
 
     @property
     def spread(self) -> float:

@@ -35,10 +35,10 @@ def summary(
 ) -> dict[str, float]:
     """The numbers that sum up a model, on the held-out samples of its data.
 
-    `test reconstruction` is the mean of Σ (x - G(z))² at the mean codes; for sets it is their
-    Chamfer distance. `MMD² of codes` is the unbiased multi-scale MMD² between draws of Q_Z and of
-    the prior; `noise floor` is the same estimate between two samples of the prior. A model
-    has the numbers for which it has methods and a prior.
+    `test reconstruction` is the mean of Σ (x - G(z))² at the mean codes, of a table in standard
+    units of its columns; for sets it is their Chamfer distance. `MMD² of codes` is the unbiased
+    multi-scale MMD² between draws of Q_Z and of the prior; `noise floor` is the same estimate
+    between two samples of the prior. A model has the numbers for which it has methods and a prior.
 
     Args:
         model: the trained model.
@@ -53,7 +53,7 @@ def summary(
 def errors(model: nn.Module, source: Source, seed: int = 0) -> dict[str, float]:
     """The numbers of `summary` that come from held-out samples."""
     prior = prior_of(model) if has(model, "encode") else None
-    error = source.kind.error() if reconstructs(model) else None
+    error = source.error() if reconstructs(model) else None
     if error is None and prior is None:
         return {}
     distances, codes = [], []

@@ -49,7 +49,7 @@ def _checked(mean: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
 def mean_field(mean: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
     """The product of densities that minimises KL(q ‖ N(mean, precision^{-1})).
 
-    Arguments:
+    Args:
         mean: μ (d,).
         precision: Λ (d, d), symmetric positive definite.
 
@@ -80,7 +80,7 @@ def coordinate_updates(mean: Tensor, precision: Tensor, start: Tensor, sweeps: i
     KL(q ‖ p) never rises, and m → μ for every positive definite precision. With two coordinates
     of correlation ρ each sweep brings m nearer by the factor ρ².
 
-    Arguments:
+    Args:
         mean, precision: as of `mean_field`.
         start: the first m (d,).
         sweeps: how many times each coordinate is updated.

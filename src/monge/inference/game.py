@@ -39,7 +39,7 @@ def optimal_discriminator(f: Density, f_g: Density) -> Density: ...
 def optimal_discriminator(f: Tensor | Density, f_g: Tensor | Density) -> Tensor | Density:
     r"""D* = f / (f + f_g), elementwise.
 
-    Arguments:
+    Args:
         f: densities of the data, or masses, at least 0, of any shape; or a density, a function.
         f_g: those of the generator at the same places; or a density.
 
@@ -78,7 +78,7 @@ def game_value(
 ) -> Tensor:
     r"""V(D, G), for the optimal discriminator by default; in nats.
 
-    Arguments:
+    Args:
         f: the distribution of the data: masses (\*, k) on a finite support, or a density on the
             line, a function of a scalar tensor.
         f_g: that of the generator, of the same kind.

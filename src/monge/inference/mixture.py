@@ -35,7 +35,7 @@ def fit_gaussian(
 ) -> tuple[Tensor, Tensor]:
     """The Gaussian nearest to a mixture in Kullback-Leibler divergence.
 
-    Arguments:
+    Args:
         mixture: p, in d dimensions.
         direction: "mode-seeking" for KL(q ‖ p), "mass-covering" for KL(p ‖ q).
         start: for mode-seeking only, a mean (d,) to descend from, with the covariance of the

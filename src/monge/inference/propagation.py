@@ -70,7 +70,7 @@ def clutter_ep(
 
     The exact posterior is a mixture of 2^n Gaussians.
 
-    Arguments:
+    Args:
         x: observations (n, d).
         clutter: w in [0, 1), the share of observations that say nothing of θ.
         clutter_variance: a.
@@ -180,7 +180,7 @@ class ProbitEP(ClassifierMixin, BaseEstimator):
     P(y = 1 | x) = Φ(mᵀx / √(1 + xᵀVx)). All sites are renewed at once, from one posterior; the
     likelihood is log-concave, so that no site has a negative precision.
 
-    Arguments:
+    Args:
         prior_variance: of each weight, of the intercept too.
         fit_intercept: whether x has a last coordinate 1.
         tolerance: the sites stand still when the moments of every site's product are those of q

@@ -36,7 +36,7 @@ from monge._core.tuning import CPU
 class VariationalLinearRegression(RegressorMixin, BaseEstimator):
     """Bayesian linear regression with unknown scales, as a scikit-learn estimator.
 
-    Arguments:
+    Args:
         shape: a_0 > 0 of both Γ priors.
         rate: b_0 > 0 of both; the small defaults say nothing about the scales.
         noise_precision: τ, where it is known; None to infer it.

@@ -57,8 +57,6 @@ def transfer_colours(
     """
     by = LinearMap(RIDGE) if by is None else instance("by", by, TransportMap, "LinearMap()")
     dimension("sample", sample)
-    if checked_seed(seed) < 0:
-        raise ValueError(f"`seed` must be at least 0, got {seed}")
     pictures = [_picture(name, z) for name, z in (("image", image), ("like", like))]
     if len({z.shape[2] for z in pictures}) > 1:
         pictures = [np.repeat(z, 3, 2) if z.shape[2] == 1 else z for z in pictures]
@@ -66,7 +64,7 @@ def transfer_colours(
         _visible(name, mask, z)
         for name, mask, z in zip(("visible", "like_visible"), (visible, like_visible), pictures)
     ]
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(checked_seed(seed) % 2**64)  # NumPy takes no negative seeds
     fitted = [_drawn(z[mask], sample, random) for z, mask in zip(pictures, shown)]
     by.fit(*fitted)
     moved = pictures[0].copy()

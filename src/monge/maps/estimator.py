@@ -7,6 +7,7 @@ dtype that they had.
 """
 
 import abc
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
@@ -117,6 +118,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, abc.AB
                 "`X` and `Y` must have the same columns, on one device, got "
                 f"{tuple(x.shape)} on {x.device} and {tuple(y.shape)} on {y.device}"
             )
+        _refuse_far(x, y)
         a, b = (
             distribution_weights(name, w if w is None else as_tensor(name, w).to(z), z, len(z))
             for name, w, z in (("a", a, x), ("b", b, y))
@@ -165,6 +167,14 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, abc.AB
         tags.target_tags.single_output = False
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _refuse_far(x: Tensor, y: Tensor) -> None:
+    """Refuses samples whose squared distances, by which every map is found, are infinite."""
+    both = torch.cat([x, y])
+    extent = both.amax(0) - both.amin(0)
+    if not math.isfinite(4 * float(extent.square().sum())):
+        raise ValueError("`X` and `Y` have squared distances beyond float64: rescale them")
 
 
 def _floats(name: str, X: Any, estimator: Any) -> Tensor:

@@ -68,7 +68,7 @@ class Inner:
 class Matching:
     """A pair of samples that training makes indistinguishable.
 
-    Arguments:
+    Args:
         name: of the pair in `Pass.pair`, and of the logged term.
         divergence: D.
         weight: λ ≥ 0.
@@ -228,7 +228,7 @@ class Model(nn.Module, abc.ABC):
     ) -> Tensor:
         r"""n draws of the model, (n, \*), in evaluation mode and without gradient.
 
-        Arguments:
+        Args:
             n: how many, at least 1.
             generator: a CPU generator; torch's global one by default. The draws do not depend
                 on the batches in which they are decoded.
@@ -264,7 +264,7 @@ class AutoEncoder(Model):
     ) -> Self:
         """Adds `weight` · D(P_G, P_X) to what training decreases, and returns the model.
 
-        Arguments:
+        Args:
             divergence: D, of samples and data.
             weight: its weight μ ≥ 0, in units of the cost.
             inner: how a learned divergence is fitted.
@@ -350,7 +350,7 @@ class AutoEncoder(Model):
     ) -> Tensor:
         r"""Decoded lines between the mean codes of x and y, both (n, \*).
 
-        Arguments:
+        Args:
             x, y: where the lines begin and end, `Labelled` for a class-conditional model. Between
                 two classes the weights of the classes change linearly, too.
             count: frames a line, both ends included.

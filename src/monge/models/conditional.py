@@ -32,7 +32,7 @@ class ConditionalWAE(AutoEncoder):
     coordinate has mean 0 and variance 1 over a batch, as the prior's have, so that distances of
     joint samples weigh φ and z by their numbers of coordinates.
 
-    Arguments:
+    Args:
         encoder: samples with their masks, (n, c + 1, h, w) or (n, 2 d), to codes or a distribution
             of codes.
         decoder: (n, size + dim) to samples (n, \*).

@@ -70,7 +70,7 @@ class FlowMatching(Model):
 
     A guidance w > 1 leads to samples that are more typical of their class and less diverse.
 
-    Arguments:
+    Args:
         network: v, called as network(x, t) with x (n, *) in standard units and t (n,), and of a
             class-conditional flow as network(x, t, labels) with rows (n, K), zeros for ∅.
         shape: of one sample.
@@ -187,7 +187,7 @@ class FlowMatching(Model):
     ) -> Tensor:
         r"""n draws of the model, (n, \*), in evaluation mode and without gradient.
 
-        Arguments:
+        Args:
             n: how many, at least 1.
             generator: a CPU generator of the noise; torch's global one by default. The noise of a
                 sample does not depend on how many are drawn.
@@ -234,7 +234,7 @@ class FlowMatching(Model):
     ) -> Transported:
         """n draws of the model with the number of evaluations and the energy of their paths.
 
-        Arguments:
+        Args:
             n: how many, at least 1.
             generator: a CPU generator; torch's global one by default.
             labels: of a class-conditional flow; see `sample`.
@@ -268,7 +268,7 @@ class FlowMatching(Model):
         along the flow back from x. The divergence is an exact trace in up to 16 dimensions, and
         Hutchinson's unbiased estimate with one probe a sample beyond.
 
-        Arguments:
+        Args:
             x: samples.
             generator: a CPU generator of the probes; torch's global one by default.
             labels: y of a class-conditional flow, for log p(x | y), which it needs: the class of
@@ -309,13 +309,14 @@ def with_steps(flow: Any, steps: int) -> None:
     """Sets the number of equal steps in which a flow is integrated.
 
     Args:
-        flow: what has a `solver`: a `FlowMatching`, or a sampler of codes that is one.
+        flow: a `FlowMatching`, or a distribution of codes that samples one, its `flow`.
         steps: at least 1.
 
     Raises:
         ValueError: for anything else, and for a solver that chooses its steps itself.
     """
-    solver = getattr(flow, "solver", None)
+    integrated_flow = getattr(flow, "flow", flow)
+    solver = getattr(integrated_flow, "solver", None)
     if not isinstance(solver, Solver):
         raise ValueError(
             f"`ode_steps` is {steps}, but {type(flow).__name__} integrates no flow: leave it out"
@@ -325,7 +326,7 @@ def with_steps(flow: Any, steps: int) -> None:
             f"`ode_steps` is {steps}, but the solver {solver!r} chooses its steps by its "
             "tolerance: leave it out"
         )
-    flow.solver = dataclasses.replace(solver, steps=dimension("ode_steps", steps))
+    integrated_flow.solver = dataclasses.replace(solver, steps=dimension("ode_steps", steps))
 
 
 def with_guidance(flow: Any, guidance: float) -> None:

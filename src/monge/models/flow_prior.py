@@ -7,7 +7,6 @@ from torch import Tensor
 
 from monge._core.checks import dimension
 from monge.models.flow import FlowMatching
-from monge.models.solvers import Solver
 from monge.networks import VectorVelocity
 from monge.priors import Prior
 from monge.transport.couplings import Exact
@@ -18,7 +17,7 @@ HIDDEN = (256, 256, 256)
 class FlowPrior(Prior):
     """The distribution of a flow on R^dim, to be fitted to codes (`fit_flow`).
 
-    Arguments:
+    Args:
         dim: of the codes.
         moments: mean and deviation (dim,) of the codes; by default 0 and 1.
         hidden: hidden layers of the velocity.
@@ -35,15 +34,6 @@ class FlowPrior(Prior):
         moments = moments or (torch.zeros(dim), torch.ones(dim))
         velocity = VectorVelocity(dim, hidden)
         self.flow = FlowMatching(velocity, (dim,), coupling=Exact(), moments=moments)
-
-    @property
-    def solver(self) -> Solver:
-        """What integrates the flow."""
-        return self.flow.solver
-
-    @solver.setter
-    def solver(self, solver: Solver) -> None:
-        self.flow.solver = solver
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         return self.flow.sample(n, generator).cpu()

@@ -13,7 +13,7 @@ from monge.priors import Prior
 class ImplicitGenerator(Model):
     r"""A generator: min D(P_G, P_X), where P_G is the distribution of G(Z).
 
-    Arguments:
+    Args:
         decoder: G, codes (n, dim) to samples (n, *).
         prior: P_Z.
         divergence: D, of generated samples and data.

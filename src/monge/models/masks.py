@@ -83,7 +83,7 @@ def is_mask_name(known: str) -> bool:
 def mask(known: str, shape: Sequence[int]) -> Mask | RandomBox:
     """The mask that a name stands for, for samples of a shape.
 
-    Arguments:
+    Args:
         known: of images top, bottom, left, right, surround (all but a centre box), random (all
             but a box drawn anew for each sample) or the path of a mask image, white where known;
             of vectors the numbers of the known columns, as 0,2,3.

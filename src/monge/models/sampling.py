@@ -44,7 +44,7 @@ def samples(
     draws all of them at once. Otherwise a batch of codes of the prior is decoded at a time. But
     for `sample`, n may exceed what memory holds.
 
-    Arguments:
+    Args:
         model: any model with `sample`, or with `decode` and a prior.
         n: how many.
         generator: a CPU generator; torch's global one by default.

@@ -16,7 +16,7 @@ class VAE(AutoEncoder):
     With beta = 1 the sum of the terms is the negative evidence lower bound, in nats of the units
     in which the likelihood sees x. No divergence is trained, and a pass has no pair.
 
-    Arguments:
+    Args:
         encoder: x (n, *) to a `Normal` distribution of codes.
         decoder: codes (n, dim) to samples (n, *).
         prior: a `Gaussian`.

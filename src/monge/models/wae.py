@@ -23,7 +23,7 @@ class WAE(AutoEncoder):
     Q_Z = P_Z the first term bounds the transport cost W_c(P_X, P_G) from above, and its infimum
     over encoders attains it.
 
-    Arguments:
+    Args:
         encoder: x (n, *) to a distribution of codes, or to a tensor (n, dim) of codes.
         decoder: codes (n, dim) to samples (n, *), or a `GaussianDecoder`.
         prior: P_Z.
@@ -109,7 +109,7 @@ class WAE(AutoEncoder):
 class EncoderPretraining(Model):
     """The encoder of a model, fitted by min D(Q_Z, P_Z): a stage before the whole is trained.
 
-    Arguments:
+    Args:
         model: with a module `encoder`, a `prior`, and `codes(x, draws)`, or
             `codes(x, draws, labels)` where it is class-conditional, which returns the pair
             (codes of x, prior draws), as `WAE.codes` does.

@@ -68,7 +68,7 @@ class GaussianDecoder(nn.Module):
     Its squared transport cost is at most Σ_i σ_i² + inf E‖X - G(Z)‖², over the couplings whose
     codes follow the prior; with σ = 0 they are equal.
 
-    Arguments:
+    Args:
         network: G, codes (n, dim) to samples (n, *).
         sigma: σ ≥ 0, a number or a tensor that broadcasts over one sample.
 

@@ -34,7 +34,7 @@ class Field(Shown, nn.Module, abc.ABC):
     @abc.abstractmethod
     def forward(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
         """
-        Arguments:
+        Args:
             x: the generated sample, (n, d).
             y: the data, (m, d).
             draws: random numbers of the field; torch's global generator by default.

@@ -63,6 +63,34 @@ def change(run: Path, settled: Settled, found: Source) -> str | None:
     return f"{len(found.train):,} training samples in place of {settled.samples:,}"
 
 
+def refuse_others(run: Path, settled: Settled, found: Source, change: str, allowed: bool) -> None:
+    """Refuses data that differ from those that a run was trained on: where that is not allowed,
+    and in any case another form or table, of which the model takes none.
+
+    Args:
+        run: the run directory.
+        settled: what it has found.
+        found: the data.
+        change: how they differ; see `change`.
+        allowed: whether they were changed on purpose.
+
+    Raises:
+        ValueError: with the difference.
+    """
+    if not allowed:
+        raise ValueError(
+            f"`data` {found.name!r} differs from the data of the run {str(run)!r}: {change}: pass "
+            "those as --data, or --data-changed to use these"
+        )
+    other = change if found.identity.form != form_of(settled.kind, settled.shape) else None
+    if other is None and settled.schema is not None:
+        other = settled.schema.difference(found.schema)
+    if other:
+        raise ValueError(
+            f"`data` {found.name!r} cannot replace those of the run {str(run)!r}: {other}"
+        )
+
+
 def _is_gone(name: str) -> bool:
     """Whether data that a run names by a path are not there."""
     return os.path.isabs(name) and not os.path.exists(name) and not tar.are_named(name)

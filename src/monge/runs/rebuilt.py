@@ -30,7 +30,7 @@ LEAST_BOUND = 2**22
 def load(run_directory: str | Path, model: Given = None) -> nn.Module:
     """Rebuilds a trained model, in evaluation mode, on the CPU.
 
-    Arguments:
+    Args:
         run_directory: a run, or a folder that `monge export --hub` wrote.
         model: of a run that was fitted to a model of your own, that model with any weights: an
             instance, which is copied and not changed, a class or function that makes one, or

@@ -2,14 +2,12 @@
 
 import contextlib
 import functools
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from monge._core import processes
@@ -18,7 +16,6 @@ from monge._core.devices import chosen_device
 from monge._core.files import write_whole
 from monge._core.locks import NotWritable, alone
 from monge._core.references import resolve
-from monge._core.sampler_names import SamplerName
 from monge.config import (
     CUSTOM,
     Column,
@@ -30,23 +27,15 @@ from monge.config import (
 )
 from monge.config.stored import NAME as CONFIG
 from monge.data import Data, Source
-from monge.data.identity import form_of
 from monge.evaluation import evaluate_samplers, summary
 from monge.evaluation.extractors import Extractor
-from monge.evaluation.samplers import (
-    FLOW_STEPS,
-    draw,
-    draw_codes,
-    fit_flow,
-    fit_mixture,
-    tempered,
-)
+from monge.evaluation.samplers import FLOW_STEPS, draw
 from monge.labels import Rows, numbers_of
 from monge.models.flow_prior import FlowPrior
-from monge.models.protocols import Completer, generates, has, prior_of, require, rows_for
+from monge.models.protocols import Completer, prior_of, rows_for
 from monge.priors import Mixture, Prior
 from monge.recipes import find
-from monge.runs import evaluated, fitted, located, notebook
+from monge.runs import code_samplers, evaluated, located, notebook
 from monge.runs.rebuilt import Given, named, rebuilt, trained
 from monge.training import checkpoint
 from monge.training.loop import read_metrics
@@ -54,13 +43,11 @@ from monge.training.loop import read_metrics
 if TYPE_CHECKING:
     import polars
 
-P = TypeVar("P", bound=Prior)
-
 
 class Run:
     """A run directory.
 
-    Arguments:
+    Args:
         path: the directory.
         model: of a run that was fitted to a model of your own, that model, untrained or trained:
             an instance, a class or function that makes one, or `package.module:name`. An instance
@@ -155,6 +142,14 @@ class Run:
         return named(trained(self.path))
 
     @property
+    def fingerprint(self) -> str | None:
+        """The fingerprint of the run's data: of those that were given in their place, or that may
+        have changed, as they are read here; None in older runs."""
+        if self.data_changed or self._data is not None:
+            return self.source.identity.fingerprint
+        return self.settled.fingerprint
+
+    @property
     def provenance(self) -> dict[str, str]:
         """What tells the weights and the data of the run from others: `checkpoint`, the newest one
         that verifies, `weights`, their digest, and `fingerprint`, of the data as they were
@@ -211,7 +206,7 @@ class Run:
         """Measures the model and writes evaluation.json; see
         `monge.evaluation.evaluate_samplers`.
 
-        Arguments:
+        Args:
             n: how many samples, compared with as many held-out ones.
             sampler: prior, mixture or flow for a Gaussian mixture or a flow fitted to the training
                 codes, or all for each of `samplers`.
@@ -225,13 +220,8 @@ class Run:
             ValueError: for bad arguments, a model without samples, or a directory that is
                 read-only or into which another process writes.
         """
-        if sampler not in (*get_args(SamplerName), "all"):
-            names = ", ".join(get_args(SamplerName))
-            raise ValueError(f"`sampler` must be one of {names}, all, got {sampler!r}")
         with self.writing():
-            wanted = (self.samplers or ["prior"]) if sampler == "all" else [sampler]
-            if "mixture" not in wanted:
-                _refuse_components(components, sampler)
+            wanted = code_samplers.chosen(self.samplers, sampler, components)
             counts = {"mixture": components}
             samplers = {
                 name: processes.from_first(
@@ -283,8 +273,7 @@ class Run:
     def samplers(self) -> list[str]:
         """The names of the samplers that the model has: its own prior, if it can be sampled, and
         those that are fitted to the codes, if it has any."""
-        own = ["prior"] if generates(self.model) else []
-        return [*own, *_FITTED] if has(self.model, "encode", "decode") else own
+        return code_samplers.names(self.model)
 
     def sampler(
         self, name: str, components: int | None = None, temperature: float = 1.0
@@ -292,7 +281,7 @@ class Run:
         """The distribution of codes that a sampler draws, fitted where it is not kept beside the
         run; None for the model's own prior at temperature 1.
 
-        Arguments:
+        Args:
             name: of the sampler.
             components: of a mixture; see `mixture`.
             temperature: T > 0, which multiplies the deviations of draws; see
@@ -304,26 +293,20 @@ class Run:
         """
         temperature = positive("temperature", temperature)
         if name != "mixture":
-            _refuse_components(components, name)
+            code_samplers.refuse_components(components, name)
         if name == "prior" and temperature == 1:
             return None
-        if name == "mixture":
-            prior = self.mixture(components)
-        elif name == "prior":
-            prior = prior_of(self.model)
-        else:
-            prior = _FITTED[name](self)
-        if prior is None:
-            raise ValueError(
-                f"`model` {type(self.model).__name__} has no `prior`, which a temperature of "
-                f"{temperature:g} needs: leave it out"
-            )
-        return tempered(prior, temperature)
+        made = {
+            "prior": lambda: prior_of(self.model),
+            "mixture": lambda: self.mixture(components),
+            "flow": self.flow,
+        }
+        return code_samplers.at_temperature(made[name](), temperature, self.model)
 
     def mixture(self, components: int | None = None) -> Mixture:
         """A Gaussian mixture fitted to the codes of the training part, kept beside the run.
 
-        Arguments:
+        Args:
             components: how many; by default as many as held-out codes ask for, see
                 `monge.evaluation.samplers.best_components`. That takes half a minute for 20,000
                 codes.
@@ -331,13 +314,7 @@ class Run:
         Raises:
             ValueError: for a model without codes, or a damaged file.
         """
-        asked = "best" if components is None else str(components)
-        return self._fitted(
-            "mixture",
-            {"components": asked},
-            lambda codes: fit_mixture(codes, components, self.config.seed),
-            20_000,
-        )
+        return self._fitted_samplers.mixture(components)
 
     def flow(self, steps: int = FLOW_STEPS) -> FlowPrior:
         """A flow fitted to the codes of the training part, kept beside the run.
@@ -347,41 +324,18 @@ class Run:
         Raises:
             ValueError: for a model without codes, or a damaged file.
         """
-        return self._fitted(
-            "flow",
-            {"steps": str(steps)},
-            lambda codes: fit_flow(codes, steps, self.config.seed),
-            60_000,
+        return self._fitted_samplers.flow(steps)
+
+    @property
+    def _fitted_samplers(self) -> code_samplers.FittedSamplers:
+        """Those of the model, the data and the directory as they are now."""
+        return code_samplers.FittedSamplers(
+            self.path,
+            self.model,
+            self.config.seed,
+            train=lambda: self.rows("train"),
+            fingerprint=lambda: self.fingerprint,
         )
-
-    def _fitted(
-        self,
-        name: str,
-        settings: dict[str, str],
-        fit: Callable[[Tensor], P],
-        most: int,
-    ) -> P:
-        """A sampler that is fitted to codes of the training part and kept beside the run.
-
-        The file names the weights that `model` has, by their sha256, and the sampler is fitted
-        again for others. Of more than `most` training samples an evenly spaced subset is used. It
-        is not kept while another process writes into the directory, or where that is read-only.
-        """
-        model = self.model
-        require(model, "encode", f"the {name} sampler")
-        fingerprint = self.settled.fingerprint or "unknown"
-        if self.data_changed or self._data is not None:
-            fingerprint = self.source.identity.fingerprint
-        made_for = {"weights": _digest(model), **settings, "fingerprint": fingerprint}
-        prior = prior_of(model)
-        kept = fitted.read(self.path, name, made_for, None if prior is None else prior.dim)
-        if kept is not None:
-            return cast(P, kept)  # a file of a name holds what `fit` makes
-        train = self.rows("train")
-        x = train[torch.linspace(0, len(train) - 1, min(most, len(train))).long()]
-        made = fit(draw_codes(model, x, self.config.seed))
-        fitted.write(self.path, name, made, made_for)
-        return made
 
     def samples(
         self,
@@ -404,7 +358,7 @@ class Run:
     ) -> Tensor:
         r"""n draws of the model in one tensor (n, \*).
 
-        Arguments:
+        Args:
             n: how many.
             generator: a CPU generator; torch's global one by default.
             prior: draws the codes in place of the model's own prior, e.g. the run's
@@ -474,36 +428,14 @@ class Run:
             ValueError: if they cannot be read, are not those of the run (unless `data_changed`),
                 or were an array in memory.
         """
-        source = self._read()
+        source = located.read(self.path, self.config, self._data, self._foreign)
         source = source if self.settled.float64 else source.single()
         change = self._change(source)
-        if change is not None and not self.data_changed:
-            raise ValueError(
-                f"`data` {source.name!r} differs from the data of the run {str(self.path)!r}: "
-                f"{change}: pass those as --data, or --data-changed to use these"
-            )
-        if change is not None and source.identity.form != self._form:
-            raise ValueError(
-                f"`data` {source.name!r} cannot replace those of the run {str(self.path)!r}: "
-                f"{change}"
-            )
-        schema = None if change is None else self.settled.schema
-        if schema is not None and (other := schema.difference(source.schema)):
-            raise ValueError(
-                f"`data` {source.name!r} cannot replace those of the run {str(self.path)!r}: "
-                f"{other}"
-            )
-        if change is None and isinstance(self._data, (str, Path)):
+        if change is not None:
+            located.refuse_others(self.path, self.settled, source, change, self.data_changed)
+        elif isinstance(self._data, (str, Path)):
             self._record_place(str(self._data))
         return source
-
-    def _read(self) -> Source:
-        """The data where they were last, or where they were said to be."""
-        return located.read(self.path, self.config, self._data, self._foreign)
-
-    @property
-    def _form(self) -> str:
-        return form_of(self.settled.kind, self.settled.shape)
 
     def _change(self, source: Source | None = None) -> str | None:
         """How the data differ from those that the run was trained on, if they do."""
@@ -518,22 +450,3 @@ class Run:
         with contextlib.suppress(NotWritable), alone(self.path, "run"):
             write_whole(self.path / CONFIG, to_json(moved, self.settled))
             self.config, self._foreign = moved, {}
-
-
-_FITTED: dict[str, Callable[[Run], Prior]] = {"mixture": Run.mixture, "flow": Run.flow}
-"""The samplers that are fitted to the codes of the training part, by name."""
-
-
-def _refuse_components(components: int | None, sampler: str) -> None:
-    """Refuses a number of components for a sampler without."""
-    if components is not None:
-        raise ValueError(
-            f"`components` is {components}, and the sampler {sampler} has no mixture: give "
-            'sampler="mixture" (--sampler mixture)'
-        )
-
-
-def _digest(model: nn.Module) -> str:
-    """The sha256 of a model's weights, as safetensors hold them."""
-    weights = {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
-    return hashlib.sha256(save_tensors(weights)).hexdigest()

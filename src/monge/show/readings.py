@@ -4,8 +4,7 @@ import math
 import statistics
 from typing import NamedTuple
 
-import torch
-
+from monge.data import as_floats
 from monge.divergences import MMD
 from monge.draws import generator
 from monge.evaluation.statistics import HIGHER, Figure, has_best
@@ -87,9 +86,9 @@ def of_summary(run: Run, numbers: dict[str, float]) -> dict[str, Reading]:
 
 def _variance(run: Run) -> float:
     """The error of the best constant in place of reconstructions."""
-    x = run.source.test[:2000].flatten(1).double()
-    scale = 255.0 if run.source.test.dtype == torch.uint8 else 1.0
-    return max(float((x / scale).var(0, unbiased=False).sum()), 1e-30)
+    x = as_floats(run.source.test[:2000]).double()
+    middle = x.mean(0).expand_as(x)
+    return max(float(run.source.error()(x, middle).mean()), 1e-30)
 
 
 def _deviation(run: Run, n: int, floor: float, repeats: int = 6) -> float:

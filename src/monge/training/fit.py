@@ -27,7 +27,7 @@ from monge.config import (
     to_json,
 )
 from monge.data import Batches, Data, Source, given, identity
-from monge.data.kinds import Augmentation
+from monge.data.kind import Augmentation
 from monge.draws import global_stream
 from monge.labels import Rows, unlabelled
 from monge.models.masks import is_mask_name

@@ -29,7 +29,7 @@ from monge.training.chance import ChanceWatch
 from monge.training.loading import Prefetcher, fetch, rows
 from monge.training.memory import running_out
 from monge.training.progress import Display
-from monge.training.schedule import decay
+from monge.training.schedule import decay, last_begin
 from monge.training.sharding import full_tensors
 from monge.training.signals import Signals
 from monge.training.trainer import Trainer
@@ -89,7 +89,9 @@ def run(
         batches_of(trainer, samples, batches) as next_batches,
         Signals() as signals,
         (folder / "metrics.jsonl" if first() else Path(os.devnull)).open("ab", 0) as metrics,
-        Display(start, steps, batches.per_epoch, quiet or not first()) as display,
+        Display(
+            start, steps, batches.per_epoch, quiet or not first(), last_begin(trainer.model, steps)
+        ) as display,
     ):
         if trainer.position == 0 and config.pretrain:
             pretrain(trainer, samples, metrics, folder, signals, began)

@@ -17,7 +17,7 @@ from monge.builders import build
 from monge.builders.settle import with_kept_mask
 from monge.config import CUSTOM, PUBLISHED, Config, Settled, TrainingConfig, override
 from monge.data import Batches, Source
-from monge.data.kinds import Augmentation
+from monge.data.kind import Augmentation
 from monge.draws import stream
 from monge.labels import Labelled, Rows
 from monge.models import matchings

@@ -22,11 +22,23 @@ def say(line: str) -> None:
 
 
 class Display:
-    """Shows the step, the terms, samples per second and the time left, unless `quiet`."""
+    """Shows the step, the terms, samples per second and the time left, unless `quiet`.
 
-    def __init__(self, start: int, steps: int, per_epoch: int, quiet: bool = False):
-        self.start, self.steps, self.per_epoch, self.quiet = start, steps, per_epoch, quiet
+    Args:
+        start: the step from which training goes on.
+        steps: those of the whole training.
+        per_epoch: steps of an epoch.
+        quiet: shows nothing.
+        slower: the step from which steps take longer, as those in which a second matching has a
+            weight. Until then the time left is a lower bound.
+    """
+
+    def __init__(
+        self, start: int, steps: int, per_epoch: int, quiet: bool = False, slower: int = 0
+    ):
+        self.steps, self.per_epoch, self.quiet, self.slower = steps, per_epoch, quiet, slower
         self.began = self.shown = time.monotonic()
+        self.timed_from, self.pace = start, 0.0
         self.live: Live | None = None
         if not quiet and _is_terminal():
             rate = TextColumn("{task.description}")
@@ -53,14 +65,26 @@ class Display:
         speed, epoch = f"{rate:,.0f} samples/s", f"epoch {step / self.per_epoch:.2f}"
         now = time.monotonic()
         if self.live:
+            later = f", slower from step {self.slower:,}" if step < self.slower else ""
             with contextlib.suppress(OSError):
-                self.bar.update(self.task, completed=step, description=speed)
+                self.bar.update(self.task, completed=step, description=speed + later)
                 self.live.update(Group(self.bar, Text(f"{epoch}  {numbers}")))
-        elif now - self.shown >= PLAIN_SECONDS or step == self.steps:
+            return
+        left = self._left(step, now)
+        if now - self.shown >= PLAIN_SECONDS or step == self.steps:
             self.shown = now
-            left = (now - self.began) / (step - self.start) * (self.steps - step)
-            clock = f"{int(left) // 60}:{int(left) % 60:02d}"
-            say(f"step {step}/{self.steps}  left {clock}  {speed}  {epoch}  {numbers}")
+            say(f"step {step}/{self.steps}  left {left}  {speed}  {epoch}  {numbers}")
+
+    def _left(self, step: int, now: float) -> str:
+        """The time left, from the pace of the steps that are like those to come."""
+        if self.timed_from < self.slower <= step:
+            self.timed_from, self.began = step, now
+        known = step > self.timed_from
+        if known:
+            self.pace = (now - self.began) / (step - self.timed_from)
+        left = int(self.pace * (self.steps - step))
+        bound = "" if known and self.timed_from >= self.slower else "over "
+        return f"{bound}{left // 60}:{left % 60:02d}"
 
     def note(self, line: str) -> None:
         """Prints a line above the bar, or between the lines."""

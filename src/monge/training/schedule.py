@@ -1,9 +1,12 @@
-"""Learning rates and numbers of inner steps, as functions of the step."""
+"""Learning rates and numbers of inner steps, as functions of the step; when matchings begin."""
 
 import math
 from collections.abc import Sequence
 
+from torch import nn
+
 from monge.config import TrainingConfig
+from monge.models.base import matchings
 
 
 def decay(config: TrainingConfig, step: int, per_epoch: int, steps: int) -> float:
@@ -29,6 +32,17 @@ def decay(config: TrainingConfig, step: int, per_epoch: int, steps: int) -> floa
             return warmup / math.prod(divisor for first, divisor in drops if epoch >= first)
         case "constant" | None:
             return warmup
+
+
+def last_begin(model: nn.Module, steps: int) -> int:
+    """The first step, from 0, at which every matching that gets a weight has had one.
+
+    Args:
+        model: whose matchings may have schedules.
+        steps: outer steps of the whole training.
+    """
+    scheduled = [one.schedule for one in matchings(model) if one.schedule and one.weight]
+    return max((next((k for k in range(steps) if f(k / steps)), 0) for f in scheduled), default=0)
 
 
 def inner_steps(config: TrainingConfig, step: int, fixed: int | None = None) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from monge._core import processes
 from monge.config import TrainingConfig
-from monge.data.kinds import Augmentation
+from monge.data.kind import Augmentation
 from monge.labels import Labelled, Rows, as_floats, unlabelled
 from monge.models.flow import FlowMatching
 from monge.models.flow_coupling import WholeSet, fitted

@@ -14,6 +14,7 @@ from torch import Tensor
 from monge._core.checks import point_batches, weight_batch
 from monge._core.numerics import (
     Gradients,
+    at_least_zero,
     power_of_squared,
     squared_by_differences,
     weighted_differences,
@@ -375,4 +376,4 @@ def sinkhorn_divergence_together(
         warn_unless_converged(found.solution, epsilon, settings, x.dtype)
         within.append(dual_within_samples(z, w, one, found))
     value = dual_of_points(x, y, mu, nu, samples, cross) - (within[0] + within[1]) / 2
-    return value.to(x.dtype)
+    return at_least_zero(value).to(x.dtype)

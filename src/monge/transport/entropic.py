@@ -20,8 +20,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from monge._core.checks import distribution_weights, floating, points
-from monge._core.numerics import Gradients, with_gradient
+from monge._core.checks import cost_matrix, distribution_weights, points
+from monge._core.numerics import Gradients, at_least_zero, with_gradient
 from monge._core.promotion import WEIGHTS, promoted
 from monge.transport.accounts import (
     assembled,
@@ -105,9 +105,7 @@ def solve_entropic(
             invalid `reach`, or forbidden pairs that leave no plan.
     """
     settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
-    floating("cost", cost)
-    if cost.ndim != 2 or 0 in cost.shape:
-        raise ValueError(f"`cost` must be a matrix (n, m), got shape {tuple(cost.shape)}")
+    cost_matrix(cost)
     sides = penalties(reach)
     if sides is not None:
         return plan_of_cost(cost, (a, b), sides, epsilon, settings)
@@ -238,8 +236,9 @@ def sinkhorn_divergence(
 ) -> Tensor:
     """OT_ε(x, y) - ½ OT_ε(x, x) - ½ OT_ε(y, y), on the scale of the cost ‖x - y‖^p, no root.
 
-    At least 0, and 0 at equality, up to the `tolerance` of the potentials and, for large ε, its
-    rounding; W_p^p as ε → 0, half of the energy distance (p = 1) or
+    At least 0, and 0 at equality. Elsewhere its error is that of the `tolerance` of the potentials
+    and, for large ε, rounding: a value below that, which would come out negative, is 0 with the
+    gradient that it has. It is W_p^p as ε → 0, half of the energy distance (p = 1) or
     ‖E x - E y‖² (p = 2) as ε → ∞. Differentiable in points and weights.
 
     With `reach`, one penalty for both sides, it is the divergence of unbalanced transport,
@@ -273,13 +272,17 @@ def sinkhorn_divergence(
     mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
     samples = separated(x.detach(), y.detach(), mu.detach(), nu.detach(), p)
     problem = _problem(samples, epsilon, x.dtype)
-    problems = [problem] + [
+    within_x, within_y = (
         EntropicProblem(Points(z, z, p, problem.cost.dtype), w, w, symmetric=True)
         for z, w in ((samples.x, samples.a), (samples.y, samples.b))
-    ]
-    cross, of_x, of_y = solve_potentials(problems, epsilon, settings)
+    )
+    if torch.equal(x, y) and torch.equal(mu, nu):
+        cross = of_x = of_y = solve_potentials([within_x], epsilon, settings)[0]
+    else:
+        problems = [problem, within_x, within_y]
+        cross, of_x, of_y = solve_potentials(problems, epsilon, settings)
     for solution in (cross, of_x, of_y):
         warn_unless_converged(solution, epsilon, settings, x.dtype)
 
     within = dual_within(x, mu, of_x, epsilon, p) + dual_within(y, nu, of_y, epsilon, p)
-    return dual(x, y, mu, nu, cross, epsilon, p) - within / 2
+    return at_least_zero(dual(x, y, mu, nu, cross, epsilon, p) - within / 2)

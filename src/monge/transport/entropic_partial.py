@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from monge._core.checks import floating, masses
+from monge._core.checks import cost_matrix, masses
 from monge._core.numerics import envelope
 from monge._core.promotion import WEIGHTS, promoted
 from monge.transport.accounts import (
@@ -171,9 +171,7 @@ def solve_entropic_partial(
             "`acceleration` Randkhorn() is for constraints on the marginals: use Anderson(memory) "
             "or None for a partial plan"
         )
-    floating("cost", cost)
-    if cost.ndim != 2 or 0 in cost.shape:
-        raise ValueError(f"`cost` must be a matrix (n, m), got shape {tuple(cost.shape)}")
+    cost_matrix(cost)
     closed = forbidden_pairs(cost)
     mu, nu = masses("a", a, cost, cost.shape[0]), masses("b", b, cost, cost.shape[1])
     mass = checked_mass(mass, mu.detach(), nu.detach())

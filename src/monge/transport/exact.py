@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from monge._core.checks import (
+    cost_matrix,
     distribution_weights,
-    floating,
     point_batches,
     points,
     weight_batch,
@@ -105,9 +105,7 @@ def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Pla
         ValueError: for a cost that is not a matrix, NaN or -∞ in it, invalid weights, or forbidden
             pairs that leave no plan.
     """
-    floating("cost", cost)
-    if cost.ndim != 2 or 0 in cost.shape:
-        raise ValueError(f"`cost` must be a matrix (n, m), got shape {tuple(cost.shape)}")
+    cost_matrix(cost)
     closed = forbidden_pairs(cost)
     mu, nu = (
         distribution_weights("a", a, cost, cost.shape[0]),

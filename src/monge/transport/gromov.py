@@ -36,10 +36,10 @@ from monge.transport.quadratic import (
     Quadratic,
     couplings,
     epsilon_in_units,
+    in_given_units,
     in_units,
     space,
     stationary,
-    with_slopes,
 )
 
 
@@ -86,16 +86,8 @@ def exact_plan(
     # squares of differences, of which rounding may leave less than nothing
     value = value if bool(fixed.linear.any()) else value.clamp(min=0)
     error = max((plan.sum(1) - mu).abs().sum(), (plan.sum(0) - nu).abs().sum())
-    in_weights = (a, f - f.mean()), (b, g - g.mean())
-    return Plan(
-        value=with_slopes(value, moving, plan, *in_weights) * unit**2,
-        value_linear=value.double() * unit**2,
-        potentials=(f.double() * unit**2, g.double() * unit**2),
-        marginal_error=float(error),
-        iterations=iterations,
-        converged=converged,
-        make=lambda: plan,
-    )
+    solved = Plan(value, value, (f, g), float(error), iterations, converged, make=lambda: plan)
+    return in_given_units(solved, moving, unit, (a, f - f.mean()), (b, g - g.mean()))
 
 
 def entropic_plan(
@@ -127,17 +119,16 @@ def entropic_plan(
     converged = found.warn_unless_standing(tolerance, most, "a marginal error")
     plan, (f, g) = found.last.plan, found.last.potentials
     f = f + fixed.slope(plan).min()
-    in_weights = (a, f - f.mean()), (b, g - g.mean())
-    value = with_slopes(regularised(plan), moving, plan, *in_weights)
-    return Plan(
-        value=value * unit**2,
-        value_linear=fixed.value(plan).double() * unit**2,
-        potentials=(f.double() * unit**2, g.double() * unit**2),
+    solved = Plan(
+        value=regularised(plan),
+        value_linear=fixed.value(plan),
+        potentials=(f, g),
         marginal_error=found.last.error,
         iterations=found.iterations,
         converged=converged,
         make=lambda: plan,
     )
+    return in_given_units(solved, moving, unit, (a, f - f.mean()), (b, g - g.mean()))
 
 
 def _alternated(

@@ -25,7 +25,7 @@ from monge._core.checks import dimension, distribution_weights, points, positive
 from monge._core.devices import to_device
 from monge._core.numerics import Gradients, with_gradient
 from monge._core.promotion import WEIGHTS, promoted
-from monge._core.shown import described
+from monge._core.shown import of_attributes
 from monge.transport.low_rank_descent import (
     Factors,
     Logits,
@@ -66,12 +66,7 @@ class LowRankPlan:
     were within the tolerance before the factors were rounded to the dtype of the points."""
 
     def __repr__(self) -> str:
-        names = ("value", "marginal_error", "iterations", "converged")
-        value = [float(value) for value in self.value.detach().reshape(-1)]
-        shown = value[0] if self.value.ndim == 0 else value
-        values = (shown, self.marginal_error, self.iterations, self.converged)
-        fields = (f"{name}={described(value)}" for name, value in zip(names, values))
-        return f"LowRankPlan({', '.join(fields)})"
+        return of_attributes(self, "value", "marginal_error", "iterations", "converged")
 
     @property
     def value_linear(self) -> Tensor:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from monge._core.checks import distribution_weights, points
-from monge._core.numerics import Gradients, with_gradient
+from monge._core.numerics import Gradients, at_least_zero, with_gradient
 from monge._core.promotion import WEIGHTS, promoted
 from monge.transport.accounts import (
     assembled,
@@ -312,4 +312,4 @@ def multiscale_sinkhorn_divergence(
         cross, within_y = (_solve(one, epsilon, settings, x.dtype) for one in (samples, of_y))
     value = _value(samples, cross, x, y, mu, nu)
     value = value - _value_within(within_x, x, mu) / 2 - _value_within(within_y, y, nu) / 2
-    return value - value.detach().clamp(max=0)
+    return at_least_zero(value)

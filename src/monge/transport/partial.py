@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monge._core.checks import floating, masses, points, positive
+from monge._core.checks import cost_matrix, masses, points, positive
 from monge._core.numerics import envelope, root
 from monge._core.promotion import WEIGHTS, promoted
 from monge._core.typed import Floats, from_numpy
@@ -108,9 +108,7 @@ def solve_partial(
         ValueError: for a cost that is not a matrix, NaN or -∞ in it, invalid weights, or a mass
             that is not positive or more than can be transported.
     """
-    floating("cost", cost)
-    if cost.ndim != 2 or 0 in cost.shape:
-        raise ValueError(f"`cost` must be a matrix (n, m), got shape {tuple(cost.shape)}")
+    cost_matrix(cost)
     closed = forbidden_pairs(cost)
     mu, nu = masses("a", a, cost, cost.shape[0]), masses("b", b, cost, cost.shape[1])
     mass = checked_mass(mass, mu.detach(), nu.detach())
@@ -134,6 +132,7 @@ def solve_partial(
         iterations=None,
         converged=True,
         make=lambda: plan,
+        total=plan.sum(),
     )
 
 

@@ -21,7 +21,7 @@ from monge.transport.gromov import best_stationary
 from monge.transport.gromov_starts import FeasiblePlans, Starts, starting_plans
 from monge.transport.partial import checked_mass, solve_partial
 from monge.transport.plan import Plan
-from monge.transport.quadratic import in_units, space, with_slopes
+from monge.transport.quadratic import in_given_units, in_units, space
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,14 @@ def partial_gromov_wasserstein(
     plan, iterations, converged = best_stationary(fixed, begun, vertex, tolerance, max_iterations)
     f, g = solve_partial(fixed.slope(plan), plans.a, plans.b, mass=mass).potentials
     value = fixed.value(plan).clamp(min=0)
-    return Plan(
-        value=with_slopes(value, moving, plan, (mu, f), (nu, g)) * unit**2,
-        value_linear=value.double() * unit**2,
-        potentials=(f.double() * unit**2, g.double() * unit**2),
+    solved = Plan(
+        value=value,
+        value_linear=value,
+        potentials=(f, g),
         marginal_error=float(plans.error(plan)) * mass,
         iterations=iterations,
         converged=converged,
         make=lambda: plan,
         total=torch.full_like(value, mass),
     )
+    return in_given_units(solved, moving, unit, (mu, f), (nu, g))

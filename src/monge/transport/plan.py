@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from monge._core import html
-from monge._core.shown import described
+from monge._core.shown import of_attributes
 
 MOST_SHADES = 64 * 64
 """Cells of a plan that a notebook draws."""
@@ -31,9 +31,9 @@ class Plan:
     potentials: tuple[Tensor, Tensor]
     """The dual potentials (f, g), (n,) and (m,), without gradient."""
     marginal_error: float
-    """The larger of |π1 - a|_1 and |πᵀ1 - b|_1, of π in the dtype in which it was solved, at least
-    float32. π rounded to half precision misses the weights by up to an eps of its dtype more, and
-    in float16, whose least number is 6e-8, by up to n m 3e-8.
+    """The larger of |π1 - a|_1 and |πᵀ1 - b|_1. In half precision it is a bound: the error of the
+    plan that was found in float32, and by how much rounding its entries can move the marginals, at
+    most half an eps of the dtype and, in float16, whose least number is 6e-8, n m 3e-8 more.
 
     Of unbalanced transport, whose marginals are not the weights, it is the observed residual of
     the potentials as fixed points, in the same units: Σ_i a_i |exp((f_i - f'_i)/ε) - 1| / Σ_i a_i
@@ -47,12 +47,7 @@ class Plan:
     """Σ_ij π_ij, where the solver knows it without the plan."""
 
     def __repr__(self) -> str:
-        names = ("value", "marginal_error", "iterations", "converged")
-        value = [float(value) for value in self.value.detach().reshape(-1)]
-        shown = value[0] if self.value.ndim == 0 else value
-        values = (shown, self.marginal_error, self.iterations, self.converged)
-        fields = (f"{name}={described(value)}" for name, value in zip(names, values))
-        return f"Plan({', '.join(fields)})"
+        return of_attributes(self, "value", "marginal_error", "iterations", "converged")
 
     def _repr_html_(self) -> str:
         names = ("value", "value_linear", "marginal_error", "iterations", "converged")
@@ -83,14 +78,27 @@ class Plan:
     def replaced(self, function: Callable[[Tensor], Tensor]) -> "Plan":
         """This plan with `function` applied to each tensor; to the plan when it is made."""
         f, g = self.potentials
+        value = function(self.value)
         return replace(
             self,
-            value=function(self.value),
+            value=value,
             value_linear=function(self.value_linear),
+            marginal_error=self.marginal_error + self._rounding(value.dtype),
             potentials=(function(f), function(g)),
             total=None if self.total is None else function(self.total),
             make=lambda: function(self.plan),
         )
+
+    def _rounding(self, dtype: torch.dtype) -> float:
+        """A bound in L1 on how far π rounded to a dtype of half precision has other marginals."""
+        limits = torch.finfo(dtype)
+        if limits.bits >= 32 or self.value.dtype is dtype:
+            return 0.0
+        mass = 1 + self.marginal_error if self.total is None else float(self.total.max())
+        n, m = (potential.shape[-1] for potential in self.potentials)
+        # to the nearest: relative to an entry, or below the smallest normal number absolute
+        below = n * m * limits.smallest_normal * limits.eps / 2
+        return limits.eps / 2 * mass + min(below, mass)
 
     def stacked(self, accounts: Sequence["Plan"]) -> "Plan":
         """The plans of a batch of problems, and the worst of their accounts."""

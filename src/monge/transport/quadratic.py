@@ -15,7 +15,7 @@ application on graphs", 2019 (the conditional gradient with exact line search).
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from monge._core.numerics import envelope, power_of_two
 from monge._core.typed import from_numpy
 from monge.transport.exact import assignment, solve
 from monge.transport.ground import Matrix
+from monge.transport.plan import Plan
 
 MOST_SWAPPED = 100
 """Points up to which pairs of images are exchanged, at n³ a step."""
@@ -219,14 +220,35 @@ def _swapped(problem: Quadratic, plan: Tensor) -> Tensor:
     return torch.zeros_like(plan).scatter_(1, image[:, None], 1 / len(plan))
 
 
-# Derivatives
+# The plan of the given matrices
 
 
-def with_slopes(
-    value: Tensor,
-    problem: Quadratic,
-    plan: Tensor,
-    *in_weights: tuple[Tensor, Tensor],
+def in_given_units(
+    solved: Plan, problem: Quadratic, unit: float, *in_weights: tuple[Tensor, Tensor]
+) -> Plan:
+    """The plan of a problem, in the units of the matrices from which `in_units` made it.
+
+    Args:
+        solved: the plan in the units of the problem, without gradient.
+        problem: the differentiable problem of `in_units`.
+        unit: its unit of length.
+        in_weights: each side's weights and the gradient of the value in them, in the units of the
+            problem.
+
+    Returns:
+        The plan, its value differentiable in matrices and weights.
+    """
+    f, g = solved.potentials
+    return replace(
+        solved,
+        value=_with_slopes(solved.value, problem, solved.plan, *in_weights) * unit**2,
+        value_linear=solved.value_linear.double() * unit**2,
+        potentials=(f.double() * unit**2, g.double() * unit**2),
+    )
+
+
+def _with_slopes(
+    value: Tensor, problem: Quadratic, plan: Tensor, *in_weights: tuple[Tensor, Tensor]
 ) -> Tensor:
     """The value with its gradient in the problem at the fixed plan, and with given ones in the
     weights: the multipliers of the marginals."""

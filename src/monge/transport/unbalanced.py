@@ -28,6 +28,7 @@ from torch import Tensor
 from monge._core.checks import masses
 from monge._core.numerics import (
     Gradients,
+    at_least_zero,
     power_of_squared,
     squared_by_differences,
     with_gradient,
@@ -326,6 +327,7 @@ def plan_of_cost(
         iterations=found.iterations,
         converged=is_converged(found, settings, cost.dtype),
         make=lambda: plan,
+        total=plan.sum(),
     )
 
 
@@ -368,7 +370,7 @@ def divergence_of_points(
     of_x = penalised_dual_within(x, a, solutions[1], side, epsilon, p)
     of_y = penalised_dual_within(y, b, solutions[2], side, epsilon, p)
     across = penalised_dual((x, y, a, b), solutions[0], sides, epsilon, p)
-    return across - (of_x + of_y) / 2 + epsilon / 2 * (a.sum() - b.sum()).square()
+    return at_least_zero(across - (of_x + of_y) / 2 + epsilon / 2 * (a.sum() - b.sum()).square())
 
 
 def _wanted(*points: Tensor) -> torch.dtype | None:

@@ -37,7 +37,13 @@ from monge.transport.linearised import (
 )
 from monge.transport.penalties import KL, HardMarginal, Penalties, Penalty, Reach, penalties
 from monge.transport.plan import Plan
-from monge.transport.quadratic import Quadratic, epsilon_in_units, in_units, space, with_slopes
+from monge.transport.quadratic import (
+    Quadratic,
+    epsilon_in_units,
+    in_given_units,
+    in_units,
+    space,
+)
 from monge.transport.unbalanced import RESIDUAL
 
 LEAST_SHARE = 1e-30
@@ -286,15 +292,15 @@ def unbalanced_gromov_wasserstein(
     ]
     step, found = min(results, key=lambda result: float(problem.value(result[0].plan)))
     converged = found.warn_unless_standing(tolerance, max_iterations, RESIDUAL)
-    (f, g), plan = step.potentials, step.plan
-    slopes = zip((mu, nu), _in_weights(problem, step))
-    return Plan(
-        value=with_slopes(problem.value(plan), moving, plan, *slopes) * unit**2,
-        value_linear=problem.spaces.value(plan).double() * unit**2,
-        potentials=(f.double() * unit**2, g.double() * unit**2),
+    plan = step.plan
+    solved = Plan(
+        value=problem.value(plan),
+        value_linear=problem.spaces.value(plan),
+        potentials=step.potentials,
         marginal_error=step.inner.error,
         iterations=found.iterations,
         converged=converged,
         make=lambda: plan,
         total=plan.sum(),
     )
+    return in_given_units(solved, moving, unit, *zip((mu, nu), _in_weights(problem, step)))

@@ -64,7 +64,7 @@ def from_array(
 ) -> Source:
     """A source from an array (n, …), of the kind that `config` names or that its shape says.
 
-    Arguments:
+    Args:
         labels: a class for each sample, of any type.
         parts: the part each sample belongs to.
         schema: what the columns of a table are.
@@ -160,7 +160,7 @@ def _is_text(head: bytes) -> bool:
 def read(path: Path, config: DataConfig = AS_IT_IS) -> Content:
     """What a .npy, .npz or .csv file holds, or another table in text.
 
-    Arguments:
+    Args:
         config: of a table, which columns are categories or left out, and missing cells.
 
     Raises:

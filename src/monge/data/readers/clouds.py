@@ -23,7 +23,8 @@ from monge._core.untrusted import read_regular
 from monge._core.visible import brief
 from monge.config import DataConfig
 from monge.data.identity import digest
-from monge.data.kinds import CLOUD, finite_points, in_unit_sphere
+from monge.data.kinds import CLOUD
+from monge.data.points import finite_points, in_unit_sphere
 from monge.data.readers.caps import MOST_BYTES
 from monge.data.readers.discovery import HEAD, Found, kind_of_file
 from monge.data.readers.images import MOST_FAILURES
@@ -105,7 +106,7 @@ def decode(content: bytes, suffix: str, points: int | None, name: str) -> np.nda
 
     The draws depend only on the content.
 
-    Arguments:
+    Args:
         suffix: the format, unless the file begins with what another one does.
 
     Raises:

@@ -82,7 +82,7 @@ class LeftOut:
     def summary(self, read: Sequence[str], noun: str, parts=None, labels=None, bad=0) -> str:
         """One line, e.g. `read 30 images; left out 3 .avif (no decoder), 2 hidden`.
 
-        Arguments:
+        Args:
             read: what could be read, by name; those of parts that are not used are left out.
             parts: the part of each of them, if any.
             labels: the label of each of them, if any.
@@ -127,7 +127,7 @@ class Found(NamedTuple):
     def main(self, wanted: str | None = None) -> str | None:
         """The kind of most files: images, clouds, arrays or shards; None where there are none.
 
-        Arguments:
+        Args:
             wanted: the kind of data that was asked for, if any, e.g. `image`.
 
         Raises:

@@ -11,7 +11,6 @@ from monge._core.promotion import EXACT_INTEGERS
 from monge.config import DataConfig
 from monge.config.schema import Column, Schema, number_columns
 from monge.data.identity import combined, digests, digests_of_texts
-from monge.data.kinds import COLUMN_RESOLUTION
 from monge.data.readers.caps import demand_memory
 from monge.data.readers.cells import (
     MISSING,
@@ -26,6 +25,7 @@ from monge.data.readers.cells import (
 )
 from monge.data.readers.dialect import Rows, is_integer, opened
 from monge.data.readers.layout import too_many
+from monge.data.resolution import COLUMN_RESOLUTION
 
 if TYPE_CHECKING:
     import polars as pl
@@ -153,7 +153,7 @@ def _modelled(
     """Some columns as elements of samples (n, d'), what they are, the digests of their cells where
     these are not the elements, and the decimal sign.
 
-    Arguments:
+    Args:
         categorical: columns that are categories whatever they hold.
         missing: whether cells may be missing.
 
