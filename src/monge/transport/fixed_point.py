@@ -15,7 +15,7 @@ Source: Anderson, "Iterative procedures for nonlinear integral equations", 1965;
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -104,14 +104,25 @@ def iterate(
     most: int,
 ) -> tuple[Tensor, float, int]:
     """Finds h = T(h), and looks at the error after every iteration."""
-    advance = _choose_step(minima, symmetric)
+    advance = partial(_choose_step(minima, symmetric), minima)
     memory = 0 if acceleration is None else acceleration.memory
+    return accelerated(advance, start, memory, tolerance, most)
+
+
+def accelerated(
+    advance: Callable[[Tensor], tuple[Tensor, Tensor]],
+    start: Tensor,
+    memory: int,
+    tolerance: float,
+    most: int,
+) -> tuple[Tensor, float, int]:
+    """`iterate` for any iteration of a vector, h -> (T(h), the error of h)."""
     h, best, best_image, extrapolated = start, math.inf, start, False
     least, nearest = math.inf, start
     images: list[Tensor] = []
     residuals: list[Tensor] = []
     for iteration in range(1, most + 1):
-        image, error = advance(minima, h)
+        image, error = advance(h)
         size = float(error)
         if size < least:
             least, nearest = size, h
@@ -133,8 +144,7 @@ def iterate(
 
 def _extrapolated(images: list[Tensor], residuals: list[Tensor]) -> Tensor:
     """The image of the combination of iterates with the smallest residual."""
-    steps = torch.stack([b - a for a, b in pairwise(residuals)])
-    moves = torch.stack([b - a for a, b in pairwise(images)])
+    steps, moves = torch.stack(residuals).diff(dim=0), torch.stack(images).diff(dim=0)
     gram = steps @ steps.T
     ridge = 1e-12 * gram.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
