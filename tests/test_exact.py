@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment, linprog
 from scipy.spatial.distance import cdist
 
 from monge.transport import kantorovich_potential, monge_map, solve, wasserstein, wasserstein_1d
+from monge.transport.gaussian_potentials import gaussian_potentials
 
 
 def doubles(*shape):
@@ -188,15 +189,62 @@ def test_bad_costs_are_named():
 
 @pytest.mark.parametrize("p", [1, 2, 3])
 @pytest.mark.parametrize("offset", [0.0, 1e6])
-def test_prepared_assignments_are_optimal(p, offset):
-    """From 200 points on, costs are reduced by potentials first; duplicates make ties."""
-    x, y = torch.randn(250, 3) + offset, torch.randn(250, 3) + offset
+@pytest.mark.parametrize("n", [250, 650])
+def test_prepared_assignments_are_optimal(p, offset, n):
+    """Costs are reduced by potentials first, from 600 points on entropic ones; duplicates make
+    ties."""
+    x, y = torch.randn(n, 3) + offset, torch.randn(n, 3) + offset
     x[:20], y[:10] = x[20:40], x[0]
     cost = cdist(x.double(), y.double()) ** p
     rows, columns = linear_sum_assignment(cost)
     ours = monge_map(x, y, p=p).numpy()
-    assert np.array_equal(np.sort(ours), np.arange(250))
+    assert np.array_equal(np.sort(ours), np.arange(n))
     assert cost[rows, ours].mean() == pytest.approx(cost[rows, columns].mean(), rel=1e-9)
     assert float(wasserstein(x, y, p=p)) ** p == pytest.approx(
         cost[rows, columns].mean(), rel=1e-4
     )
+
+
+def anisotropic(n, d):
+    """Points of a random covariance about a random mean."""
+    return doubles(n, d) @ doubles(d, d) + 3 * doubles(d)
+
+
+@pytest.mark.parametrize(("n", "d"), [(40, 2), (300, 3), (64, 8)])
+def test_potentials_of_gaussians_leave_a_square(n, d):
+    """‖x - y‖² - f - g is ‖A^½ x - A^{-½} y‖² about means: of rank d, at least 0."""
+    x, y = anisotropic(n, d), anisotropic(n, d)
+    f, g = (z[0] for z in gaussian_potentials(x[None], y[None]))
+    reduced = torch.cdist(x, y).square() - f[:, None] - g
+    scale = float(torch.cdist(x, y).square().max())
+    assert float(reduced.min()) > -1e-12 * scale
+    mixed = reduced - reduced.mean(0) - reduced.mean(1, keepdim=True) + reduced.mean()
+    assert int((torch.linalg.svdvals(mixed) > 1e-9 * scale).sum()) == d
+
+
+def test_potentials_of_few_or_equal_points():
+    assert all(not bool(z.any()) for z in gaussian_potentials(doubles(1, 7, 1), doubles(1, 7, 1)))
+    x = torch.ones(1, 20, 2, dtype=torch.float64)
+    assert all(bool(z.isfinite().all()) for z in gaussian_potentials(x, x + doubles(1, 20, 2)))
+    assert float(wasserstein(x[0], x[0] + 1)) == pytest.approx(2**0.5)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("shift", [1e-6, 1e-9])
+def test_optima_far_below_the_costs(batched, shift):
+    """Potentials of the size of the costs would round the differences that decide."""
+    x = anisotropic(100, 2)
+    y = (x + shift * doubles(100, 2))[torch.randperm(100)]
+    expected = linear_sum_assignment(cdist(x, y, "sqeuclidean"))
+    value = float((x[expected[0]] - y[expected[1]]).square().sum(1).mean().sqrt())
+    found = wasserstein(x[None], y[None])[0] if batched else wasserstein(x, y)
+    assert float(found) == pytest.approx(value, rel=1e-9)
+
+
+@pytest.mark.parametrize(("n", "d"), [(64, 3), (128, 5)])
+def test_batches_of_unlike_covariances_are_matched_as_by_scipy(n, d):
+    x, y = (torch.stack([anisotropic(n, d) for _ in range(5)]) for _ in range(2))
+    for one, other, found in zip(x, y, wasserstein(x, y)):
+        cost = cdist(one, other, "sqeuclidean")
+        value = cost[linear_sum_assignment(cost)].mean() ** 0.5
+        assert float(found) == pytest.approx(value, rel=1e-12)

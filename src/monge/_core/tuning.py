@@ -59,7 +59,7 @@ class Tuning:
     """Ratio of mean cost to ε above which potentials are first computed for larger ε."""
     mean_points: int = 500
     """Most points a side over which a mean cost is taken: a scale, to a few per cent."""
-    prepared_points: int = 200
+    prepared_points: int = 600
     """Fewest points for which an assignment is prepared by entropic potentials."""
     neighbour_entries: int = 2**22
     """Squared distances in a block of a nearest-neighbour search."""

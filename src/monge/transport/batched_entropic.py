@@ -82,7 +82,8 @@ class SeparatedBatch(NamedTuple):
         moved = (rows * _dot(self.x, self.shift)).sum(1)
         moved = moved - (columns * _dot(self.y, self.shift)).sum(1)
         square = self.shift.square().sum(1)
-        linear = (plans * costs.to(plans.dtype)).sum((1, 2)).double()
+        pairs = plans.flatten(1)[:, None] @ costs.to(plans.dtype).flatten(1)[:, :, None]
+        linear = pairs[:, 0, 0].double()
         return linear + 2 * moved + square * rows.sum(1)
 
 

@@ -32,14 +32,19 @@ from monge._core.typed import (
     Floats,
     Integers,
     from_numpy,
-    linear_assignment,
     pairwise_distances,
     to_numpy,
 )
-from monge.transport.batched_exact import assignments, pairs_of, relative_lengths
+from monge.transport.batched_exact import (
+    assignments,
+    pairs_of,
+    reduced_assignment,
+    relative_lengths,
+)
 from monge.transport.batched_exact import plans as batched_plans
 from monge.transport.exact_simplex import simplex
 from monge.transport.forbidden import feasible_weights, forbidden_pairs, open_simplex
+from monge.transport.gaussian_potentials import gaussian_potentials
 from monge.transport.ground import GroundCost, Points
 from monge.transport.plan import Plan
 from monge.transport.potentials import rough_potentials
@@ -139,18 +144,27 @@ def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Pla
 def assignment(cost: GroundCost) -> Integers:
     """The permutation σ (n,) that minimises Σ C_iσ(i), of a cost (n, n).
 
-    Reduced costs C - f - g have the same optimum for any f and g. With the potentials of a loosely
-    regularised problem most of them are far from 0, which makes the assignment much faster.
+    Reduced costs C - f - g have the same optimum for any f and g. With potentials near those of
+    the optimum, most of them are far from 0, which makes the assignment much faster.
     """
-    n = cost.shape[0]
-    f = g = torch.zeros(n, dtype=torch.float64, device=cost.device)
-    scale = cost.mean()
-    if n >= tuning(cost.device).prepared_points and scale > 0:
-        f, g = rough_potentials(cost.roughly(), LOOSE * scale, iterations=20)
+    f, g = _near_potentials(cost)
     reduced = torch.empty(cost.shape, dtype=torch.float64)
     for rows, exponents in cost.exponents(f, g, 1.0):
         torch.neg(exponents.cpu(), out=reduced[rows])
-    return linear_assignment(to_numpy(reduced))
+    return reduced_assignment(to_numpy(reduced))
+
+
+def _near_potentials(cost: GroundCost) -> tuple[Tensor, Tensor]:
+    """Potentials for an assignment: of an entropic plan, if there are many points; of Gaussians
+    for fewer, between which the cost is the squared distance."""
+    n = cost.shape[0]
+    if n >= tuning(cost.device).prepared_points and (scale := cost.mean()) > 0:
+        return rough_potentials(cost.roughly(), LOOSE * scale, iterations=20)
+    if isinstance(cost, Points) and cost.p == 2 and not cost.exact:
+        f, g = gaussian_potentials(cost.x[None], cost.y[None])
+        return f[0], g[0]
+    zeros = torch.zeros(n, dtype=torch.float64, device=cost.device)
+    return zeros, zeros
 
 
 def _scale(points: Tensor) -> float:
@@ -220,10 +234,11 @@ def _wasserstein_together(
     lengths, unit = relative_lengths(x.detach(), y.detach())
     in_weights: list[tuple[Tensor | None, Tensor]] = []
     if a is None and b is None and n == m:
-        pairs = assignments(lengths**p)
+        start = gaussian_potentials(*(z.detach() / unit for z in (x, y))) if p == 2 else None
+        pairs = assignments(lengths.pow_(p), start, MOST_ERROR[x.dtype])
     else:
         mu, nu = weight_batch("a", a, x), weight_batch("b", b, y)
-        plans, f, g = batched_plans(simplex, lengths**p, mu, nu)
+        plans, f, g = batched_plans(simplex, lengths.pow_(p), mu, nu)
         pairs = pairs_of(plans)
         in_weights = [(a, f - f.mean(1, keepdim=True)), (b, g - g.mean(1, keepdim=True))]
     item, i, j, mass = pairs

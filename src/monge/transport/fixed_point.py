@@ -15,7 +15,7 @@ Source: Anderson, "Iterative procedures for nonlinear integral equations", 1965;
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -104,14 +104,25 @@ def iterate(
     most: int,
 ) -> tuple[Tensor, float, int]:
     """Finds h = T(h), and looks at the error after every iteration."""
-    advance = _choose_step(minima, symmetric)
+    advance = partial(_choose_step(minima, symmetric), minima)
     memory = 0 if acceleration is None else acceleration.memory
+    return accelerated(advance, start, memory, tolerance, most)
+
+
+def accelerated(
+    advance: Callable[[Tensor], tuple[Tensor, Tensor]],
+    start: Tensor,
+    memory: int,
+    tolerance: float,
+    most: int,
+) -> tuple[Tensor, float, int]:
+    """`iterate` for any iteration of a vector, h -> (T(h), the error of h)."""
     h, best, best_image, extrapolated = start, math.inf, start, False
     least, nearest = math.inf, start
     images: list[Tensor] = []
     residuals: list[Tensor] = []
     for iteration in range(1, most + 1):
-        image, error = advance(minima, h)
+        image, error = advance(h)
         size = float(error)
         if size < least:
             least, nearest = size, h
@@ -133,8 +144,7 @@ def iterate(
 
 def _extrapolated(images: list[Tensor], residuals: list[Tensor]) -> Tensor:
     """The image of the combination of iterates with the smallest residual."""
-    steps = torch.stack([b - a for a, b in pairwise(residuals)])
-    moves = torch.stack([b - a for a, b in pairwise(images)])
+    steps, moves = torch.stack(residuals).diff(dim=0), torch.stack(images).diff(dim=0)
     gram = steps @ steps.T
     ridge = 1e-12 * gram.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
@@ -144,8 +154,7 @@ def _extrapolated(images: list[Tensor], residuals: list[Tensor]) -> Tensor:
 
 
 class State(NamedTuple):
-    """Where an iteration is, on the device; that of a batch, where every field has the batch's
-    dimension before its last one, or as its only one."""
+    """Where an iteration is, on the device; that of a batch, whose dimension comes first."""
 
     h: Tensor
     size: Tensor
@@ -154,11 +163,15 @@ class State(NamedTuple):
     done: Tensor
     best: Tensor
     best_image: Tensor
-    images: Tensor
-    """The images of the last iterates, (memory + 1, n); of fewer, the first is repeated."""
-    residuals: Tensor
-    empty: Tensor
-    """Whether the next image is the first."""
+    image: Tensor
+    """Of the iterate before h."""
+    residual: Tensor
+    moves: Tensor
+    """The differences of successive images, (memory, n), the last one last."""
+    steps: Tensor
+    """Those of their residuals."""
+    known: Tensor
+    """The number of images since the others were forgotten."""
     extrapolated: Tensor
     """Whether h is."""
     nearest: Tensor
@@ -234,11 +247,11 @@ def iterate_in_one_program(
 def started(h: Tensor, memory: int) -> State:
     """The state before the first image of h (*, n)."""
     batch, place = h.shape[:-1], h.device
-    history = h.expand(memory + 1, *h.shape)
+    none = h.new_zeros(*batch, memory, h.shape[-1])
     no = torch.zeros(batch, dtype=torch.bool, device=place)
     infinite = torch.full(batch, math.inf, dtype=h.dtype, device=place)
     count = torch.zeros(batch, dtype=torch.int64, device=place)
-    return State(h, infinite, count, no, infinite, h, history, history, ~no, no, h, infinite)
+    return State(h, infinite, count, no, infinite, h, h, h, none, none, count, no, h, infinite)
 
 
 def advanced(state: State, image: Tensor, error: Tensor, tolerance: float, last: bool) -> State:
@@ -255,11 +268,15 @@ def advanced(state: State, image: Tensor, error: Tensor, tolerance: float, last:
     overshot = state.extrapolated & ~(error <= 2 * state.best)
     better = error < state.best
     best_image = torch.where((better & ~overshot)[..., None], image, state.best_image)
-    images, residuals = (
-        torch.where(state.empty[..., None], new, torch.cat([old[1:], new[None]]))
-        for old, new in ((state.images, image), (state.residuals, image - state.h))
-    )
-    combined = _combined(images, residuals) if len(images) > 1 else image
+    residual, combined = image - state.h, image
+    moves, steps, extrapolated = state.moves, state.steps, state.extrapolated
+    if steps.shape[-2] > 0:
+        # differences from what is forgotten may be infinite, and are 0
+        extrapolated = ~overshot & (state.known > 0)
+        follows = extrapolated[..., None]
+        moves = _appended(moves, torch.where(follows, image - state.image, 0.0))
+        steps = _appended(steps, torch.where(follows, residual - state.residual, 0.0))
+        combined = _combined(image, residual, moves, steps, state.known)
     moved = torch.where(overshot[..., None], best_image, combined)
     return State(
         h=torch.where(done[..., None], here, moved),
@@ -268,25 +285,35 @@ def advanced(state: State, image: Tensor, error: Tensor, tolerance: float, last:
         done=done,
         best=torch.where(overshot, math.inf, torch.where(better, error, state.best)),
         best_image=best_image,
-        images=images,
-        residuals=residuals,
-        empty=overshot,
-        extrapolated=~(overshot | state.empty) if len(images) > 1 else state.extrapolated,
+        image=image,
+        residual=residual,
+        moves=moves,
+        steps=steps,
+        known=torch.where(overshot, 0, state.known + 1),
+        extrapolated=extrapolated,
         nearest=nearest,
         least=least,
     )
 
 
-def _combined(images: Tensor, residuals: Tensor) -> Tensor:
-    """`_extrapolated` of stacked images (k, *, n), without reading a number; repeated ones count
-    nothing."""
-    steps, moves = (z.diff(dim=0).movedim(0, -2) for z in (residuals, images))
-    gram = steps @ steps.mT
+def _appended(rows: Tensor, new: Tensor) -> Tensor:
+    """Rows (*, k, n) without the first, and a new last one (*, n)."""
+    return torch.cat([rows[..., 1:, :], new[..., None, :]], -2)
+
+
+def _combined(
+    image: Tensor, residual: Tensor, moves: Tensor, steps: Tensor, known: Tensor
+) -> Tensor:
+    """`_extrapolated` of the last `known` (*) of moves and steps (*, k, n), without reading a
+    number."""
+    count = steps.shape[-2]
+    counts = torch.arange(count, 0, -1, device=steps.device) <= known[..., None]
+    gram = torch.where(counts[..., None] & counts[..., None, :], steps @ steps.mT, 0.0)
+    target = torch.where(counts, (steps * residual[..., None, :]).sum(-1), 0.0)
     diagonal = gram.diagonal(dim1=-2, dim2=-1)
-    trace, count = diagonal.sum(-1), (diagonal > 0).sum(-1).clamp_min(1)
-    ridge = 1e-12 * (trace / count).clamp_min(torch.finfo(torch.float64).tiny)
-    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    target = (steps @ residuals[-1][..., None])[..., 0]
+    trace, positive = diagonal.sum(-1), (diagonal > 0).sum(-1).clamp_min(1)
+    ridge = 1e-12 * (trace / positive).clamp_min(torch.finfo(torch.float64).tiny)
+    eye = torch.eye(count, dtype=gram.dtype, device=gram.device)
     gamma = unchecked_solve(gram + ridge[..., None, None] * eye, target)
-    combined = images[-1] - (gamma[..., None, :] @ moves)[..., 0, :]
-    return torch.where(torch.isfinite(gamma).all(-1, keepdim=True), combined, images[-1])
+    combined = image - (gamma[..., None] * moves).sum(-2)
+    return torch.where(torch.isfinite(gamma).all(-1, keepdim=True), combined, image)

@@ -30,6 +30,7 @@ from monge._core.promotion import ANY, WEIGHTS, promoted
 from monge._core.shown import described
 from monge._core.tuning import tuning
 from monge._core.typed import split
+from monge.transport.fixed_point import accelerated
 from monge.transport.ground import log_weights
 
 MOST_EXPONENT = 300.0
@@ -66,7 +67,7 @@ class AxisKernel(NamedTuple):
     @classmethod
     def of(cls, exponents: Tensor) -> "AxisKernel":
         small = float(exponents.max()) <= MOST_EXPONENT
-        return cls(exponents, exponents.neg().exp() if small else None)
+        return cls(exponents, exponents.neg().exp_() if small else None)
 
     def applied(self, log_v: Tensor) -> Tensor:
         """log Σ_j exp(log v_j - E_ij) over the last dimension."""
@@ -118,9 +119,10 @@ def histogram_barycenter(
         )
     finite("cost", cost)
     matrix = cost.detach().double()
-    if bool((matrix - matrix.T).abs().max() > 1e-6 * matrix.abs().max()):
+    low, high = matrix.aminmax()
+    if float((matrix - matrix.T).amax()) > 1e-6 * max(float(high), -float(low)):
         raise ValueError("`cost` must be symmetric: it is between points of one support")
-    kernel = [AxisKernel.of((matrix - matrix.min()) / epsilon)]
+    kernel = [AxisKernel.of((matrix - low).div_(epsilon))]
     settings = (debiased, tolerance, max_iterations)
     return _iterated(kernel, *_checked("histograms", histograms, weights), *settings)
 
@@ -164,7 +166,7 @@ def grid_barycenter(
         torch.arange(size, dtype=torch.float64, device=images.device) * spacing
         for size in images.shape[1:]
     ]
-    kernel = [AxisKernel.of((z[:, None] - z).square() / epsilon) for z in places]
+    kernel = [AxisKernel.of((z[:, None] - z).square_().div_(epsilon)) for z in places]
     settings = (debiased, tolerance, max_iterations)
     return _iterated(kernel, *_checked("images", images, weights), *settings)
 
@@ -181,29 +183,67 @@ def _iterated(
 ) -> HistogramBarycenter:
     positive("tolerance", tolerance)
     dimension("max_iterations", most)
-    log_b, shares = log_weights(b), lambdas.view(-1, *[1] * (b.ndim - 1))
-    log_u, log_d = torch.zeros_like(log_b), torch.zeros_like(log_b[:1])
-    log_a, iterations, error = log_d, 0, float("inf")
-    while error > tolerance and iterations < most:
-        log_v = log_b - _applied(kernel, log_u)
-        log_k = _applied(kernel, log_v)
-        log_a = log_d + (shares * log_k).sum(0, keepdim=True)
-        marginals = [log_u + log_k]
-        log_u = log_a - log_k
-        if debiased:
-            marginals.append(log_d + _applied(kernel, log_d))
-            log_d = log_d + (log_a - marginals[-1]) / 2
-        gaps = torch.cat(marginals).exp() - log_a.exp()
-        error = float(gaps.abs().flatten(1).sum(1).amax())
-        iterations += 1
+    step = _DebiasedStep(kernel, b, lambdas) if debiased else _Step(kernel, b, lambdas)
+    found = accelerated(step, step.start.flatten(), step.memory, tolerance, most)
+    scalings, error, iterations = found
     converged = error <= tolerance
     if not converged:
+        step(scalings)  # these need not be the last ones
         warn(
             f"the barycenter has a marginal error of {error:.2g} after {iterations} iterations, "
             f"above `tolerance` {tolerance:.2g}: raise `epsilon`, `tolerance` or `max_iterations`"
         )
-    masses = log_a[0].exp()
+    masses = step.log_a[0].exp()
     return HistogramBarycenter(masses / masses.sum(), error, iterations, converged)
+
+
+class _Step:
+    """An iteration for all histograms: log u ↦ (log u, the largest marginal error)."""
+
+    memory = 10
+    """Of Anderson's acceleration, which takes a fourth to a tenth of the iterations."""
+
+    def __init__(self, kernel: Kernel, b: Tensor, lambdas: Tensor):
+        self.kernel, self.log_b = kernel, log_weights(b)
+        self.shares = lambdas.view(-1, *[1] * (b.ndim - 1))
+        self.start = torch.zeros_like(self.log_b)
+        self.log_a = self.log_b[:1]
+        """The barycenter of the last iteration, (1, *)."""
+
+    def __call__(self, scalings: Tensor) -> tuple[Tensor, Tensor]:
+        log_u = scalings.view(self.start.shape)
+        log_k = self._images(log_u)
+        self.log_a = (self.shares * log_k).sum(0, keepdim=True)
+        return (self.log_a - log_k).flatten(), _largest_error(self.log_a, log_u + log_k)
+
+    def _images(self, log_u: Tensor) -> Tensor:
+        """log K v, with v = b / Kᵀu."""
+        return _applied(self.kernel, self.log_b - _applied(self.kernel, log_u))
+
+
+class _DebiasedStep(_Step):
+    """`_Step` with d as the last of the scalings."""
+
+    memory = 0
+    """Not accelerated: the iteration is no ascent, and extrapolations overshoot."""
+
+    def __init__(self, kernel: Kernel, b: Tensor, lambdas: Tensor):
+        super().__init__(kernel, b, lambdas)
+        self.start = torch.cat([self.start, self.start[:1]])
+
+    def __call__(self, scalings: Tensor) -> tuple[Tensor, Tensor]:
+        log_u, log_d = scalings.view(self.start.shape).split([len(self.log_b), 1])
+        log_k = self._images(log_u)
+        self.log_a = log_d + (self.shares * log_k).sum(0, keepdim=True)
+        own = log_d + _applied(self.kernel, log_d)
+        error = _largest_error(self.log_a, torch.cat([log_u + log_k, own]))
+        image = torch.cat([self.log_a - log_k, log_d + (self.log_a - own) / 2])
+        return image.flatten(), error
+
+
+def _largest_error(log_a: Tensor, log_marginals: Tensor) -> Tensor:
+    gaps = log_marginals.exp() - log_a.exp()
+    return gaps.abs().flatten(1).sum(1).amax()
 
 
 def _applied(kernel: Kernel, log_v: Tensor) -> Tensor:
