@@ -177,6 +177,8 @@ def weights(name: str, w: Tensor, count: int) -> Tensor:
         raise ValueError(
             f"`{name}` must hold a weight for each of the {count} values, got {tuple(w.shape)}"
         )
+    if count == 0:
+        raise ValueError(f"`{name}` must hold at least one weight, got shape {tuple(w.shape)}")
     w = w.double()
     total = w.detach().sum(-1, keepdim=True)
     least = w.detach().amin(-1, keepdim=True)

@@ -13,6 +13,7 @@ where to find them", 2020.
 """
 
 import itertools
+import math
 import operator
 import warnings
 from collections.abc import Sequence
@@ -95,11 +96,18 @@ def frechet_of_moments(one: Moments, two: Moments) -> float:
     if len(a) != len(b):
         raise ValueError(f"`one` has {len(a)} features and `two` has {len(b)}")
     _warn_of_few(min(one.count, two.count), len(a))
+    gap = one.mean - two.mean
+    size = float(torch.stack([a.trace(), b.trace(), gap.square().sum()]).amax())
+    if not math.isfinite(size):
+        raise ValueError("features have squares beyond float64: rescale them")
+    # products of two covariances would leave its range long before; by powers of 4, exactly
+    length = 2.0 ** (math.frexp(size)[1] // 2)
+    a, b, gap = a / length / length, b / length / length, gap / length
     values, vectors = torch.linalg.eigh(a)
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
     shared = torch.linalg.eigvalsh(root @ b @ root).clamp_min(0).sqrt().sum()
-    distance = (one.mean - two.mean).square().sum() + a.trace() + b.trace() - 2 * shared
-    return max(float(distance), 0.0)
+    distance = gap.square().sum() + a.trace() + b.trace() - 2 * shared
+    return max(float(distance) * length * length, 0.0)
 
 
 def frechet_of_rows(x: Tensor, y: Tensor) -> float:
