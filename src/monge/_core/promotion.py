@@ -270,8 +270,11 @@ def _of_array(name: str, value: Any) -> Tensor:
 
 
 def as_weights(name: str, value: Any) -> Tensor:
-    """Weights as a tensor of at least float32; those of half precision divided by their sum."""
+    """Weights as a tensor of at least float32, those of half precision divided by their sum;
+    integers are counts."""
     w = as_tensor(name, value)
+    if _holds_integers(value):
+        return w / w.sum(-1, keepdim=True).clamp_min(1)
     return _normalised_half(w.float(), w.dtype) if w.dtype.itemsize < 4 else w
 
 

@@ -82,7 +82,7 @@ def features(name: str, x: Tensor) -> Tensor:
     floating(name, x)
     if x.ndim != 2 or len(x) == 0:
         raise ValueError(f"`{name}` must be features (n, d), got shape {tuple(x.shape)}")
-    return finite(name, x)
+    return finite(name, x.detach())
 
 
 def moments(x: Tensor) -> Moments:
@@ -149,8 +149,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     Raises:
         ValueError: for other shapes, fewer than two rows, or NaN.
     """
-    features("x", x)
-    features("y", y)
+    x, y = features("x", x), features("y", y)
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"`y` must have {x.shape[1]} features, got {y.shape[1]}")
     if min(len(x), len(y)) <= x.shape[1]:

@@ -10,14 +10,13 @@ with f, x_i and a_i.
 Source: Pooladian, Niles-Weed, "Entropic estimation of optimal transport maps", 2021.
 """
 
-import math
 from typing import Any, Self
 
 from torch import Tensor
 
 from monge._core.checks import nonnegative, positive
 from monge.maps.class_penalty import Classes, classes_of, solve_classes
-from monge.maps.estimator import TransportMap
+from monge.maps.estimator import TransportMap, squares_in_range
 from monge.transport.entropic import sinkhorn
 from monge.transport.ground import log_weights
 from monge.transport.neighbours import nearest
@@ -149,6 +148,4 @@ class EntropicMap(TransportMap):
 def _mean_cost(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> float:
     """Σ_ij a_i b_j ‖x_i - y_j‖² of samples about their means: a shift changes no plan."""
     mean = float(a @ (x - a @ x).square().sum(1) + b @ (y - b @ y).square().sum(1))
-    if not math.isfinite(mean):
-        raise ValueError("`X` and `Y` have squared distances beyond float64: rescale them")
-    return mean
+    return squares_in_range(mean, x, y)

@@ -7,6 +7,7 @@ dtype that they had.
 """
 
 import abc
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from monge._core.checks import distribution_weights, finite
 from monge._core.errors import NotFinite
-from monge._core.promotion import as_tensor
+from monge._core.promotion import as_tensor, as_weights
 from monge.transport.sliced import orthogonal_directions, sliced_wasserstein
 
 DTYPES: Any = [np.float64, np.float32, np.float16]
@@ -118,7 +119,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, abc.AB
                 f"{tuple(x.shape)} on {x.device} and {tuple(y.shape)} on {y.device}"
             )
         a, b = (
-            distribution_weights(name, w if w is None else as_tensor(name, w).to(z), z, len(z))
+            distribution_weights(name, w if w is None else as_weights(name, w).to(z), z, len(z))
             for name, w, z in (("a", a, x), ("b", b, y))
         )
         of_x, of_y = a.detach() > 0, b.detach() > 0
@@ -165,6 +166,15 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, abc.AB
         tags.target_tags.single_output = False
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def squares_in_range(total: float, x: Tensor, y: Tensor) -> float:
+    """`total`, a sum of squared differences of points, if float64 holds it and its parts."""
+    info = torch.finfo(torch.float64)
+    vanishes = total < info.tiny / info.eps and bool((x != x[0]).any() or (y != y[0]).any())
+    if vanishes or not math.isfinite(total):
+        raise ValueError("`X` and `Y` have squared distances beyond float64: rescale them")
+    return total
 
 
 def _floats(name: str, X: Any, estimator: Any) -> Tensor:

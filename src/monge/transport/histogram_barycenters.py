@@ -129,8 +129,10 @@ def histogram_barycenter(
         ValueError: for invalid histograms, a cost of another shape, or invalid settings.
     """
     positive("epsilon", epsilon)
-    if histograms.ndim != 2 or cost.shape != (histograms.shape[-1],) * 2 or not (
-        cost.numel() and len(histograms)
+    if (
+        histograms.ndim != 2
+        or cost.shape != (histograms.shape[-1],) * 2
+        or not (cost.numel() and len(histograms))
     ):
         raise ValueError(
             "`histograms` and `cost` must have shapes (k, n) and (n, n), got "
@@ -189,9 +191,7 @@ def grid_barycenter(
     return _iterated(kernel, *_checked("images", images, weights), *settings)
 
 
-def _checked(
-    name: str, b: Tensor, weights: Tensor | None
-) -> tuple[Tensor, Tensor, torch.dtype]:
+def _checked(name: str, b: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, torch.dtype]:
     """Histograms and λ of those with a positive weight, float64, and the dtype that was given."""
     flat = checked_weights(name, finite(name, b.detach()).flatten(1), b[0].numel())
     lambdas = distribution_weights("weights", weights, b, len(b)).detach()
