@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from monge._core import html
-from monge._core.checks import cpu_generator, dimension, positive
+from monge._core.checks import cpu_generator, dimension, positive, rows
 from monge._core.checks import weights as checked
 from monge._core.devices import to_device
-from monge._core.promotion import as_tensor
+from monge._core.promotion import ANY, as_tensor, as_weights, promoted
 from monge._core.shown import Shown
 from monge.draws import generator, standard_normal
 
@@ -55,14 +55,16 @@ class Gaussian(Prior):
         self.dim, self.scale = dimension("dim", dim), positive("scale", scale)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        return self.scale * standard_normal((n, self.dim), generator)
+        return self.scale * standard_normal((rows(n), self.dim), generator)
 
     @property
     def spread(self) -> float:
         return 2 * self.dim * self.scale * self.scale
 
+    @promoted(z=ANY)
     def log_prob(self, z: Tensor) -> Tensor:
         """log density at z (n, dim), as (n,)."""
+        _codes(z, self.dim)
         constant = self.dim * (math.log(self.scale) + 0.5 * math.log(2 * math.pi))
         return -0.5 * (z / self.scale).square().sum(-1) - constant
 
@@ -75,7 +77,8 @@ class Uniform(Prior):
         self.dim, self.radius = dimension("dim", dim), positive("radius", radius)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        return self.radius * (2 * torch.rand(n, self.dim, generator=cpu_generator(generator)) - 1)
+        uniform = torch.rand(rows(n), self.dim, generator=cpu_generator(generator))
+        return self.radius * (2 * uniform - 1)
 
     @property
     def spread(self) -> float:
@@ -90,11 +93,16 @@ class Sphere(Prior):
         self.dim = dimension("dim", dim)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        return nn.functional.normalize(standard_normal((n, self.dim), generator), dim=1)
+        return nn.functional.normalize(standard_normal((rows(n), self.dim), generator), dim=1)
 
     @property
     def spread(self) -> float:
         return 2.0
+
+
+def _codes(z: Tensor, dim: int) -> None:
+    if z.ndim != 2 or z.shape[1] != dim:
+        raise ValueError(f"`z` must have shape (n, {dim}), got {tuple(z.shape)}")
 
 
 Numbers = Tensor | np.ndarray | Sequence[Any]
@@ -117,14 +125,8 @@ class Mixture(Prior):
 
     def __init__(self, means: Numbers, covariances: Numbers, weights: Numbers):
         super().__init__()
-        m, c, w = (
-            as_tensor(name, values)
-            for name, values in (
-                ("means", means),
-                ("covariances", covariances),
-                ("weights", weights),
-            )
-        )
+        m, c = as_tensor("means", means), as_tensor("covariances", covariances)
+        w = as_weights("weights", weights)
         if m.ndim != 2 or m.numel() == 0:
             raise ValueError(f"`means` must have shape (k, dim), got {tuple(m.shape)}")
         k, self.dim = m.shape
@@ -142,7 +144,7 @@ class Mixture(Prior):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         # one row of numbers a draw, the first of which chooses the component
-        normal = to_device(standard_normal((n, 1 + self.dim), generator), self.means.device)
+        normal = to_device(standard_normal((rows(n), 1 + self.dim), generator), self.means.device)
         levels = torch.special.ndtr(normal[:, 0].double())
         k = torch.searchsorted(self.weights.double().cumsum(0), levels)
         k = k.clamp(max=len(self.weights) - 1)
@@ -158,13 +160,16 @@ class Mixture(Prior):
         between = (self.means - mean).square().sum(1)
         return 2 * float(self.weights @ (within + between))
 
+    @promoted(z=ANY)
     def log_prob(self, z: Tensor) -> Tensor:
         """log density at z (n, dim), as (n,)."""
-        away = (z[:, None] - self.means).unsqueeze(-1)
-        scaled = torch.linalg.solve_triangular(self.factors, away, upper=False).squeeze(-1)
-        logdet = self.factors.diagonal(dim1=1, dim2=2).log().sum(1)
+        _codes(z, self.dim)
+        means, factors, weights = (w.double() for w in (self.means, self.factors, self.weights))
+        away = (z.double()[:, None] - means).unsqueeze(-1)
+        scaled = torch.linalg.solve_triangular(factors, away, upper=False).squeeze(-1)
+        logdet = factors.diagonal(dim1=1, dim2=2).log().sum(1)
         logs = -0.5 * scaled.square().sum(-1) - logdet - 0.5 * self.dim * math.log(2 * math.pi)
-        return torch.logsumexp(logs + self.weights.log(), 1)
+        return torch.logsumexp(logs + weights.log(), 1).to(z.dtype)
 
 
 class Ring(Prior):
@@ -179,7 +184,7 @@ class Ring(Prior):
         self.inner = inner
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        uniform = torch.rand(n, 2, generator=cpu_generator(generator), dtype=torch.float64)
+        uniform = torch.rand(rows(n), 2, generator=cpu_generator(generator), dtype=torch.float64)
         # the share of the area within a radius grows with its square
         radius = (self.inner**2 + (1 - self.inner**2) * uniform[:, 0]).sqrt()
         angle = 2 * math.pi * uniform[:, 1]
@@ -214,7 +219,7 @@ class SwissRoll(Prior):
         return torch.stack([t * t.cos(), t * t.sin()], 1) / (4.5 * math.pi)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        normal = standard_normal((n, 3), generator)
+        normal = standard_normal((rows(n), 3), generator)
         curve = self._curve(torch.special.ndtr(normal[:, 0].double())).float()
         return curve + self.noise * normal[:, 1:]
 

@@ -72,6 +72,17 @@ def dimension(name: str, value: int) -> int:
     return number
 
 
+def rows(value: int, name: str = "n") -> int:
+    """`value`, a number of samples, if it is an integer of at least 0."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise ValueError(f"`{name}` must be an integer of at least 0, got {_got(value)}")
+    return number
+
+
 def cpu_generator(value: torch.Generator | None) -> torch.Generator | None:
     """A `generator` on the CPU, or None for torch's global one.
 
@@ -182,6 +193,8 @@ def weights(name: str, w: Tensor, count: int) -> Tensor:
         raise ValueError(
             f"`{name}` must hold a weight for each of the {count} values, got {tuple(w.shape)}"
         )
+    if count == 0:
+        raise ValueError(f"`{name}` must hold at least one weight, got shape {tuple(w.shape)}")
     w = w.double()
     total = w.detach().sum(-1, keepdim=True)
     least = w.detach().amin(-1, keepdim=True)

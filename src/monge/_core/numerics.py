@@ -222,8 +222,9 @@ def centred(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
     influence. Gradients pass through; the centre is a constant.
     """
     largest = max(float(z.detach().abs().max()) for z in (x, y))
-    # at most 2; the bounds keep the scale a normal number of float32
-    scale = 2.0 ** min(max(math.frexp(largest)[1] - 1, -120), 120)
+    # at most 2; the bounds keep the scale a normal number of its dtype
+    most = 120 if x.dtype == torch.float32 else 1000
+    scale = 2.0 ** min(max(math.frexp(largest)[1] - 1, -most), most)
     x, y = x / scale, y / scale
     centre = x.detach()[:: len(x) // 100 + 1].median(0).values
     return x - centre, y - centre, scale

@@ -44,6 +44,8 @@ WEIGHTS = 1
 """A weight for each sample, (n,)."""
 DISTRIBUTIONS = ("a", "b", "p", "q")
 """The names of arguments that sum to 1."""
+HISTOGRAMS = ("weights", "histograms", "images")
+"""Those that sum to 1 over all dimensions of an item, or over the last one."""
 MASSES = (*DISTRIBUTIONS, "weights", "masses", "sample_masses")
 """The names of arguments in which a boolean would be a mask, not a number."""
 EXACT_INTEGERS = 2.0**53
@@ -195,8 +197,8 @@ def _tensors(
     for name, z in values.items():
         device = z.device if isinstance(given[name], Tensor) or not devices else devices[0]
         wide = z.to(device=device, dtype=working)
-        if name in DISTRIBUTIONS and z.dtype.itemsize < 4:
-            wide = _normalised_half(wide, z.dtype)
+        if name in (*DISTRIBUTIONS, *HISTOGRAMS) and z.dtype.itemsize < 4:
+            wide = _normalised_half(wide, z.dtype, all_axes=name == "images")
         elif counts and name in DISTRIBUTIONS and _holds_integers(given[name]):
             wide = wide / wide.sum(-1, keepdim=True).clamp_min(1)
         values[name] = wide
@@ -267,9 +269,20 @@ def _of_array(name: str, value: Any) -> Tensor:
     raise ValueError(f"`{name}` must hold real numbers, got an array of {array.dtype}")
 
 
-def _normalised_half(w: Tensor, dtype: torch.dtype) -> Tensor:
-    """Weights whose sum is as near to 1 as their half precision could write it, divided by it."""
-    total = w.detach().double().sum(-1, keepdim=True)
+def as_weights(name: str, value: Any) -> Tensor:
+    """Weights as a tensor of at least float32, those of half precision divided by their sum;
+    integers are counts."""
+    w = as_tensor(name, value)
+    if _holds_integers(value):
+        return w / w.sum(-1, keepdim=True).clamp_min(1)
+    return _normalised_half(w.float(), w.dtype) if w.dtype.itemsize < 4 else w
+
+
+def _normalised_half(w: Tensor, dtype: torch.dtype, all_axes: bool = False) -> Tensor:
+    """Weights whose sum is as near to 1 as their half precision could write it, divided by it;
+    the sum over the last dimension, or over all but the first."""
+    axes = tuple(range(1, w.ndim)) if all_axes else (-1,)
+    total = w.detach().double().sum(axes, keepdim=True)
     near = ((total - 1).abs() <= 4 * torch.finfo(dtype).eps).all()
     return w / total.to(w.dtype) if near else w
 

@@ -239,6 +239,11 @@ def division(
         known = np.array([part_named(str(part)) or "" for part in names])
         parts = known[which]
         train, test = parts == "train", parts == ("test" if "test" in known else "val")
+        if not (known != "").any():
+            shown = ", ".join(repr(str(part)) for part in names[:3])
+            raise ValueError(
+                f"`data` {name!r} has parts called {shown}: call them train, test and val"
+            )
         _enough(name, train.sum(), test.sum())
         return train, test
     if n < LEAST:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from monge._core.checks import finite, floating
 from monge._core.devices import to_device
+from monge._core.numerics import unit_of_length
 from monge._core.promotion import ANY, promoted
 from monge.data import Source, as_floats
 from monge.divergences import MMD
@@ -20,7 +21,8 @@ from monge.models.protocols import Completer, complete, device_of, has, prior_of
 COMPLETIONS = 10
 
 
-def _pairs(completions: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+def _pairs(completions: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Completions (n, k, d) and truth (n, d) in a unit in which squares stay in range, and it."""
     for name, x in (("completions", completions), ("truth", truth)):
         finite(name, floating(name, x))
     if completions.ndim < 3 or 0 in completions.shape or completions[:, 0].shape != truth.shape:
@@ -29,14 +31,18 @@ def _pairs(completions: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
             "(n, *), got "
             f"{tuple(completions.shape)} and {tuple(truth.shape)}"
         )
-    return completions.flatten(2), truth.flatten(1)
+    y, t = completions.detach().flatten(2), truth.detach().flatten(1)
+    unit = unit_of_length(y, t)
+    if 1e-9 < unit < 1e15:
+        return y, t, 1.0
+    return y / unit, t / unit, unit
 
 
 @promoted(completions=ANY, truth=ANY)
 def best_of(completions: Tensor, truth: Tensor) -> float:
     """The mean squared error Σ (y - t)² of the best of the k completions."""
-    y, t = _pairs(completions, truth)
-    return float((y - t[:, None]).square().sum(2).amin(1).mean())
+    y, t, unit = _pairs(completions, truth)
+    return unit * unit * float((y - t[:, None]).square().sum(2).amin(1).mean())
 
 
 @promoted(completions=ANY)
@@ -51,7 +57,8 @@ def diversity(completions: Tensor) -> float:
             "`completions` must have shape (n, k, *) with k of at least 2, got "
             f"{tuple(completions.shape)}"
         )
-    return 2 * float(completions.flatten(2).var(1).sum(1).mean())
+    y, _, unit = _pairs(completions, completions[:, 0])
+    return 2 * unit * unit * float(y.var(1).sum(1).mean())
 
 
 @promoted(completions=ANY, truth=ANY)
@@ -64,13 +71,13 @@ def energy_score(completions: Tensor, truth: Tensor) -> float:
 
     Source: Gneiting, Raftery, "Strictly proper scoring rules, prediction, and estimation", 2007.
     """
-    y, t = _pairs(completions, truth)
+    y, t, unit = _pairs(completions, truth)
     k = y.shape[1]
     near = torch.linalg.vector_norm(y - t[:, None], dim=2).mean()
     if k == 1:
-        return float(near)
+        return unit * float(near)
     apart = torch.cdist(y, y, compute_mode="donot_use_mm_for_euclid_dist")
-    return float(near - 0.5 * apart.sum((1, 2)).mean() / (k * (k - 1)))
+    return unit * float(near - 0.5 * apart.sum((1, 2)).mean() / (k * (k - 1)))
 
 
 def agreement(completions: Tensor, labels: Tensor, classify: Callable[[Tensor], Tensor]) -> float:

@@ -154,7 +154,10 @@ def _inflation(same: Tensor, near: Tensor) -> float:
 def nearest(x: Tensor, y: Tensor) -> Tensor:
     """The distance of each row of x (n, d) to the nearest row of y (m, d), (n,)."""
     _checked(x, y, ("x", "y"))
-    return neighbours.nearest_squared(x, y).sqrt()
+    unit = unit_of_length(x, y)
+    if 1e-9 < unit < 1e15:
+        return neighbours.nearest_squared(x, y).sqrt()
+    return unit * neighbours.nearest_squared(x / unit, y / unit).sqrt()
 
 
 @promoted(model=ANY, train=ANY, test=ANY)

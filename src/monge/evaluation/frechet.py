@@ -13,6 +13,7 @@ where to find them", 2020.
 """
 
 import itertools
+import math
 import operator
 import warnings
 from collections.abc import Sequence
@@ -81,7 +82,7 @@ def features(name: str, x: Tensor) -> Tensor:
     floating(name, x)
     if x.ndim != 2 or len(x) == 0:
         raise ValueError(f"`{name}` must be features (n, d), got shape {tuple(x.shape)}")
-    return finite(name, x)
+    return finite(name, x.detach())
 
 
 def moments(x: Tensor) -> Moments:
@@ -95,11 +96,18 @@ def frechet_of_moments(one: Moments, two: Moments) -> float:
     if len(a) != len(b):
         raise ValueError(f"`one` has {len(a)} features and `two` has {len(b)}")
     _warn_of_few(min(one.count, two.count), len(a))
+    gap = one.mean - two.mean
+    size = float(torch.stack([a.trace(), b.trace(), gap.square().sum()]).amax())
+    if not math.isfinite(size):
+        raise ValueError("features have squares beyond float64: rescale them")
+    # products of two covariances would leave its range long before; by powers of 4, exactly
+    length = 2.0 ** (math.frexp(size)[1] // 2)
+    a, b, gap = a / length / length, b / length / length, gap / length
     values, vectors = torch.linalg.eigh(a)
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
     shared = torch.linalg.eigvalsh(root @ b @ root).clamp_min(0).sqrt().sum()
-    distance = (one.mean - two.mean).square().sum() + a.trace() + b.trace() - 2 * shared
-    return max(float(distance), 0.0)
+    distance = gap.square().sum() + a.trace() + b.trace() - 2 * shared
+    return max(float(distance) * length * length, 0.0)
 
 
 def frechet_of_rows(x: Tensor, y: Tensor) -> float:
@@ -141,8 +149,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     Raises:
         ValueError: for other shapes, fewer than two rows, or NaN.
     """
-    features("x", x)
-    features("y", y)
+    x, y = features("x", x), features("y", y)
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"`y` must have {x.shape[1]} features, got {y.shape[1]}")
     if min(len(x), len(y)) <= x.shape[1]:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from monge._core.checks import cpu_generator, floating
+from monge._core.promotion import ANY, promoted
 from monge.transport import sliced_wasserstein
 
 LEAST, PATCH = 16, 7
@@ -29,6 +30,7 @@ def _enlarged(images: Tensor, size: tuple[int, int]) -> Tensor:
     return 4 * _blur(spread)
 
 
+@promoted(images=ANY)
 def laplacian_pyramid(images: Tensor) -> list[Tensor]:
     """The levels of a Laplacian pyramid of images (n, c, h, w), from fine to coarse.
 

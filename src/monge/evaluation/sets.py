@@ -19,7 +19,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from monge._core.checks import dimension, finite, floating
+from monge._core.checks import dimension, finite
+from monge._core.promotion import as_tensor
 from monge._core.tuning import threads
 from monge.transport import jensen_shannon
 from monge.transport.neighbours import point_trees
@@ -98,7 +99,7 @@ def occupancy_divergence(x: Tensor, y: Tensor, cells: int = CELLS) -> float:
     dimension("cells", cells)
     counts = []
     for clouds in _clouds(x, y):
-        index = ((clouds.reshape(-1, 3) + 1) * (cells / 2)).astype(int).clip(0, cells - 1)
+        index = ((clouds.reshape(-1, 3) + 1) * (cells / 2)).clip(0, cells - 1).astype(int)
         flat = np.ravel_multi_index(tuple(index.T), (cells,) * 3)
         counts.append(torch.from_numpy(np.bincount(flat, minlength=cells**3)).double())
     one, two = (count / count.sum() for count in counts)
@@ -106,15 +107,16 @@ def occupancy_divergence(x: Tensor, y: Tensor, cells: int = CELLS) -> float:
 
 
 def _clouds(x: Tensor, y: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
-    for name, clouds in (("x", x), ("y", x if y is None else y)):
-        finite(name, floating(name, clouds))
-        if clouds.ndim != 3 or clouds.shape[2] != 3 or clouds.shape[1] <= 3:
+    arrays: list[np.ndarray] = []
+    for name, value in (("x", x),) if y is None else (("x", x), ("y", y)):
+        clouds = finite(name, as_tensor(name, value).detach())
+        if clouds.ndim != 3 or clouds.shape[2] != 3 or clouds.shape[1] <= 3 or not len(clouds):
             raise ValueError(
-                f"`{name}` must be clouds (n, N, 3) of more than 3 points, got "
+                f"`{name}` must be clouds (n, N, 3) of more than 3 points, n ≥ 1, got "
                 f"{tuple(clouds.shape)}"
             )
-    one = x.detach().cpu().double().numpy()
-    return one, one if y is None else y.detach().cpu().double().numpy()
+        arrays.append(clouds.cpu().double().numpy())
+    return arrays[0], arrays[-1]
 
 
 def _matrix(entry: Callable[[int, int], float], n: int, m: int, symmetric: bool) -> Tensor:

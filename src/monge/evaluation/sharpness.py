@@ -27,10 +27,15 @@ def sharpness(images: Tensor) -> float:
     Source: Tolstikhin, Bousquet, Gelly, Schölkopf, "Wasserstein auto-encoders", 2018, section 4.
     """
     floating("images", images)
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or min(images.shape[2:]) < 3:
+    if (
+        images.ndim != 4
+        or images.shape[1] not in (1, 3)
+        or min(images.shape[2:]) < 3
+        or not len(images)
+    ):
         raise ValueError(
-            "`images` must have shape (n, 1, h, w) or (n, 3, h, w) with sides of at least 3, got "
-            f"{tuple(images.shape)}"
+            "`images` must have shape (n, 1, h, w) or (n, 3, h, w) with n of at least 1 and sides "
+            f"of at least 3, got {tuple(images.shape)}"
         )
     unit_range("images", images)
     if images.shape[1] == 3:

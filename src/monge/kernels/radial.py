@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core.checks import dimension, finite, floating, positive, sample_pair
-from monge._core.numerics import distances, root
+from monge._core.numerics import distances, root, unit_of_length
 from monge._core.promotion import ANY, promoted
 from monge._core.shown import Shown, described
 
@@ -29,7 +29,9 @@ def median_distance(x: Tensor) -> float:
     finite("x", floating("x", x))
     if x.ndim != 2 or len(x) < 2:
         raise ValueError(f"`x` must be at least two rows (n, d), got shape {tuple(x.shape)}")
-    median = float(torch.pdist(x.detach()).median())
+    x = x.detach().double()
+    unit = unit_of_length(x, x)  # in which squares neither overflow nor vanish
+    median = unit * float(torch.pdist(x / unit).median())
     if not median > 0:
         raise ValueError("`x` repeats one point in most of its rows: give a scale by hand")
     return median

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from monge._core.checks import nonnegative, positive
 from monge.maps.class_penalty import Classes, classes_of, solve_classes
-from monge.maps.estimator import TransportMap
+from monge.maps.estimator import TransportMap, refuse_near
 from monge.transport.entropic import sinkhorn
 from monge.transport.ground import log_weights
 from monge.transport.neighbours import nearest
@@ -147,4 +147,6 @@ class EntropicMap(TransportMap):
 
 def _mean_cost(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> float:
     """Σ_ij a_i b_j ‖x_i - y_j‖² of samples about their means: a shift changes no plan."""
-    return float(a @ (x - a @ x).square().sum(1) + b @ (y - b @ y).square().sum(1))
+    mean = float(a @ (x - a @ x).square().sum(1) + b @ (y - b @ y).square().sum(1))
+    refuse_near(mean, x, y)
+    return mean

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from monge._core.checks import distribution_weights, finite
 from monge._core.errors import NotFinite
-from monge._core.promotion import as_tensor
+from monge._core.promotion import as_tensor, as_weights
 from monge.transport.sliced import orthogonal_directions, sliced_wasserstein
 
 DTYPES: Any = [np.float64, np.float32, np.float16]
@@ -120,7 +120,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, abc.AB
             )
         _refuse_far(x, y)
         a, b = (
-            distribution_weights(name, w if w is None else as_tensor(name, w).to(z), z, len(z))
+            distribution_weights(name, w if w is None else as_weights(name, w).to(z), z, len(z))
             for name, w, z in (("a", a, x), ("b", b, y))
         )
         of_x, of_y = a.detach() > 0, b.detach() > 0
@@ -174,6 +174,13 @@ def _refuse_far(x: Tensor, y: Tensor) -> None:
     both = torch.cat([x, y])
     extent = both.amax(0) - both.amin(0)
     if not math.isfinite(4 * float(extent.square().sum())):
+        raise ValueError("`X` and `Y` have squared distances beyond float64: rescale them")
+
+
+def refuse_near(total: float, x: Tensor, y: Tensor) -> None:
+    """Refuses samples whose squared differences, of the sum `total`, vanish in float64."""
+    info = torch.finfo(torch.float64)
+    if total < info.tiny / info.eps and bool((x != x[0]).any() or (y != y[0]).any()):
         raise ValueError("`X` and `Y` have squared distances beyond float64: rescale them")
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from monge._core.checks import nonnegative
-from monge.maps.estimator import TransportMap
+from monge.maps.estimator import TransportMap, refuse_near
 from monge.transport.gaussian import gaussian_map
 
 
@@ -66,6 +66,7 @@ class LinearMap(TransportMap):
         x, y, a, b, _, _ = self._samples(X, Y, a, b)
         mean0, cov0 = self._moments(x, a)
         mean1, cov1 = self._moments(y, b)
+        refuse_near(float(cov0.trace() + cov1.trace()), x, y)
         self.matrix_, self.shift_ = _affine(mean0, cov0, mean1, cov1)
         self.inverse_matrix_, self.inverse_shift_ = _affine(mean1, cov1, mean0, cov0)
         return self

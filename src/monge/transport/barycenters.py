@@ -27,13 +27,13 @@ from torch import Tensor
 
 from monge._core.checks import dimension, distribution_weights, finite, positive
 from monge._core.errors import warn
-from monge._core.promotion import as_tensor
+from monge._core.promotion import as_tensor, as_weights
 from monge._core.shown import described
 from monge._core.typed import eigvalsh, linear_solve
 from monge.transport.entropic import sinkhorn
 from monge.transport.ground import log_weights
 from monge.transport.projections import exact_projections, soft_images
-from monge.transport.sliced import sliced_power, uniform_directions
+from monge.transport.sliced import ready_directions, sliced_power
 
 LEAST_SPAN = 1e-9
 """The least eigenvalue of the mean of θ θᵀ, whose sum is 1, that directions may have."""
@@ -95,7 +95,7 @@ class WeightedSets:
 
 
 def _given(name: str, w: Any, like: Tensor) -> Tensor | None:
-    return None if w is None else as_tensor(name, w).to(like.device)
+    return None if w is None else as_weights(name, w).to(like.device)
 
 
 def weighted_sets(samples: Sequence[Any], weights: Any, masses: Any) -> WeightedSets:
@@ -105,7 +105,7 @@ def weighted_sets(samples: Sequence[Any], weights: Any, masses: Any) -> Weighted
     points = [as_tensor(f"samples[{k}]", sample) for k, sample in enumerate(samples)]
     dtype = functools.reduce(torch.promote_types, (y.dtype for y in points))
     for k, y in enumerate(points):
-        wanted = f"(n, {points[0].shape[-1]})"
+        wanted = f"(n, {points[0].shape[-1]})" if points[0].ndim == 2 else "(n, d)"
         if y.ndim != 2 or y.numel() == 0 or y.shape[1] != points[0].shape[1]:
             raise ValueError(f"`samples[{k}]` must have shape {wanted}, got {tuple(y.shape)}")
         if y.device != points[0].device:
@@ -292,13 +292,7 @@ def sliced_barycenter(
     """
     sets = weighted_sets(samples, weights, sample_masses)
     x, a = sets.start(start, masses)
-    if not isinstance(directions, Tensor):
-        directions = uniform_directions(directions, x.shape[1], generator=generator)
-    theta = directions.to(x)
-    if theta.ndim != 2 or theta.shape[1] != x.shape[1] or len(theta) == 0:
-        raise ValueError(
-            f"`directions` must have shape (L, {x.shape[1]}), got {tuple(theta.shape)}"
-        )
+    theta = ready_directions(directions, x, generator)
     spanned = theta.T @ theta / len(theta)
     if float(eigvalsh(spanned)[0]) < LEAST_SPAN:
         raise ValueError(f"`directions` must span {x.shape[1]} dimensions: draw more")

@@ -56,7 +56,8 @@ def wasserstein_circle(
         W_p, with the root, in the unit of the positions; shaped like the batch dimensions.
 
     Raises:
-        ValueError: for an empty sample, NaN or infinity, p < 1, a period ≤ 0, or invalid weights.
+        ValueError: for an empty sample, NaN or infinity, positions so many periods away that their
+            dtype does not resolve one, p < 1, a period ≤ 0, or invalid weights.
 
     >>> round(float(wasserstein_circle([23.0, 0.5], [0.0, 1.5], period=24)), 6)
     1.0
@@ -68,6 +69,13 @@ def wasserstein_circle(
         if values.ndim < 1 or values.shape[-1] < 1:
             raise ValueError(f"`{name}` must hold a value, got shape {tuple(values.shape)}")
         finite(name, values)
+        furthest = float(values.detach().abs().amax()) if values.numel() else 0.0
+        dtype = values.dtype
+        if torch.finfo(dtype).eps * furthest > period / 16:
+            raise ValueError(
+                f"`{name}` has positions up to {furthest:.3g}, where {dtype} does not resolve a "
+                f"period of {period:.3g}: take them modulo the period before they are rounded"
+            )
     a, b = given_weights("a", a, u.shape[-1]), given_weights("b", b, v.shape[-1])
     sides = [z for z in (u, v, a, b) if z is not None]
     try:

@@ -359,7 +359,10 @@ def kantorovich_potential(
     """
     x, y = points(x, y, 1)
     mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
-    distances = _distances(x, y)
+    wide = x.detach().double(), y.detach().double()
+    distances, scale = scaled_lengths(*wide)
     _, _, g = simplex(distances, as_array(mu), as_array(nu))
-    on_x, on_y = (distances - g).min(1), (_distances(y, y) - g).min(1)
+    unit = _scale(torch.cat(wide))
+    within = _distances(wide[1] / unit, wide[1] / unit) / (scale / unit)
+    on_x, on_y = scale * (distances - g).min(1), scale * (within - g).min(1)
     return from_numpy(on_x).to(x), from_numpy(on_y).to(y)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from monge._core.numerics import on_host
 from monge._core.tuning import tuning
-from monge._core.typed import linear_solve, unchecked_solve
+from monge._core.typed import unchecked_solve
 from monge.transport.gibbs import Minima, Stored, Streamed, choose_deferred, is_small
 from monge.transport.ground import GroundCost
 from monge.transport.penalties import CONSTRAINTS, Penalties, translation
@@ -148,7 +148,7 @@ def _extrapolated(images: list[Tensor], residuals: list[Tensor]) -> Tensor:
     gram = steps @ steps.T
     ridge = 1e-12 * gram.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    gamma = linear_solve(gram + ridge * eye, steps @ residuals[-1])
+    gamma = unchecked_solve(gram + ridge * eye, steps @ residuals[-1])
     # residuals that are (nearly) 0 or (nearly) equal leave nothing to combine
     return images[-1] - gamma @ moves if torch.isfinite(gamma).all() else images[-1]
 

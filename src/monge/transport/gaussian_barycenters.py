@@ -17,6 +17,7 @@ barycenters in Wasserstein space", 2016; Delon, Desolneux, "A Wasserstein-type d
 space of Gaussian mixture models", 2020.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from monge._core.checks import dimension, distribution_weights, positive
 from monge._core.errors import warn
-from monge._core.promotion import ANY, WEIGHTS, as_tensor, promoted
+from monge._core.promotion import ANY, WEIGHTS, as_tensor, as_weights, promoted
 from monge._core.typed import eigh, svd, vector_norm
 from monge.transport.exact import solve
 from monge.transport.fixed_point import accelerated
@@ -150,7 +151,7 @@ def gaussian_mixture_barycenter(
     given = [_components(f"mixtures[{k}]", mixture) for k, mixture in enumerate(mixtures)]
     now = _components("start", start)
     like = now.means
-    lambdas = weights if weights is None else as_tensor("weights", weights).to(like.device)
+    lambdas = weights if weights is None else as_weights("weights", weights).to(like.device)
     lambdas = distribution_weights("weights", lambdas, like, len(given)).detach()
     if not bool((now.masses > 0).all()):
         raise ValueError("`start` must have positive masses: leave components out")
@@ -170,14 +171,19 @@ def gaussian_mixture_barycenter(
             f"{iterations} iterations, above `tolerance` {tolerance:.2g}: raise "
             "`max_iterations` or `tolerance`"
         )
-    return now
+    dtypes = (as_tensor("mixtures", mixture[0]).dtype for mixture in (*mixtures, start))
+    dtype = functools.reduce(torch.promote_types, dtypes)
+    return GaussianComponents(*(z.to(dtype) for z in now))
 
 
 def _components(name: str, mixture: tuple[Any, Any, Any]) -> GaussianComponents:
     """Checked components, float64."""
     if len(mixture) != 3:
         raise ValueError(f"`{name}` must be (means, covariances, masses), got {len(mixture)}")
-    means, covs, masses = (as_tensor(name, z).detach() for z in mixture)
+    means, covs = (as_tensor(name, z).detach() for z in mixture[:2])
+    # of half precision there is no arithmetic
+    means, covs = (z.to(torch.promote_types(z.dtype, torch.float32)) for z in (means, covs))
+    masses = as_weights(f"masses of {name}", mixture[2]).detach()
     if means.ndim != 2 or covs.shape != (*means.shape, means.shape[-1]) or means.numel() == 0:
         raise ValueError(
             f"`{name}` must have means (n, d) and covariances (n, d, d), got shapes "

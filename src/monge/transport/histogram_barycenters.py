@@ -17,7 +17,8 @@ transportation problems", 2015; Solomon et al., "Convolutional Wasserstein dista
 Janati, Cuturi, Gramfort, "Debiased Sinkhorn barycenters", 2020.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -54,6 +55,23 @@ class HistogramBarycenter:
         names = ("marginal_error", "iterations", "converged")
         fields = (f"{name}={described(getattr(self, name))}" for name in names)
         return f"HistogramBarycenter({tuple(self.masses.shape)}, {', '.join(fields)})"
+
+    def tensors(self) -> list[Tensor]:
+        """The masses, as a list."""
+        return [self.masses]
+
+    def replaced(self, function: Callable[[Tensor], Tensor]) -> "HistogramBarycenter":
+        """This barycenter with `function` applied to its masses."""
+        return replace(self, masses=function(self.masses))
+
+    def stacked(self, accounts: Sequence["HistogramBarycenter"]) -> "HistogramBarycenter":
+        """The barycenters for several weights, and the worst of their accounts."""
+        return HistogramBarycenter(
+            masses=torch.stack([account.masses for account in accounts]),
+            marginal_error=max(account.marginal_error for account in accounts),
+            iterations=max(account.iterations for account in accounts),
+            converged=all(account.converged for account in accounts),
+        )
 
 
 class AxisKernel(NamedTuple):
@@ -112,7 +130,11 @@ def histogram_barycenter(
         ValueError: for invalid histograms, a cost of another shape, or invalid settings.
     """
     positive("epsilon", epsilon)
-    if histograms.ndim != 2 or cost.shape != (histograms.shape[-1],) * 2 or not cost.numel():
+    if (
+        histograms.ndim != 2
+        or cost.shape != (histograms.shape[-1],) * 2
+        or not (cost.numel() and len(histograms))
+    ):
         raise ValueError(
             "`histograms` and `cost` must have shapes (k, n) and (n, n), got "
             f"{tuple(histograms.shape)} and {tuple(cost.shape)}"
@@ -171,15 +193,21 @@ def grid_barycenter(
     return _iterated(kernel, *_checked("images", images, weights), *settings)
 
 
-def _checked(name: str, b: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Histograms and λ of those with a positive weight."""
+def _checked(name: str, b: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, torch.dtype]:
+    """Histograms and λ of those with a positive weight, float64, and the dtype that was given."""
     flat = checked_weights(name, finite(name, b.detach()).flatten(1), b[0].numel())
     lambdas = distribution_weights("weights", weights, b, len(b)).detach()
-    return flat.view(b.shape)[lambdas > 0], lambdas[lambdas > 0]
+    return flat.view(b.shape)[lambdas > 0], lambdas[lambdas > 0], b.dtype
 
 
 def _iterated(
-    kernel: Kernel, b: Tensor, lambdas: Tensor, debiased: bool, tolerance: float, most: int
+    kernel: Kernel,
+    b: Tensor,
+    lambdas: Tensor,
+    dtype: torch.dtype,
+    debiased: bool,
+    tolerance: float,
+    most: int,
 ) -> HistogramBarycenter:
     positive("tolerance", tolerance)
     dimension("max_iterations", most)
@@ -194,7 +222,7 @@ def _iterated(
             f"above `tolerance` {tolerance:.2g}: raise `epsilon`, `tolerance` or `max_iterations`"
         )
     masses = step.log_a[0].exp()
-    return HistogramBarycenter(masses / masses.sum(), error, iterations, converged)
+    return HistogramBarycenter((masses / masses.sum()).to(dtype), error, iterations, converged)
 
 
 class _Step:

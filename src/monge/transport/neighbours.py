@@ -25,7 +25,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monge._core.checks import dimension
-from monge._core.numerics import RESOLVED, Norms, is_resolved, norms, squared_by_product
+from monge._core.numerics import (
+    RESOLVED,
+    Norms,
+    is_resolved,
+    norms,
+    power_of_two,
+    squared_by_product,
+)
 from monge._core.tuning import threads, tuning
 from monge._core.typed import Tree, from_numpy, split, to_numpy, tree
 from monge.gpu.launch import is_usable
@@ -202,8 +209,11 @@ def _in_sets_by_trees(x: Tensor, y: Tensor) -> Tensor:
         points, others = pair
         return np.asarray(tree(others).query(points)[1])
 
+    # in a unit in which squared distances neither overflow nor vanish
+    x, y = x.double(), y.double()
+    unit = power_of_two(max(float(z.abs().amax()) for z in (x, y)))
     with ThreadPoolExecutor(threads()) as pool:
-        indices = list(pool.map(index, zip(to_numpy(x.double()), to_numpy(y.double()))))
+        indices = list(pool.map(index, zip(to_numpy(x / unit), to_numpy(y / unit))))
     return from_numpy(np.stack(indices))
 
 

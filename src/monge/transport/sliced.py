@@ -337,17 +337,21 @@ def _ready(
     x: Tensor, y: Tensor, p: float, directions: int | Tensor, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     x, y = points(x, y, p)
-    if isinstance(directions, (np.ndarray, list)):
-        directions = as_tensor("directions", directions)
-    if not isinstance(directions, Tensor):
-        directions = dimension("directions", directions)
-        drawn = uniform_directions(directions, x.shape[1], generator=generator)
-        return x, y, to_device(drawn, x.device).to(x.dtype)
-    if directions.ndim != 2 or directions.shape[1] != x.shape[1] or len(directions) < 1:
-        raise ValueError(
-            f"`directions` must have shape (L, {x.shape[1]}), got {tuple(directions.shape)}"
-        )
-    return x, y, finite("directions", directions.detach().to(x))
+    return x, y, ready_directions(directions, x, generator)
+
+
+def ready_directions(
+    directions: int | Tensor, like: Tensor, generator: torch.Generator | None
+) -> Tensor:
+    """Directions (L, d) for points like (n, d), in their dtype: given ones, or as many drawn."""
+    dim = like.shape[1]
+    if not isinstance(directions, (Tensor, np.ndarray, list, tuple)):
+        drawn = uniform_directions(dimension("directions", directions), dim, generator=generator)
+        return to_device(drawn, like.device).to(like.dtype)
+    theta = as_tensor("directions", directions).detach()
+    if theta.ndim != 2 or theta.shape[1] != dim or len(theta) < 1:
+        raise ValueError(f"`directions` must have shape (L, {dim}), got {tuple(theta.shape)}")
+    return finite("directions", theta.to(like))
 
 
 @promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)

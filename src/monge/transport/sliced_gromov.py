@@ -9,7 +9,7 @@ from torch import Tensor
 from monge._core.checks import finite, sample_pair
 from monge._core.promotion import promoted
 from monge.transport.line import merged
-from monge.transport.sliced import uniform_directions
+from monge.transport.sliced import ready_directions
 
 
 def _monotone(u: Tensor, v: Tensor) -> Tensor:
@@ -59,12 +59,8 @@ def sliced_gromov_wasserstein(
     finite("y", y)
     dim = max(x.shape[1], y.shape[1])
     x, y = (torch.nn.functional.pad(z, (0, dim - z.shape[1])) for z in (x, y))
-    if not isinstance(directions, Tensor):
-        directions = uniform_directions(directions, dim, generator=generator)
-    elif directions.ndim != 2 or directions.shape[1] != dim or len(directions) < 1:
-        raise ValueError(f"`directions` must have shape (L, {dim}), got {tuple(directions.shape)}")
     # fourth powers cancel
-    theta = finite("directions", directions.detach()).double()
+    theta = ready_directions(directions, x, generator).double()
     u, v = theta @ x.double().T, theta @ y.double().T
     extent = max(float((z.amax(1) - z.amin(1)).amax()) for z in (u.detach(), v.detach()))
     if not extent <= torch.finfo(x.dtype).max ** 0.25:

@@ -39,6 +39,7 @@ from monge.data.readers.images import (
     ImageFiles,
     content_of,
     failures,
+    firsts,
     in_threads,
     misfit,
     summary_of,
@@ -250,6 +251,7 @@ def _fill(
         "bad": decoding.bad,
         "wide": decoding.wide,
         "most": decoding.most,
+        "several": decoding.several,
         "total": len(images.names),
     }
     write_synced(whole / "notes.json", json.dumps(notes).encode())
@@ -284,6 +286,8 @@ def _opened(folder: Path, images: ImageFiles) -> Source:
     if text := failures(notes["bad"], notes["total"], images.where):
         warnings.warn(text, stacklevel=2)
     if text := misfit(notes["wide"], notes["most"], images.where):
+        warnings.warn(text, stacklevel=2)
+    if text := firsts(notes.get("several", 0), images.where):
         warnings.warn(text, stacklevel=2)
     with zipfile.ZipFile(folder / "labels.npz") as stored:
         kept = {

@@ -47,6 +47,9 @@ TOGETHER = 16 * (os.cpu_count() or 1)
 DARK = 2**14
 """Images of 16 bits that stay below have at most a quarter of the range, as 12 bits do."""
 
+FAINT = 64
+"""Images of 8 bits that stay below are masks of class numbers, or of fewer bits."""
+
 T = TypeVar("T")
 Range = tuple[int, int]
 Stamp = tuple[int, ...]
@@ -80,8 +83,17 @@ def decode(content: bytes, config: DataConfig, most: int = MOST_PIXELS) -> np.nd
     return _decoded(content, config, most)[0]
 
 
-def _decoded(content: bytes, config: DataConfig, most: int) -> tuple[np.ndarray, Range | None]:
-    """`decode`, and the least and largest value of the file if it has more than 8 bits."""
+class Seen(NamedTuple):
+    """What of a file its pixels do not tell."""
+
+    wide: Range | None
+    """The least and largest value, if it has more than 8 bits."""
+    several: bool
+    """Whether it holds several images, of which the first is read."""
+
+
+def _decoded(content: bytes, config: DataConfig, most: int) -> tuple[np.ndarray, Seen]:
+    """`decode`, and what else of the file was seen."""
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         width, height = image.size
         if width * height > most:
@@ -89,8 +101,9 @@ def _decoded(content: bytes, config: DataConfig, most: int) -> tuple[np.ndarray,
         if config.size is None and config.crop is None:
             _demand_small(width, height)
         sixteen = any("16" in str(tile[3]) for tile in image.tile)  # known before it is loaded
+        several = bool(getattr(image, "is_animated", False))
         image.load()
-        seen = _range(image, sixteen)
+        seen = Seen(_range(image, sixteen), several)
         image = eight_bits(ImageOps.exif_transpose(image))
     return _fitted(image, config), seen
 
@@ -136,7 +149,7 @@ class Decoding:
         self.bad: list[tuple[str, str]] = []
         self.wide: list[Range] = []
         self.contents: list[int] = []
-        self.most = 0
+        self.most = self.several = 0
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
         first: tuple[str, np.ndarray] | None = None
@@ -145,7 +158,8 @@ class Decoding:
                 self.bad.append((name, found))
                 continue
             found, seen, content = found
-            self.wide += [seen] if seen else []
+            self.wide += [seen.wide] if seen.wide else []
+            self.several += seen.several
             self.contents.append(content)
             self.most = max(self.most, int(found.max()))
             first = first or (name, found)
@@ -157,7 +171,7 @@ class Decoding:
                 )
             yield name, found
 
-    def _attempt(self, name: str) -> tuple[np.ndarray, Range | None, int] | str:
+    def _attempt(self, name: str) -> tuple[np.ndarray, Seen, int] | str:
         try:
             content = self.images.read(name)
             pixels, seen = _decoded(content, self.config, MOST_PIXELS)
@@ -198,10 +212,13 @@ def failures(bad: Sequence[Sequence[str]], total: int, where: str) -> str | None
 
 def misfit(wide: Sequence[Sequence[int]], largest: int, where: str) -> str | None:
     """What a warning says of images of more than 8 bits whose values are not 0 to 65,535, or of
-    masks of 8 bits whose values are 0 and 1."""
+    8 bits whose values stay low, as those of masks."""
     if not wide:
-        black = f"the images in {where} hold 0 and 1, which are read as if from 0 to 255: "
-        return f"{black}multiply them by 255, or save 1 bit a pixel" if largest == 1 else None
+        if not 0 < largest < FAINT:
+            return None
+        values = "0 and 1" if largest == 1 else f"values of 0 to {largest}"
+        way = "multiply them by 255, or save 1 bit a pixel" if largest == 1 else "multiply them"
+        return f"the images in {where} hold {values}, which are read as if from 0 to 255: {way}"
     least, most = min(low for low, _ in wide), max(high for _, high in wide)
     if least >= 0 and DARK <= most <= 65535:
         return None
@@ -210,6 +227,16 @@ def misfit(wide: Sequence[Sequence[int]], largest: int, where: str) -> str | Non
     if least < 0 or most > 65535:
         return text + "those beyond are cut off; scale the files to 8 or 16 bits"
     return text + f"they become at most {most // 257} of 255; scale the files to 8 or 16 bits"
+
+
+def firsts(several: int, where: str) -> str | None:
+    """What a warning says of files with several images, such as animations."""
+    if not several:
+        return None
+    return (
+        f"{several:,} images in {where} hold several frames or pages, of which the first is read: "
+        "save each as a file of its own to read them all"
+    )
 
 
 def in_memory(images: ImageFiles, config: DataConfig) -> Source:
@@ -222,6 +249,8 @@ def in_memory(images: ImageFiles, config: DataConfig) -> Source:
     if text := failures(decoding.bad, len(images.names), images.where):
         warnings.warn(text, stacklevel=2)
     if text := misfit(decoding.wide, decoding.most, images.where):
+        warnings.warn(text, stacklevel=2)
+    if text := firsts(decoding.several, images.where):
         warnings.warn(text, stacklevel=2)
     samples = np.empty((len(pixels), max(map(len, pixels)), *pixels[0].shape[1:]), np.uint8)
     for row, found in zip(samples, pixels):

@@ -189,7 +189,7 @@ def _called(paths: list[Folders], level: int) -> str:
 
 def _refuse_half_named(paths: list[Folders], where: str) -> None:
     """Refuses folders of which some are called almost like parts, as `seg_train` and `seg_test`,
-    and a part for tests beside folders that are not its training part."""
+    a part for tests beside folders that are not its training part, and several training parts."""
     for level in range(2):
         folders = sorted(_at(paths, level))
         like = {
@@ -204,4 +204,10 @@ def _refuse_half_named(paths: list[Folders], where: str) -> None:
             raise ValueError(
                 f"`data` {where!r} has folders {named}, which look like a training and a test "
                 "part: call them train and test, with nothing beside them, or move one elsewhere"
+            )
+        alike = [folder for folder in folders if part_named(folder) == "train"]
+        if len(alike) > 1 and len(alike) == len(folders):
+            raise ValueError(
+                f"`data` {where!r} has folders {', '.join(map(repr, alike))}, which all name the "
+                "training part: merge them, or rename them if they are classes"
             )
