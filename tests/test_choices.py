@@ -30,6 +30,7 @@ from monge.divergences import (
     SinkhornDivergence,
     SlicedWasserstein,
 )
+from monge.draws import generator
 from monge.kernels import RBF
 from monge.models import VAE, WAE, ConditionalWAE, ImplicitGenerator
 from monge.networks import mlp
@@ -151,6 +152,51 @@ def test_the_costs_of_tables_are_in_standard_units():
 def test_costs_of_other_kinds_are_refused(kind, shape, settings, named):
     with pytest.raises(ValueError, match=named):
         built("wae-mmd", kind, shape, **settings)
+
+
+# kernels
+
+
+def seven(squared, spread=12.0):
+    return sum(s * spread / (s * spread + squared) for s in (0.1, 0.2, 0.5, 1, 2, 5, 10))
+
+
+@pytest.mark.parametrize(
+    ("name", "by_hand"),
+    [
+        (None, seven),
+        ("imq", seven),
+        ("rbf", lambda squared: math.exp(-squared / 24)),
+        ("imq-near", lambda squared: seven(squared) + 16 * math.exp(-squared / 1.2)),
+    ],
+)
+def test_codes_are_compared_by_the_kernel_that_is_asked_for(name, by_hand):
+    """Of codes in six dimensions, whose spread E‖z - z'‖² is 12."""
+    kernel = built("wae-mmd", kernel=name, latent=6).divergence.kernel
+    for squared in (0.0, 0.7, 12.0):
+        found = kernel.of_squared(torch.tensor([squared], dtype=torch.float64)).item()
+        assert found == pytest.approx(by_hand(squared), rel=1e-9)
+
+
+def test_a_near_kernel_sees_gaps_to_which_wide_ones_are_blind():
+    """Of eight clusters with the mean and the covariance of the prior N(0, I) in ten dimensions,
+    in deviations of MMD² at equality."""
+
+    g, a, seen = generator(0), 0.95, {}
+
+    def prior():
+        return torch.randn(1000, 10, generator=g)
+
+    def clusters():
+        z, sides = prior(), 2.0 * torch.randint(0, 2, (1000, 3), generator=g) - 1
+        return torch.cat([a * sides + math.sqrt(1 - a * a) * z[:, :3], z[:, 3:]], 1)
+
+    for name in ("imq", "imq-near"):
+        mmd = built("wae-mmd", kernel=name, latent=10).divergence
+        apart = torch.stack([mmd(clusters(), prior()) for _ in range(10)])
+        equal = torch.stack([mmd(prior(), prior()) for _ in range(10)])
+        seen[name] = (apart.mean() / equal.std()).item()
+    assert seen["imq"] < 2 < 4 < seen["imq-near"]
 
 
 # slices

@@ -164,8 +164,14 @@ class Parts:
 
     def kernel_of(self, spread: float) -> Kernel:
         """The kernel that the option `kernel` names, for samples of E‖x - x'‖² = spread."""
-        rbf = self.option("kernel") == "rbf"
-        return RBF(math.sqrt(spread)) if rbf else multiscale_imq(spread)
+        match self.option("kernel"):
+            case "rbf":
+                return RBF(math.sqrt(spread))
+            case "imq-near":
+                # wide kernels are blind to gaps between clusters of codes (docs/evaluate.md)
+                return multiscale_imq(spread) + 16.0 * RBF(math.sqrt(spread / 20))
+            case _:
+                return multiscale_imq(spread)
 
     def mmd(self, kernel: Kernel) -> MMD:
         """An unbiased MMD: of independent samples, or of joint samples that share their labels."""
