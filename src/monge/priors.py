@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core import html
-from monge._core.checks import cpu_generator, dimension, positive
+from monge._core.checks import cpu_generator, dimension, finite, nonnegative, positive
 from monge._core.checks import weights as checked
 from monge._core.devices import to_device
 from monge._core.promotion import as_tensor
@@ -97,6 +97,8 @@ class Sphere(Prior):
         return 2.0
 
 
+MOST_SKEW = 1e-3
+"""How far a covariance may be from symmetric by rounding, in units of its largest entry."""
 Numbers = Tensor | np.ndarray | Sequence[Any]
 
 
@@ -109,6 +111,10 @@ class Mixture(Prior):
         weights: (k,), at least 0 with sum 1.
 
     Each is a tensor, an array, or lists of numbers.
+
+    Raises:
+        ValueError: for other shapes, means or covariances that are not finite in float32, or
+            covariances that are not symmetric positive definite.
     """
 
     means: Tensor
@@ -133,7 +139,16 @@ class Mixture(Prior):
                 f"`covariances` must have shape {(k, self.dim, self.dim)} for means of shape "
                 f"{(k, self.dim)}, got {tuple(c.shape)}"
             )
-        factors, failed = torch.linalg.cholesky_ex(c.double())
+        finite("means", m.float())
+        finite("covariances", c.float())
+        c = c.double()
+        skew = (c - c.mT).abs().amax((1, 2))
+        if (skew > MOST_SKEW * c.abs().amax((1, 2))).any():
+            raise ValueError(
+                f"`covariances` must be symmetric, got entries that differ by {skew.max():.3g} "
+                "from those across the diagonal: give (C + Cᵀ)/2"
+            )
+        factors, failed = torch.linalg.cholesky_ex((c + c.mT) / 2)
         if failed.any():
             raise ValueError("`covariances` must be symmetric positive definite: add to diagonals")
         self.register_buffer("means", m.float())
@@ -204,9 +219,7 @@ class SwissRoll(Prior):
 
     def __init__(self, noise: float = 0.02):
         super().__init__()
-        if not noise >= 0:
-            raise ValueError(f"`noise` must be at least 0, got {noise}")
-        self.noise = noise
+        self.noise = nonnegative("noise", noise)
 
     @staticmethod
     def _curve(u: Tensor) -> Tensor:
