@@ -145,8 +145,8 @@ class Mixture(Prior):
         skew = (c - c.mT).abs().amax((1, 2))
         if (skew > MOST_SKEW * c.abs().amax((1, 2))).any():
             raise ValueError(
-                f"`covariances` must be symmetric, got entries that differ by {skew.max():.3g} "
-                "from those across the diagonal: give (C + Cᵀ)/2"
+                f"`covariances` must be symmetric, but differ from their transposes by "
+                f"{skew.max():.3g}: give (C + C.mT) / 2 if that is rounding"
             )
         factors, failed = torch.linalg.cholesky_ex((c + c.mT) / 2)
         if failed.any():
