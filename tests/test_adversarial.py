@@ -127,7 +127,7 @@ def test_a_critic_may_not_return_anything_else(shape):
         def forward(self, x):
             return torch.zeros(shape)
 
-    with pytest.raises(ValueError, match="a critic must return shape"):
+    with pytest.raises(ValueError, match="`critic` must return shape"):
         JensenShannon(Wrong()).inner_loss(torch.randn(6, 3), torch.randn(6, 3))
 
 

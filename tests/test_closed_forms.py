@@ -196,7 +196,10 @@ def test_gaussian_kl_is_torchs():
 @pytest.mark.parametrize(
     ("cov", "word"),
     [
-        (torch.tensor([[1.0, 0.5], [0.2, 1.0]]), "symmetric"),
+        (
+            torch.tensor([[1.0, 0.5], [0.2, 1.0]]),
+            "symmetric, but differs from its transpose by 0.3",
+        ),
         (torch.tensor([[1.0, 2.0], [2.0, 1.0]]), "semidefinite"),
         (torch.zeros(2, 3), "shapes"),
         (torch.full((2, 2), math.nan), "`cov1`"),

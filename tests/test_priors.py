@@ -106,3 +106,22 @@ def test_wrong_mixtures_are_refused():
         Mixture(means, -eyes, torch.tensor([0.5, 0.5]))
     with pytest.raises(ValueError, match="`weights`"):
         Mixture(means, eyes, torch.tensor([0.5, 0.6]))
+    with pytest.raises(ValueError, match="`covariances` must be symmetric, but differ"):
+        Mixture(means, torch.tensor([[1.0, 0.9], [0.0, 1.0]]).expand(2, 2, 2), [0.5, 0.5])
+    with pytest.raises(ValueError, match="`means` must be finite"):
+        Mixture(means * torch.nan, eyes, [0.5, 0.5])
+    with pytest.raises(ValueError, match="`covariances` must be finite"):
+        Mixture(means, 1e39 * eyes.double(), [0.5, 0.5])
+
+
+def test_a_covariance_is_symmetric_up_to_the_rounding_of_its_dtype():
+    exact = torch.tensor([[2.0, 0.3], [0.3, 1.0]])
+    rounded = exact + torch.tensor([[0.0, 5e-4], [0.0, 0.0]])
+    factors = Mixture(torch.zeros(1, 2), rounded[None], [1.0]).factors[0]
+    torch.testing.assert_close(factors @ factors.T, (rounded + rounded.T) / 2)
+
+
+@pytest.mark.parametrize("noise", [-0.1, float("inf"), float("nan"), "a"])
+def test_a_noise_that_is_none_is_refused(noise):
+    with pytest.raises(ValueError, match="`noise` must be at least 0 and finite, got"):
+        SwissRoll(noise)

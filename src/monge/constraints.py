@@ -33,7 +33,7 @@ def critic_values(critic: nn.Module, x: Tensor) -> Tensor:
     values = critic(in_dtype_of(critic, x)).to(x.dtype)
     if values.shape not in ((len(x),), (len(x), 1)):
         raise ValueError(
-            f"a critic must return shape ({len(x)},) or ({len(x)}, 1) for {len(x)} samples, "
+            f"`critic` must return shape ({len(x)},) or ({len(x)}, 1) for {len(x)} samples, "
             f"got {tuple(values.shape)}"
         )
     return values.reshape(len(x))

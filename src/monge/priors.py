@@ -15,12 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from monge._core import html
-from monge._core.checks import cpu_generator, dimension, positive, rows
+from monge._core.checks import cpu_generator, dimension, finite, nonnegative, positive, rows
 from monge._core.checks import weights as checked
 from monge._core.devices import to_device
 from monge._core.promotion import ANY, as_tensor, as_weights, promoted
 from monge._core.shown import Shown
 from monge.draws import generator, standard_normal
+
+MOST_SKEW = 1e-3
+"""How far a covariance may be from symmetric by rounding, in units of its largest entry."""
 
 
 class Prior(Shown, nn.Module, abc.ABC):
@@ -117,6 +120,10 @@ class Mixture(Prior):
         weights: (k,), at least 0 with sum 1.
 
     Each is a tensor, an array, or lists of numbers.
+
+    Raises:
+        ValueError: for other shapes, means or covariances that are not finite in float32, or
+            covariances that are not symmetric positive definite.
     """
 
     means: Tensor
@@ -135,7 +142,16 @@ class Mixture(Prior):
                 f"`covariances` must have shape {(k, self.dim, self.dim)} for means of shape "
                 f"{(k, self.dim)}, got {tuple(c.shape)}"
             )
-        factors, failed = torch.linalg.cholesky_ex(c.double())
+        finite("means", m.float())
+        finite("covariances", c.float())
+        c = c.double()
+        skew = (c - c.mT).abs().amax((1, 2))
+        if (skew > MOST_SKEW * c.abs().amax((1, 2))).any():
+            raise ValueError(
+                f"`covariances` must be symmetric, but differ from their transposes by "
+                f"{skew.max():.3g}: give (C + C.mT) / 2 if that is rounding"
+            )
+        factors, failed = torch.linalg.cholesky_ex((c + c.mT) / 2)
         if failed.any():
             raise ValueError("`covariances` must be symmetric positive definite: add to diagonals")
         self.register_buffer("means", m.float())
@@ -209,9 +225,7 @@ class SwissRoll(Prior):
 
     def __init__(self, noise: float = 0.02):
         super().__init__()
-        if not noise >= 0:
-            raise ValueError(f"`noise` must be at least 0, got {noise}")
-        self.noise = noise
+        self.noise = nonnegative("noise", noise)
 
     @staticmethod
     def _curve(u: Tensor) -> Tensor:

@@ -41,18 +41,18 @@ def number(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def dots(points: Sequence[Sequence[float]], told: str) -> str:
-    """Points in a plane as a square drawing around 0, of which `told` is the alternative text."""
+def dots(points: Sequence[Sequence[float]], alt: str) -> str:
+    """Points in a plane as a square drawing around 0, of which `alt` is the alternative text."""
     reach = 1.05 * max((abs(v) for point in points for v in point), default=0.0) or 1.0
     marks = "".join(
         f'<circle cx="{SIDE * (0.5 + a / reach / 2):.1f}" cy="{SIDE * (0.5 - b / reach / 2):.1f}" '
         'r="1.6"/>'
         for a, b in points
     )
-    return _drawing(f'<g fill="currentColor" opacity=".6">{marks}</g>', told)
+    return _drawing(f'<g fill="currentColor" opacity=".6">{marks}</g>', alt)
 
 
-def shades(matrix: Sequence[Sequence[float]], told: str) -> str:
+def shades(matrix: Sequence[Sequence[float]], alt: str) -> str:
     """A matrix of numbers from 0 on, darker where they are larger."""
     rows, columns = len(matrix), len(matrix[0])
     most = max(max(row) for row in matrix) or 1.0
@@ -67,11 +67,11 @@ def shades(matrix: Sequence[Sequence[float]], told: str) -> str:
     frame = (
         f'<rect width="{SIDE}" height="{SIDE}" fill="none" stroke="currentColor" opacity=".3"/>'
     )
-    return _drawing(f'<g fill="currentColor">{cells}</g>{frame}', told)
+    return _drawing(f'<g fill="currentColor">{cells}</g>{frame}', alt)
 
 
-def _drawing(content: str, told: str) -> str:
+def _drawing(content: str, alt: str) -> str:
     return (
         f'<svg width="{SIDE}" height="{SIDE}" viewBox="0 0 {SIDE} {SIDE}" role="img" '
-        f'aria-label="{escaped(told)}">{content}</svg>'
+        f'aria-label="{escaped(alt)}">{content}</svg>'
     )

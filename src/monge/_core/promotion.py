@@ -27,8 +27,8 @@ Solvers outside torch can read neither the tensors of `torch.func` nor those of 
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 import torch
@@ -37,6 +37,13 @@ from torch import Tensor
 from monge._core.checks import cpu_generator
 from monge._core.errors import NotFinite
 from monge._core.products import true_products
+from monge._core.results import replaced, stacked
+from monge._core.transforms import (
+    Tensors,
+    as_one_operation,
+    is_transformed,
+    transforms_are_active,
+)
 
 ANY = -1
 """The shape is checked by the function itself."""
@@ -53,25 +60,6 @@ EXACT_INTEGERS = 2.0**53
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Tensors = dict[str, Tensor]
-
-
-@runtime_checkable
-class Account(Protocol):
-    """A result that holds tensors among other things, such as a `Plan`."""
-
-    def tensors(self) -> list[Tensor]:
-        """All tensors, also those that are made on request."""
-        ...
-
-    def replaced(self, function: Callable[[Tensor], Tensor]) -> Any:
-        """The account with `function` applied to each tensor, in the order of `tensors`."""
-        ...
-
-    def stacked(self, accounts: Sequence[Any]) -> Any:
-        """One account of several, this one the first of them."""
-        ...
-
 
 Together = Callable[..., Any]
 """Solves a batch of problems, or returns None where its items are to be solved one by one."""
@@ -91,17 +79,17 @@ def promoted_critic(**dimensions: int) -> Callable[[Callable[P, R]], Callable[P,
 
 
 def _opaque(problems: Callable[[Tensors], Any], tensors: Tensors, arguments: Any) -> Any:
-    if not _transforms_are_active():
+    if not transforms_are_active():
         return _with_true_products(problems, tensors)
     for argument in arguments.values():
         if isinstance(argument, torch.nn.Module) and any(
-            map(_is_transformed, argument.parameters())
+            map(is_transformed, argument.parameters())
         ):
             raise RuntimeError(
                 f"torch.func reaches the samples of {type(argument).__name__} or its parameters, "
                 "not both: use torch.autograd"
             )
-    return _as_one_operation(problems, tensors, arguments.get("generator"))
+    return as_one_operation(problems, tensors, arguments.get("generator"))
 
 
 def _with_true_products(problems: Callable[[Tensors], Any], tensors: Tensors) -> Any:
@@ -140,13 +128,13 @@ def _decorator(
                 dtype = next(iter(given.values())).dtype
                 if isinstance(result, Tensor) and result.dtype is dtype:
                     return result
-                return _replaced(result, functools.partial(_in_dtype, dtype=dtype))
+                return replaced(result, functools.partial(_in_dtype, dtype=dtype))
             of_mass = any(arguments.get(name) is not None for name in ("mass", "reach"))
             tensors, dtype = _tensors(given, dimensions, counts=not of_mass)
 
             def solved(solver: Callable[..., Any], tensors: Tensors) -> Any:
                 result = solver(**(defaults | arguments | tensors))
-                return _replaced(result, functools.partial(_in_dtype, dtype=dtype))
+                return replaced(result, functools.partial(_in_dtype, dtype=dtype))
 
             problem = functools.partial(solved, function)
             batch = functools.partial(solved, together) if together else None
@@ -167,7 +155,7 @@ def _decorator(
 
 def _are_plain(given: dict[str, Any], dimensions: dict[str, int]) -> bool:
     """Whether nothing is to be done: one problem in tensors of one dtype, as mostly on a CPU."""
-    if torch._C._is_any_autocast_enabled() or _transforms_are_active():  # pyright: ignore
+    if torch._C._is_any_autocast_enabled() or transforms_are_active():  # pyright: ignore
         return False
     dtype = None
     for name, z in given.items():
@@ -332,31 +320,7 @@ def _by_items(
         if result is not None:
             return result
     items = [{n: z[i] if n in counts else z for n, z in tensors.items()} for i in range(count)]
-    return _stacked([problem(item) for item in items])
-
-
-def _stacked(results: Sequence[Any]) -> Any:
-    first = results[0]
-    if isinstance(first, Tensor):
-        return torch.stack(tuple(results))
-    if isinstance(first, tuple):
-        return _like(first, [_stacked(field) for field in zip(*results)])
-    return first.stacked(results)
-
-
-def _like(example: tuple[Any, ...], fields: Sequence[Any]) -> Any:
-    """A tuple, or a named tuple, of the example's type."""
-    make = getattr(type(example), "_make", tuple)
-    return make(fields)
-
-
-def _replaced(result: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(result, Tensor):
-        return function(result)
-    if isinstance(result, tuple):
-        fields = cast(tuple[Any, ...], result)
-        return _like(fields, [_replaced(field, function) for field in fields])
-    return result.replaced(function) if isinstance(result, Account) else result
+    return stacked([problem(item) for item in items])
 
 
 def _in_dtype(z: Tensor, dtype: torch.dtype) -> Tensor:
@@ -370,105 +334,3 @@ def _in_dtype(z: Tensor, dtype: torch.dtype) -> Tensor:
             "a wider dtype"
         )
     return cast
-
-
-def _leaves(result: Any) -> list[Tensor]:
-    if isinstance(result, Tensor):
-        return [result]
-    if isinstance(result, tuple):
-        return [z for field in cast(tuple[Any, ...], result) for z in _leaves(field)]
-    return result.tensors() if isinstance(result, Account) else []
-
-
-# Function transforms
-
-
-def _transforms_are_active() -> bool:
-    """Whether a transform of `torch.func` is under way; torch has no public name for it."""
-    return bool(torch._C._are_functorch_transforms_active())  # pyright: ignore
-
-
-def _is_transformed(x: Tensor) -> bool:
-    """Whether a transform of `torch.func` wraps x."""
-    return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))  # pyright: ignore
-
-
-def _as_one_operation(
-    function: Callable[[Tensors], Any], tensors: Tensors, generator: torch.Generator | None
-) -> Any:
-    """`function` of tensors that `torch.func` transforms, as one operation on plain ones."""
-    names, source, results = list(tensors), generator or torch.default_generator, []
-    start = source.get_state()
-
-    def plain(*inputs: Tensor) -> list[Tensor]:
-        # evaluated again for a derivative it must see the same draws, and leave none behind
-        now = source.get_state()
-        source.set_state(start)
-        results.append(function(dict(zip(names, inputs))))
-        if len(results) > 1:
-            source.set_state(now)
-        return _leaves(results[-1])
-
-    outputs = iter(_Operation.apply(plain, *tensors.values()))  # pyright: ignore
-    # of several, as under vmap, an account is that of the worst
-    result = _stacked(results) if isinstance(results[-1], Account) else results[-1]
-    return _replaced(result, lambda _: next(outputs))
-
-
-class _Operation(torch.autograd.Function):
-    """A function of plain tensors, opaque to transforms. Its derivative is one again, so that
-    transforms nest; a batch is worked off item by item."""
-
-    @staticmethod
-    def forward(function: Callable[..., Sequence[Tensor]], *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(z.detach() for z in function(*(x.detach() for x in inputs)))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.function, *tensors = inputs
-        ctx.save_for_backward(*tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *outers: Tensor) -> Any:
-        function, count, needs = ctx.function, len(outers), ctx.needs_input_grad[1:]
-
-        def pulled(*tensors: Tensor) -> list[Tensor]:
-            outers, inputs = tensors[:count], tensors[count:]
-            with torch.enable_grad():
-                moved = [
-                    x if x.requires_grad or not need else x.detach().requires_grad_()
-                    for x, need in zip(inputs, needs)
-                ]
-                wanted = [x for x in moved if x.requires_grad]
-                pairs = [(v, o) for v, o in zip(function(*moved), outers) if v.requires_grad]
-                if not pairs:
-                    return [torch.zeros_like(x) for x in inputs]
-                gradients = torch.autograd.grad(
-                    [value for value, _ in pairs],
-                    wanted,
-                    [outer for _, outer in pairs],
-                    create_graph=any(z.requires_grad for z in tensors),
-                    allow_unused=True,
-                )
-            found = dict(zip(map(id, wanted), gradients))
-            of_inputs = [found.get(id(x)) for x in moved]
-            return [torch.zeros_like(x) if g is None else g for g, x in zip(of_inputs, inputs)]
-
-        return None, *_Operation.apply(pulled, *outers, *ctx.saved_tensors)  # pyright: ignore
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, function: Any, *inputs: Tensor) -> Any:
-        items = [
-            [x if d is None else x.select(d, i) for x, d in zip(inputs, in_dims[1:])]
-            for i in range(info.batch_size)
-        ]
-        results = zip(*(_Operation.apply(function, *item) for item in items))  # pyright: ignore
-        outputs = tuple(torch.stack(result) for result in results)
-        return outputs, (0,) * len(outputs)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise RuntimeError(
-            "transport distances have reverse-mode derivatives only: use torch.func.grad or "
-            "jacrev, and jacrev(jacrev(f)) for a Hessian"
-        )

@@ -177,7 +177,7 @@ class Sample(_Drawing):
         seeded = generator(self.seed, "sample")
         wanted = [one for one in classes for _ in range(each)] or None
         labels = drawn_labels(run.model, count, seeded, wanted)
-        told = bool(classes) or clusters_of(run.model) is None
+        labelled = bool(classes) or clusters_of(run.model) is None
         drawn = run.samples(count, seeded, prior, labels)
         self._save(
             run,
@@ -185,7 +185,7 @@ class Sample(_Drawing):
             count,
             lambda x: pictures.samples(x, columns=columns),
             pictures.turntable,
-            labels if told else None,
+            labels if labelled else None,
         )
 
 

@@ -39,15 +39,15 @@ def explained(verb: type) -> type:
     for field in dataclasses.fields(verb):
         kind, default = _chosen(kinds[field.name]), field.default
         known = getattr(kind, "__metadata__", ())
-        told: dict[str, Any] = {"metavar": _metavar(field, kind, known)}
+        options: dict[str, Any] = {"metavar": _metavar(field, kind, known)}
         if not any(getattr(one, "help", None) for one in known):
-            told["help"] = texts.get(field.name)
+            options["help"] = texts.get(field.name)
         if default is None or default is False or default == ():
-            told["help_behavior_hint"] = ""
+            options["help_behavior_hint"] = ""
         elif default is dataclasses.MISSING:
-            told["help_behavior_hint"] = "(required)"
+            options["help_behavior_hint"] = "(required)"
         again = dataclasses.field(default=default, kw_only=field.kw_only)
-        fields.append((field.name, Annotated[kind, arg(**told)], again))
+        fields.append((field.name, Annotated[kind, arg(**options)], again))
     space = {"__doc__": verb.__doc__}
     return dataclasses.make_dataclass(
         verb.__name__, fields, bases=(verb,), frozen=True, namespace=space

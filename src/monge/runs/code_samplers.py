@@ -77,7 +77,7 @@ class FittedSamplers:
     """Samplers that are fitted to codes of the training part and kept beside a run.
 
     A file names the weights that the model has, by their sha256, and the sampler is fitted again
-    for others. Of many training samples an evenly spaced subset is used. A sampler is not kept
+    for others. It is fitted to an evenly spaced subset of many training samples, and not kept
     while another process writes into the directory, or where that is read-only.
     """
 

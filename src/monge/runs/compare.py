@@ -106,12 +106,12 @@ def _measured(run: Run) -> _Measured:
 def _difference(protocols: Sequence[Mapping[str, Any]]) -> str | None:
     """In what protocols differ, in words, if they do."""
     names = dict.fromkeys(name for protocol in protocols for name in protocol)
-    told = []
+    differences = []
     for name in names:
         values = dict.fromkeys(str(protocol.get(name, "–")) for protocol in protocols)
         if len(values) > 1:
-            told.append(f"{name} is {' and '.join(values)}")
-    return ", ".join(told) or None
+            differences.append(f"{name} is {' and '.join(values)}")
+    return ", ".join(differences) or None
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:

@@ -30,15 +30,15 @@ def shown(
         evaluation: its evaluation, if there is one.
         folder: its directory.
     """
-    told = [
+    table = [
         *facts,
         ("steps", f"{rows[-1]['step']:,}" if rows else "none is logged"),
         ("seconds", float(rows[-1]["seconds"]) if rows else None),
     ]
     if evaluation is not None:
         figures = evaluation["figures"].items()
-        told += [(k, figure["value"]) for k, figure in figures if has_best(k)][:MOST_FIGURES]
-    return html.facts(name, told, _picture(folder / "pictures" / "samples.png"))
+        table += [(k, figure["value"]) for k, figure in figures if has_best(k)][:MOST_FIGURES]
+    return html.facts(name, table, _picture(folder / "pictures" / "samples.png"))
 
 
 def _picture(file: Path) -> str:

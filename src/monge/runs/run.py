@@ -220,8 +220,8 @@ class Run:
             ValueError: for bad arguments, a model without samples, or a directory that is
                 read-only or into which another process writes.
         """
+        wanted = code_samplers.chosen(self.samplers, sampler, components)
         with self.writing():
-            wanted = code_samplers.chosen(self.samplers, sampler, components)
             counts = {"mixture": components}
             samplers = {
                 name: processes.from_first(

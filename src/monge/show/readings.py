@@ -72,12 +72,12 @@ def of_summary(run: Run, numbers: dict[str, float]) -> dict[str, Reading]:
         n = round(numbers["n of codes"])
         noise = _deviation(run, n, numbers["noise floor"])
         times = abs(numbers["MMD² of codes"]) / noise
-        told = (
+        text = (
             f"{n:,} codes are indistinguishable from samples of the prior"
             if times <= 3
             else f"{n:,} codes are {times:,.0f} standard deviations from a match with the prior"
         )
-        found["MMD² of codes"] = Reading(_graded(times, 3, 30), told)
+        found["MMD² of codes"] = Reading(_graded(times, 3, 30), text)
         found["noise floor"] = Reading(
             "", f"the same between two samples of the prior: 0 ± {noise:.2g}"
         )

@@ -56,8 +56,8 @@ def curve(term: LoggedTerm, level: NoiseLevel | None) -> str:
     for name, values in (("raw", term.values), ("mean", term.means)):
         points = (f"{x(float(term.steps[i])):.1f} {y(float(values[i])):.1f}" for i in some)
         parts.append(f'<path class="{name}" d="M{"L".join(points)}"/>')
-    told = f"{term.name} over {last:,.0f} steps: from {term.means[0]:.4g} to {term.means[-1]:.4g}"
-    return _svg(WIDTH, HEIGHT, told, parts, "curve")
+    alt = f"{term.name} over {last:,.0f} steps: from {term.means[0]:.4g} to {term.means[-1]:.4g}"
+    return _svg(WIDTH, HEIGHT, alt, parts, "curve")
 
 
 def latent_map(shown: CodeMap) -> str:
@@ -82,8 +82,8 @@ def latent_map(shown: CodeMap) -> str:
             parts.append(_group(zip(x[here], y[here]), mark, text, kind))
     prior = " over the density of the prior" if shown.density is not None else ""
     classes = f", of {len(shown.names)} classes" if shown.labels is not None else ""
-    told = f"Map of {len(shown.places)} codes of test samples{prior}{classes}"
-    return _svg(SIDE, SIDE, told, parts, "map")
+    alt = f"Map of {len(shown.places)} codes of test samples{prior}{classes}"
+    return _svg(SIDE, SIDE, alt, parts, "map")
 
 
 def _group(places: Iterable[tuple[float, float]], mark: str, title: str, kind: str) -> str:
@@ -119,9 +119,9 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
 
 
-def _svg(width: int, height: int, told: str, parts: list[str], kind: str) -> str:
-    told = escape(told, quote=True)
+def _svg(width: int, height: int, alt: str, parts: list[str], kind: str) -> str:
+    alt = escape(alt, quote=True)
     return (
-        f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{told}">'
+        f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{alt}">'
         f"{''.join(parts)}</svg>"
     )

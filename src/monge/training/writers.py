@@ -168,8 +168,10 @@ class Writers:
             act()
         except Exception as error:  # whatever a service or a stranger's writer raises
             self.writers.remove(writer)
-            told = f"{type(error).__name__}: {error}"
-            warn(f"{type(writer).__name__} takes no more of the log, the training goes on: {told}")
+            reason = f"{type(error).__name__}: {error}"
+            warn(
+                f"{type(writer).__name__} takes no more of the log, the training goes on: {reason}"
+            )
 
 
 def check(log_to: object) -> None:

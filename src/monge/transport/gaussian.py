@@ -31,8 +31,11 @@ def checked_moments(mean: Tensor, cov: Tensor, which: str) -> tuple[Tensor, Tens
             f"got {tuple(mean.shape)} and {tuple(cov.shape)}"
         )
     size = cov.detach().abs().max().clamp(min=torch.finfo(cov.dtype).tiny)
-    if (cov - cov.T).detach().abs().max() > 1e-5 * size:
-        raise ValueError(f"`cov{which}` must be symmetric")
+    if (skew := (cov - cov.T).detach().abs().max()) > 1e-5 * size:
+        raise ValueError(
+            f"`cov{which}` must be symmetric, but differs from its transpose by {skew:.3g}: give "
+            "(C + C.T) / 2 if that is rounding"
+        )
     values = eigvalsh(cov.detach())
     if values[0] < -1e-5 * values[-1].abs():
         raise ValueError(

@@ -75,7 +75,7 @@ class LeftOut:
 
     def warn(self, where: str) -> None:
         """One warning of all that a user may have wanted to be read."""
-        left = [f"left out {_told(self.unexpected)}"] if self.unexpected else []
+        left = [f"left out {_counts(self.unexpected)}"] if self.unexpected else []
         if said := left + self.notes:
             warnings.warn(f"`data` {where!r}: {'; '.join(said)}", stacklevel=3)
 
@@ -94,14 +94,14 @@ class LeftOut:
         unused = unused_parts(parts, len(read))
         for reason in filter(None, unused):
             reasons = reasons | {reason: [name for name, of in zip(read, unused) if of == reason]}
-        told = _told(reasons, names=False)
+        left_out = _counts(reasons, names=False)
         text = f"read {unused.count(''):,} {noun}"
         if labels is not None:
             text += f" of {len({one for one, of in zip(labels, unused) if not of}):,} classes"
-        return "; ".join([text, *([f"left out {told}"] if told else []), *self.notes])
+        return "; ".join([text, *([f"left out {left_out}"] if left_out else []), *self.notes])
 
 
-def _told(reasons: dict[str, list[str]], names: bool = True) -> str:
+def _counts(reasons: dict[str, list[str]], names: bool = True) -> str:
     said = []
     for reason, left in reasons.items():
         some = ", ".join(map(brief, sorted(left)[:3])) + (", …" if len(left) > 3 else "")
@@ -152,8 +152,8 @@ class Found(NamedTuple):
             f"{len(names):,} {kind if len(names) > 1 else kind[:-1]}"
             for kind, names in self.kinds.items()
         ]
-        told = _told(self.left.unexpected | self.left.expected, names=False)
-        return ", ".join([*counts, *([told] if told else [])]) or "no files"
+        left_out = _counts(self.left.unexpected | self.left.expected, names=False)
+        return ", ".join([*counts, *([left_out] if left_out else [])]) or "no files"
 
 
 def is_hidden(name: str) -> bool:
