@@ -232,7 +232,8 @@ class _DebiasedStep(_Step):
         self.start = torch.cat([self.start, self.start[:1]])
 
     def __call__(self, scalings: Tensor) -> tuple[Tensor, Tensor]:
-        log_u, log_d = scalings.view(self.start.shape).split([len(self.log_b), 1])
+        both = scalings.view(self.start.shape)
+        log_u, log_d = both[:-1], both[-1:]
         log_k = self._images(log_u)
         self.log_a = log_d + (self.shares * log_k).sum(0, keepdim=True)
         own = log_d + _applied(self.kernel, log_d)
