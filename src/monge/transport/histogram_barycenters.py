@@ -17,6 +17,7 @@ transportation problems", 2015; Solomon et al., "Convolutional Wasserstein dista
 Janati, Cuturi, Gramfort, "Debiased Sinkhorn barycenters", 2020.
 """
 
+import abc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -211,7 +212,7 @@ def _iterated(
 ) -> HistogramBarycenter:
     positive("tolerance", tolerance)
     dimension("max_iterations", most)
-    step = _DebiasedStep(kernel, b, lambdas) if debiased else _Step(kernel, b, lambdas)
+    step = (_DebiasedStep if debiased else _BregmanStep)(kernel, b, lambdas)
     found = accelerated(step, step.start.flatten(), step.memory, tolerance, most)
     scalings, error, iterations = found
     converged = error <= tolerance
@@ -225,11 +226,11 @@ def _iterated(
     return HistogramBarycenter((masses / masses.sum()).to(dtype), error, iterations, converged)
 
 
-class _Step:
-    """An iteration for all histograms: log u ↦ (log u, the largest marginal error)."""
+class _Step(abc.ABC):
+    """An iteration for all histograms: scalings ↦ (scalings, the largest marginal error)."""
 
-    memory = 10
-    """Of Anderson's acceleration, which takes a fourth to a tenth of the iterations."""
+    memory: int
+    """Of Anderson's acceleration."""
 
     def __init__(self, kernel: Kernel, b: Tensor, lambdas: Tensor):
         self.kernel, self.log_b = kernel, log_weights(b)
@@ -238,30 +239,42 @@ class _Step:
         self.log_a = self.log_b[:1]
         """The barycenter of the last iteration, (1, *)."""
 
-    def __call__(self, scalings: Tensor) -> tuple[Tensor, Tensor]:
-        log_u = scalings.view(self.start.shape)
-        log_k = self._images(log_u)
-        self.log_a = (self.shares * log_k).sum(0, keepdim=True)
-        return (self.log_a - log_k).flatten(), _largest_error(self.log_a, log_u + log_k)
+    @abc.abstractmethod
+    def __call__(self, scalings: Tensor) -> tuple[Tensor, Tensor]: ...
 
-    def _images(self, log_u: Tensor) -> Tensor:
+    def images(self, log_u: Tensor) -> Tensor:
         """log K v, with v = b / Kᵀu."""
         return _applied(self.kernel, self.log_b - _applied(self.kernel, log_u))
 
 
+class _BregmanStep(_Step):
+    """That with d = 1, on log u. Accelerated, it takes a fourth to a tenth of the iterations."""
+
+    memory = 10
+
+    def __call__(self, scalings: Tensor) -> tuple[Tensor, Tensor]:
+        log_u = scalings.view(self.start.shape)
+        log_k = self.images(log_u)
+        self.log_a = (self.shares * log_k).sum(0, keepdim=True)
+        return (self.log_a - log_k).flatten(), _largest_error(self.log_a, log_u + log_k)
+
+
 class _DebiasedStep(_Step):
-    """`_Step` with d as the last of the scalings."""
+    """That of log u, and of log d as the last of the scalings.
+
+    It is not accelerated: it is no ascent, and extrapolations overshoot.
+    """
 
     memory = 0
-    """Not accelerated: the iteration is no ascent, and extrapolations overshoot."""
 
     def __init__(self, kernel: Kernel, b: Tensor, lambdas: Tensor):
         super().__init__(kernel, b, lambdas)
         self.start = torch.cat([self.start, self.start[:1]])
 
     def __call__(self, scalings: Tensor) -> tuple[Tensor, Tensor]:
-        log_u, log_d = scalings.view(self.start.shape).split([len(self.log_b), 1])
-        log_k = self._images(log_u)
+        both = scalings.view(self.start.shape)
+        log_u, log_d = both[:-1], both[-1:]
+        log_k = self.images(log_u)
         self.log_a = log_d + (self.shares * log_k).sum(0, keepdim=True)
         own = log_d + _applied(self.kernel, log_d)
         error = _largest_error(self.log_a, torch.cat([log_u + log_k, own]))
