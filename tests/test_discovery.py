@@ -235,6 +235,7 @@ def test_a_stray_file_beside_parts_is_left_out_and_named(tmp_path, places, stray
     ("places", "reason"),
     [
         (("train", "test", "extra"), "a folder 'extra' beside its folders 'test' and 'train'"),
+        (("Train", "train"), "'Train', 'train', which all name the training part"),
         (("train", "test", "."), "8 files beside its folders"),
         (("seg_train", "seg_test"), "'seg_train', 'seg_test', which look like"),
         (("train2017", "val2017"), "'train2017', 'val2017', which look like"),
