@@ -1,4 +1,4 @@
-"""Folders of small images of one grey level each, for tests of readers."""
+"""Folders of small images of one grey level each but for a white corner, for tests of readers."""
 
 import io
 
@@ -11,7 +11,10 @@ from monge.data import Source, load
 
 def picture(level: int = 0, form: str = "PNG", side: int = 4) -> bytes:
     content = io.BytesIO()
-    Image.new("L", (side, side), level).save(content, form)
+    image = Image.new("L", (side, side), level)
+    if form == "PNG":  # others would blur it
+        image.putpixel((side - 1, side - 1), 255)
+    image.save(content, form)
     return content.getvalue()
 
 

@@ -122,6 +122,32 @@ def test_dtypes_are_kept(barycenter, dtype):
     assert torch.equal(arrays.points, found.points) or barycenter is sliced_barycenter
 
 
+@each_free
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision_and_counts(barycenter, dtype):
+    x, y = normal(20, 2), normal(20, 2, seed=1)
+    weights, masses = torch.tensor([0.4, 0.6]), torch.full((20,), 0.05)
+    settings = {"start": x, "tolerance": 1e-2}
+    if barycenter is sliced_barycenter:
+        settings["directions"] = torch.eye(2)
+    expected = barycenter([x, y], weights, **settings).points
+    halves = barycenter([x, y], weights.to(dtype), masses=masses.to(dtype), **settings).points
+    counts = barycenter([x, y], [2, 3], masses=torch.ones(20).int(), **settings).points
+    torch.testing.assert_close(halves, expected, atol=5e-3, rtol=0)
+    torch.testing.assert_close(counts, expected, atol=1e-6, rtol=0)
+
+
+def test_directions_are_arrays_as_elsewhere():
+    x, y, theta = normal(20, 2), normal(20, 2, seed=1), normal(5, 2, seed=2)
+    expected = sliced_barycenter([x, y], start=x, directions=theta).points
+    for directions in (theta.numpy(), theta.tolist(), theta.clone().requires_grad_()):
+        found = sliced_barycenter([x, y], start=x, directions=directions)
+        torch.testing.assert_close(found.points, expected)
+    for wrong in (theta / 0, theta + 0j, theta[:, :1], 2.5):
+        with pytest.raises(ValueError, match="`directions` must"):
+            sliced_barycenter([x, y], start=x, directions=wrong)
+
+
 def test_exact_as_pot():
     samples = [normal(30, 2), normal(25, 2, seed=1) + 3, normal(20, 2, seed=2) * 2]
     masses = [torch.softmax(normal(len(y), seed=9), 0) for y in samples]
@@ -222,6 +248,7 @@ def test_bad_input_is_named(barycenter):
         (([],), {"start": x}, r"`samples` must hold at least one"),
         (([x, x[:, :1]],), {"start": x}, r"`samples\[1\]` must have shape \(n, 2\)"),
         (([x, x / 0],), {"start": x}, r"`samples\[1\]` must be finite"),
+        (([x[0, 0], x],), {"start": x}, r"`samples\[0\]` must have shape \(n, d\)"),
         (([x, x], [0.5, 0.6]), {"start": x}, r"`weights` must be at least 0 and sum to 1"),
         (([x, x], [1.0]), {"start": x}, r"`weights` must"),
         (([x],), {"start": x[:, :1]}, r"`start` must have shape \(n, 2\)"),
@@ -475,6 +502,8 @@ def test_bad_histograms_are_named():
         histogram_barycenter(2 * b, cost, epsilon=0.1)
     with pytest.raises(ValueError, match=r"`cost` must be symmetric"):
         histogram_barycenter(b, cost.triu(), epsilon=0.1)
+    with pytest.raises(ValueError, match=r"`histograms` and `cost` must have shapes"):
+        histogram_barycenter(b[:0], cost, epsilon=0.1)
     with pytest.raises(ValueError, match=r"`epsilon` must be positive"):
         grid_barycenter(b, epsilon=0.0)
     with pytest.raises(ValueError, match=r"`images` must have shape"):
@@ -497,3 +526,30 @@ def test_squares_beyond_float64_are_refused():
     for barycenter in (free_support_barycenter, sliced_barycenter):
         with pytest.raises(ValueError, match=r"beyond float64: rescale"):
             barycenter([x * 1e160], start=(x + 1) * 1e160)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_histograms_and_mixtures_keep_their_dtype(dtype):
+    b, cost = bumps(), line_cost()
+    expected = histogram_barycenter(b, cost, epsilon=0.05).masses
+    found = histogram_barycenter(b.to(dtype), cost, epsilon=0.05)
+    assert found.masses.dtype is torch.promote_types(dtype, cost.dtype)
+    torch.testing.assert_close(found.masses, expected, atol=2e-3, rtol=0)
+    images = grid_barycenter(b.to(dtype), epsilon=5.0).masses
+    assert images.dtype is dtype
+    means, covs = normal(3, 2), torch.eye(2).double().expand(3, 2, 2)
+    mixture = tuple(z.to(dtype) for z in (means, covs, torch.tensor([0.2, 0.3, 0.5])))
+    moved = gaussian_mixture_barycenter([mixture, mixture], start=mixture)
+    assert {z.dtype for z in moved} == {dtype}
+    torch.testing.assert_close(moved.means, mixture[0], atol=2e-2, rtol=0)
+
+
+def test_several_weights_are_several_barycenters():
+    images = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    images = images / images.sum((1, 2), keepdim=True)
+    weights = torch.tensor([[0.2, 0.3, 0.5], [0.6, 0.2, 0.2]], dtype=torch.float64)
+    found = grid_barycenter(images, weights, epsilon=1.0)
+    one, two = (grid_barycenter(images, w, epsilon=1.0) for w in weights)
+    torch.testing.assert_close(found.masses, torch.stack([one.masses, two.masses]))
+    assert found.marginal_error == max(one.marginal_error, two.marginal_error)
+    assert found.iterations == max(one.iterations, two.iterations)

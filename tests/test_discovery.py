@@ -32,15 +32,15 @@ AVIF = b"\0\0\0\x20ftypavif" + bytes(100)
 
 
 def test_images_are_told_apart_by_their_content_and_others_are_counted(tmp_path):
-    files = {f"{i}.jpg": picture(i, "JPEG") for i in range(10)}
-    files |= {f"{i}.jfif": picture(i, "JPEG") for i in range(10, 20)}
-    files |= {f"{i}": picture(i, "JPEG") for i in range(20, 30)}
+    files = {f"{i}.jpg": picture(100 + i, "JPEG") for i in range(10)}
+    files |= {f"{i}.jfif": picture(100 + i, "JPEG") for i in range(10, 20)}
+    files |= {f"{i}": picture(100 + i, "JPEG") for i in range(20, 30)}
     files |= {f"{i}.avif": AVIF for i in range(3)}
     files |= {".DS_Store": b"x", ".thumbs/0.png": picture(99), "__MACOSX/0.png": picture(99)}
     files |= {"read me.txt": b"hello", "labels.csv": b"0,1\n"}
     with pytest.warns(UserWarning, match=r"left out 3 \.avif \(no decoder\): 0\.avif, 1\.avif"):
         source = read(filled(tmp_path, files))
-    assert levels(source) == list(range(30))
+    assert levels(source) == list(range(100, 130))
     assert source.summary == (
         "read 30 images; left out 3 .avif (no decoder), 3 hidden, 1 of no known kind, 1 of "
         "another kind (tables)"
@@ -235,6 +235,7 @@ def test_a_stray_file_beside_parts_is_left_out_and_named(tmp_path, places, stray
     ("places", "reason"),
     [
         (("train", "test", "extra"), "a folder 'extra' beside its folders 'test' and 'train'"),
+        (("Train", "train"), "'Train', 'train', which all name the training part"),
         (("train", "test", "."), "8 files beside its folders"),
         (("seg_train", "seg_test"), "'seg_train', 'seg_test', which look like"),
         (("train2017", "val2017"), "'train2017', 'val2017', which look like"),

@@ -590,3 +590,11 @@ def test_labels_without_a_meaning_are_refused():
         EntropicMap().fit(x, y, labels=np.full(30, np.nan))
     with pytest.raises(ValueError, match=r"`target_labels` has none of the classes"):
         EntropicMap().fit(x, y, labels=labels, target_labels=np.full(30, 7))
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+@pytest.mark.parametrize("made", [EntropicMap, LinearMap])
+def test_squares_beyond_float64_are_refused(made, size):
+    x, y = (size * torch.randn(9, 2, dtype=torch.float64) for _ in range(2))
+    with pytest.raises(ValueError, match="`X` and `Y` have squared distances beyond float64"):
+        made().fit(x, y)

@@ -98,6 +98,29 @@ def test_a_mixture_has_the_density_and_the_shares_of_its_components():
     assert (drawn > 4.5).float().mean() == pytest.approx(0.7, abs=0.01)
 
 
+@pytest.mark.parametrize("name", ["gaussian", "mixture"])
+def test_densities_take_what_distances_take(name):
+    prior = PRIORS[name]
+    z = torch.randn(6, prior.dim, generator=generator(3), dtype=torch.float64)
+    expected = prior.log_prob(z)
+    assert expected.dtype is torch.float64
+    for other in (z.numpy(), z.tolist(), z.float(), z.half()):
+        found = prior.log_prob(other)
+        torch.testing.assert_close(found.double(), expected, atol=2e-2, rtol=2e-3)
+    assert prior.log_prob(z.half()).dtype is torch.float16
+    for wrong in (z[:, 0], z[:, :1], z[None]):
+        with pytest.raises(ValueError, match=f"`z` must have shape .n, {prior.dim}."):
+            prior.log_prob(wrong)
+
+
+@EVERY
+@pytest.mark.parametrize("n", [-1, 2.0, None])
+def test_a_number_of_draws_is_an_integer_of_at_least_0(prior, n):
+    assert prior.sample(0).shape == (0, prior.dim)
+    with pytest.raises(ValueError, match="`n` must be an integer of at least 0"):
+        prior.sample(n)
+
+
 def test_wrong_mixtures_are_refused():
     means, eyes = torch.zeros(2, 2), torch.eye(2).expand(2, 2, 2)
     with pytest.raises(ValueError, match="`covariances` must have shape"):

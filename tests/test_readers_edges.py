@@ -12,6 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 from folders import filled, levels, loaded, picture
+from PIL import Image
 
 from monge.data import CLOUD, IMAGE
 from monge.data.readers import clouds, idx
@@ -258,12 +259,35 @@ def test_arrays_of_dark_images_are_warned_of(tmp_path, most, way):
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_files_of_masks_of_0_and_1_are_warned_of(tmp_path, cached):
-    filled(tmp_path / "x", {f"{i}.png": i % 2 for i in range(8)})
+@pytest.mark.parametrize(("most", "values"), [(1, "0 and 1"), (9, "values of 0 to 9")])
+def test_files_of_masks_are_warned_of(tmp_path, cached, most, values):
+    (tmp_path / "x").mkdir()
+    for i in range(20):
+        Image.new("L", (4, 4), i % (most + 1)).save(tmp_path / "x" / f"{i}.png")
     settings = {"cache": str(tmp_path / "cache")} if cached else {}
     for _ in range(2):
-        with pytest.warns(UserWarning, match="hold 0 and 1, which are read as if from 0 to 255"):
+        with pytest.warns(UserWarning, match=f"hold {values}, which are read as if from 0 to 255"):
             loaded(tmp_path / "x", **settings)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("suffix", ["gif", "tif"])
+def test_files_of_several_images_are_warned_of(tmp_path, cached, suffix):
+    draw = np.random.default_rng(0)
+    (tmp_path / "x").mkdir()
+    for i in range(8):
+        frames = [Image.fromarray(draw.integers(0, 256, (8, 8), np.uint8)) for _ in range(2)]
+        frames[0].save(tmp_path / "x" / f"{i}.{suffix}", save_all=True, append_images=frames[1:])
+    settings = {"cache": str(tmp_path / "cache")} if cached else {}
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="8 images in .* of which the first is read"):
+            loaded(tmp_path / "x", **settings)
+
+
+def test_parts_of_an_array_with_unknown_names_are_named(tmp_path):
+    np.savez(tmp_path / "x.npz", x=np.arange(60.0).reshape(30, 2), split=[0] * 20 + [1] * 10)
+    with pytest.raises(ValueError, match="has parts called '0', '1': call them train, test"):
+        loaded(tmp_path / "x.npz")
 
 
 def test_integers_beyond_float64_are_compared_exactly():

@@ -12,22 +12,28 @@ from scipy.spatial.distance import cdist
 from monge.costs import L2, Bernoulli, Chamfer, EarthMover
 from monge.divergences import MMD, EnergyDistance, ExactWasserstein, SlicedWasserstein
 from monge.inference import game_value
-from monge.kernels import IMQ, Energy, Laplace, pair_sum
+from monge.kernels import IMQ, Energy, Laplace, median_distance, pair_sum
 from monge.transport import (
     Polynomial,
     gaussian_wasserstein,
     gromov_wasserstein,
+    histogram_barycenter,
+    jensen_shannon,
     kantorovich_potential,
+    max_sliced_wasserstein,
     monge_map,
     quantile_map,
     sinkhorn,
     sinkhorn_divergence,
+    sliced_gromov_wasserstein,
     sliced_wasserstein,
     solve,
     solve_entropic,
     wasserstein,
     wasserstein_1d,
+    wasserstein_circle,
 )
+from monge.transport.neighbours import nearest_in_sets
 
 double = torch.float64
 
@@ -296,6 +302,44 @@ def test_exact_distances_at_every_magnitude_of_float32(size):
     assert ours == pytest.approx(expected**0.5, rel=1e-5)
 
 
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+def test_lengths_at_every_magnitude_of_float64(size):
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(9, 3, dtype=double, generator=generator) for _ in range(2))
+    for length in (
+        lambda x, y: kantorovich_potential(x, y)[0],
+        lambda x, y: max_sliced_wasserstein(x, y, generator=torch.Generator().manual_seed(1))[0],
+        L2(),
+        lambda x, y: EarthMover()(x[None], y[None]),
+        lambda x, y: torch.tensor(median_distance(torch.cat([x, y])), dtype=double),
+    ):
+        torch.testing.assert_close(length(size * x, size * y) / size, length(x, y))
+
+
+def test_nearest_points_at_every_magnitude_of_float64():
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(2, 9, 3, dtype=double, generator=generator) for _ in range(2))
+    assert torch.equal(nearest_in_sets(1e-200 * x, 1e-200 * y), nearest_in_sets(x, y))
+    assert torch.isinf(Chamfer()(1e200 * x, 1e200 * y)).all()
+
+
+@pytest.mark.parametrize("reach", [1.0, None])
+def test_an_extrapolation_without_a_direction_with_denormals_flushed(reach):
+    """Residuals become exactly 0 on the way to a tolerance that float32 does not reach."""
+    generator = torch.Generator().manual_seed(1)
+    x, y = (torch.randn(n, 3, generator=generator).relu() for n in (6, 8))
+    settings = {"epsilon": 0.5, "tolerance": 1e-10, "max_iterations": 2000, "reach": reach}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*stopped after")
+        expected = sinkhorn(x, y, **settings).value
+        torch.set_flush_denormal(True)
+        try:
+            value = sinkhorn(x, y, **settings).value
+        finally:
+            torch.set_flush_denormal(False)
+    torch.testing.assert_close(value, expected)
+
+
 # Inputs
 
 
@@ -473,6 +517,11 @@ def test_accounts_under_vmap_are_those_of_the_worst():
             lambda x: sliced_wasserstein(x, x, directions=np.zeros((2, 5))),
             "`directions` must have",
         ),
+        (lambda x: sliced_gromov_wasserstein(x, x, directions=[[1.0]]), "`directions` must have"),
+        (lambda x: sliced_wasserstein(x, x, directions=torch.eye(2) + 0j), "`directions` must"),
+        (lambda x: jensen_shannon(x[:0, 0], x[:0, 0]), "`p` must hold at least one weight"),
+        (lambda x: histogram_barycenter(x[:0], x.T @ x, epsilon=1.0), "`histograms` and `cost`"),
+        (lambda x: wasserstein_circle(x[:, 0] + 1e9, x[:, 0]), "`u` has positions up to 1e.09"),
         (lambda x: Polynomial(3)(x), r"`x` must be points \(n, 3\)"),
         (lambda x: Bernoulli()(torch.rand(2, 2), torch.rand(2, 2) + 1), "`y` must lie in"),
         (lambda x: Chamfer()(torch.zeros(0, 5, 2), torch.zeros(0, 5, 2)), "`x` must be sets"),

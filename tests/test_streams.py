@@ -382,7 +382,7 @@ def test_shards_are_read_like_the_folder_of_their_images(tmp_path):
 
 
 def test_labels_stay_with_their_images(tmp_path):
-    flat = [png(np.full((4, 4), i, np.uint8)) for i in range(30)]
+    flat = [png(np.full((4, 4), 110 + i, np.uint8)) for i in range(30)]
     source = load(DataConfig(str(shard(tmp_path / "x.tar", labelled(flat)))))
     assert torch.equal(source.train[:, 0, 0, 0] % 11, source.train_labels)
     assert torch.equal(source.test[:, 0, 0, 0] % 11, source.test_labels)
@@ -482,7 +482,7 @@ def test_what_webdataset_writes_is_read(tmp_path):
         webdataset = pytest.importorskip("webdataset")
         with webdataset.ShardWriter(str(tmp_path / "s-%03d.tar"), maxcount=7, verbose=0) as sink:
             for i in range(20):
-                pixels = np.full((4, 4, 3), i, np.uint8)
+                pixels = np.full((4, 4, 3), 99 + i, np.uint8)
                 sink.write({"__key__": f"k{i:03}", "png": pixels, "cls": i % 3})
     source = load(DataConfig(str(tmp_path / "s-{000..002}.tar")))
     assert len(source.train) + len(source.test) == 20
@@ -542,7 +542,7 @@ def test_a_saved_data_set_is_read_like_the_folder_of_its_images(tmp_path, hub):
 
 
 def test_splits_are_parts_and_class_labels_stay_with_their_images(tmp_path, hub):
-    flat = [png(np.full((4, 4), i, np.uint8)) for i in range(30)]
+    flat = [png(np.full((4, 4), 100 + i, np.uint8)) for i in range(30)]
     splits = {
         "train": rows(hub, flat[:20]),
         "validation": rows(hub, flat[20:24], 20),
@@ -550,7 +550,7 @@ def test_splits_are_parts_and_class_labels_stay_with_their_images(tmp_path, hub)
     }
     hub.DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
     source = load(DataConfig(f"hf:{tmp_path / 'saved'}"))
-    assert source.test[:, 0, 0, 0].tolist() == [29, 28, 27, 26, 25, 24]
+    assert source.test[:, 0, 0, 0].tolist() == [129, 128, 127, 126, 125, 124]
     names = [("eel", "cat", "bat")[i % 3] for i in range(20)]
     assert [source.classes[label] for label in source.train_labels] == names
 
