@@ -56,8 +56,8 @@ def wasserstein_circle(
         W_p, with the root, in the unit of the positions; shaped like the batch dimensions.
 
     Raises:
-        ValueError: for an empty sample, NaN or infinity, positions so many periods away that their
-            dtype does not resolve one, p < 1, a period ≤ 0, or invalid weights.
+        ValueError: for an empty sample, NaN or infinity, positions so far away that their dtype
+            does not resolve a period, p < 1, a period ≤ 0, or invalid weights.
 
     >>> round(float(wasserstein_circle([23.0, 0.5], [0.0, 1.5], period=24)), 6)
     1.0

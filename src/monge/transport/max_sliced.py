@@ -102,8 +102,8 @@ def max_sliced_wasserstein(
     Returns:
         (distance, direction (d,)). The distance is differentiable once in the points and weights,
         at the frozen direction; by the envelope theorem this is the gradient where the maximum and
-        the matching there are unique. Of few points the maximum is often where two matchings
-        tie, and the gradient is that of one of them. The direction has no gradient.
+        the matching there are unique. Between few points the maximum is often where two
+        matchings tie, and the gradient is that of one of them. The direction has no gradient.
 
     Raises:
         ValueError: for an empty sample, NaN or infinity, different dimensions, p < 1, or
