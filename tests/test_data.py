@@ -443,6 +443,9 @@ def test_labels_of_any_type_become_classes(tmp_path):
     assert torch.equal(source.train_labels, (source.train[:, 0] % 2 == 0).long())
     with pytest.raises(ValueError, match="labels that are NaN"):
         from_array(np.zeros((10, 2)), np.full(10, np.nan))
+    with pytest.raises(ValueError, match=r"not whole numbers, first 0\.25 of sample 1"):
+        from_array(np.zeros((10, 2)), np.arange(10) / 4)
+    assert from_array(np.eye(10), np.arange(10) % 2 * 1.0).classes == ("0", "1")
     with pytest.raises(ValueError, match="an empty class name, first that of sample 3 "):
         from_array(np.zeros((10, 2)), ["a", "b", "a", " ", *"bababa"])
 
