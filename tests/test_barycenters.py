@@ -553,3 +553,36 @@ def test_several_weights_are_several_barycenters():
     torch.testing.assert_close(found.masses, torch.stack([one.masses, two.masses]))
     assert found.marginal_error == max(one.marginal_error, two.marginal_error)
     assert found.iterations == max(one.iterations, two.iterations)
+
+
+@pytest.mark.parametrize("epsilon", [0.01, 0.1, 1.0])
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-2, 0.1])
+def test_the_error_of_a_debiased_barycenter_is_that_of_the_masses_returned(epsilon, tolerance):
+    """By the iteration of the paper, with products of matrices."""
+    places = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+    cost, b = (places[:, None] - places).square(), torch.eye(3, dtype=torch.float64)[[0, 2]]
+    found = histogram_barycenter(b, cost, epsilon=epsilon, tolerance=tolerance)
+    kernel, u = (-cost / epsilon).exp(), torch.ones_like(b)
+    d, a = torch.ones_like(places), places
+    marginals = [a]
+    for _ in range(found.iterations):
+        k = (b / (u @ kernel)) @ kernel
+        a = d * k.prod(0).sqrt()
+        marginals = [*(u * k), d * (kernel @ d)]
+        u, d = a / k, d * (a / (kernel @ d) / d).sqrt()
+    assert torch.allclose(found.masses, a / a.sum())
+    error = max(float((one - found.masses).abs().sum()) for one in marginals)
+    assert found.marginal_error == pytest.approx(error, rel=1e-6, abs=1e-12)
+    assert found.converged == (error <= tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_error_of_a_barycenter_in_half_precision_is_a_bound(dtype):
+    n, weight = 400, torch.rand(2, 400, generator=torch.Generator().manual_seed(0)).double()
+    places = torch.linspace(0, 1, n, dtype=torch.float64)
+    cost, options = (places[:, None] - places).square(), {"epsilon": 0.5, "debiased": False}
+    b = (weight / weight.sum(1, keepdim=True)).to(dtype)
+    found = histogram_barycenter(b, cost.to(dtype), **options)
+    wide = b.double() / b.double().sum(1, keepdim=True)
+    exact = histogram_barycenter(wide, cost.to(dtype).double(), **options)
+    assert float((found.masses.double() - exact.masses).abs().sum()) <= found.marginal_error

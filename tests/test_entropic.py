@@ -145,6 +145,8 @@ def test_divergence_of_near_samples_is_never_negative_and_keeps_its_gradient(
         one = sinkhorn_divergence(x[0], moved[0], epsilon=epsilon, reach=reach)
         both = sinkhorn_divergence(x, moved, epsilon=epsilon, reach=reach)
         assert min(float(one.detach()), float(both.detach().min())) >= 0
+        if torch.equal(x, moved):
+            assert float(one.detach()) == float(both.detach().max()) == 0
         (slope,) = torch.autograd.grad(both.sum(), moved)
         assert torch.isfinite(slope).all()
         assert float(slope.abs().max()) < 0.02

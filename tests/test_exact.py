@@ -248,3 +248,16 @@ def test_batches_of_unlike_covariances_are_matched_as_by_scipy(n, d):
         cost = cdist(one, other, "sqeuclidean")
         value = cost[linear_sum_assignment(cost)].mean() ** 0.5
         assert float(found) == pytest.approx(value, rel=1e-12)
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+@pytest.mark.parametrize("far", [1e300, 1e308, 1.28e308])
+def test_points_at_the_end_of_float64(far, p):
+    """The mean of 16 such points overflows where it is a sum over a count."""
+    x = torch.full((16, 2), far, dtype=torch.float64)
+    assert float(wasserstein(x, x, p=p)) == float(wasserstein(x[None], x[None], p=p)) == 0
+    assert sorted(monge_map(x, x, p=p).tolist()) == list(range(16))
+    wide = torch.tensor([[0.0], [far]], dtype=torch.float64)
+    for y in (wide.flip(0), wide / 2):
+        together = wasserstein(wide[None], y[None], p=p)
+        assert torch.allclose(together, wasserstein(wide, y, p=p)[None], rtol=1e-12, atol=0)

@@ -137,6 +137,23 @@ def test_wrong_mixtures_are_refused():
         Mixture(means, 1e39 * eyes.double(), [0.5, 0.5])
 
 
+@pytest.mark.parametrize(
+    ("covariance", "reason"),
+    [
+        ([[1e6, 0.0, 0.0], [0.0, 1.0, 0.9], [0.0, -0.9, 1.0]], "must be symmetric, but differ"),
+        ([[1e4, 0.0], [1.0, 1.0]], "must be symmetric, but differ"),
+        ([[1e-92, 0.0], [0.0, 1e-92]], "standard deviations below float32: rescale"),
+    ],
+)
+def test_covariances_are_judged_in_the_units_of_each_coordinate(covariance, reason):
+    with pytest.raises(ValueError, match=reason):
+        Mixture(
+            torch.zeros(1, len(covariance)).double(),
+            torch.tensor([covariance], dtype=torch.float64),
+            [1.0],
+        )
+
+
 def test_a_covariance_is_symmetric_up_to_the_rounding_of_its_dtype():
     exact = torch.tensor([[2.0, 0.3], [0.3, 1.0]])
     rounded = exact + torch.tensor([[0.0, 5e-4], [0.0, 0.0]])

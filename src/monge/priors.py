@@ -23,7 +23,7 @@ from monge._core.shown import Shown
 from monge.draws import generator, standard_normal
 
 MOST_SKEW = 1e-3
-"""How far a covariance may be from symmetric by rounding, in units of its largest entry."""
+"""How far a correlation may be from symmetric by rounding."""
 
 
 class Prior(Shown, nn.Module, abc.ABC):
@@ -145,8 +145,9 @@ class Mixture(Prior):
         finite("means", m.float())
         finite("covariances", c.float())
         c = c.double()
-        skew = (c - c.mT).abs().amax((1, 2))
-        if (skew > MOST_SKEW * c.abs().amax((1, 2))).any():
+        skew = (c - c.mT).abs()
+        sizes = c.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
+        if (skew > MOST_SKEW * sizes[:, :, None] * sizes[:, None]).any():
             raise ValueError(
                 f"`covariances` must be symmetric, but differ from their transposes by "
                 f"{skew.max():.3g}: give (C + C.mT) / 2 if that is rounding"
@@ -154,6 +155,8 @@ class Mixture(Prior):
         factors, failed = torch.linalg.cholesky_ex((c + c.mT) / 2)
         if failed.any():
             raise ValueError("`covariances` must be symmetric positive definite: add to diagonals")
+        if (factors.float().diagonal(dim1=1, dim2=2) == 0).any():
+            raise ValueError("`covariances` have standard deviations below float32: rescale them")
         self.register_buffer("means", m.float())
         self.register_buffer("factors", factors.float().contiguous())
         self.register_buffer("weights", checked("weights", w.float(), k).float())

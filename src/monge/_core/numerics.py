@@ -105,9 +105,22 @@ def with_gradient(
     return _WithGradient.apply(fast, plain, *inputs)  # pyright: ignore
 
 
-def at_least_zero(value: Tensor) -> Tensor:
-    """A value that only an inexact solution leaves below 0, raised to 0 with its derivatives."""
-    return value - value.detach().clamp(max=0)
+def at_least_zero(value: Tensor, equal: Tensor) -> Tensor:
+    """A divergence that only an inexact solution leaves below 0, or off it where samples are
+    `equal`, moved to 0 with its derivatives."""
+    found = value.detach()
+    return value - torch.where(equal, found, found.clamp(max=0))
+
+
+def rounding_of_masses(dtype: torch.dtype, mass: float, count: int) -> float:
+    """A bound in L1 on how far `count` numbers that are at least 0, of the sum `mass`, are moved
+    by rounding them to a dtype of half precision; 0 for other dtypes."""
+    limits = torch.finfo(dtype)
+    if limits.bits >= 32:
+        return 0.0
+    # to the nearest: relative to a number, or below the smallest normal one absolute
+    below = count * limits.smallest_normal * limits.eps / 2
+    return limits.eps / 2 * mass + min(below, mass)
 
 
 def envelope(value: Tensor, *terms: tuple[Tensor | None, Tensor], linear: bool) -> Tensor:

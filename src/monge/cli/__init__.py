@@ -87,7 +87,7 @@ def parse(argv: list[str]) -> Any:
         reason = " ".join(itertools.takewhile(lambda line: not _is_rule(line), rest))
         command = f"monge {argv[0]}" if argv[0].isalpha() else "monge"
         command += f" {name}" if train is not Train and (name := recipe_name(argv[1:])) else ""
-        reason = " ".join(reason.split()).partition(" Got errors")[0]
+        reason = " ".join(reason.split()).partition(" Got errors")[0].replace(", 'None'", "")
         raise ValueError(f"{reason}: see {command} --help") from None
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from monge._core.typed import distinct_rows
-from monge.maps.estimator import TransportMap
+from monge.maps.estimator import TransportMap, refuse_near
 from monge.transport.neighbours import nearest
 from monge.transport.projections import exact_projections
 
@@ -54,6 +54,8 @@ class ExactMap(TransportMap):
             ValueError: for samples of unlike columns, NaN or infinity, or invalid weights.
         """
         x, y, a, b, _, _ = self._samples(X, Y, a, b)
+        # of which nearest points are found
+        refuse_near(float((x - x[0]).square().sum() + (y - y[0]).square().sum()), x, y)
         images, origins = exact_projections(x, y, a, b)
         self.forth_ = _displacements(x, images, a)
         self.back_ = _displacements(y, origins, b)

@@ -50,7 +50,7 @@ def relative_lengths(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """
     both = torch.cat([x, y], 1).double()
     extent = (both.amax(1, keepdim=True) - both.amin(1, keepdim=True)).amax(2, keepdim=True)
-    unit = torch.where(extent > 0, torch.exp2(extent.log2().round()), 1.0)
+    unit = torch.where(extent > 0, torch.exp2(extent.log2().round().clamp(max=1023)), 1.0)
     mode = "donot_use_mm_for_euclid_dist"
     lengths = torch.cdist(x.double() / unit, y.double() / unit, compute_mode=mode)
     longest = lengths.amax((1, 2), keepdim=True)

@@ -276,7 +276,8 @@ def sinkhorn_divergence(
         EntropicProblem(Points(z, z, p, problem.cost.dtype), w, w, symmetric=True)
         for z, w in ((samples.x, samples.a), (samples.y, samples.b))
     )
-    if torch.equal(x, y) and torch.equal(mu, nu):
+    equal = torch.equal(x, y) and torch.equal(mu, nu)
+    if equal:
         cross = of_x = of_y = solve_potentials([within_x], epsilon, settings)[0]
     else:
         problems = [problem, within_x, within_y]
@@ -285,4 +286,5 @@ def sinkhorn_divergence(
         warn_unless_converged(solution, epsilon, settings, x.dtype)
 
     within = dual_within(x, mu, of_x, epsilon, p) + dual_within(y, nu, of_y, epsilon, p)
-    return at_least_zero(dual(x, y, mu, nu, cross, epsilon, p) - within / 2)
+    value = dual(x, y, mu, nu, cross, epsilon, p) - within / 2
+    return at_least_zero(value, torch.tensor(equal))

@@ -32,6 +32,7 @@ from monge._core.typed import (
     Floats,
     Integers,
     from_numpy,
+    linear_assignment,
     pairwise_distances,
     to_numpy,
 )
@@ -148,10 +149,12 @@ def assignment(cost: GroundCost) -> Integers:
     the optimum, most of them are far from 0, which makes the assignment much faster.
     """
     f, g = _near_potentials(cost)
+    # of ties in matrices, descents of Gromov-Wasserstein take those that SciPy finds
+    solver = reduced_assignment if isinstance(cost, Points) else linear_assignment
     reduced = torch.empty(cost.shape, dtype=torch.float64)
     for rows, exponents in cost.exponents(f, g, 1.0):
         torch.neg(exponents.cpu(), out=reduced[rows])
-    return reduced_assignment(to_numpy(reduced))
+    return solver(to_numpy(reduced))
 
 
 def _near_potentials(cost: GroundCost) -> tuple[Tensor, Tensor]:

@@ -41,6 +41,8 @@ def gaussian_potentials(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     too few points for their dimension."""
     if min(x.shape[1], y.shape[1]) < POINTS_PER_DIMENSION * x.shape[2]:
         return x.new_zeros(x.shape[:2]), y.new_zeros(y.shape[:2])
+    origin = x[:, :1]  # sums of points far from 0 might overflow
+    x, y = x - origin, y - origin
     centres = x.mean(1, keepdim=True), y.mean(1, keepdim=True)
     apart = centres[0] - centres[1]
     x, y = x - centres[0], y - centres[1]

@@ -28,6 +28,7 @@ from torch import Tensor
 from monge._core.checks import dimension, distribution_weights, finite, positive
 from monge._core.checks import weights as checked_weights
 from monge._core.errors import warn
+from monge._core.numerics import rounding_of_masses
 from monge._core.promotion import ANY, WEIGHTS, promoted
 from monge._core.shown import described
 from monge._core.tuning import tuning
@@ -48,7 +49,7 @@ class HistogramBarycenter:
     """Shaped like one of the histograms, with sum 1, without gradient."""
     marginal_error: float
     """The largest L1 distance between it and the marginal of a plan, to a histogram and, if
-    debiased, to itself."""
+    debiased, to itself; in half precision a bound, with that of rounding."""
     iterations: int
     converged: bool
 
@@ -63,7 +64,11 @@ class HistogramBarycenter:
 
     def replaced(self, function: Callable[[Tensor], Tensor]) -> "HistogramBarycenter":
         """This barycenter with `function` applied to its masses."""
-        return replace(self, masses=function(self.masses))
+        masses = function(self.masses)
+        rounding = 0.0
+        if masses.dtype is not self.masses.dtype:
+            rounding = rounding_of_masses(masses.dtype, 1.0, masses.numel())
+        return replace(self, masses=masses, marginal_error=self.marginal_error + rounding)
 
     def stacked(self, accounts: Sequence["HistogramBarycenter"]) -> "HistogramBarycenter":
         """The barycenters for several weights, and the worst of their accounts."""
@@ -283,7 +288,9 @@ class _DebiasedStep(_Step):
 
 
 def _largest_error(log_a: Tensor, log_marginals: Tensor) -> Tensor:
-    gaps = log_marginals.exp() - log_a.exp()
+    """That of the normalised barycenter, which is returned."""
+    masses = log_a.exp()
+    gaps = log_marginals.exp() - masses / masses.sum()
     return gaps.abs().flatten(1).sum(1).amax()
 
 

@@ -306,10 +306,11 @@ def multiscale_sinkhorn_divergence(
     of_x = separated(samples.x, samples.x, samples.a, samples.a, 2)
     of_y = separated(samples.y, samples.y, samples.b, samples.b, 2)
     within_x = _solve(of_x, epsilon, settings, x.dtype)
-    if torch.equal(x, y) and torch.equal(mu, nu):
+    equal = torch.equal(x, y) and torch.equal(mu, nu)
+    if equal:
         samples, cross, within_y = of_x, within_x, within_x
     else:
         cross, within_y = (_solve(one, epsilon, settings, x.dtype) for one in (samples, of_y))
     value = _value(samples, cross, x, y, mu, nu)
     value = value - _value_within(within_x, x, mu) / 2 - _value_within(within_y, y, nu) / 2
-    return at_least_zero(value)
+    return at_least_zero(value, torch.tensor(equal))

@@ -73,7 +73,7 @@ def _price(cost: Floats, share: float) -> float:
     Any price leaves the plan, because the mass that is not transported is given. But the network
     simplex takes half as long at one near λ: at 0 it first sends all to the additional points.
     """
-    nearest = (np.quantile(cost.min(side), share, method="lower") for side in (0, 1))
+    nearest = (np.quantile(cost.min(side), min(share, 1.0), method="lower") for side in (0, 1))
     price = float(min(nearest))
     return price if np.isfinite(price) else 0.0
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from monge._core import html
+from monge._core.numerics import rounding_of_masses
 from monge._core.shown import of_attributes
 
 MOST_SHADES = 64 * 64
@@ -91,14 +92,11 @@ class Plan:
 
     def _rounding(self, dtype: torch.dtype) -> float:
         """A bound in L1 on how far π rounded to a dtype of half precision has other marginals."""
-        limits = torch.finfo(dtype)
-        if limits.bits >= 32 or self.value.dtype is dtype:
+        if self.value.dtype is dtype:
             return 0.0
         mass = 1 + self.marginal_error if self.total is None else float(self.total.max())
         n, m = (potential.shape[-1] for potential in self.potentials)
-        # to the nearest: relative to an entry, or below the smallest normal number absolute
-        below = n * m * limits.smallest_normal * limits.eps / 2
-        return limits.eps / 2 * mass + min(below, mass)
+        return rounding_of_masses(dtype, mass, n * m)
 
     def stacked(self, accounts: Sequence["Plan"]) -> "Plan":
         """The plans of a batch of problems, and the worst of their accounts."""

@@ -370,7 +370,8 @@ def divergence_of_points(
     of_x = penalised_dual_within(x, a, solutions[1], side, epsilon, p)
     of_y = penalised_dual_within(y, b, solutions[2], side, epsilon, p)
     across = penalised_dual((x, y, a, b), solutions[0], sides, epsilon, p)
-    return at_least_zero(across - (of_x + of_y) / 2 + epsilon / 2 * (a.sum() - b.sum()).square())
+    value = across - (of_x + of_y) / 2 + epsilon / 2 * (a.sum() - b.sum()).square()
+    return at_least_zero(value, torch.tensor(torch.equal(x, y) and torch.equal(a, b)))
 
 
 def _wanted(*points: Tensor) -> torch.dtype | None:
