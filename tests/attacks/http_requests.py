@@ -284,10 +284,10 @@ def attack(port: int, process: int) -> dict:
     """Sends everything; what was answered, and by how much the process has grown."""
     client = Client(port)
     assert alive(client), "the run must be known as run, and have 3 codes"
-    # the first of each kind loads modules and fills caches
+    # the first of each kind load modules and fill caches, and where many overlap threads start
     for generator in (uploads, bodies, strangers):
         list(generator(client))
-    abort_uploads(client, 50)
+    abort_uploads(client, ABORTED)
     before = resident(process)
     answers = [*strangers(client), *bodies(client), *uploads(client)]
     answers += [("a slow body", slow(client)), ("a silent header", silent(client))]
