@@ -312,18 +312,7 @@ def numbered(name: str, labels) -> tuple[np.ndarray, tuple[str, ...]]:
     Raises:
         ValueError: for labels that are not finite, not whole, or empty.
     """
-    labels = decoded(labels)
-    if labels.dtype.kind == "f":
-        if not np.isfinite(labels).all():
-            raise ValueError(f"`data` {name!r} has labels that are NaN or infinite")
-        fractions = np.flatnonzero(labels != np.rint(labels))
-        if len(fractions):
-            raise ValueError(
-                f"`data` {name!r} has labels that are not whole numbers, first "
-                f"{labels[fractions[0]]:g} of sample {fractions[0]} (from 0): give classes as "
-                "whole numbers or names, or leave `labels` out"
-            )
-        labels = labels.astype(np.int64) if np.abs(labels).max(initial=0) < 2**53 else labels
+    labels = _whole(name, decoded(labels))
     names, numbers = np.unique(labels, return_inverse=True)
     if labels.dtype.kind == "U":
         blank = np.flatnonzero(np.char.strip(labels) == "")
@@ -336,6 +325,22 @@ def numbered(name: str, labels) -> tuple[np.ndarray, tuple[str, ...]]:
         names, merged = np.unique(called, return_inverse=True)
         numbers = merged[numbers]
     return numbers, tuple(map(str, names))
+
+
+def _whole(name: str, labels: np.ndarray) -> np.ndarray:
+    """Labels, those that are floats as integers."""
+    if labels.dtype.kind != "f":
+        return labels
+    if not np.isfinite(labels).all():
+        raise ValueError(f"`data` {name!r} has labels that are NaN or infinite")
+    fractions = np.flatnonzero(labels != np.rint(labels))
+    if len(fractions):
+        raise ValueError(
+            f"`data` {name!r} has labels that are not whole numbers, first "
+            f"{labels[fractions[0]]:g} of sample {fractions[0]} (from 0): give classes as whole "
+            "numbers or names, or leave `labels` out"
+        )
+    return labels.astype(np.int64) if np.abs(labels).max(initial=0) < 2**53 else labels
 
 
 def decoded(texts) -> np.ndarray:
