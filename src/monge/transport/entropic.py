@@ -287,4 +287,4 @@ def sinkhorn_divergence(
 
     within = dual_within(x, mu, of_x, epsilon, p) + dual_within(y, nu, of_y, epsilon, p)
     value = dual(x, y, mu, nu, cross, epsilon, p) - within / 2
-    return at_least_zero(value, torch.tensor(equal))
+    return at_least_zero(value, equal)

@@ -313,4 +313,4 @@ def multiscale_sinkhorn_divergence(
         cross, within_y = (_solve(one, epsilon, settings, x.dtype) for one in (samples, of_y))
     value = _value(samples, cross, x, y, mu, nu)
     value = value - _value_within(within_x, x, mu) / 2 - _value_within(within_y, y, nu) / 2
-    return at_least_zero(value, torch.tensor(equal))
+    return at_least_zero(value, equal)

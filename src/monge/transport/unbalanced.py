@@ -371,7 +371,7 @@ def divergence_of_points(
     of_y = penalised_dual_within(y, b, solutions[2], side, epsilon, p)
     across = penalised_dual((x, y, a, b), solutions[0], sides, epsilon, p)
     value = across - (of_x + of_y) / 2 + epsilon / 2 * (a.sum() - b.sum()).square()
-    return at_least_zero(value, torch.tensor(torch.equal(x, y) and torch.equal(a, b)))
+    return at_least_zero(value, torch.equal(x, y) and torch.equal(a, b))
 
 
 def _wanted(*points: Tensor) -> torch.dtype | None:
