@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from monge._core.checks import dimension, finite, floating, order, positive
 from monge._core.devices import to_device
-from monge._core.numerics import absolute_power, power_of_two, root
+from monge._core.numerics import absolute_power, root
 from monge._core.promotion import ANY, promoted
 from monge._core.shown import Shown
 from monge._core.tuning import threads
@@ -303,9 +303,9 @@ def _squared(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _lengths(differences: Tensor) -> Tensor:
-    """Euclidean lengths (*, d) -> (*), float64: their squares may be beyond float32."""
+    """Euclidean lengths (*, d) -> (*), float64, of differences in powers of 2 of about their size,
+    since squares may be beyond it."""
     wide = differences.double()
-    unit = power_of_two(float(wide.detach().abs().amax())) if wide.numel() else 1.0
-    # float64 has squares of its own that leave its range
-    unit = 1.0 if 1e-140 < unit < 1e140 or not math.isfinite(unit) else unit
-    return unit * root((wide / unit).square().sum(-1))
+    _, exponents = torch.frexp(wide.detach().abs().amax(-1, keepdim=True))
+    unit = torch.ldexp(torch.ones_like(wide[..., :1]), exponents.clamp(-1000, 1000)).detach()
+    return unit[..., 0] * root((wide / unit).square().sum(-1))

@@ -60,10 +60,9 @@ def parse(argv: list[str]) -> Any:
     _refuse_unknown(argv, train)
     _refuse_empty(argv)
     verbs = {**NAMES, "train": train}
-    if argv and argv[0] in verbs and {"-h", "--help"} & set(argv):
-        verbs[argv[0]] = explained(verbs[argv[0]])
-    elif argv and argv[0].endswith("-completion"):  # printed or written for a shell
-        verbs = {name: explained(one) for name, one in verbs.items()}
+    # of all, where completions are printed or written for a shell
+    named = verbs if argv and argv[0].endswith("-completion") else verbs.keys() & argv[:1]
+    verbs |= {name: explained(verbs[name]) for name in named}
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -87,7 +86,7 @@ def parse(argv: list[str]) -> Any:
         reason = " ".join(itertools.takewhile(lambda line: not _is_rule(line), rest))
         command = f"monge {argv[0]}" if argv[0].isalpha() else "monge"
         command += f" {name}" if train is not Train and (name := recipe_name(argv[1:])) else ""
-        reason = " ".join(reason.split()).partition(" Got errors")[0].replace(", 'None'", "")
+        reason = " ".join(reason.split()).partition(" Got errors")[0]
         raise ValueError(f"{reason}: see {command} --help") from None
 
 

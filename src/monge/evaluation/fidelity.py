@@ -155,8 +155,6 @@ def nearest(x: Tensor, y: Tensor) -> Tensor:
     """The distance of each row of x (n, d) to the nearest row of y (m, d), (n,)."""
     _checked(x, y, ("x", "y"))
     unit = unit_of_length(x, y)
-    if 1e-9 < unit < 1e15:
-        return neighbours.nearest_squared(x, y).sqrt()
     return unit * neighbours.nearest_squared(x / unit, y / unit).sqrt()
 
 
