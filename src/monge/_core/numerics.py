@@ -109,7 +109,8 @@ def at_least_zero(value: Tensor, equal: Tensor | bool) -> Tensor:
     """A divergence that only an inexact solution leaves below 0, or off it where samples are
     `equal`, moved to 0 with its derivatives."""
     found = value.detach()
-    equal = torch.as_tensor(equal, device=value.device)
+    if isinstance(equal, bool):
+        equal = torch.full((), equal, device=value.device)
     return value - torch.where(equal, found, found.clamp(max=0))
 
 
