@@ -47,7 +47,7 @@ def test_links_of_the_published_readme_lead_to_the_repository():
     links = re.findall(r"\]\(([^)]+)\)", readme)
     assert len(links) > 20
     assert all(re.match(r"https?://|#", link) for link in links)
-    assert "raw.githubusercontent.com/monge-ot/monge/v9.9.9/docs/mnist/compare.png" in readme
+    assert "raw.githubusercontent.com/monge-ot/monge/v9.9.9/docs/generators/headline.png" in readme
 
 
 @pytest.mark.slow
