@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 import monge
+from monge._core import typed
 from monge._core.errors import FailedRun, Interrupted
 from monge._core.files import write_whole
 from monge.config import Config, TrainingConfig
@@ -426,3 +428,14 @@ def test_a_table_under_another_locale_keeps_the_names_of_its_columns(tmp_path):
     done = shell(line, **OTHER_LOCALE)
     assert (done.returncode, done.stderr) == (0, "")
     assert "data: read 60 rows of 2 columns below a header" in done.stdout
+
+
+def test_what_python_says_of_pot_as_it_compiles_it_is_not_shown(tmp_path, monkeypatch):
+    (tmp_path / "ot.py").write_text('"""\\d"""\n', encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "ot", sys)  # as it was before afterwards
+    del sys.modules["ot"]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        typed.pot.__wrapped__()
+    assert not said

@@ -3,7 +3,10 @@
 Nothing is computed here. SciPy and POT are imported when they are first called.
 """
 
+import importlib
+import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -161,11 +164,18 @@ def graph_components(graph: Any) -> tuple[int, Integers]:
     return connected_components(graph, directed=True, connection="strong")
 
 
+@cache
+def pot() -> Any:
+    """POT, without a warning of Python about a docstring when it is compiled on first use."""
+    with warnings.catch_warnings():
+        for category in (SyntaxWarning, DeprecationWarning):  # the latter until Python 3.11
+            warnings.filterwarnings("ignore", ".*invalid escape sequence", category)
+        return importlib.import_module("ot")
+
+
 def network_simplex(
     cost: Floats, a: Floats, b: Floats, most_iterations: int
 ) -> tuple[Floats, Floats, dict[str, Any]]:
     """POT's network simplex: the plan, the potential f, and an account of the solver."""
-    import ot
-
-    plan, log = ot.emd(a, b, cost, numItermax=most_iterations, log=True)
+    plan, log = pot().emd(a, b, cost, numItermax=most_iterations, log=True)
     return plan, log["u"], log
