@@ -27,9 +27,10 @@ demo: .venv/explore.ready
 test: .venv/test.ready
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto -m "not slow and not browser and not faults"
 
-# the book is among what it tests
+# The book is among what it tests. Faults, and a browser, have the machine to themselves.
 test-slow: .venv/test.ready .venv/docs.ready
-	.venv/bin/python -m pytest -m "slow or browser or faults"
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto -m "slow and not browser and not faults"
+	.venv/bin/python -m pytest -m "browser or faults"
 
 # Triton's kernels on a machine without a GPU: interpreted against the CPU's, then compiled for GPUs
 test-kernels: .venv/test.ready .venv/kernels.ready
