@@ -23,9 +23,10 @@ from monge._core.errors import FailedRun
 from monge._core.processes import read
 from monge._core.products import true_products
 from monge._core.promotion import ANY, promoted
+from monge.builders import settle
 from monge.cli.train import Train, recipe_name
 from monge.config import Config, TrainingConfig, override, read_config
-from monge.data import Batches
+from monge.data import Batches, given
 from monge.divergences import Divergence
 from monge.draws import Draws
 from monge.models import Matching
@@ -678,6 +679,16 @@ def test_channels_last_networks_train_as_others(recipe):
             kept = [p for p in model.decoder.parameters() if p.ndim == 4]
             assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kept)
     torch.testing.assert_close(found[1], found[0], rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(("recipe", "last"), [("wae-mmd", True), ("flow-matching", False)])
+def test_a_cpu_takes_channels_last_where_no_group_is_normalised(recipe, last):
+    asked = Config.of(recipe)
+    source = given(images().numpy(), asked.data)
+    model = preparing.model_of(None, asked, settle(asked, source), "cpu")
+    wide = [p for p in model.parameters() if p.ndim == 4 and min(p.shape) > 1]
+    assert wide
+    assert all(p.is_contiguous(memory_format=torch.channels_last) == last for p in wide)
 
 
 def test_checkpoints_pass_between_orders_of_memory():
