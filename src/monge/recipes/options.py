@@ -81,7 +81,8 @@ class WAEOptions(SharpenOptions):
     """λ, the weight of the divergence, in units of the cost; by default proportional to the root
     of the data's dimension."""
     scale: float = 1.0
-    """s in the cost s Σ (x - x')², a factor of elastic-net, or s N times a mean over the N points of a cloud."""
+    """s in the cost s Σ (x - x')², the factor of elastic-net, or s N times a mean over the N
+    points of a cloud."""
     cost: (
         Literal[
             "squared-l2",
