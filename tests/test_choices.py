@@ -21,7 +21,7 @@ from monge.adversarial import (
 )
 from monge.builders import build, settled
 from monge.config import Config, from_json, read_config, to_json
-from monge.costs import L1, L2, Bernoulli, GaussianLikelihood, Scaled, SquaredL2
+from monge.costs import L1, L2, Bernoulli, ElasticNet, GaussianLikelihood, Scaled, SquaredL2
 from monge.divergences import (
     MMD,
     EnergyDistance,
@@ -124,6 +124,7 @@ def test_parameters_of_other_priors_are_refused(settings):
         ("squared-l2", SquaredL2),
         ("l2", L2),
         ("l1", L1),
+        ("elastic-net", ElasticNet),
         ("bernoulli", Bernoulli),
     ],
 )

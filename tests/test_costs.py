@@ -13,6 +13,7 @@ from monge.costs import (
     Bernoulli,
     Chamfer,
     EarthMover,
+    ElasticNet,
     GaussianLikelihood,
     Scaled,
     SinkhornSets,
@@ -37,6 +38,10 @@ COSTS = {
     "scaled": (SquaredL2(0.05), by_hand(lambda a, b: 0.05 * (a - b) ** 2)),
     "l1": (L1(), by_hand(lambda a, b: abs(a - b))),
     "l2": (L2(), by_hand(lambda a, b: (a - b) ** 2).sqrt()),
+    "elastic net": (
+        ElasticNet(0.3, scale=2.0),
+        by_hand(lambda a, b: 1.4 * (a - b) ** 2 + 0.6 * abs(a - b)),
+    ),
     "bernoulli": (
         Bernoulli(),
         by_hand(lambda a, b: -(a * math.log(b) + (1 - a) * math.log(1 - b))),
@@ -75,6 +80,17 @@ def test_l2_has_gradient_zero_where_it_is_zero():
     y = X.clone().requires_grad_()
     L2()(X, y).sum().backward()
     assert torch.equal(y.grad, torch.zeros_like(y))
+
+
+def test_an_elastic_net_lies_between_squared_and_absolute_errors():
+    torch.testing.assert_close(ElasticNet(0.0)(X, Y), SquaredL2()(X, Y))
+    torch.testing.assert_close(ElasticNet(1.0)(X, Y), L1()(X, Y))
+    y = X.clone().requires_grad_()
+    ElasticNet()(X, y).sum().backward()
+    assert torch.equal(y.grad, torch.zeros_like(y))
+    for share in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match=r"`share` must be in \[0, 1\], got"):
+            ElasticNet(share)
 
 
 @pytest.mark.parametrize("shift", [-0.5, 0.5])

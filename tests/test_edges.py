@@ -373,6 +373,7 @@ COSTS = {
     "squared-l2": (costs.SquaredL2(), (6, 3)),
     "l2": (costs.L2(), (6, 3)),
     "l1": (costs.L1(), (6, 3)),
+    "elastic-net": (costs.ElasticNet(), (6, 3)),
     "bernoulli": (costs.Bernoulli(), (6, 3)),
     "gaussian": (costs.GaussianLikelihood(0.5), (6, 3)),
     "scaled": (costs.Scaled(costs.SquaredL2(), torch.ones(3)), (6, 3)),

@@ -70,6 +70,7 @@ def test_what_was_asked_for_stays():
     asked = override(Config.of("wae-mmd", "paper", "mnist"), "training.schedule", None)
     assert with_tuned(asked, "image", (1, 28, 28)).training.schedule == "constant"
     assert with_tuned(Config.of("wae-mmd", prior="ring"), "image", (1, 28, 28)).latent is None
+    assert with_tuned(Config.of("wae-mmd", sigma=0.1), "image", (1, 28, 28)).options.cost is None
 
 
 def test_weights_are_scaled_to_the_size_of_small_images():

@@ -78,6 +78,7 @@ SHOWN = {
     ),
     "SquaredL2(scale=0.05)": costs.SquaredL2(0.05),
     "L1()": costs.L1(),
+    "ElasticNet(share=0.3, scale=2.0)": costs.ElasticNet(scale=2.0),
     "GaussianLikelihood(sigma=0.5, learned=True)": costs.GaussianLikelihood(0.5, True),
     "Scaled(L2(), Tensor(4,))": costs.Scaled(costs.L2(), torch.ones(4)),
     "EarthMover(p=1, scale=1.0)": costs.EarthMover(),

@@ -21,6 +21,7 @@ from monge.costs import L2 as L2
 from monge.costs import Bernoulli as Bernoulli
 from monge.costs import Chamfer as Chamfer
 from monge.costs import EarthMover as EarthMover
+from monge.costs import ElasticNet as ElasticNet
 from monge.costs import GaussianLikelihood as GaussianLikelihood
 from monge.costs import SinkhornSets as SinkhornSets
 from monge.costs import SlicedSets as SlicedSets

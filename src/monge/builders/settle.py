@@ -62,6 +62,8 @@ def with_tuned(config: Config, kind: Kind | str, shape: tuple[int, ...]) -> Conf
             values["weight"] *= math.sqrt(math.prod(shape) / TUNED_ON)
     if config.prior in PLANE:
         values.pop("latent", None)
+    if getattr(config.options, "sigma", None) is not None:
+        values.pop("cost", None)  # the bound of a random decoder holds for squared errors only
     asked = leaves(config)
     for name, value in values.items():
         if asked[name if name in asked else f"options.{name}"] is None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from monge._core.fields import demand
 from monge.config import DataConfig, NetworkConfig
-from monge.costs import L1, L2, Bernoulli, Cost, Scaled, SquaredL2
+from monge.costs import L1, L2, Bernoulli, Cost, ElasticNet, Scaled, SquaredL2
 from monge.data.resolution import in_float32
 from monge.draws import Draws
 from monge.networks import Networks
@@ -128,7 +128,7 @@ class Kind(abc.ABC):
             shape: of one sample.
             moments: of a table's columns, in whose deviations it is measured.
             scale: its factor.
-            name: which cost: squared-l2 (or elementwise), l2, l1, bernoulli.
+            name: which cost: squared-l2 (or elementwise), l2, l1, elastic-net, bernoulli.
             directions: random directions of a sliced cost.
 
         Raises:
@@ -139,6 +139,7 @@ class Kind(abc.ABC):
             "elementwise": lambda: SquaredL2(scale),
             "l2": L2,
             "l1": L1,
+            "elastic-net": lambda: ElasticNet(scale=scale),
             "bernoulli": Bernoulli,
         }
         name = name or "squared-l2"
@@ -147,7 +148,7 @@ class Kind(abc.ABC):
         if name == "bernoulli" and not self.bounded:
             raise ValueError(f"`cost` bernoulli is for values in [0, 1], not for {self.name}s")
         demand(
-            scale == 1.0 or name in ("squared-l2", "elementwise"),
+            scale == 1.0 or name in ("squared-l2", "elementwise", "elastic-net"),
             "scale",
             scale,
             f"left out for the cost {name}: set `weight` instead",

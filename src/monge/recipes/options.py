@@ -81,12 +81,14 @@ class WAEOptions(SharpenOptions):
     """λ, the weight of the divergence, in units of the cost; by default proportional to the root
     of the data's dimension."""
     scale: float = 1.0
-    """s in the cost s Σ (x - x')², or s N times a mean over the N points of a cloud."""
+    """s in the cost s Σ (x - x')², the factor of elastic-net, or s N times a mean over the N
+    points of a cloud."""
     cost: (
         Literal[
             "squared-l2",
             "l2",
             "l1",
+            "elastic-net",
             "bernoulli",
             "chamfer",
             "earth-mover",
@@ -96,8 +98,10 @@ class WAEOptions(SharpenOptions):
         ]
         | None
     ) = None
-    """Cost c. For images and tables: squared-l2 by default, l2, l1, or bernoulli (cross-entropy,
-    images only); the default λ is for squared-l2. For point clouds: chamfer by default,
+    """Cost c. For images and tables: squared-l2 by default, l2, l1, elastic-net (0.7 times
+    squared and 0.3 times absolute errors, to which wae-mmd is tuned for small images), or
+    bernoulli (cross-entropy, images only); the default λ is for squared-l2 and elastic-net. For
+    point clouds: chamfer by default,
     earth-mover, sinkhorn, sliced, or elementwise, which depends on the order of the points and
     produces blobs."""
     cost_directions: int = 64
@@ -187,9 +191,10 @@ class ConditionalOptions(SharpenOptions):
     of the data's dimension."""
     scale: float = 1.0
     """s in the cost s Σ (x - x')²."""
-    cost: Literal["squared-l2", "l2", "l1", "bernoulli"] | None = None
-    """Cost of the unknown part: squared-l2 by default, l2, l1, or bernoulli (cross-entropy); the
-    default λ is for squared-l2."""
+    cost: Literal["squared-l2", "l2", "l1", "elastic-net", "bernoulli"] | None = None
+    """Cost of the unknown part: squared-l2 by default, l2, l1, elastic-net (0.7 times squared and
+    0.3 times absolute errors), or bernoulli (cross-entropy); the default λ is for squared-l2 and
+    elastic-net."""
     encoder: Literal["deterministic", "random"] = "deterministic"
     """Whether Q(Z|x) is a point or a Gaussian."""
     known: str = "top"
