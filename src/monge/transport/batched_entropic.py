@@ -126,10 +126,11 @@ class Solved(NamedTuple):
         """⟨C, π⟩ (B,), by blocks that share their memory."""
         cost = self.batch.cost
         size = max(1, tuning(cost.device).cost_entries // cost[0].numel())
-        buffer, sums = torch.empty_like(cost[:size]), []
-        for pi, c in zip(split(self.plans, size), split(cost, size)):
-            sums.append(torch.mul(pi, c, out=buffer[: len(c)]).sum((1, 2)))
-        return torch.cat(sums)
+        buffer, parts = (
+            torch.empty_like(cost[:size]),
+            zip(split(self.plans, size), split(cost, size)),
+        )
+        return torch.cat([torch.mul(pi, c, out=buffer[: len(c)]).sum((1, 2)) for pi, c in parts])
 
     def observed(self) -> Potentials:
         """The solution with the worst marginal error of the plans, in place of the solver's."""

@@ -99,7 +99,7 @@ class Cells(NamedTuple):
         two = torch.cat([costs.topk(2, largest=False).values for _, costs in blocks])
         return two[:, 1] - two[:, 0]
 
-    def prepared(self, z: Tensor, g: Tensor) -> "Prepared":
+    def prepared(self, z: Tensor, g: Tensor) -> "CellProducts":
         """These points for products with noise like z at potentials near g: in float32 where its
         rounding is far below the resolution."""
         y = self.points.double()
@@ -107,13 +107,13 @@ class Cells(NamedTuple):
         lengths = [vector_norm(x, dim=1).amax() for x in (z.double(), y)]
         largest = 2 * lengths[0] * lengths[1] + (squares - g).abs().amax()
         single = torch.finfo(torch.float32).eps * float(largest) <= MOST_ROUNDING * self.resolution
-        return Prepared(self.points.to(torch.float32 if single else torch.float64), squares)
+        return CellProducts(self.points.to(torch.float32 if single else torch.float64), squares)
 
     def _logits(self, costs: Tensor) -> Tensor:
         return costs.mul_(-1 / self.epsilon).add_(log_weights(self.masses).to(costs.dtype))
 
 
-class Prepared(NamedTuple):
+class CellProducts(NamedTuple):
     """Points (k, d) in the dtype of products, with their squared norms in float64."""
 
     points: Tensor
