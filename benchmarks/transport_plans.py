@@ -131,24 +131,21 @@ def gaussians(count: int, d: int) -> Subjects:
 
 
 def semidiscrete(m: int, d: int) -> Subjects:
-    """With the fewest draws with which each is within 1 % of the best dual value; POT with the
-    better of two sizes of batches. What is returned, a mean of potentials, compares nothing."""
+    """With the fewest draws with which each is within 1 % of the best dual value. What is
+    returned, a mean of potentials, compares nothing."""
     y = to_a_goal.points(m, d)
     best = to_a_goal.best_known(y)
-    solvers = {
-        "monge": to_a_goal.of_monge,
-        "pot 32": to_a_goal.of_pot(32),
-        "pot 256": to_a_goal.of_pot(256),
+    draws = {
+        name: to_a_goal.reached(one, y, best)["value"]["draws"] // m
+        for name, one in to_a_goal.SOLVERS.items()
     }
-    runs = {name: to_a_goal.reached(one, y, best)["value"] for name, one in solvers.items()}
-    runs = {name: run for name, run in runs.items() if run is not None}
-    pots = min((name for name in runs if name != "monge"), key=lambda n: runs[n]["seconds"])
-    print("  ", {name: (run["draws"], run["seconds"]) for name, run in runs.items()})
-
-    def run(name: str) -> float:
-        return float(solvers[name](y, runs[name]["draws"] // m, 0).mean())
-
-    return {"monge": lambda: run("monge"), "POT": lambda: run(pots)}
+    print("   draws for each point:", draws)
+    return {
+        title: functools.partial(
+            lambda name: float(to_a_goal.SOLVERS[name](y, draws[name], 0).mean()), name
+        )
+        for title, name in (("monge", "monge"), ("POT", "pot"))
+    }
 
 
 def low_rank(n: int, d: int, rank: int) -> Subjects:

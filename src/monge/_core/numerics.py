@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from monge._core.typed import from_numpy, to_numpy
+
 Gradients = Sequence[Tensor | None]
 
 
@@ -341,6 +343,16 @@ def is_resolved(least: Tensor, x: Norms, y: Norms, accuracy: float) -> bool:
     info, largest = torch.finfo(least.dtype), x.squared.amax() + y.squared.amax()
     rounding = info.eps * largest + info.tiny / info.eps
     return bool((least * accuracy > rounding) & (largest < info.eps * info.max))
+
+
+def first_least(block: Tensor) -> Tensor:
+    """The column (n,) of the least entry of each row of block (n, m), the first of equal ones.
+
+    On a CPU NumPy looks for it: its search is vectorised, and several times as fast as PyTorch's.
+    """
+    if block.device.type == "cpu":
+        return from_numpy(to_numpy(block).argmin(1))
+    return block.argmin(1)
 
 
 def drawn(weights: Tensor, u: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ from torch import Tensor
 from monge._core.checks import dimension, finite, floating, nonnegative, positive
 from monge._core.devices import to_device
 from monge._core.errors import warn
-from monge._core.numerics import drawn
+from monge._core.numerics import drawn, first_least
 from monge._core.promotion import ANY, promoted
 from monge._core.shown import described
 from monge._core.tuning import tuning
@@ -76,52 +76,89 @@ class Cells(NamedTuple):
 
     def assign(self, z: Tensor, g: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """The (soft) minimum and the cell of each z (n, d), which u (n,) draws for ε > 0."""
-        most, index = u.new_empty(len(z)), torch.empty(len(z), dtype=torch.int64, device=z.device)
-        for rows, scores in self.scores(z, g):
+        least, index = u.new_empty(len(z)), torch.empty(len(z), dtype=torch.int64, device=z.device)
+        for rows, costs in self.prepared(z, g).blocks(z, g):
             if self.epsilon == 0:
-                most[rows], index[rows] = scores.max(1)
+                index[rows] = first_least(costs)
+                least[rows] = costs.gather(1, index[rows, None])[:, 0].to(u.dtype)
             else:
-                logits = self._logits(scores)
-                most[rows] = self.epsilon / 2 * logits.double().logsumexp(1)
+                logits = self._logits(costs)
+                least[rows] = -self.epsilon * logits.double().logsumexp(1)
                 index[rows] = drawn(logits.softmax(1), u[rows])
-        return z.double().square().sum(1) - 2 * most, index
+        return z.double().square().sum(1) + least, index
 
-    def hits(self, z: Tensor, g: Tensor) -> Tensor:
-        """How much of z (n, d) each cell has, (k,), float64 with sum n."""
-        sums = torch.zeros_like(g)
-        for _, scores in self.scores(z, g):
-            if self.epsilon == 0:
-                sums += torch.bincount(scores.argmax(1), minlength=len(g))
-            else:
-                sums += self._logits(scores).softmax(1).sum(0, dtype=torch.float64)
-        return sums
+    def hits(self, costs: Tensor) -> Tensor:
+        """How much of a block of noise each cell has, (k,), with the block's length as its sum."""
+        if self.epsilon == 0:
+            return torch.bincount(first_least(costs), minlength=len(self.points))
+        return self._logits(costs).softmax(1).sum(0, dtype=torch.float64)
 
     def gaps(self, z: Tensor, g: Tensor) -> Tensor:
         """The differences (n,) of the two least of ‖z - y_j‖² - g_j."""
-        two = torch.cat([scores.topk(2).values for _, scores in self.scores(z, g)])
-        return 2 * (two[:, 0] - two[:, 1])
+        blocks = self.prepared(z, g).blocks(z, g)
+        two = torch.cat([costs.topk(2, largest=False).values for _, costs in blocks])
+        return two[:, 1] - two[:, 0]
 
-    def scores(self, z: Tensor, g: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Yields z_i·y_j - (‖y_j‖² - g_j)/2 by blocks of rows: the largest is the nearest.
-
-        Blocks are float32 where its rounding is far below the resolution, and overwritten.
-        """
+    def prepared(self, z: Tensor, g: Tensor) -> "CellProducts":
+        """These points for products with noise like z at potentials near g: in float32 where its
+        rounding is far below the resolution."""
         y = self.points.double()
-        heights = (g - y.square().sum(1)) / 2
+        squares = y.square().sum(1)
         lengths = [vector_norm(x, dim=1).amax() for x in (z.double(), y)]
-        largest = lengths[0] * lengths[1] + heights.abs().amax()
+        largest = 2 * lengths[0] * lengths[1] + (squares - g).abs().amax()
         single = torch.finfo(torch.float32).eps * float(largest) <= MOST_ROUNDING * self.resolution
-        dtype = torch.float32 if single else torch.float64
-        z, y, heights = (x.to(dtype) for x in (z, self.points, heights))
-        size = max(1, tuning(z.device).neighbour_entries // len(y))
-        buffer = z.new_empty(min(size, len(z)), len(y))
+        return CellProducts(self.points.to(torch.float32 if single else torch.float64), squares)
+
+    def _logits(self, costs: Tensor) -> Tensor:
+        return costs.mul_(-1 / self.epsilon).add_(log_weights(self.masses).to(costs.dtype))
+
+
+class CellProducts(NamedTuple):
+    """Points (k, d) in the dtype of products, with their squared norms in float64."""
+
+    points: Tensor
+    squares: Tensor
+
+    def blocks(self, z: Tensor, g: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Yields ‖y_j‖² - 2 z_i·y_j - g_j by blocks of rows, which are overwritten: the least is
+        the nearest."""
+        values = tuning(z.device)
+        size = max(values.cost_rows, values.cost_entries // len(self.points))
+        buffer = self.points.new_empty(min(size, len(z)), len(self.points))
         for first in range(0, len(z), size):
             some = z[first : first + size]
-            block = torch.addmm(heights, some, y.T, out=buffer[: len(some)])
-            yield slice(first, first + len(some)), block
+            yield slice(first, first + len(some)), self.costs(some, g, buffer[: len(some)])
 
-    def _logits(self, scores: Tensor) -> Tensor:
-        return scores.mul_(2 / self.epsilon).add_(log_weights(self.masses).to(scores.dtype))
+    def costs(self, z: Tensor, g: Tensor, out: Tensor) -> Tensor:
+        """One such block."""
+        y = self.points
+        heights = (self.squares - g).to(y.dtype)
+        return torch.addmm(heights, z.to(y.dtype), y.T, alpha=-2, out=out)
+
+
+class Ascent:
+    """Stochastic ascent from potentials g, which are moved, and the average of its iterates."""
+
+    def __init__(self, cells: Cells, g: Tensor, gap: float):
+        self.cells, self.gap = cells, gap
+        self.g, self.average = g.clone(), g.clone()
+        self.step, self.seen, self.total = 0, 0, 0.0
+        self.size = min(LARGEST_BATCH, max(1, len(g) // SHARE))
+        """The noise of a step."""
+
+    def climb(self, z: Tensor) -> None:
+        """Takes the steps of noise z, whose length is a multiple of `size`."""
+        cells, size, share = self.cells, self.size, self.cells.masses * self.size
+        prepared = cells.prepared(z, self.g)
+        z = z.to(prepared.points.dtype)
+        buffer = z.new_empty(size, len(share))
+        for first in range(0, len(z), size):
+            rate = 2 * self.gap * (4 + self.seen / len(share)) ** -0.75
+            costs = prepared.costs(z[first : first + size], self.g, buffer)
+            self.g.add_(share - cells.hits(costs), alpha=rate)
+            self.step, self.seen = self.step + 1, self.seen + size
+            self.total += self.step**2
+            self.average.lerp_(self.g, self.step**2 / self.total)
 
 
 @dataclass(frozen=True, repr=False)
@@ -276,27 +313,22 @@ def solve_semidiscrete(
     gap = epsilon + float(cells.gaps(first[:512] - means[0], g).mean()) if len(g) > 1 else 0.0
     cells = cells._replace(resolution=gap)
     apart = (means[0] - means[1]).double()
-    size = min(LARGEST_BATCH, max(1, len(g) // SHARE))
-    average, total, step, seen = g, 0.0, 0, 0
-    check = min(FIRST_CHECK, draws)
+    ascent, check = Ascent(cells, g, gap), min(FIRST_CHECK, draws)
+    most = max(1, tuning(data.device).cost_entries // (ascent.size * data.shape[1]))
     while True:
-        while seen < check * len(g):
-            z = noise(size) - means[0]
-            rate = 2 * gap * (4 + seen / len(g)) ** -0.75
-            g = g + rate * (cells.masses * size - cells.hits(z, g))
-            step, seen = step + 1, seen + size
-            total += step**2
-            average = average + step**2 / total * (g - average)
+        while ascent.seen < check * len(g):
+            steps = min(most, math.ceil((check * len(g) - ascent.seen) / ascent.size))
+            ascent.climb(noise(steps * ascent.size) - means[0])
         fresh = noise(max(FRESH * len(g), FEWEST_FRESH)) - means[0]
-        value, chi_square, deviation = _account(fresh, cells, average, generator)
+        value, chi_square, deviation = _account(fresh, cells, ascent.average, generator)
         converged = chi_square <= tolerance**2
         if converged or check == draws:
             break
         check = min(2 * check, draws)
     # costs about the means lack ‖apart‖² and, since means[0] is that of a sample, 2 z·apart
     value += float((apart + 2 * fresh.double().mean(0)) @ apart)
-    account = (value, chi_square, deviation, step, converged)
-    plan = SemidiscretePlan(cells, average, means, members, *account)
+    account = (value, chi_square, deviation, ascent.step, converged)
+    plan = SemidiscretePlan(cells, ascent.average, means, members, *account)
     if not converged:
         warn(
             f"semidiscrete potentials have a marginal error of {plan.marginal_error:.2g} after "
