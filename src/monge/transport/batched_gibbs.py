@@ -2,31 +2,29 @@ r"""Sinkhorn's algorithm for a batch of small problems, as one programme of tens
 
 Each problem has its own Gibbs kernel K_ij = exp((f⁰_i + g⁰_j - C_ij)/ε) about potentials near its
 solution (`monge.transport.gibbs`), computed anew where the potentials have left its range, and its
-own acceleration, tolerance and number of iterations. Problems that have converged are left behind
-as soon as they are half of the batch.
+own acceleration, tolerance and number of iterations. A kernel is kept beside its transpose: the
+product of a row with a stack of matrices is many times faster than that of a column. Problems that
+have converged are left behind as soon as they are half of the batch.
 
 Points without mass are left out, and problems of like sizes are solved together, so that the
 products are at most twice those of the points with mass.
 """
 
-import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from monge._core.tuning import tuning
-from monge._core.typed import distinct_rows, from_numpy, to_numpy
+from monge._core.typed import distinct_rows
 from monge.transport.fixed_point import Anderson, State, advanced, started
 from monge.transport.ground import exponential_, log_weights, smallest
 from monge.transport.potentials import Potentials, SinkhornSettings
 
 
-@dataclass(frozen=True)
-class Problems:
+class Problems(NamedTuple):
     """Costs (B, n, m) in float64, with the weights of their rows and columns."""
 
     cost: Tensor
@@ -35,14 +33,11 @@ class Problems:
     symmetric: bool = False
     """Whether each problem is a sample against itself."""
 
-    @functools.cached_property
     def means(self) -> Tensor:
         """The mean cost of each problem under the product of its weights, (B,)."""
-        return (sums_of_rows(self.a, self.cost) * self.b).sum(1)
-
-    def kept(self, items: Tensor) -> "Problems":
-        """Some of them."""
-        return Problems(self.cost[items], self.a[items], self.b[items], self.symmetric)
+        # the product of a row with a stack of matrices is faster than that of a column
+        of_columns = (self.a[:, None] @ self.cost)[:, 0]
+        return (of_columns * self.b).sum(1)
 
     def plans(self, f: Tensor, g: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
         """a_i b_j exp((f_i + g_j - C_ij)/ε), (B, n, m)."""
@@ -52,24 +47,6 @@ class Problems:
         if not bool((self.a > 0).all() & (self.b > 0).all()):
             plans = plans * (self.a > 0)[:, :, None] * (self.b > 0)[:, None]
         return plans
-
-
-def sums_of_rows(w: Tensor, stack: Tensor) -> Tensor:
-    """Σ_i w_i K_ij of each matrix of a stack (B, n, m), (B, m).
-
-    On a CPU, PyTorch's products of a stack of small matrices with columns are ten times slower
-    than those with rows; NumPy's sums take the same time on either side.
-    """
-    if stack.device.type == "cpu":
-        return from_numpy(np.einsum("bi,bij->bj", to_numpy(w), to_numpy(stack)))
-    return (w[:, None] @ stack)[:, 0]
-
-
-def sums_of_columns(stack: Tensor, w: Tensor) -> Tensor:
-    """Σ_j K_ij w_j of each matrix of a stack (B, n, m), (B, n)."""
-    if stack.device.type == "cpu":
-        return from_numpy(np.einsum("bij,bj->bi", to_numpy(stack), to_numpy(w)))
-    return (stack @ w[:, :, None])[:, :, 0]
 
 
 def exponentials(
@@ -86,8 +63,7 @@ def exponentials(
         part = slice(first, first + size)
         exponents = torch.add(f[part, :, None], g[part, None], out=buffer[: len(f[part])])
         made[part] = exponents.sub_(cost[part]).div_(epsilon[part, :, None])
-        exponential_(made[part])
-    return made
+    return exponential_(made)
 
 
 def soft_minima(cost: Tensor, b: Tensor, g: Tensor, epsilon: float | Tensor) -> Tensor:
@@ -104,6 +80,7 @@ class Kernels:
         self.batch, self.epsilon, self.dtype = batch, epsilon, dtype
         self.f0, self.g0 = f, g
         self.kernel = self._gibbs(f, g, batch.cost, epsilon)
+        self.transpose = self.kernel.mT.contiguous()
         self.least = smallest(dtype) / torch.finfo(dtype).eps
         self.reach = tuning(batch.cost.device).gibbs_range
 
@@ -111,24 +88,25 @@ class Kernels:
         """Those of some problems."""
         some = object.__new__(Kernels)
         some.__dict__ |= self.__dict__
-        some.batch = self.batch.kept(items)
-        for name in ("epsilon", "f0", "g0", "kernel"):
+        cost, a, b, symmetric = self.batch
+        some.batch = Problems(cost[items], a[items], b[items], symmetric)
+        for name in ("epsilon", "f0", "g0", "kernel", "transpose"):
             setattr(some, name, getattr(self, name)[items])
         return some
 
     def begin(self, items: Tensor, f: Tensor, g: Tensor) -> None:
         """Computes the kernels of some problems anew, about potentials f and g of these."""
-        self.kernel[items] = self._gibbs(f, g, self.batch.cost[items], self.epsilon[items])
+        kernel = self._gibbs(f, g, self.batch.cost[items], self.epsilon[items])
         self.f0, self.g0 = self.f0.index_copy(0, items, f), self.g0.index_copy(0, items, g)
+        self.kernel[items], self.transpose[items] = kernel, kernel.mT
 
     def _gibbs(self, f: Tensor, g: Tensor, cost: Tensor, epsilon: Tensor) -> Tensor:
         return exponentials(f, g, cost, epsilon, self.dtype)
 
     def rows(self, g: Tensor) -> Tensor:
         """S_b(g), (B, n)."""
-        b, change = self.batch.b, (g - self.g0) / self.epsilon
-        w = (b * change.exp()).to(self.dtype)
-        f, doubtful = self._minima(sums_of_columns(self.kernel, w), w, self.f0, change)
+        _, _, b, _ = self.batch
+        f, doubtful = self._products(self.transpose, b, self.f0, g - self.g0)
         if bool(doubtful.any()):
             (items,) = doubtful.nonzero(as_tuple=True)
             f[items] = soft_minima(self.batch.cost[items], b[items], g[items], self.epsilon[items])
@@ -137,9 +115,8 @@ class Kernels:
 
     def columns(self, f: Tensor) -> Tensor:
         """S_a(f), (B, m)."""
-        a, change = self.batch.a, (f - self.f0) / self.epsilon
-        w = (a * change.exp()).to(self.dtype)
-        g, doubtful = self._minima(sums_of_rows(w, self.kernel), w, self.g0, change)
+        _, a, _, _ = self.batch
+        g, doubtful = self._products(self.kernel, a, self.g0, f - self.f0)
         if bool(doubtful.any()):
             (items,) = doubtful.nonzero(as_tuple=True)
             cost = self.batch.cost[items].mT
@@ -147,12 +124,14 @@ class Kernels:
             self.begin(items, f[items], g[items])
         return g
 
-    def _minima(
-        self, sums: Tensor, w: Tensor, about: Tensor, change: Tensor
+    def _products(
+        self, kernel: Tensor, w: Tensor, about: Tensor, change: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Soft minima from sums with weights w, and which problems are outside their kernel's
-        range."""
-        inside = (sums.amin(1) > self.least * w.sum(1)) & (sums.amax(1) < math.inf)
+        """Soft minima by a product, and which problems are outside their kernel's range."""
+        change = change / self.epsilon
+        scaled = (w * change.exp()).to(kernel.dtype)
+        sums = (scaled[:, None] @ kernel)[:, 0]
+        inside = (sums.amin(1) > self.least * scaled.sum(1)) & (sums.amax(1) < math.inf)
         doubtful = ~inside | (change.abs().amax(1) > self.reach)
         return about - self.epsilon * sums.double().log(), doubtful
 
@@ -201,7 +180,7 @@ def _kept(state: State, items: Tensor) -> State:
 def _scales(batch: Problems, epsilon: float) -> list[Tensor]:
     """Regularisations (B, 1) to pass through, by factors of 8, for hard problems; those of easier
     ones are at ε from the beginning."""
-    means = batch.means[:, None]
+    means = batch.means()[:, None]
     hard = means > tuning(means.device).warm_up_ratio * epsilon
     counts = torch.where(hard, ((means / epsilon).log() / math.log(8)).ceil(), 0.0)
     larger = [torch.where(counts > i, means / 8**i, epsilon) for i in range(1, int(counts.max()))]
