@@ -136,10 +136,10 @@ def test_inputs_are_converted_as_those_of_distances():
     """Lists, arrays, integers, half precision, batches and the transforms of torch.func."""
     precision = [[2, 1], [1, 2]]
     wide, rows = torch.tensor(precision).float(), torch.zeros(3, 2)
-    for given in (precision, np.array(precision), wide.half(), wide.bfloat16()):
+    for written in (precision, np.array(precision), wide.half(), wide.bfloat16()):
         for solve, variance in ((mean_field, 1 / 2), (moment_matched, 2 / 3)):
-            found = solve([0, 0], given)[1]
-            dtype = given.dtype if isinstance(given, torch.Tensor) else torch.float64
+            found = solve([0, 0], written)[1]
+            dtype = written.dtype if isinstance(written, torch.Tensor) else torch.float64
             assert found.dtype == dtype
             torch.testing.assert_close(found, torch.full((2,), variance, dtype=dtype))
     for found in (

@@ -12,6 +12,7 @@ from monge._core.numerics import on_host
 from monge._core.seeds import SEEDS, is_seed
 
 T = TypeVar("T")
+MOST_ORDER = 1000
 MOST = 2**63 - 1
 """The largest count of anything in torch."""
 
@@ -114,9 +115,14 @@ def seed(value: int, name: str = "seed") -> int:
 
 
 def order(p: float) -> float:
-    """`p`, if W_p is a distance for it."""
+    """`p`, if W_p is a distance for it, and its powers of numbers up to 2 are in float64."""
     if not (_number("p", p) >= 1 and math.isfinite(p)):
         raise ValueError(f"`p` must be a finite number of at least 1, got {p!r}")
+    if p > MOST_ORDER:
+        raise ValueError(
+            f"`p` must be at most {MOST_ORDER:,}, got {p!r}: W_p of n points is within a factor "
+            f"of n^{{1/{MOST_ORDER}}} of its limit there"
+        )
     return p
 
 

@@ -99,4 +99,5 @@ def from_text(text: str, annotation: Any, name: str) -> Any:
     try:
         return annotation(text)
     except ValueError:
-        raise ValueError(f"`{name}` must be {_WORDS.get(annotation, f'a {annotation}')}, got {text!r}") from None
+        what = _WORDS.get(annotation, f"a {annotation}")
+        raise ValueError(f"`{name}` must be {what}, got {text!r}") from None

@@ -21,8 +21,8 @@ from monge._core.promotion import promoted
 
 
 def _in_own_units(mean: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
-    """Units u_j = Λ_jj^{-½} of the coordinates (d,), and the precision in them, u_i Λ_ij u_j, if it
-    is that of a Gaussian with a density."""
+    """Units u_j = Λ_jj^{-½} of the coordinates (d,), and the precision in them, u_i Λ_ij u_j, if
+    it is that of a Gaussian with a density."""
     finite("mean", mean)
     finite("precision", precision)
     if mean.ndim != 1 or not len(mean) or precision.shape != (len(mean), len(mean)):

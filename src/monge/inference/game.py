@@ -130,7 +130,10 @@ def _of_masses(f: Any, f_g: Any, discriminator: Any) -> Tensor:
     dtype = torch.promote_types(given[0].dtype, given[1].dtype)
     masses = [as_weights("f", f), as_weights("f_g", f_g)]
     count = masses[0].shape[-1] if masses[0].ndim else 0
-    p, q = (weights(name, w, count) for name, w in zip(("f", "f_g"), masses))
+    for name, w in zip(("f", "f_g"), masses):
+        weights(name, w, count)
+    # derivatives are those in each mass by itself, as of a function of masses
+    p, q = (w.double() / w.detach().double().sum(-1, keepdim=True) for w in masses)
     if discriminator is None:
         return _pointwise(p, q, None).sum(-1).to(dtype)
     values = as_tensor("discriminator", discriminator)
