@@ -372,7 +372,7 @@ def test_every_option_trains(options):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"shape": 2}, "`shape` must be that of one sample"),
+        ({"shape": 2}, r"`shape` must be a Sequence, e.g. \(2,\), got 2"),
         ({"moments": (torch.zeros(2), torch.tensor([1.0, 0.0]))}, "`moments` .* from 0: drop"),
         ({"moments": (torch.zeros(2), torch.tensor([1.0, math.nan]))}, "`moments` must be finite"),
         ({"moments": (torch.zeros(3), torch.ones(3))}, r"`moments` .* over \(2,\)"),

@@ -219,7 +219,8 @@ def rooted(power: Power, x: Tensor, y: Tensor, p: float) -> Tensor:
         return root(value, p)
     wide = x.double(), y.double()
     unit = unit_of_power(power, *wide, p)
-    return unit * root(power(*(z / unit[..., None] for z in wide), p), p)
+    x, y = (z / unit[..., None] for z in wide)
+    return unit * root(power(x, y, p), p)
 
 
 @torch.no_grad()

@@ -107,7 +107,7 @@ def game_value(
     if not all(functions):
         raise ValueError("`f`, `f_g` and `discriminator` must be all tensors or all functions")
 
-    def at(function: Density, x: float) -> Tensor:
+    def at(function: Any, x: float) -> Tensor:
         return torch.as_tensor(function(torch.tensor(x, dtype=torch.float64))).double()
 
     def integrand(x: float) -> float:

@@ -94,8 +94,9 @@ class VariationalLinearRegression(RegressorMixin, BaseEstimator):
         self._rows = len(y) if self.fit_intercept else np.inf
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
             problem = _reduced(X, y, self._center, middle)
-            squares = len(y) * problem.s @ problem.s, problem.target @ problem.target
-        if not np.isfinite([*squares, problem.residual]).all():
+            squares = len(y) * problem.s @ problem.s + problem.target @ problem.target
+            squares = float(squares + problem.residual)
+        if not np.isfinite(squares):
             raise ValueError(
                 "`X` and `y` must have squares within the range of float64, got values up to "
                 f"{np.abs(X).max():.3g} and {np.abs(y).max():.3g}: rescale them"

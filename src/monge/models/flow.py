@@ -111,8 +111,7 @@ class FlowMatching(Model):
     ):
         super().__init__()
         self.network = instance("network", network, nn.Module, "VectorVelocity(2, [64, 64])")
-        if not isinstance(shape, Sequence):
-            raise ValueError(f"`shape` must be that of one sample, e.g. (2,), got {shape!r}")
+        instance("shape", shape, Sequence, "(2,)")
         self.shape = tuple(dimension("shape", size) for size in shape)
         self.path = instance("path", path or LinearPath(), ProbabilityPath, "LinearPath()")
         default = Independent() if class_prior is None else PerLabel(Independent())

@@ -359,12 +359,13 @@ def _refuse_malformed(tensors: Mapping[str, Tensor], dim: int) -> None:
     """Refuses what `SemidiscretePlan.tensors` has not made, e.g. of a damaged file."""
     shapes = {"means": (2, dim), "squares": (dim,), "account": (7,), "potentials": None}
     for name, shape in shapes.items():
-        x = tensors.get(name)
-        whole = isinstance(x, Tensor) and x.is_floating_point() and bool(torch.isfinite(x).all())
-        if not whole or (shape is not None and x.shape != shape) or x.ndim < 1:
+        x = tensors.get(name, torch.zeros(()))  # what is missing has the shape of nothing
+        whole = x.is_floating_point() and bool(torch.isfinite(x).all()) and x.ndim > 0
+        if not whole or (shape is not None and x.shape != shape):
+            got = tuple(x.shape) if name in tensors else "missing"
             raise ValueError(
                 f"`tensors` must be those of SemidiscretePlan.tensors() for data of {dim} values "
-                f"a sample, got {name} {'missing' if x is None else tuple(x.shape)}: fit another"
+                f"a sample, got {name} {got}: fit another"
             )
     if not (tensors["account"][0] >= 0 and tensors["account"][5] >= 0):
         raise ValueError("`tensors` must have epsilon and iterations of at least 0: fit another")
