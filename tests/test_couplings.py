@@ -252,6 +252,11 @@ REFUSED = {
     "tolerance": (lambda: Sinkhorn(tolerance=-1), "`tolerance` must be positive"),
     "iterations": (lambda: Sinkhorn(max_iterations=0), "`max_iterations` must be an integer"),
     "coupling": (lambda: PerLabel(Exact), "`coupling` must be a Coupling"),
+    "nested": (lambda: PerLabel(PerLabel(Exact())), r"within labels already: give Exact\(\)"),
+    "names": (
+        lambda: PerLabel(Exact())(X, X, labels1=["a"] * 4),  # pyright: ignore
+        r"`labels1` must be 4 integers, got \['a'",
+    ),
     "labels": (lambda: PerLabel(Exact())(X, X), "`labels1` must be 4 integers"),
     "continuous": (
         lambda: PerLabel(Exact())(X, X, labels1=torch.randn(4)),

@@ -369,12 +369,43 @@ def test_every_option_trains(options):
     assert flow.sample(3).shape == (3, 4)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"shape": 2}, r"`shape` must be a Sequence, e.g. \(2,\), got 2"),
+        ({"moments": (torch.zeros(2), torch.tensor([1.0, 0.0]))}, "`moments` .* from 0: drop"),
+        ({"moments": (torch.zeros(2), torch.tensor([1.0, math.nan]))}, "`moments` must be finite"),
+        ({"moments": (torch.zeros(3), torch.ones(3))}, r"`moments` .* over \(2,\)"),
+        ({"label_dropout": "none"}, "`label_dropout` must be in"),
+        ({"class_prior": [0.5, 0.5]}, "`class_prior` must be a ClassPrior"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        FlowMatching(VectorVelocity(2, (8,)), **{"shape": (2,), **options})
+
+
+def test_a_flow_takes_arrays_one_time_for_all_and_inference_mode():
+    flow, x = FlowMatching(VectorVelocity(2, (8,)), (2,), moments=(0.5, 2.0)), torch.rand(3, 2)
+    expected = flow.log_prob(x)
+    torch.testing.assert_close(flow.log_prob(x.numpy()), expected)
+    with torch.inference_mode():
+        torch.testing.assert_close(flow.log_prob(1 * x), expected)
+    one = flow.velocity(x, torch.tensor(0.5)).detach()
+    torch.testing.assert_close(one, flow.velocity(x, 0.5).detach())
+    assert torch.equal(Adaptive()(lambda x, t: x, x, 1.0, 1.0), x)
+
+
 def test_what_a_flow_does_not_have_is_refused():
     flow = FlowMatching(VectorVelocity(2, (8,)), (2,))
     with pytest.raises(ValueError, match=r"`prior` .* draws codes, which a FlowMatching does not"):
         flow.sample(2, prior=Gaussian(2))
     with pytest.raises(ValueError, match=r"`x` must be samples \(n, 2\), got shape \(3, 4\)"):
         flow.log_prob(torch.rand(3, 4))
+    with pytest.raises(ValueError, match="`x` must be finite"):
+        flow.log_prob(torch.full((1, 2), math.nan))
+    with pytest.raises(ValueError, match="`noise` is missing"):
+        BridgePath(0.5).at(torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1))
     with pytest.raises(ValueError, match="`ode_steps` is 5, but Linear integrates no flow"):
         with_steps(nn.Linear(2, 2), 5)
     flow.solver = Adaptive()

@@ -60,6 +60,33 @@ def test_what_was_mistyped_is_answered_by_what_may_have_been_meant(
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("sample run -n 1e3 --out x.npy", "`--n` must be an integer, got '1e3'"),
+        ("sample run --seed x --out x.npy", "`--seed` must be an integer, got 'x'"),
+        ("distance a.npy b.npy --p two", "`--p` must be a number, got 'two'"),
+        ("train vae --lr fast", "`--lr` must be a number, got 'fast'"),
+        ("train vae --set network.filters=x", "`network.filters` must be an integer, got 'x'"),
+        (f"sample run -n {10**30} --out x.npy", "`run` 'run' is not a run directory"),
+    ],
+)
+def test_a_number_that_is_none_is_named(monge_, command, message):
+    code, out, err = monge_(*command.split())
+    assert (code, out) == (2, "")
+    assert err.startswith(f"monge: error: {message}")
+    assert len(err.splitlines()) == 1
+
+
+def test_the_home_folder_is_meant_where_no_shell_writes_it(tmp_path, monkeypatch):
+    """In quotes, and after the = of a flag; from Python as well."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made = cli.parse(["sample", "~/run", "--out=~/x.npy", "--class=~"])
+    assert str(made.out) == f"{tmp_path}/x.npy"
+    with pytest.raises(ValueError, match=rf"`run` '{tmp_path}/run' is not a run directory"):
+        monge.load("~/run")
+
+
 def test_what_is_near_nothing_is_answered_by_what_there_is(monge_):
     assert meant("zzzz", ["train", "sample"]) == ""
     assert "it is one of train, sample" in monge_("frobnicate")[2]

@@ -108,12 +108,50 @@ def test_coordinate_updates_are_those_of_a_loop_over_coordinates():
         (torch.zeros(2, 2), "positive definite"),
         (torch.eye(3), "shapes"),
         (torch.full((2, 2), math.nan), "`precision` must be finite"),
-        (torch.eye(2).int(), "floating"),
+        (torch.diag(torch.tensor([1.0, -1e-20])), "-1e-20 on its diagonal"),
+        ("eye", "must be a tensor"),
     ],
 )
 def test_bad_precisions_are_named(solve, precision, word):
     with pytest.raises(ValueError, match=word):
         solve(torch.zeros(2), precision)
+
+
+def test_no_coordinates_are_refused():
+    with pytest.raises(ValueError, match="d ≥ 1"):
+        mean_field(torch.zeros(0), torch.zeros(0, 0))
+
+
+@pytest.mark.parametrize("units", [[1e-5, 1.0, 1e7], [1e-18, 1e-18, 1e-18], [8e18, 8e18, 1.0]])
+def test_coordinates_may_have_units_of_their_own(units):
+    """(U Λ U)^{-1} = U^{-1} Λ^{-1} U^{-1}, in float32."""
+    precision, u = precision_matrix(3).float(), torch.tensor(units)
+    for solve in (mean_field, moment_matched):
+        expected = solve(torch.zeros(3), precision)[1] / u.square()
+        found = solve(torch.zeros(3), u[:, None] * precision * u)[1]
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+
+
+def test_inputs_are_converted_as_those_of_distances():
+    """Lists, arrays, integers, half precision, batches and the transforms of torch.func."""
+    precision = [[2, 1], [1, 2]]
+    wide, rows = torch.tensor(precision).float(), torch.zeros(3, 2)
+    for written in (precision, np.array(precision), wide.half(), wide.bfloat16()):
+        for solve, variance in ((mean_field, 1 / 2), (moment_matched, 2 / 3)):
+            found = solve([0, 0], written)[1]
+            dtype = written.dtype if isinstance(written, torch.Tensor) else torch.float64
+            assert found.dtype == dtype
+            torch.testing.assert_close(found, torch.full((2,), variance, dtype=dtype))
+    for found in (
+        moment_matched(rows, wide)[1],
+        torch.func.vmap(lambda mean: moment_matched(mean, wide)[1])(rows),
+    ):
+        torch.testing.assert_close(found, torch.full((3, 2), 2 / 3))
+    third = np.full(3, 1 / 3)
+    for masses in (third, third.tolist(), torch.from_numpy(third).half(), [1, 1, 1]):
+        torch.testing.assert_close(float(game_value(masses, third)), -math.log(4))
+    for pair in (([1, 3], [1, 1]), (np.array([1.0, 3.0]), torch.ones(2).half())):
+        torch.testing.assert_close(optimal_discriminator(*pair).tolist(), [0.5, 0.75])
 
 
 def test_a_start_of_another_shape_is_refused():
@@ -311,6 +349,8 @@ def test_bad_laws_are_named():
         game_value(p, 2 * p)
     with pytest.raises(ValueError, match="`discriminator`"):
         game_value(p, p, 3 * p)
+    with pytest.raises(ValueError, match=r"`discriminator`.*\(2, 1\)"):
+        game_value(p, p, p[:, None])  # which would broadcast
     with pytest.raises(ValueError, match="all tensors or all functions"):
         game_value(p, normal(0.0))
     with pytest.raises(ValueError, match=r"`f_g` integrates to 0.4987"):

@@ -245,6 +245,16 @@ def test_no_graph_is_kept_and_none_is_needed():
     assert not two.requires_grad
 
 
+@pytest.mark.parametrize("divergence", [monge.EnergyDistance(), monge.ExactWasserstein()])
+def test_particles_move_in_inference_mode(divergence):
+    x, y = samples()
+    expected = monge.flow(x, divergence, y, steps=2)
+    with torch.inference_mode():
+        found = monge.flow(1 * x, divergence, 1 * y, steps=2)
+        torch.testing.assert_close(velocity(1 * x, divergence, y), velocity(x, divergence, y))
+    torch.testing.assert_close(found.particles, expected.particles)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -397,6 +407,18 @@ def test_random_drifts_follow_their_draws():
     )
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
+def test_normalised_drifts_know_no_unit(scale):
+    """The value has none, and the gradient is that per unit, in float32."""
+    x, y = (z.float() for z in samples())
+    for field in (MeanShift(), GradientField(monge.SlicedWasserstein(8))):
+        draws = Draws(0, 0, len(x))
+        value, drift = gradient(Drifting(field), scale * x, scale * y, draws=draws)
+        expected, of_one = gradient(Drifting(field), x, y, draws=draws)
+        torch.testing.assert_close(drift * scale, of_one, rtol=1e-3, atol=1e-6)
+        assert isinstance(field, GradientField) or float(value) == pytest.approx(float(expected))
 
 
 def test_drifts_of_coinciding_samples_are_finite():

@@ -103,6 +103,7 @@ def _shift(found, exact: np.ndarray, variance: float) -> float:
     ("settings", "word"),
     [
         ({"clutter": 1.0}, "`clutter`"),
+        ({"clutter": "half"}, "`clutter`"),
         ({"step": 0.0}, "`step`"),
         ({"clutter_variance": -1.0}, "`clutter_variance`"),
         ({"prior_variance": math.inf}, "`prior_variance`"),
@@ -119,6 +120,19 @@ def test_bad_observations_are_named():
         clutter_ep(torch.full((3, 1), math.nan))
     with pytest.raises(ValueError, match=r"`x` must be observations \(n, d\)"):
         clutter_ep(torch.zeros(3))
+    with pytest.raises(ValueError, match=r"`x` must be observations \(n, d\)"):
+        clutter_ep(torch.zeros(3, 0))
+    with pytest.raises(ValueError, match="`x` must have at most 21,201 columns"):
+        clutter_ep(torch.zeros(1, 30_000))
+
+
+def test_observations_may_be_arrays_and_of_half_precision():
+    x = torch.tensor([[1.0], [2.0], [4.0]])
+    expected = clutter_ep(x)
+    for given in (x.tolist(), x.numpy(), x.long(), x.half()):
+        found = clutter_ep(given)
+        torch.testing.assert_close(found.mean.float(), expected.mean, rtol=1e-3, atol=0)
+        assert found.error == pytest.approx(expected.error, rel=1e-6, abs=1e-6)
 
 
 # probit regression
@@ -237,3 +251,5 @@ def test_nan_and_bad_settings_are_refused():
     for settings in ({"prior_variance": 0.0}, {"tolerance": -1.0}, {"max_sweeps": 0}):
         with pytest.raises(ValueError, match=f"`{next(iter(settings))}`"):
             ProbitEP(**settings).fit(X, y)
+    with pytest.raises(ValueError, match="`X` has columns"):
+        ProbitEP().fit(1e200 * X, y)

@@ -214,3 +214,70 @@ def test_low_rank_gromov_knows_no_unit(scale):
     )
     relative = float(found.value) / scale**4 / float(expected.value)
     assert relative == pytest.approx(1, rel=1e-6)
+
+
+ON_A_LINE = {
+    "wasserstein_1d": lambda x, y, p: transport.wasserstein_1d(x[:, 0], y[:, 0], p=p),
+    "sliced": lambda x, y, p: transport.sliced_wasserstein(x, y, p=p, directions=[[1.0, 0.0]]),
+    "estimate": lambda x, y, p: (
+        transport.sliced_wasserstein_estimate(x, y, p=p, directions=[[1.0, 0.0]] * 2).value
+    ),
+    "max-sliced": lambda x, y, p: transport.max_sliced_wasserstein(x, y, p=p)[0],
+    "generalized": lambda x, y, p: transport.generalized_sliced_wasserstein(x, y, _first, p=p),
+}
+EXACT = {
+    "wasserstein": transport.wasserstein,
+    "batch": lambda x, y, p: transport.wasserstein(x[None], y[None], p=p),
+    "partial": lambda x, y, p: transport.partial_wasserstein(x, y, mass=1.0, p=p),
+    "circle": lambda x, y, p: transport.wasserstein_circle(x[:, 0] / 2e6, y[:, 0] / 2e6, p=p),
+}
+
+
+class _FirstCoordinate(transport.Slicer):
+    def forward(self, x):
+        return x[:, :1]
+
+    def resample_(self, generator=None):
+        pass
+
+    def project_(self):
+        pass
+
+
+_first = _FirstCoordinate()
+
+
+def beside_a_far_point(copies: int, dtype=torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points that move by at most 1/16, and one that both samples share at 2²⁰."""
+    x, moved = torch.zeros(4, 2, dtype=dtype), torch.zeros(4, 2, dtype=dtype)
+    x[:, 0] = torch.tensor([0.0, 1.0, 2.0, 2.0**20])
+    moved[:, 0] = x[:, 0] + torch.tensor([1 / 32, 1 / 16, 1 / 32, 0.0])
+    return x, moved.repeat(copies, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize("p", [3, 50, 540, 1000])
+@pytest.mark.parametrize("name", ON_A_LINE)
+def test_a_far_point_of_both_samples_hides_no_power(name, p, copies, dtype):
+    """W_p = (¼ (1 + 2 · 2^{-p}))^{1/p} / 16 at every order, with its gradient."""
+    x, y = beside_a_far_point(copies, dtype)
+    value = ON_A_LINE[name](x.requires_grad_(), y, p)
+    mean = (1 + 2 * 0.5**p) / 4
+    assert float(value.detach()) == pytest.approx(mean ** (1 / p) / 16, rel=1e-4)
+    if name != "estimate":
+        (slope,) = torch.autograd.grad(value, x)
+        assert float(slope[1, 0]) == pytest.approx(-(mean ** (1 / p - 1)) / 4, rel=1e-3)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize("name", EXACT)
+def test_powers_that_vanish_are_refused_by_exact_solvers(name, copies):
+    """Whose costs are p-th powers in units of the largest: 0 would be a wrong distance."""
+    x, y = beside_a_far_point(copies)
+    x = x.repeat(copies, 1) if name == "circle" else x
+    assert EXACT[name](x, y, p=3) > 0
+    with pytest.raises(ValueError, match="`p` 540 has powers of distances that vanish"):
+        EXACT[name](x, y, p=540)
+    with pytest.raises(ValueError, match="`p` must be at most 1,000, got 1e\\+300"):
+        EXACT[name](x, y, p=1e300)

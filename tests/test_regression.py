@@ -237,6 +237,15 @@ def test_bad_data_are_refused():
         VariationalLinearRegression().fit(X, y * math.nan)
     with pytest.raises(ValueError, match="minimum of 2"):
         VariationalLinearRegression().fit(X[:1], y[:1])
+    for large in ((1e200 * X, y), (X, 1e200 * y)):
+        with pytest.raises(ValueError, match="`X` and `y` must have squares"):
+            VariationalLinearRegression().fit(*large)
+
+
+def test_a_target_of_booleans_is_one_of_zeros_and_ones():
+    X, y, _ = problem(0)
+    found, expected = (VariationalLinearRegression().fit(X, t) for t in (y > 0, (y > 0) * 1.0))
+    np.testing.assert_array_equal(found.coef_, expected.coef_)
 
 
 def test_a_large_problem_takes_no_longer_than_twice_bayesian_ridge():

@@ -200,8 +200,38 @@ def test_a_plan_is_a_function_of_its_generator_and_is_stored(monkeypatch):
     for other in (data[1:], data + 1):
         with pytest.raises(ValueError, match="are not the data of these 50 potentials"):
             SemidiscretePlan.from_tensors(other, plan.tensors())
-    with pytest.raises(ValueError, match="`data` must be the 100 samples of `plan`, got 3"):
-        Semidiscrete(data[:3], plan)
+    assert Semidiscrete(data.half(), plan).pairs(z, generator=seeded())[1].shape == z.shape
+    for other in (data[:3], data.flip(0), data + 1, data.repeat(1, 2)):
+        with pytest.raises(ValueError, match="`data` must be the 100 samples of `plan`"):
+            Semidiscrete(other, plan)
+
+
+@pytest.mark.parametrize("place", [1e6, -3e7])
+def test_plans_of_data_far_from_the_origin_are_stored(place):
+    """In float32, whose rounding of the mean is that of the data."""
+    data = (torch.randn(20, 2, generator=seeded()) + place).requires_grad_()
+    plan = fitted(data, tolerance=0.5)
+    stored = SemidiscretePlan.from_tensors(data, plan.tensors())
+    z = torch.randn(50, 2, generator=seeded(1))
+    assert torch.equal(stored.assign(z, seeded()), plan.assign(z, seeded()))
+    assert Semidiscrete(data, plan).pairs(z)[1].shape == z.shape
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"means": None}, "got means missing"),
+        ({"means": torch.zeros(1, 2)}, r"got means \(1, 2\)"),
+        ({"potentials": torch.full((6,), math.nan)}, r"got potentials \(6,\)"),
+        ({"account": torch.zeros(3)}, r"got account \(3,\)"),
+        ({"account": -torch.ones(7)}, "epsilon and iterations of at least 0"),
+        ({"squares": torch.zeros(2).int()}, r"got squares \(2,\)"),
+    ],
+)
+def test_stored_plans_that_are_damaged_are_named(changes, message):
+    stored = {**fitted(X, tolerance=0.5).tensors(), **changes}
+    with pytest.raises(ValueError, match=message):
+        SemidiscretePlan.from_tensors(X, {k: x for k, x in stored.items() if x is not None})
 
 
 def test_without_duplicates_nothing_is_drawn():
@@ -247,7 +277,7 @@ def test_within_a_label_both_marginals_are_kept():
         ),
         (lambda: PerLabel(coupling), "`coupling` must pair the samples of a batch"),
         (
-            lambda: PerLabel(Semidiscrete(data[:10], coupling.plans[4])),
+            lambda: PerLabel(Semidiscrete(data[labels == 4], coupling.plans[4])),
             "`coupling` must pair the samples of a batch",
         ),
     ):
@@ -257,6 +287,7 @@ def test_within_a_label_both_marginals_are_kept():
 
 X = torch.randn(6, 2, generator=seeded())
 REFUSED = {
+    "prior": (lambda: fitted(X, source=Gaussian(2)), "`source` must draw samples as source"),
     "source": (lambda: fitted(X, source=Gaussian(3).sample), "`source` must have 2 values"),
     "nan": (lambda: fitted(X * math.nan), "`points` must be finite"),
     "empty": (lambda: solve_semidiscrete(Gaussian(2).sample, X[:0]), "`points` must hold"),

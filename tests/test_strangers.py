@@ -145,6 +145,9 @@ def test_options_that_cannot_be_stored_are_refused(annotation):
 def test_texts():
     with pytest.raises(ValueError, match="`x` must be 2 values, got '1'"):
         from_text("1", tuple[int, int], "x")
+    with pytest.raises(ValueError, match="`x` must be a number, got 'half'"):
+        from_text("half", float, "x")
+    assert from_text("[4, 8]", tuple[int, ...], "x") == (4, 8)
 
 
 @pytest.mark.parametrize(

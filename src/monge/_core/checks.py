@@ -12,6 +12,9 @@ from monge._core.numerics import on_host
 from monge._core.seeds import SEEDS, is_seed
 
 T = TypeVar("T")
+MOST_ORDER = 1000
+MOST = 2**63 - 1
+"""The largest count of anything in torch."""
 
 
 def instance(name: str, value: T, kind: type, example: str) -> T:
@@ -63,23 +66,24 @@ def share(name: str, value: float) -> float:
 
 def dimension(name: str, value: int) -> int:
     """`value`, if it is an integer of at least 1."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise ValueError(f"`{name}` must be an integer of at least 1, got {_got(value)}")
-    return number
+    return _count(name, value, 1)
 
 
 def rows(value: int, name: str = "n") -> int:
     """`value`, a number of samples, if it is an integer of at least 0."""
+    return _count(name, value, 0)
+
+
+def _count(name: str, value: int, least: int) -> int:
+    """`value`, if it is an integer of at least `least` that torch can count to."""
     try:
-        number = operator.index(value)
+        number = least - 1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        number = -1
-    if number < 0:
-        raise ValueError(f"`{name}` must be an integer of at least 0, got {_got(value)}")
+        number = least - 1
+    if number < least:
+        raise ValueError(f"`{name}` must be an integer of at least {least}, got {_got(value)}")
+    if number > MOST:
+        raise ValueError(f"`{name}` must be at most {MOST}, got {number}")
     return number
 
 
@@ -111,9 +115,14 @@ def seed(value: int, name: str = "seed") -> int:
 
 
 def order(p: float) -> float:
-    """`p`, if W_p is a distance for it."""
+    """`p`, if W_p is a distance for it, and its powers of numbers up to 2 are in float64."""
     if not (_number("p", p) >= 1 and math.isfinite(p)):
         raise ValueError(f"`p` must be a finite number of at least 1, got {p!r}")
+    if p > MOST_ORDER:
+        raise ValueError(
+            f"`p` must be at most {MOST_ORDER:,}, got {p!r}: W_p of n points is within a factor "
+            f"of n^{{1/{MOST_ORDER}}} of its limit there"
+        )
     return p
 
 

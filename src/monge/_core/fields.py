@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 LARGEST = 2**31 - 1
 """Of counts and sizes; no tensor holds more of anything."""
+_WORDS = {int: "an integer", float: "a number"}
 
 
 def demand(ok: bool, name: str, value: Any, wanted: str) -> None:
@@ -91,12 +92,12 @@ def from_text(text: str, annotation: Any, name: str) -> Any:
         demand(text.lower() in ("true", "false"), name, text, "true or false")
         return text.lower() == "true"
     if typing.get_origin(annotation) is tuple:
-        words = [one.strip() for one in text.strip("()").split(",") if one.strip()]
+        words = [one.strip() for one in text.strip("()[]").split(",") if one.strip()]
         kinds = arguments[:1] * len(words) if arguments[-1] is Ellipsis else arguments
         demand(len(kinds) == len(words), name, text, f"{len(kinds)} values")
         return tuple(from_text(one, kind, name) for one, kind in zip(words, kinds))
     try:
         return annotation(text)
     except ValueError:
-        what = getattr(annotation, "__name__", str(annotation))
-        raise ValueError(f"`{name}` must be a {what}, got {text!r}") from None
+        what = _WORDS.get(annotation, f"a {annotation}")
+        raise ValueError(f"`{name}` must be {what}, got {text!r}") from None

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from monge._core.errors import NotFinite
 from monge._core.typed import from_numpy, to_numpy
 
 Gradients = Sequence[Tensor | None]
@@ -200,22 +201,55 @@ def root(value: Tensor, p: float = 2) -> Tensor:
     return with_gradient(fast, plain, value)
 
 
-def rooted(power: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, p: float) -> Tensor:
-    """power(x, y)^{1/p} of a power of differences that is homogeneous of degree p.
+Power = Callable[[Tensor, Tensor, float], Tensor]
+r"""(x, y, q) -> W_q^q of samples, (\*), or another mean of q-th powers of differences."""
 
-    Where the p-th power overflows or vanishes, it is taken in float64 and in units of the extent
-    of the samples: a common offset, or a far point that both share, says nothing of differences.
-    The distance is then float64, and cast by whoever promoted the samples.
+
+def rooted(power: Power, x: Tensor, y: Tensor, p: float) -> Tensor:
+    """power(x, y, p)^{1/p}.
+
+    Where the p-th power overflows or vanishes, it is taken in float64 and in units of the distance
+    itself: a common offset, or a far point that both samples share, says nothing of that. The
+    distance is then float64, and cast by whoever promoted the samples.
     """
-    value = power(x, y)
+    value = power(x, y, p)
     if value.numel() == 0:
         return value
     low, high = on_host(*value.detach().aminmax())
     if low > torch.finfo(value.dtype).tiny / torch.finfo(value.dtype).eps and math.isfinite(high):
         return root(value, p)
     wide = x.double(), y.double()
-    scale = unit_of_length(*wide)
-    return scale * root(power(*(z / scale for z in wide)), p)
+    unit = unit_of_power(power, *wide, p)
+    x, y = (z / unit[..., None] for z in wide)
+    return unit * root(power(x, y, p), p)
+
+
+@torch.no_grad()
+def unit_of_power(power: Power, x: Tensor, y: Tensor, p: float) -> Tensor:
+    r"""power(x, y, p)^{1/p} of samples in float64, rounded to a power of 2, by which they are
+    divided without rounding; 1 where it is 0. It is shaped like the power, (\*).
+
+    W_1, W_2, W_4, … are each the unit of the next. In units of W_q the 2q-th power of W_2q lies
+    between 1 and the inverse of the least mass, so that it neither overflows nor vanishes.
+    """
+    unit, q = torch.full((), unit_of_length(x, y), dtype=torch.float64, device=x.device), 1.0
+    while True:
+        scaled = power(x / unit[..., None], y / unit[..., None], q)
+        unit = unit * torch.where(scaled > 0, scaled, 1.0).pow(1 / q).log2().floor().exp2()
+        if q == p:
+            return unit
+        q = min(2 * q, p)
+
+
+def unvanished(power: Tensor, squares: Callable[[], Tensor], p: float) -> Tensor:
+    """Powers of order p, if none of them is 0 where the squares are not."""
+    zero = power.detach() == 0
+    if bool(zero.any()) and bool((zero & (squares().detach() > 0)).any()):
+        raise NotFinite(
+            f"`p` {p:g} has powers of distances that vanish beside the extent of the samples: "
+            "lower it, or leave out points that are far from all others"
+        )
+    return power
 
 
 def unit_of_length(x: Tensor, y: Tensor) -> float:

@@ -9,7 +9,8 @@ function sees them,
   be a mask, and are refused;
 - all are promoted to one floating dtype, of at least float32. A list takes the dtype and the
   device of the others;
-- autocast and TF32 are left: their products lose the digits in which close points differ.
+- autocast and TF32 are left: their products lose the digits in which close points differ;
+- inference mode is left: some functions take derivatives of their own.
 
 The result comes back in the promoted dtype of the inputs, which may be half precision.
 
@@ -117,6 +118,8 @@ def _decorator(
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if torch.compiler.is_compiling():
                 return cast(R, torch.compiler.disable(call)(*args, **kwargs))  # pyright: ignore
+            if torch.is_inference_mode_enabled():
+                return _recorded(call, args, kwargs)
             arguments: dict[str, Any] = dict(zip(positional, args)) | kwargs
             known = arguments.keys() <= parameters.keys()
             if len(arguments) < len(args) + len(kwargs) or not known:
@@ -148,6 +151,17 @@ def _decorator(
         return call
 
     return decorate
+
+
+def _recorded(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A call outside inference mode, where functions may take derivatives of their own."""
+    with torch.inference_mode(False), torch.no_grad():
+        args = tuple(map(_recordable, args))
+        return call(*args, **{name: _recordable(value) for name, value in kwargs.items()})
+
+
+def _recordable(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
 # Conversion

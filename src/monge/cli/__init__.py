@@ -56,6 +56,7 @@ NAMES = {one.__name__.lower(): one for one in VERBS}
 
 def parse(argv: list[str]) -> Any:
     """The verb that the arguments name; tyro's boxed messages become one line and exit code 2."""
+    argv = [re.sub("^(--[a-z][a-z-]*=)?~(?=/|$)", _with_home, one) for one in argv]
     train = verb(argv[1:]) if argv[:1] == ["train"] else Train
     _refuse_unknown(argv, train)
     _refuse_empty(argv)
@@ -86,8 +87,28 @@ def parse(argv: list[str]) -> Any:
         reason = " ".join(itertools.takewhile(lambda line: not _is_rule(line), rest))
         command = f"monge {argv[0]}" if argv[0].isalpha() else "monge"
         command += f" {name}" if train is not Train and (name := recipe_name(argv[1:])) else ""
-        reason = " ".join(reason.split()).partition(" Got errors")[0]
+        reason = _in_words(" ".join(reason.split()).partition(" Got errors")[0])
         raise ValueError(f"{reason}: see {command} --help") from None
+
+
+def _with_home(tilde: re.Match[str]) -> str:
+    """The home folder, which a shell does not write for ~ in --out=~/x."""
+    return (tilde[1] or "") + os.path.expanduser("~")
+
+
+def _in_words(reason: str) -> str:
+    """Why a flag does not take a value, without the words of a parser."""
+    found = re.fullmatch(
+        r"Error parsing (\S+): (?:no type matching (\S+) could be instantiated from \[(.*)\]\."
+        r"|invalid literal for (int)\(\) with base 10: (.*)"
+        r"|could not convert string to (float): (.*))",
+        reason,
+    )
+    if found is None:
+        return reason
+    flag, kind = found[1].split("/")[-1], found[2] or found[4] or found[6]
+    what = "a number" if "float" in kind.lower() else "an integer"
+    return f"`{flag}` must be {what}, got {found[3] or found[5] or found[7]}"
 
 
 def _refuse_unknown(argv: list[str], train: type) -> None:

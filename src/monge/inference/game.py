@@ -21,13 +21,14 @@ Source: Goodfellow et al., "Generative adversarial nets", 2014, proposition 1 an
 
 import math
 from collections.abc import Callable
-from typing import overload
+from typing import Any, overload
 
 import torch
 from scipy.integrate import quad
 from torch import Tensor
 
-from monge._core.checks import finite, floating, weights
+from monge._core.checks import finite, weights
+from monge._core.promotion import ANY, as_tensor, as_weights, promoted
 
 Density = Callable[[Tensor], Tensor]
 
@@ -50,12 +51,18 @@ def optimal_discriminator(f: Tensor | Density, f_g: Tensor | Density) -> Tensor 
     Raises:
         ValueError: for negative values, NaN, or shapes that differ.
     """
-    if not isinstance(f, Tensor) and not isinstance(f_g, Tensor):
-        return lambda x: optimal_discriminator(f(x), f_g(x))
-    if not isinstance(f, Tensor) or not isinstance(f_g, Tensor):
+    if callable(f) and callable(f_g):
+        return lambda x: _ratio(f(x), f_g(x))
+    if callable(f) or callable(f_g):
         raise ValueError("`f` and `f_g` must be both tensors or both functions")
+    return _ratio(f, f_g)
+
+
+@promoted(f=ANY, f_g=ANY)
+def _ratio(f: Tensor, f_g: Tensor) -> Tensor:
+    """f / (f + f_g)."""
     for name, value in (("f", f), ("f_g", f_g)):
-        if (finite(name, floating(name, value)) < 0).any():
+        if (finite(name, value) < 0).any():
             raise ValueError(f"`{name}` must be at least 0, got {float(value.min()):.3g}")
     if f.shape != f_g.shape:
         raise ValueError(
@@ -94,22 +101,13 @@ def game_value(
 
     >>> game_value(torch.tensor([0.5, 0.5]), torch.tensor([0.5, 0.5]))  # -log 4
     """
-    if isinstance(f, Tensor) and isinstance(f_g, Tensor):
-        count = f.shape[-1] if f.ndim else 0
-        weights("f", f, count)
-        weights("f_g", f_g, count)
-        if discriminator is None:
-            return _pointwise(f, f_g, None).sum(-1)
-        if (
-            not isinstance(discriminator, Tensor)
-            or not ((discriminator >= 0) & (discriminator <= 1)).all()
-        ):
-            raise ValueError("`discriminator` must be values in [0, 1] on the support of `f`")
-        return _pointwise(f, f_g, discriminator).sum(-1)
-    if isinstance(f, Tensor) or isinstance(f_g, Tensor) or isinstance(discriminator, Tensor):
+    functions = [callable(one) for one in (f, f_g, discriminator) if one is not None]
+    if not any(functions):
+        return _of_masses(f, f_g, discriminator)
+    if not all(functions):
         raise ValueError("`f`, `f_g` and `discriminator` must be all tensors or all functions")
 
-    def at(function: Density, x: float) -> Tensor:
+    def at(function: Any, x: float) -> Tensor:
         return torch.as_tensor(function(torch.tensor(x, dtype=torch.float64))).double()
 
     def integrand(x: float) -> float:
@@ -126,12 +124,33 @@ def game_value(
     return torch.tensor(quad(integrand, *support, limit=200)[0], dtype=torch.float64)
 
 
+def _of_masses(f: Any, f_g: Any, discriminator: Any) -> Tensor:
+    """V(D, G) of masses (..., k), in their dtype."""
+    given = [as_tensor("f", f), as_tensor("f_g", f_g)]
+    dtype = torch.promote_types(given[0].dtype, given[1].dtype)
+    masses = [as_weights("f", f), as_weights("f_g", f_g)]
+    count = masses[0].shape[-1] if masses[0].ndim else 0
+    for name, w in zip(("f", "f_g"), masses):
+        weights(name, w, count)
+    # derivatives are those in each mass by itself, as of a function of masses
+    p, q = (w.double() / w.detach().double().sum(-1, keepdim=True) for w in masses)
+    if discriminator is None:
+        return _pointwise(p, q, None).sum(-1).to(dtype)
+    values = as_tensor("discriminator", discriminator)
+    if values.shape not in (p.shape, p.shape[-1:]) or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(
+            f"`discriminator` must be values in [0, 1] on the support of `f`, {tuple(p.shape)}, "
+            f"got shape {tuple(values.shape)}"
+        )
+    return _pointwise(p, q, values.double()).sum(-1).to(dtype)
+
+
 def _pointwise(f: Tensor, f_g: Tensor, discriminator: Tensor | None) -> Tensor:
     """f log D + f_g log(1 - D)."""
     if discriminator is not None:
         return torch.xlogy(f, discriminator) + torch.xlogy(f_g, 1 - discriminator)
     # 1 - D* by its own ratio: the difference is 0 where D* rounds to 1
-    real, fake = optimal_discriminator(f, f_g), optimal_discriminator(f_g, f)
+    real, fake = _ratio(f, f_g), _ratio(f_g, f)
     return _xlog(f, real) + _xlog(f_g, fake)
 
 

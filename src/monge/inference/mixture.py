@@ -23,7 +23,8 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from monge._core.checks import finite, floating
+from monge._core.checks import finite, instance
+from monge._core.promotion import as_tensor
 from monge.priors import Mixture
 
 
@@ -50,6 +51,7 @@ def fit_gaussian(
     Raises:
         ValueError: for another direction, or a start that does not fit.
     """
+    instance("mixture", mixture, Mixture, "Mixture(means, covariances, weights)")
     p = copy.deepcopy(mixture).cpu().double()
     means, weights, covariances = p.means, p.weights, p.factors @ p.factors.mT
     mean = weights @ means
@@ -63,12 +65,12 @@ def fit_gaussian(
     elif direction == "mode-seeking":
         if start is None:
             starts = [*zip(means, covariances), moments]
-        elif finite("start", floating("start", start)).shape != mean.shape:
+        elif (start := finite("start", as_tensor("start", start))).shape != mean.shape:
             raise ValueError(
                 f"`start` must have shape {tuple(mean.shape)}, got {tuple(start.shape)}"
             )
         else:
-            start = start.to(means)
+            start = start.detach().to(means)
             starts = [(start, covariances[(means - start).square().sum(1).argmin()])]
         rule = _standard_normal(p.dim)
         minima = [_descend(p, *rule, *one) for one in starts]

@@ -35,8 +35,10 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from monge._core.checks import dimension, finite, floating, positive
+from monge._core.checks import dimension, finite, positive, share
+from monge._core.promotion import ANY, promoted
 
+SOBOL_DIMENSIONS = torch.quasirandom.SobolEngine.MAXDIM
 DRAWN = 8192
 """Draws of each kind that check the moments of `clutter_ep`."""
 
@@ -55,6 +57,7 @@ class Propagated(NamedTuple):
     converged: bool
 
 
+@promoted(x=ANY)
 def clutter_ep(
     x: Tensor,
     *,
@@ -84,11 +87,16 @@ def clutter_ep(
     Raises:
         ValueError: for NaN, another shape, or settings out of range.
     """
-    if finite("x", floating("x", x)).ndim != 2 or not len(x):
+    if finite("x", x).ndim != 2 or not x.numel():
         raise ValueError(f"`x` must be observations (n, d), got shape {tuple(x.shape)}")
-    if not 0 <= clutter < 1:
+    if x.shape[1] > SOBOL_DIMENSIONS:
+        raise ValueError(
+            f"`x` must have at most {SOBOL_DIMENSIONS:,} columns, in which its error can be "
+            f"estimated, got {x.shape[1]:,}"
+        )
+    if share("clutter", clutter) == 1:
         raise ValueError(f"`clutter` must be in [0, 1), got {clutter}")
-    if not 0 < step <= 1:
+    if share("step", step) == 0:
         raise ValueError(f"`step` must be in (0, 1], got {step}")
     a, b = (
         positive("clutter_variance", clutter_variance),
@@ -113,11 +121,11 @@ def clutter_ep(
             away = point - mean
             signal = math.log1p(-clutter) + _log_normal(away, 1 + v)
             log_z[i] = np.logaddexp(signal, background[i])
-            share = math.exp(signal - log_z[i])
+            seen = math.exp(signal - log_z[i])
             gain = v / (1 + v)
-            tilted = mean + share * gain * away
-            spread = share * (1 - share) * gain**2 * (away @ away) / d
-            variance = v - share * v * gain + spread
+            tilted = mean + seen * gain * away
+            spread = seen * (1 - seen) * gain**2 * (away @ away) / d
+            variance = v - seen * v * gain + spread
             move_r = step * (1 / variance - cavity_r - site_r[i])
             move_h = step * (tilted / variance - cavity_h - site_h[i])
             if r + move_r <= 0:
@@ -231,7 +239,8 @@ class ProbitEP(ClassifierMixin, BaseEstimator):
                 "sklearn's OneVsRestClassifier for more"
             )
         sign = np.where(y == self.classes_[1], 1.0, -1.0)
-        mean, self.covariance_ = self._propagate(self._design(X) * sign[:, None])
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+            mean, self.covariance_ = self._propagate(self._design(X) * sign[:, None])
         self.coef_ = mean[None, : X.shape[1]]
         self.intercept_ = mean[X.shape[1] :] if self.fit_intercept else np.zeros(1)
         return self
@@ -258,10 +267,13 @@ class ProbitEP(ClassifierMixin, BaseEstimator):
             # ∂ log Z / ∂u and its negative slope
             first, second = ratio / np.sqrt(1 + c), ratio * (z + ratio) / (1 + c)
             scale = np.sqrt(np.where(s > 0, s, 1.0))
-            error = max(
-                float((np.abs(u + c * first - f) / scale).max()),
-                float((np.abs(c * (1 - c * second) - s) / scale**2).max()),
-            )
+            moves = np.abs([(u + c * first - f) / scale, (c * (1 - c * second) - s) / scale**2])
+            error = float(moves.max())  # NaN if any is
+            if not math.isfinite(error):
+                raise ValueError(
+                    "`X` has columns so large, or so far from 0, that their products leave the "
+                    "range of float64: centre and scale them to about 1"
+                )
             if error <= tolerance:
                 break
             # all at once may overshoot

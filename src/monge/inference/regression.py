@@ -81,6 +81,7 @@ class VariationalLinearRegression(RegressorMixin, BaseEstimator):
             np.asarray,
             validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2),
         )
+        y = y.astype(np.float64)
         if np.ptp(y) == 0:
             warnings.warn(
                 f"`y` is constant at {y[0]:.4g}: the coefficients are 0 and the noise is unknown "
@@ -91,7 +92,15 @@ class VariationalLinearRegression(RegressorMixin, BaseEstimator):
         if self.fit_intercept:
             self._center, middle = X.mean(0), float(y.mean())
         self._rows = len(y) if self.fit_intercept else np.inf
-        problem = _reduced(X, y, self._center, middle)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+            problem = _reduced(X, y, self._center, middle)
+            squares = len(y) * problem.s @ problem.s + problem.target @ problem.target
+            squares = float(squares + problem.residual)
+        if not np.isfinite(squares):
+            raise ValueError(
+                "`X` and `y` must have squares within the range of float64, got values up to "
+                f"{np.abs(X).max():.3g} and {np.abs(y).max():.3g}: rescale them"
+            )
         mean, variances, outside = self._ascend(problem, len(y) - int(self.fit_intercept))
         self.coef_ = problem.basis.T @ mean
         self.intercept_ = float(middle - self._center @ self.coef_)

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import cpu_generator, dimension, instance, nonnegative
+from monge._core.checks import cpu_generator, dimension, finite, instance, nonnegative, share
+from monge._core.promotion import as_tensor
 from monge.draws import Draws, standard_normal
 from monge.labels import ClassPrior
 from monge.models.base import Model, Pass
@@ -110,15 +111,18 @@ class FlowMatching(Model):
     ):
         super().__init__()
         self.network = instance("network", network, nn.Module, "VectorVelocity(2, [64, 64])")
+        instance("shape", shape, Sequence, "(2,)")
         self.shape = tuple(dimension("shape", size) for size in shape)
         self.path = instance("path", path or LinearPath(), ProbabilityPath, "LinearPath()")
         default = Independent() if class_prior is None else PerLabel(Independent())
         self.coupling = instance("coupling", coupling or default, Coupling, "Exact()")
         self.solver = instance("solver", solver or Midpoint(), Solver, "Midpoint(20)")
         mean, deviation = moments or (torch.zeros(()), torch.ones(()))
-        self.units, self.bounded = Standardise(mean, deviation), bounded
+        self.units, self.bounded = self._standard_units(mean, deviation), bounded
         self.class_prior, self.label_dropout, self.guidance = class_prior, label_dropout, 1.0
-        if not 0 <= label_dropout < 1:
+        if class_prior is not None:
+            instance("class_prior", class_prior, ClassPrior, "ClassPrior([0.5, 0.5])")
+        if share("label_dropout", label_dropout) == 1:
             raise ValueError(f"`label_dropout` must be in [0, 1), got {label_dropout!r}")
         if class_prior is None and isinstance(self.coupling, (PerLabel, SemidiscretePerLabel)):
             raise ValueError(
@@ -134,6 +138,24 @@ class FlowMatching(Model):
             self.shown = (*self.shown, "guidance")
         if class_prior is not None or guidance != 1:
             with_guidance(self, guidance)
+
+    def _standard_units(self, mean: Tensor, deviation: Tensor) -> Standardise:
+        """The map to standard units, if the moments are those of samples of this shape."""
+        mean, deviation = torch.as_tensor(mean), torch.as_tensor(deviation)
+        of_samples = mean.ndim <= len(self.shape) and deviation.ndim <= len(self.shape)
+        fits = of_samples and all(
+            size in (1, own)
+            for z in (mean, deviation)
+            for size, own in zip(z.shape[::-1], self.shape[::-1])
+        )
+        positive = bool(torch.isfinite(mean).all() and (deviation > 0).all())
+        if not (fits and positive and torch.isfinite(deviation).all()):
+            raise ValueError(
+                f"`moments` must be finite means and positive deviations that broadcast over "
+                f"{self.shape}, got shapes {tuple(mean.shape)} and {tuple(deviation.shape)} with "
+                f"deviations from {float(deviation.min()):.3g}: drop constant coordinates"
+            )
+        return Standardise(mean, deviation)
 
     def forward(self, x: Tensor, draws: Draws, labels: Tensor | None = None) -> Pass:
         x0, x1, condition = self.pairs(x, draws, labels)
@@ -168,7 +190,7 @@ class FlowMatching(Model):
         r"""v(x, t) of samples x (n, \*) in standard units, at one time or a time each (n,); of a
         class-conditional flow with labels (n,) or weights of the classes (n, K), and with
         guidance."""
-        times = t if isinstance(t, Tensor) else x.new_full((len(x),), t)
+        times = torch.as_tensor(t).to(x).expand(len(x))
         condition = self.condition(labels, x)
         found = self.network(x, times, *condition)
         if self.guidance == 1:
@@ -277,15 +299,19 @@ class FlowMatching(Model):
         Source: Chen, Rubanova, Bettencourt, Duvenaud, "Neural ordinary differential equations",
         2018; Grathwohl et al., "FFJORD", 2019.
         """
-        if tuple(x.shape[1:]) != self.shape or not len(x):
+        x = finite("x", as_tensor("x", x))
+        if x.ndim < 1 or tuple(x.shape[1:]) != self.shape or not len(x):
             raise ValueError(
                 f"`x` must be samples (n, {', '.join(map(str, self.shape))}), got shape "
                 f"{tuple(x.shape)}"
             )
         cpu_generator(generator)
         of = None if labels is None else drawn_labels(self, len(x), None, labels)
-        parts = [self._log_prob(part, generator, some) for part, some in _parts(x, of)]
-        return torch.cat(parts).to(x.device)
+        # the divergence of the velocity is a derivative, which inference mode does not record
+        with torch.inference_mode(False), torch.no_grad():
+            x, of = (z.clone() if z is not None and z.is_inference() else z for z in (x, of))
+            parts = [self._log_prob(part, generator, some) for part, some in _parts(x, of)]
+            return torch.cat(parts).to(x.device)
 
     def _log_prob(
         self, x: Tensor, generator: torch.Generator | None, labels: Tensor | None

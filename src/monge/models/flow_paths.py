@@ -88,7 +88,8 @@ class BridgePath(ProbabilityPath):
     def at(
         self, x0: Tensor, x1: Tensor, t: Tensor, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        assert noise is not None, "a bridge is noisy"
+        if noise is None:
+            raise ValueError("`noise` is missing: a bridge is random given its ends")
         t = _over(t.clamp(EDGE, 1 - EDGE), x0)
         width = self.sigma * (t * (1 - t)).sqrt()
         slope = self.sigma**2 * (1 - 2 * t) / (2 * width)

@@ -103,6 +103,8 @@ class Adaptive(Solver):
         Raises:
             ValueError: without torchdiffeq, and where the tolerance is not met.
         """
+        if start == end:
+            return x
         with needs("ode"):
             import torchdiffeq  # pyright: ignore[reportMissingTypeStubs]
 

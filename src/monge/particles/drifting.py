@@ -189,18 +189,19 @@ class Drifting(Divergence):
     def _regression(self, x: Tensor, y: Tensor, draws: Draws | None) -> Tensor:
         start, y = x.detach(), y.detach()
         unit = (_distances(start, y).mean() / x.shape[1] ** 0.5).to(x).clamp(min=_least(x))
-        value, shift = x.new_zeros(()), torch.zeros_like(start)
+        value, shift = x.new_zeros(()), torch.zeros_like(start)  # in units of `unit`
         for i in range(self.moves):
             named = draws.named(f"move {i}") if draws is not None and i else draws
-            drifts = self.field(start + shift, y, draws=named)
+            drifts = self.field(start + unit * shift, y, draws=named)
+            drifts = drifts / unit
+            sizes = _root_mean_squares(drifts)
             if i == 0:
-                value = (drifts / unit).square().mean((1, 2)).sum()
+                value = sizes.square().sum()
             if self.normalised:
-                sizes = drifts.square().mean((1, 2), keepdim=True).sqrt()
-                drifts = unit * drifts / sizes.clamp(min=_least(x))
+                drifts = drifts / sizes.clamp(min=_least(x))
             shift = shift + self.rate * drifts.sum(0)
         # that of the mean square of (x - x') / unit
-        return envelope(value, (x, -2 * (shift / unit) / unit / x.numel()), linear=False)
+        return envelope(value, (x, -2 * shift / x.numel() / unit), linear=False)
 
 
 class LearnedDrifting(Drifting, Learned):
@@ -236,6 +237,12 @@ def _distances(x: Tensor, y: Tensor) -> Tensor:
     """‖x_i - y_j‖ in float64, (n, m), to 10⁻⁸ of the spread of the samples."""
     centre = y.double().mean(0)
     return torch.cdist(x.double() - centre, y.double() - centre)
+
+
+def _root_mean_squares(drifts: Tensor) -> Tensor:
+    """That of each drift (k, n, d), (k, 1, 1), whatever its size."""
+    largest = drifts.abs().amax((1, 2), keepdim=True).clamp(min=_least(drifts))
+    return largest * (drifts / largest).square().mean((1, 2), keepdim=True).sqrt()
 
 
 def _least(x: Tensor) -> float:

@@ -40,7 +40,7 @@ def load(run_directory: str | Path, model: Given = None) -> nn.Module:
         ValueError: if the directory is no run, holds no checkpoint that verifies, or weights that
             are not the model's.
     """
-    path = Path(run_directory)
+    path = Path(os.path.expanduser(run_directory))
     config, settled = read_config(path)
     return rebuilt(path, config, settled, model, trained(path))
 

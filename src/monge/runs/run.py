@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -73,7 +74,7 @@ class Run:
         trust_data: bool = False,
         device: str = "cpu",
     ):
-        self.path, self._given = Path(path), model
+        self.path, self._given = Path(os.path.expanduser(path)), model
         self._data, self.data_changed = data, data_changed
         self.device = torch.device(chosen_device(device))
         self.config: Config

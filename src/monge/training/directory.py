@@ -47,7 +47,8 @@ def opened(
 def _opened(
     config: Config, out: str | Path | None, resume: bool, trust_data: bool
 ) -> Iterator[tuple[Path, Stored]]:
-    path, made = _numbered(config, resume) if out is None else _given(Path(out), resume)
+    path = None if out is None else Path(os.path.expanduser(out))
+    path, made = _numbered(config, resume) if path is None else _given(path, resume)
     try:
         with alone(path, "out"):
             _refuse_taken(path, resume)  # whoever had it before may have filled it

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from monge._core.checks import finite, floating, given_weights, order, positive
-from monge._core.numerics import absolute_power, root
+from monge._core.numerics import absolute_power, root, unvanished
 from monge._core.promotion import ANY, promoted
 from monge._core.typed import broadcast
 
@@ -85,9 +85,11 @@ def wasserstein_circle(
         raise ValueError(
             f"batch dimensions of `u`, `v` and weights must broadcast, got {shapes}"
         ) from None
-    turns = ((z.double() / period).expand(*batch, -1) for z in (u, v))
-    weights = (None if w is None else w.expand(*batch, -1) for w in (a, b))
-    return (period * root(power_circle(*turns, *weights, p=p), p)).to(u.dtype)
+    turns = tuple((z.double() / period).expand(*batch, -1) for z in (u, v))
+    weights = tuple(None if w is None else w.expand(*batch, -1) for w in (a, b))
+    power = power_circle(*turns, *weights, p=p)
+    unvanished(power, lambda: power_circle(*turns, *weights, p=2), p)
+    return (period * root(power, p)).to(u.dtype)
 
 
 def power_circle(

@@ -34,6 +34,10 @@ class PerLabel(Coupling):
 
     def __init__(self, coupling: Coupling):
         self.coupling = instance("coupling", coupling, Coupling, "Exact()")
+        if isinstance(coupling, PerLabel):
+            raise ValueError(
+                f"`coupling` {coupling!r} is one within labels already: give {coupling.coupling!r}"
+            )
         if isinstance(coupling, (Semidiscrete, SemidiscretePerLabel)):
             raise ValueError(
                 f"`coupling` must pair the samples of a batch, got {type(coupling).__name__}, "
@@ -157,7 +161,10 @@ class SemidiscretePerLabel(Coupling):
 def _labels(name: str, labels: Tensor | None, count: int) -> Tensor:
     if labels is None:
         raise ValueError(f"`{name}` must be {count} integers, got None")
-    labels = torch.as_tensor(labels)
+    try:
+        labels = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"`{name}` must be {count} integers, got {labels!r}") from None
     if labels.shape != (count,) or labels.is_floating_point():
         raise ValueError(
             f"`{name}` must be {count} integers, got {labels.dtype} {tuple(labels.shape)}"

@@ -209,9 +209,11 @@ class Semidiscrete(Coupling):
 
     def __init__(self, data: Tensor, plan: SemidiscretePlan):
         instance("plan", plan, SemidiscretePlan, "solve_semidiscrete(source, data)")
-        if len(data) != len(plan):
+        data = torch.as_tensor(data)
+        if not plan.is_of(data):
             raise ValueError(
-                f"`data` must be the {len(plan)} samples of `plan`, got {len(data)}: fit another"
+                f"`data` must be the {len(plan)} samples of `plan`, in their order, got others of "
+                f"shape {tuple(data.shape)}: fit another"
             )
         self.data, self.plan = data, plan
 

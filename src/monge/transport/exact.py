@@ -25,7 +25,7 @@ from monge._core.checks import (
     points,
     weight_batch,
 )
-from monge._core.numerics import envelope, power_of_squared, power_of_two, root
+from monge._core.numerics import envelope, power_of_squared, power_of_two, root, unvanished
 from monge._core.promotion import WEIGHTS, promoted
 from monge._core.tuning import tuning
 from monge._core.typed import (
@@ -246,12 +246,12 @@ def _wasserstein_together(
         in_weights = [(a, f - f.mean(1, keepdim=True)), (b, g - g.mean(1, keepdim=True))]
     item, i, j, mass = pairs
 
-    def at_these_plans(x: Tensor, y: Tensor) -> Tensor:
+    def at_these_plans(x: Tensor, y: Tensor, q: float = p) -> Tensor:
         moves = (x[item, i].double() - y[item, j].double()) / unit[item, 0]
-        parts = mass * power_of_squared(moves.square().sum(1), p)
+        parts = mass * power_of_squared(moves.square().sum(1), q)
         return parts.new_zeros(len(x)).index_add(0, item, parts)
 
-    power = at_these_plans(x, y)
+    power = unvanished(at_these_plans(x, y), lambda: at_these_plans(x, y, 2), p)
     if _moves(a, b):
         power = _with_weights(power, at_these_plans, x, y, in_weights)
     return unit[:, 0, 0] * root(power, p)
@@ -312,12 +312,12 @@ def power_of_plan(
     (x, y), (rows, columns, mass) = points, plan
     i, j = from_numpy(rows).to(x.device), from_numpy(columns).to(x.device)
 
-    def at_this_plan(x: Tensor, y: Tensor) -> Tensor:
+    def at_this_plan(x: Tensor, y: Tensor, q: float = p) -> Tensor:
         # in units of the largest distance, whose p-th power neither overflows nor vanishes
         squared = ((x[i].double() - y[j].double()) / scale).square().sum(1)
-        return (from_numpy(mass).to(x.device) * power_of_squared(squared, p)).sum()
+        return (from_numpy(mass).to(x.device) * power_of_squared(squared, q)).sum()
 
-    power = at_this_plan(x, y)
+    power = unvanished(at_this_plan(x, y), lambda: at_this_plan(x, y, 2), p)
     if _moves(*(w for w, _ in in_weights)):
         power = _with_weights(power, at_this_plan, x, y, in_weights)
     return power

@@ -29,7 +29,7 @@ from monge._core.checks import (
     points,
 )
 from monge._core.devices import to_device
-from monge._core.numerics import distances, root
+from monge._core.numerics import distances, root, unvanished
 from monge._core.promotion import WEIGHTS, as_tensor, promoted
 from monge._core.typed import qr
 from monge.transport.circle import power_circle
@@ -158,8 +158,10 @@ def spherical_sliced_wasserstein(
     a, b = given_weights("a", a, len(x)), given_weights("b", b, len(y))
     dtype, planes = x.dtype, _planes(circles, x, generator)
     u, v = (_turns(on_sphere(name, z), planes) for name, z in (("x", x), ("y", y)))
-    weights = (None if w is None else w.expand(len(planes), -1) for w in (a, b))
-    return (2 * math.pi * root(power_circle(u, v, *weights, p=p).mean(), p)).to(dtype)
+    weights = tuple(None if w is None else w.expand(len(planes), -1) for w in (a, b))
+    power = power_circle(u, v, *weights, p=p).mean()
+    unvanished(power, lambda: power_circle(u, v, *weights, p=2).mean(), p)
+    return (2 * math.pi * root(power, p)).to(dtype)
 
 
 def _planes(circles: int | Tensor, x: Tensor, generator: torch.Generator | None) -> Tensor:

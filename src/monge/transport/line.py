@@ -74,7 +74,12 @@ def merged(
 def plain_power(u: Tensor, v: Tensor, a: Tensor | None, b: Tensor | None, p: float) -> Tensor:
     """W_p^p over the last dimension, as a graph."""
     widths, u, v = merged(u, v, a, b)
-    return (widths * absolute_power(u - v, p)).sum(-1)
+    powers = absolute_power(u - v, p)
+    # pairs at equal levels are no part of the plan
+    beyond = (widths == 0) & powers.detach().isinf()
+    if p != 2 and bool(beyond.any()):
+        powers = absolute_power((u - v).masked_fill(beyond, 0.0), p)
+    return (widths * powers).sum(-1)
 
 
 Slopes = list[Tensor | None]
@@ -99,6 +104,9 @@ def power_with_slopes(
     levels_v = _levels(v[:1] if b is None else v, b, order_v)
     widths, i, j = _merged_levels(levels_u, levels_v)
     gap = _taken(u, i).sub_(_taken(v, j))
+    if p != 2:
+        # pairs at equal levels are no part of the plan, and their powers may overflow
+        gap.masked_fill_(widths == 0, 0.0)
     slope = gap if p == 2 else gap.abs().pow_(p - 1).mul_(gap.sign())
     slope = slope * widths.to(slope)
     powers = (slope * gap).sum(-1, dtype=torch.float64)
@@ -247,7 +255,7 @@ def wasserstein_1d(
     u, v = _values("u", u), _values("v", v)
     a, b = given_weights("a", a, u.shape[-1]), given_weights("b", b, v.shape[-1])
     u, v = _batched(u, v, *(w for w in (a, b) if w is not None))
-    return rooted(lambda u, v: power_1d(u, v, a, b, p=p), u, v, p)
+    return rooted(lambda u, v, q: power_1d(u, v, a, b, p=q), u, v, p)
 
 
 @promoted(u=ANY, v=ANY)

@@ -193,6 +193,18 @@ class SemidiscretePlan:
         """How many data there are."""
         return len(self.members[0])
 
+    def is_of(self, data: Tensor) -> bool:
+        r"""Whether samples (m, \*) are the data that the plan was fitted to, in their order."""
+        order, _, count = self.members
+        fitted = self.cells.points.repeat_interleave(count, 0)
+        if len(data) != len(self) or data[0].numel() != fitted.shape[1]:
+            return False
+        found = data.detach().reshape(len(data), -1).to(fitted)[order.to(fitted.device)]
+        dtype = data.dtype if data.is_floating_point() else fitted.dtype
+        rounding = 4 * torch.finfo(dtype).eps
+        allowed = 1e-2 * fitted.abs().amax() + rounding * found.abs().amax()
+        return bool((found - self.means[1] - fitted).abs().amax() <= allowed)
+
     @property
     def marginal_error(self) -> float:
         """√χ², an upper bound of Σ_j |m_j - b_j|, up to the deviation of its estimate."""
@@ -234,12 +246,14 @@ class SemidiscretePlan:
         Raises:
             ValueError: if the potentials are those of other data.
         """
+        points = points.detach().reshape(len(points), -1)
+        _refuse_malformed(tensors, points.shape[1])
         means = tensors["means"].to(points.device)
         account = [float(number) for number in tensors["account"]]
-        flat = points.reshape(len(points), -1).to(means.dtype)
+        flat = points.to(means.dtype)
         cells, members = _distinct(flat - means[1], account[0], account[1])
         potentials = tensors["potentials"].to(points.device)
-        fitted = len(potentials) == len(cells.points) and _is_centred(cells)
+        fitted = len(potentials) == len(cells.points) and _is_centred(cells, means[1])
         if not fitted or not torch.allclose(_squares(cells), tensors["squares"].to(means.device)):
             raise ValueError(
                 f"`points` are not the data of these {len(potentials)} potentials: pass the data "
@@ -289,7 +303,7 @@ def solve_semidiscrete(
     nonnegative("epsilon", epsilon)
     positive("tolerance", tolerance)
     dimension("draws", draws)
-    if not callable(source):
+    if not callable(source) or hasattr(source, "sample"):
         raise ValueError(
             f"`source` must draw samples as source(n, generator), got {source!r}: give "
             "Gaussian(dim).sample"
@@ -365,10 +379,28 @@ def _squares(cells: Cells) -> Tensor:
     return cells.masses @ cells.points.double().square()
 
 
-def _is_centred(cells: Cells) -> bool:
+def _is_centred(cells: Cells, centre: Tensor) -> bool:
+    """Whether the points have mean 0, up to the rounding of the centre that was subtracted."""
     mean = cells.masses @ cells.points.double()
     size = cells.points.double().abs().amax()
-    return bool((mean.abs() <= 1e-4 * size + torch.finfo(torch.float32).tiny).all())
+    rounding = torch.finfo(centre.dtype).eps * centre.double().abs()
+    return bool((mean.abs() <= 1e-4 * size + rounding + torch.finfo(torch.float32).tiny).all())
+
+
+def _refuse_malformed(tensors: Mapping[str, Tensor], dim: int) -> None:
+    """Refuses what `SemidiscretePlan.tensors` has not made, e.g. of a damaged file."""
+    shapes = {"means": (2, dim), "squares": (dim,), "account": (7,), "potentials": None}
+    for name, shape in shapes.items():
+        x = tensors.get(name, torch.zeros(()))  # what is missing has the shape of nothing
+        whole = x.is_floating_point() and bool(torch.isfinite(x).all()) and x.ndim > 0
+        if not whole or (shape is not None and x.shape != shape):
+            got = tuple(x.shape) if name in tensors else "missing"
+            raise ValueError(
+                f"`tensors` must be those of SemidiscretePlan.tensors() for data of {dim} values "
+                f"a sample, got {name} {got}: fit another"
+            )
+    if not (tensors["account"][0] >= 0 and tensors["account"][5] >= 0):
+        raise ValueError("`tensors` must have epsilon and iterations of at least 0: fit another")
 
 
 def _first_potentials(z: Tensor, few: Tensor, cells: Cells) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from monge._core.checks import cpu_generator, dimension, finite, given_weights, points
 from monge._core.devices import to_device
-from monge._core.numerics import Gradients, on_host, rooted, unit_of_length, with_gradient
+from monge._core.numerics import Gradients, on_host, rooted, unit_of_power, with_gradient
 from monge._core.promotion import WEIGHTS, as_tensor, promoted
 from monge._core.tuning import threads, tuning
 from monge._core.typed import checkpointed, ndtri, qr, split
@@ -104,8 +104,8 @@ def _sliced_distance(
 ) -> Tensor:
     """SW_p, unchecked: the root of `sliced_power`, with which it shares one node of the graph."""
 
-    def power(x: Tensor, y: Tensor) -> Tensor:
-        return _plain_power(x, y, theta, a, b, p)
+    def power(x: Tensor, y: Tensor, q: float) -> Tensor:
+        return _plain_power(x, y, theta, a, b, q)
 
     def plain(x: Tensor, y: Tensor) -> Tensor:
         return rooted(power, x, y, p)
@@ -120,7 +120,7 @@ def _sliced_distance(
         in_range = info.tiny / info.eps < size <= info.max
         if not (in_range and _resolves(size, most, p, dtype)):
             x, y, dtype = x.double(), y.double(), torch.float64
-            unit = unit_of_length(x, y)
+            unit = float(unit_of_power(power, x, y, p))
             x, y, directions = x / unit, y / unit, theta.double()
             value, gradients = _power_with_gradients(x, y, directions, a, b, p, wanted)
             (size,) = on_host(value)
@@ -330,7 +330,7 @@ def _replicated(
 
 def _slice_distances(u: Tensor, v: Tensor, a: Tensor | None, b: Tensor | None, p: float) -> Tensor:
     """W_p of the rows u (l, n) and v (l, m), with the root, at every magnitude."""
-    return rooted(lambda u, v: power_1d(u, v, a, b, p=p), u, v, p)
+    return rooted(lambda u, v, q: power_1d(u, v, a, b, p=q), u, v, p)
 
 
 def _ready(
@@ -379,7 +379,7 @@ def generalized_sliced_wasserstein(
     a, b = given_weights("a", a, len(x)), given_weights("b", b, len(y))
 
     def distance(u: Tensor, v: Tensor) -> Tensor:
-        return rooted(lambda u, v: power_1d(u, v, a, b, p=p).mean(), u, v, p)
+        return rooted(lambda u, v, q: power_1d(u, v, a, b, p=q).mean(), u, v, p)
 
     return of_slices(distance, slicer, x, y, 1)
 
