@@ -73,7 +73,7 @@ def test_a_sliced_distance_is_read_once_and_its_samples_and_directions_are(reads
 def test_roots_and_resolution_are_read_once(reads):
     u, v = elsewhere(4, 9), elsewhere(4, 9)
     with Pretence():
-        rooted(lambda u, v: power_1d(u, v, p=2), u, v, 2).sum().backward()
+        rooted(lambda u, v, p: power_1d(u, v, p=p), u, v, 2).sum().backward()
         assert len(reads) == 1
         is_projection_resolved(Elsewhere(torch.tensor(1.0)), 2, u, v)
     assert len(reads) == 2

@@ -190,7 +190,7 @@ class FlowMatching(Model):
         r"""v(x, t) of samples x (n, \*) in standard units, at one time or a time each (n,); of a
         class-conditional flow with labels (n,) or weights of the classes (n, K), and with
         guidance."""
-        times = torch.as_tensor(t).to(x).expand(len(x))
+        times = torch.as_tensor(t).to(x).expand(x.shape[0])  # which an export keeps open
         condition = self.condition(labels, x)
         found = self.network(x, times, *condition)
         if self.guidance == 1:
