@@ -88,7 +88,7 @@ def test_an_elastic_net_lies_between_squared_and_absolute_errors():
     y = X.clone().requires_grad_()
     ElasticNet()(X, y).sum().backward()
     assert torch.equal(y.grad, torch.zeros_like(y))
-    for share in (-0.1, 1.1, math.nan):
+    for share in (-0.1, 1.1, math.nan, "a", None, True):
         with pytest.raises(ValueError, match=r"`share` must be in \[0, 1\], got"):
             ElasticNet(share)
 

@@ -355,3 +355,11 @@ def test_bad_laws_are_named():
         game_value(p, normal(0.0))
     with pytest.raises(ValueError, match=r"`f_g` integrates to 0.4987"):
         game_value(normal(0.0, 0.1), normal(1.0), support=(-2, 1))
+
+
+def test_a_mixture_is_fitted_in_inference_mode():
+    mixture = Mixture(torch.tensor([[0.0], [4.0]]), torch.ones(2, 1, 1), torch.tensor([0.5, 0.5]))
+    expected = fit_gaussian(mixture, "mode-seeking")
+    with torch.inference_mode():
+        found = fit_gaussian(mixture, "mode-seeking")
+    assert all(map(torch.equal, found, expected))

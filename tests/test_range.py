@@ -198,6 +198,19 @@ HUGE = {
 }
 
 
+@pytest.mark.parametrize("length", ["blur", "reach"])
+def test_powers_of_lengths_that_vanish_are_refused(length):
+    with pytest.raises(ValueError, match=f"`{length}` 0.05 to the power of 999 is beyond float64"):
+        transport.from_geomloss(**({"p": 999, "blur": 1.0} | {length: 0.05}))
+
+
+@pytest.mark.parametrize("p", [True, np.True_, torch.tensor([2.0]), torch.tensor(True), "2", 1j])
+def test_an_order_is_one_number(p):
+    x, y = pair()
+    with pytest.raises(ValueError, match="`p` must be a finite number of at least 1"):
+        transport.sliced_wasserstein(x, y, p=p)
+
+
 @pytest.mark.parametrize("scale", [1e160, 1e300])
 @pytest.mark.parametrize("name", HUGE)
 def test_powers_beyond_float64_are_refused(name, scale):
@@ -268,6 +281,28 @@ def test_a_far_point_of_both_samples_hides_no_power(name, p, copies, dtype):
     if name != "estimate":
         (slope,) = torch.autograd.grad(value, x)
         assert float(slope[1, 0]) == pytest.approx(-(mean ** (1 / p - 1)) / 4, rel=1e-3)
+
+
+def moved_among_far(copies: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points that all move by 1/16, among others at about 1."""
+    x = torch.randn(20, 2, dtype=torch.float64, generator=seeded(0))
+    return x, (x.roll(1, 0) + x.new_tensor([1 / 16, 0.0])).repeat(copies, 1)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize("p", [2, 20, 100])
+@pytest.mark.parametrize("name", ["wasserstein", "batch", "partial"])
+def test_costs_of_far_pairs_do_not_hide_those_of_near_ones(name, p, copies):
+    value = EXACT[name](*moved_among_far(copies), p=p)
+    assert value.item() == pytest.approx(1 / 16, rel=1e-6)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize("p", [400, 999])
+@pytest.mark.parametrize("name", ["wasserstein", "batch", "partial"])
+def test_where_costs_of_near_pairs_vanish_far_ones_are_not_taken(name, p, copies):
+    with pytest.raises(ValueError, match="powers of distances that vanish"):
+        EXACT[name](*moved_among_far(copies), p=p)
 
 
 @pytest.mark.parametrize("copies", [1, 2])

@@ -12,6 +12,7 @@ from safetensors.torch import save
 import monge
 from monge import cli
 from monge.builders import build, settled
+from monge.cli.draw import _npy
 from monge.config import Config, NetworkConfig
 from monge.draws import generator
 from monge.evaluation import figures, memorisation
@@ -439,3 +440,8 @@ def test_every_seed_of_a_run_fits_a_mixture(seed):
     """scikit-learn takes those of 32 bits only."""
     codes = torch.randn(60, 2, generator=generator(0))
     assert torch.equal(fit_mixture(codes, 2, seed).means, fit_mixture(codes, 2, seed).means)
+
+
+def test_a_file_of_more_samples_than_there_is_room_for_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"`out` would be a file of .* ask for fewer samples"):
+        list(_npy([torch.zeros(2, 3)], 2**60, tmp_path))

@@ -234,6 +234,36 @@ def test_stored_plans_that_are_damaged_are_named(changes, message):
         SemidiscretePlan.from_tensors(X, {k: x for k, x in stored.items() if x is not None})
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e18, 1e25])
+@pytest.mark.parametrize("epsilon", [0.0, 0.1])
+def test_plans_of_float32_know_no_unit(scale, epsilon):
+    data = torch.randn(20, 2, generator=seeded(3))
+    expected = fitted(data, epsilon)
+    found = fitted(
+        scale * data, epsilon * scale**2, source=lambda n, g: scale * Gaussian(2).sample(n, g)
+    )
+    assert found.value / scale**2 == pytest.approx(expected.value, rel=1e-4)
+    assert found.converged is True
+
+
+@pytest.mark.parametrize(
+    ("scale", "epsilon", "message"),
+    [
+        (1.0, 1e30, "`epsilon` 1e\\+30 is over"),
+        (1.0, 1e-300, "`epsilon` must be 0, or at least"),
+        (1e-200, 0.0, "rescale them"),
+        (1e-145, 0.0, "rescale them"),
+        (1e140, 0.0, "rescale them"),
+    ],
+)
+def test_what_leaves_float64_is_refused(scale, epsilon, message):
+    data = torch.randn(20, 2, generator=seeded(3), dtype=torch.float64)
+    with pytest.raises(ValueError, match=message):
+        fitted(
+            scale * data, epsilon, source=lambda n, g: scale * Gaussian(2).sample(n, g).double()
+        )
+
+
 def test_without_duplicates_nothing_is_drawn():
     plan = fitted(torch.randn(20, 2, generator=seeded(1)), tolerance=0.3)
     before = torch.get_rng_state()

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monge._core.checks import dimension, finite, floating, order, positive
+from monge._core.checks import share as checked_share
 from monge._core.devices import to_device
 from monge._core.numerics import absolute_power, root
 from monge._core.promotion import ANY, promoted
@@ -101,9 +102,7 @@ class ElasticNet(Cost):
 
     def __init__(self, share: float = 0.3, scale: float = 1.0):
         super().__init__()
-        if not 0 <= share <= 1:
-            raise ValueError(f"`share` must be in [0, 1], got {share}: give 0.3")
-        self.share, self.scale = share, scale
+        self.share, self.scale = checked_share("share", share), scale
 
     def between(self, x: Tensor, y: Tensor) -> Tensor:
         errors = (x - y).abs()

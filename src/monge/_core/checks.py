@@ -4,6 +4,7 @@ import math
 import operator
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,14 +32,18 @@ def _got(value: object) -> str:
 
 
 def _number(name: str, value: object) -> float:
-    """`value` as a float; NaN, which no range holds, for what is not a number."""
+    """`value` as a float; NaN, which no range holds, for what is not one number."""
     if isinstance(value, Tensor) and value.requires_grad:
         raise ValueError(
             f"`{name}` is a setting, through which no gradient is taken, got a tensor that "
             f"requires one: give a number, or {name}.detach()"
         )
     try:
-        return math.nan if isinstance(value, str) else float(value)  # pyright: ignore
+        is_bool = (
+            isinstance(value, (bool, np.bool_)) or getattr(value, "dtype", None) == torch.bool
+        )
+        no_number = isinstance(value, str) or is_bool or getattr(value, "ndim", 0) > 0
+        return math.nan if no_number else float(value)  # pyright: ignore
     except (TypeError, ValueError, RuntimeError):
         return math.nan
 

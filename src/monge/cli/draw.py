@@ -2,6 +2,7 @@
 
 import io
 import math
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,9 +60,9 @@ class _Drawing(OfRun):
         from monge._core.files import write_all
 
         if self.out.suffix == ".npy":
-            contents = {self.out.name: _npy(batches, count)}
+            contents = {self.out.name: _npy(batches, count, self.out.parent)}
             if labels is not None:
-                contents[f"{self.out.stem}.labels.npy"] = _npy([labels], count)
+                contents[f"{self.out.stem}.labels.npy"] = _npy([labels], count, self.out.parent)
             for written in write_all(self.out.parent, contents):
                 tell(written)
             return
@@ -100,14 +101,21 @@ class _Drawing(OfRun):
         return test[spread_over(len(test), n)]
 
 
-def _npy(batches: Iterable[Any], count: int) -> Iterator[bytes]:
-    """The bytes of a .npy file of `count` samples that come in batches."""
+def _npy(batches: Iterable[Any], count: int, folder: Path) -> Iterator[bytes]:
+    """The bytes of a .npy file of `count` samples that come in batches, if the folder has room for
+    it."""
     import numpy as np
 
     left = count
     for batch in batches:
         array = np.ascontiguousarray(batch.numpy())
         if left == count:
+            size, free = count * array[0].nbytes, shutil.disk_usage(folder).free
+            if size > free:
+                raise ValueError(
+                    f"`out` would be a file of {size:,} bytes, and '{folder}' has {free:,} left: "
+                    "ask for fewer samples"
+                )
             header = io.BytesIO()
             shape = (count, *array.shape[1:])
             fields = {"descr": array.dtype.str, "fortran_order": False, "shape": shape}

@@ -28,6 +28,7 @@ from monge._core.promotion import as_tensor
 from monge.priors import Mixture
 
 
+@torch.inference_mode(False)  # a descent takes derivatives
 def fit_gaussian(
     mixture: Mixture,
     direction: Literal["mode-seeking", "mass-covering"],

@@ -13,6 +13,7 @@ Source: Flamary et al., "POT: Python optimal transport", 2021; Feydy et al., "In
 optimal transport and MMD using Sinkhorn divergences", 2019.
 """
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -283,8 +284,11 @@ def from_geomloss(
 def _of_length(name: str, length: float, p: float) -> float:
     """p · length^p."""
     try:
-        return p * positive(name, length) ** p
+        power = float(p) * positive(name, length) ** float(p)
     except OverflowError:
+        power = 0.0
+    if power < sys.float_info.min:
         raise ValueError(
             f"`{name}` {length:.3g} to the power of {p:g} is beyond float64: rescale the samples"
-        ) from None
+        )
+    return power

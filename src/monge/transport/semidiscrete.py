@@ -43,6 +43,7 @@ from monge._core.promotion import ANY, promoted
 from monge._core.shown import described
 from monge._core.tuning import tuning
 from monge._core.typed import distinct_rows, vector_norm
+from monge.transport.accounts import kernel_dtype
 from monge.transport.ground import SinglePoints, log_weights, resolved_mean
 from monge.transport.potentials import rough_potentials
 from monge.transport.reductions import choose_reductions
@@ -106,7 +107,10 @@ class Cells(NamedTuple):
         squares = y.square().sum(1)
         lengths = [vector_norm(x, dim=1).amax() for x in (z.double(), y)]
         largest = 2 * lengths[0] * lengths[1] + (squares - g).abs().amax()
-        single = torch.finfo(torch.float32).eps * float(largest) <= MOST_ROUNDING * self.resolution
+        info, decides = torch.finfo(torch.float32), MOST_ROUNDING * self.resolution
+        single = (
+            info.eps * float(largest) <= decides and info.tiny <= decides < info.eps * info.max
+        )
         return CellProducts(self.points.to(torch.float32 if single else torch.float64), squares)
 
     def _logits(self, costs: Tensor) -> Tensor:
@@ -335,7 +339,7 @@ def solve_semidiscrete(
             ascent.climb(noise(steps * ascent.size) - means[0])
         fresh = noise(max(FRESH * len(g), FEWEST_FRESH)) - means[0]
         value, chi_square, deviation = _account(fresh, cells, ascent.average, generator)
-        converged = chi_square <= tolerance**2
+        converged = bool(chi_square <= tolerance**2)
         if converged or check == draws:
             break
         check = min(2 * check, draws)
@@ -407,12 +411,30 @@ def _first_potentials(z: Tensor, few: Tensor, cells: Cells) -> Tensor:
     """Potentials of an entropic plan between noise and some of the data, at all points."""
     between = SinglePoints(z, few)
     mean = resolved_mean(between, "source", "points")
+    if cells.epsilon > 0:
+        _refuse_unresolved(cells.epsilon, mean)
     epsilon = max(FIRST_EPSILON * mean, cells.epsilon) or 1.0
     f, _ = rough_potentials(between, epsilon, iterations=100)
     back = choose_reductions(SinglePoints(cells.points, z))
-    return back.soft_minimum(
-        f - epsilon * math.log(len(z)), epsilon, torch.zeros_like(cells.masses)
-    )
+    g = back.soft_minimum(f - epsilon * math.log(len(z)), epsilon, torch.zeros_like(cells.masses))
+    vanished = mean < float(torch.finfo(torch.float64).tiny) and bool(cells.points.any())
+    if vanished or not torch.isfinite(g).all():
+        raise ValueError(
+            f"`source` and `points` have a mean squared distance of {mean:.3g}, at which "
+            "potentials leave the range of float64: rescale them"
+        )
+    return g
+
+
+def _refuse_unresolved(epsilon: float, mean: float) -> None:
+    """Refuses a regularisation beside which costs of this mean vanish, or overflow in its unit."""
+    kernel_dtype(mean, epsilon, torch.float64)
+    least = torch.finfo(torch.float64).eps ** 2 * mean
+    if epsilon < least:
+        raise ValueError(
+            f"`epsilon` must be 0, or at least {least:.3g} for a mean squared distance of "
+            f"{mean:.3g}, got {epsilon:.3g}: give 0 for no regularisation"
+        )
 
 
 def _account(
