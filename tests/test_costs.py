@@ -93,6 +93,13 @@ def test_an_elastic_net_lies_between_squared_and_absolute_errors():
             ElasticNet(share)
 
 
+@pytest.mark.parametrize("make", [SquaredL2, lambda scale: ElasticNet(scale=scale), Chamfer])
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf, "a", None])
+def test_a_scale_is_positive(make, scale):
+    with pytest.raises(ValueError, match="`scale` must be positive and finite, got"):
+        make(scale)
+
+
 @pytest.mark.parametrize("shift", [-0.5, 0.5])
 def test_cross_entropy_refuses_targets_outside_the_unit_interval(shift):
     with pytest.raises(ValueError, match=r"`x` must lie in \[0, 1\]"):

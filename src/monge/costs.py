@@ -61,7 +61,7 @@ class SquaredL2(Cost):
 
     def __init__(self, scale: float = 1.0):
         super().__init__()
-        self.scale = scale
+        self.scale = positive("scale", scale)
 
     def between(self, x: Tensor, y: Tensor) -> Tensor:
         return self.scale * (x - y).square().sum(1)
@@ -94,7 +94,7 @@ class ElasticNet(Cost):
         scale: factor of the whole.
 
     Raises:
-        ValueError: for a share outside [0, 1].
+        ValueError: for a share outside [0, 1] or a scale that is not positive.
 
     Source: Zou, Hastie, "Regularization and variable selection via the elastic net", 2005, where
     the sum penalises coefficients.
@@ -102,7 +102,7 @@ class ElasticNet(Cost):
 
     def __init__(self, share: float = 0.3, scale: float = 1.0):
         super().__init__()
-        self.share, self.scale = checked_share("share", share), scale
+        self.share, self.scale = checked_share("share", share), positive("scale", scale)
 
     def between(self, x: Tensor, y: Tensor) -> Tensor:
         errors = (x - y).abs()

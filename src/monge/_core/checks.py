@@ -39,11 +39,10 @@ def _number(name: str, value: object) -> float:
             f"requires one: give a number, or {name}.detach()"
         )
     try:
-        is_bool = (
-            isinstance(value, (bool, np.bool_)) or getattr(value, "dtype", None) == torch.bool
-        )
-        no_number = isinstance(value, str) or is_bool or getattr(value, "ndim", 0) > 0
-        return math.nan if no_number else float(value)  # pyright: ignore
+        of_bool = getattr(value, "dtype", None) in (torch.bool, np.bool_)
+        if isinstance(value, (str, bool)) or of_bool or getattr(value, "ndim", 0) > 0:
+            return math.nan
+        return float(value)  # pyright: ignore
     except (TypeError, ValueError, RuntimeError):
         return math.nan
 

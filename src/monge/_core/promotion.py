@@ -156,11 +156,12 @@ def _decorator(
 def _recorded(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A call outside inference mode, where functions may take derivatives of their own."""
     with torch.inference_mode(False), torch.no_grad():
-        args = tuple(map(_recordable, args))
-        return call(*args, **{name: _recordable(value) for name, value in kwargs.items()})
+        args = tuple(map(recordable, args))
+        return call(*args, **{name: recordable(value) for name, value in kwargs.items()})
 
 
-def _recordable(value: Any) -> Any:
+def recordable(value: Any) -> Any:
+    """`value`, or a copy of a tensor of inference mode, which a graph may hold."""
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 

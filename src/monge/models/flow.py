@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core.checks import cpu_generator, dimension, finite, instance, nonnegative, share
-from monge._core.promotion import as_tensor
+from monge._core.promotion import as_tensor, recordable
 from monge.draws import Draws, standard_normal
 from monge.labels import ClassPrior
 from monge.models.base import Model, Pass
@@ -309,8 +309,8 @@ class FlowMatching(Model):
         of = None if labels is None else drawn_labels(self, len(x), None, labels)
         # the divergence of the velocity is a derivative, which inference mode does not record
         with torch.inference_mode(False), torch.no_grad():
-            x, of = (z.clone() if z is not None and z.is_inference() else z for z in (x, of))
-            parts = [self._log_prob(part, generator, some) for part, some in _parts(x, of)]
+            together = _parts(recordable(x), recordable(of))
+            parts = [self._log_prob(part, generator, some) for part, some in together]
             return torch.cat(parts).to(x.device)
 
     def _log_prob(

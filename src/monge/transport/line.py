@@ -75,10 +75,11 @@ def plain_power(u: Tensor, v: Tensor, a: Tensor | None, b: Tensor | None, p: flo
     """W_p^p over the last dimension, as a graph."""
     widths, u, v = merged(u, v, a, b)
     powers = absolute_power(u - v, p)
-    # pairs at equal levels are no part of the plan
-    beyond = (widths == 0) & powers.detach().isinf()
-    if p != 2 and bool(beyond.any()):
-        powers = absolute_power((u - v).masked_fill(beyond, 0.0), p)
+    if p != 2:
+        # pairs at equal levels are no part of the plan
+        beyond = (widths == 0) & powers.detach().isinf()
+        if bool(beyond.any()):
+            powers = absolute_power((u - v).masked_fill(beyond, 0.0), p)
     return (widths * powers).sum(-1)
 
 
