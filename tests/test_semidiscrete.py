@@ -18,7 +18,8 @@ from monge.transport import (
     solve_semidiscrete,
     wasserstein,
 )
-from monge.transport.semidiscrete import Cells, _account
+from monge.transport.laguerre import Cells
+from monge.transport.semidiscrete import _account
 
 
 def seeded(seed=0):

@@ -28,9 +28,8 @@ Polyak, Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,13 +37,12 @@ from torch import Tensor
 from monge._core.checks import dimension, finite, floating, nonnegative, positive
 from monge._core.devices import to_device
 from monge._core.errors import warn
-from monge._core.numerics import drawn, first_least
 from monge._core.promotion import ANY, promoted
 from monge._core.shown import described
 from monge._core.tuning import tuning
-from monge._core.typed import distinct_rows, vector_norm
 from monge.transport.accounts import kernel_dtype
-from monge.transport.ground import SinglePoints, log_weights, resolved_mean
+from monge.transport.ground import SinglePoints, resolved_mean
+from monge.transport.laguerre import Cells, distinct_cells
 from monge.transport.potentials import rough_potentials
 from monge.transport.reductions import choose_reductions
 
@@ -60,84 +58,8 @@ SHARE = 4
 """Points for each noise of a batch, at least: a step must not outrun the gap."""
 FIRST_CHECK = 8
 """Draws for each point before the error is first estimated; it is again after each doubling."""
-MOST_ROUNDING = 1e-3
-"""The largest rounding of costs, in units of the differences that decide."""
 FRESH, FEWEST_FRESH = 4, 2**14
 """Draws for each point, and in all, that an estimate of the error takes at least."""
-
-
-class Cells(NamedTuple):
-    """Distinct points (k, d) with masses b (k,), among which noise is divided by potentials."""
-
-    points: Tensor
-    masses: Tensor
-    epsilon: float
-    resolution: float
-    """The difference of costs that decides: the mean gap, and ε."""
-
-    def assign(self, z: Tensor, g: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """The (soft) minimum and the cell of each z (n, d), which u (n,) draws for ε > 0."""
-        least, index = u.new_empty(len(z)), torch.empty(len(z), dtype=torch.int64, device=z.device)
-        for rows, costs in self.prepared(z, g).blocks(z, g):
-            if self.epsilon == 0:
-                index[rows] = first_least(costs)
-                least[rows] = costs.gather(1, index[rows, None])[:, 0].to(u.dtype)
-            else:
-                logits = self._logits(costs)
-                least[rows] = -self.epsilon * logits.double().logsumexp(1)
-                index[rows] = drawn(logits.softmax(1), u[rows])
-        return z.double().square().sum(1) + least, index
-
-    def hits(self, costs: Tensor) -> Tensor:
-        """How much of a block of noise each cell has, (k,), with the block's length as its sum."""
-        if self.epsilon == 0:
-            return torch.bincount(first_least(costs), minlength=len(self.points))
-        return self._logits(costs).softmax(1).sum(0, dtype=torch.float64)
-
-    def gaps(self, z: Tensor, g: Tensor) -> Tensor:
-        """The differences (n,) of the two least of ‖z - y_j‖² - g_j."""
-        blocks = self.prepared(z, g).blocks(z, g)
-        two = torch.cat([costs.topk(2, largest=False).values for _, costs in blocks])
-        return two[:, 1] - two[:, 0]
-
-    def prepared(self, z: Tensor, g: Tensor) -> "CellProducts":
-        """These points for products with noise like z at potentials near g: in float32 where its
-        rounding is far below the resolution."""
-        y = self.points.double()
-        squares = y.square().sum(1)
-        lengths = [vector_norm(x, dim=1).amax() for x in (z.double(), y)]
-        largest = 2 * lengths[0] * lengths[1] + (squares - g).abs().amax()
-        info, decides = torch.finfo(torch.float32), MOST_ROUNDING * self.resolution
-        single = (
-            info.eps * float(largest) <= decides and info.tiny <= decides < info.eps * info.max
-        )
-        return CellProducts(self.points.to(torch.float32 if single else torch.float64), squares)
-
-    def _logits(self, costs: Tensor) -> Tensor:
-        return costs.mul_(-1 / self.epsilon).add_(log_weights(self.masses).to(costs.dtype))
-
-
-class CellProducts(NamedTuple):
-    """Points (k, d) in the dtype of products, with their squared norms in float64."""
-
-    points: Tensor
-    squares: Tensor
-
-    def blocks(self, z: Tensor, g: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Yields ‖y_j‖² - 2 z_i·y_j - g_j by blocks of rows, which are overwritten: the least is
-        the nearest."""
-        values = tuning(z.device)
-        size = max(values.cost_rows, values.cost_entries // len(self.points))
-        buffer = self.points.new_empty(min(size, len(z)), len(self.points))
-        for first in range(0, len(z), size):
-            some = z[first : first + size]
-            yield slice(first, first + len(some)), self.costs(some, g, buffer[: len(some)])
-
-    def costs(self, z: Tensor, g: Tensor, out: Tensor) -> Tensor:
-        """One such block."""
-        y = self.points
-        heights = (self.squares - g).to(y.dtype)
-        return torch.addmm(heights, z.to(y.dtype), y.T, alpha=-2, out=out)
 
 
 class Ascent:
@@ -255,7 +177,7 @@ class SemidiscretePlan:
         means = tensors["means"].to(points.device)
         account = [float(number) for number in tensors["account"]]
         flat = points.to(means.dtype)
-        cells, members = _distinct(flat - means[1], account[0], account[1])
+        cells, members = distinct_cells(flat - means[1], account[0], account[1])
         potentials = tensors["potentials"].to(points.device)
         fitted = len(potentials) == len(cells.points) and _is_centred(cells, means[1])
         if not fitted or not torch.allclose(_squares(cells), tensors["squares"].to(means.device)):
@@ -325,7 +247,7 @@ def solve_semidiscrete(
     some = min(max(len(data) // 4, LEAST_FIRST), MOST_FIRST)
     first = noise(some)
     means = torch.stack([first.mean(0), data.mean(0)])
-    cells, members = _distinct(data - means[1], epsilon, 0.0)
+    cells, members = distinct_cells(data - means[1], epsilon, 0.0)
     few = data[torch.randperm(len(data), generator=generator)[:some].to(data.device)]
     g = _first_potentials(first - means[0], few - means[1], cells)
     gap = epsilon + float(cells.gaps(first[:512] - means[0], g).mean()) if len(g) > 1 else 0.0
@@ -367,15 +289,6 @@ def _noise(z: Tensor, like: Tensor, name: str) -> Tensor:
             f"got {z.shape[1]} on {z.device}"
         )
     return z.to(like.dtype)
-
-
-def _distinct(
-    data: Tensor, epsilon: float, resolution: float
-) -> tuple[Cells, tuple[Tensor, Tensor, Tensor]]:
-    """The distinct points with their masses, and the data in their order."""
-    distinct, of, count = distinct_rows(data)
-    members = of.argsort(stable=True), count.cumsum(0) - count, count
-    return Cells(distinct, count.double() / len(data), epsilon, resolution), members
 
 
 def _squares(cells: Cells) -> Tensor:
