@@ -48,7 +48,7 @@ test-oldest:
 	  | sed 's/>=/==/' > .venv-oldest/oldest.txt
 	.venv-oldest/bin/python -m pip install --quiet --requirement .venv-oldest/oldest.txt pytest hypothesis
 	.venv-oldest/bin/python -m pip install --quiet --no-deps --editable .
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -m "not slow" -o filterwarnings=default $(OLDEST)
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -m "not slow" -o filterwarnings=ignore::DeprecationWarning $(OLDEST)
 
 # on a machine with a GPU and any Python with torch and triton: six minutes (benchmarks/gpu.py)
 PYTHON ?= python3

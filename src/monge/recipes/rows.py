@@ -129,7 +129,7 @@ ROWS = (
         "Adversarial autoencoders, 2015",
         options=WAEOptions,
         weight=0.18,
-        tuned=tuned(13, 4.8e-3, "weight", 8.064),
+        tuned=tuned(13, 4.8e-3, "weight", 8.064) | {"cost": "elastic-net"},
         presets=WAE_GAN_PAPER,
         aliases=("aae",),
     ),
