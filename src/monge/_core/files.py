@@ -94,16 +94,19 @@ def write_whole(path: Path, content: str | bytes | Iterable[bytes]) -> None:
     if isinstance(content, str):
         # names of files that are not in the encoding of the file system keep their bytes
         content = content.encode("utf-8", "surrogateescape")
-    partial, handle = new_file(path)
     try:
-        with open(handle, "wb") as file:
-            file.writelines([content] if isinstance(content, bytes) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)  # a link at the name is replaced, not followed
-    except BaseException:  # also what raises while pieces are made
-        partial.unlink(missing_ok=True)
-        raise
+        partial, handle = new_file(path)
+        try:
+            with open(handle, "wb") as file:
+                file.writelines([content] if isinstance(content, bytes) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)  # a link at the name is replaced, not followed
+        except BaseException:  # also what raises while pieces are made
+            partial.unlink(missing_ok=True)
+            raise
+    except OSError as error:  # of a file whose name nobody knows, or of none
+        raise OSError(error.errno, error.strerror, str(path)) from None
     sync_folder(path.parent)
 
 
