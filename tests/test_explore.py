@@ -428,6 +428,8 @@ def test_bad_arguments_are_refused_by_name(client):
         ({"codes": [[0.0, 0.0, 1e5]]}, "codes"),
         ({"codes": [one], "extra": 1}, "extra"),
         ({"codes": [["a", 0, 0]]}, "codes"),
+        ({"codes": [["1", 0, 0]]}, "codes"),
+        ({"codes": [[True, 0, 0]]}, "codes"),
     ):
         assert name in refused(client.post(decode, json=body), 422, "bad_argument")
     nan = client.post(
@@ -436,12 +438,19 @@ def test_bad_arguments_are_refused_by_name(client):
     assert "codes" in refused(nan, 422, "bad_argument")
     for path, body, name in (
         ("reconstruct", {"sample": {"index": 10_000}}, "index"),
+        ("reconstruct", {"sample": {"index": 10**30}}, "index"),
+        ("reconstruct", {"sample": {"index": True}}, "index"),
+        ("reconstruct", {"sample": {"index": 1.0}}, "index"),
+        ("reconstruct", {"sample": {"index": "1"}}, "index"),
         ("reconstruct", {"sample": {}}, "sample"),
         ("reconstruct", {"sample": {"data": "AAAA"}}, "sample"),
         ("reconstruct", {"sample": {"data": "§"}}, "sample"),
         ("complete", {"sample": {"index": 0}}, "run"),
         ("sample", {"count": 101}, "count"),
+        ("sample", {"count": True}, "count"),
+        ("sample", {"seed": "5"}, "seed"),
         ("sample", {"temperature": 0}, "temperature"),
+        ("sample", {"temperature": True}, "temperature"),
         ("interpolate", {"a": {"index": 0}, "b": {"index": 1}, "frames": 1}, "frames"),
     ):
         answer = client.post(f"/api/runs/wae/{path}", json=body)
