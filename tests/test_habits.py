@@ -227,6 +227,9 @@ def test_runs_are_listed_with_what_they_are(monge_, tmp_path):
     run = monge.fit("wae-mmd", "digits", tiny(), folder / "one", quiet=True)
     monge.fit("swae", "rings", tiny(steps=3), folder / "two", quiet=True)
     run.evaluate(100, metrics=("frechet",))
+    (folder / "two").rename(tmp_path / "moved")
+    (folder / "two").symlink_to(tmp_path / "moved")  # as to another disk
+    (folder / "again").symlink_to("one")  # as latest is
     (folder / "broken").mkdir()
     (folder / "broken" / "config.json").write_text("{}")
     (folder / "no run").mkdir()
@@ -329,6 +332,23 @@ def test_info_says_what_a_report_of_a_fault_needs(monge_):
     assert set(names) <= found.keys()
     assert f"torch {sys.modules['torch'].__version__}".split("+")[0] in found["packages"]
     assert "missing" not in found["packages"]
+
+
+def test_info_is_printed_where_no_home_folder_is_known(monge_, monkeypatch):
+    for name in ("MONGE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    code, text, _ = monge_("info")
+    assert code == 0
+    assert re.search("^cache +none: `MONGE_CACHE` is None", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("columns", ["1", "5", "no number"])
+def test_help_is_folded_into_any_terminal(monge_, columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    code, text, _ = monge_("runs", "--help")
+    assert not code
+    assert "folder" in text.lower()
 
 
 def test_no_color_leaves_no_escapes():

@@ -11,6 +11,7 @@ import io
 import itertools
 import os
 import re
+import shutil
 import sys
 import time
 import warnings
@@ -55,6 +56,8 @@ VERBS = (
 )
 NAMES = {one.__name__.lower(): one for one in VERBS}
 """The verbs as they are typed."""
+NARROWEST = 20
+"""Columns of a terminal: into one, tyro never ends to fold its help."""
 
 
 def parse(argv: list[str]) -> Any:
@@ -179,6 +182,8 @@ def main() -> None:
     if sys.argv[1:] in (["--version"], ["-V"]):
         print(f"monge {__version__}")
         sys.exit(0 if lost() is None else 1)
+    if shutil.get_terminal_size().columns < NARROWEST:
+        os.environ["COLUMNS"] = str(NARROWEST)
     code, complaint = 0, None
     try:
         asked = parse(sys.argv[1:])
