@@ -25,7 +25,7 @@ from monge._core.files import write_all
 from monge._core.spelling import meant
 from monge._core.version import __version__
 from monge._core.visible import visible
-from monge.cli import completion
+from monge.cli import shells
 from monge.cli.common import first
 from monge.cli.distance import Distance
 from monge.cli.draw import Complete, Interpolate, Reconstruct, Sample, Traverse
@@ -68,7 +68,7 @@ def parse(argv: list[str]) -> Any:
     _refuse_empty(argv)
     verbs = {**NAMES, "train": train}
     # of all, where completions are printed or written for a shell
-    shell = completion.shell_of(argv)
+    shell = shells.shell_of(argv)
     named = verbs if shell else verbs.keys() & argv[:1]
     verbs |= {name: explained(verbs[name]) for name in named}
     complaint, script = io.StringIO(), io.StringIO()
@@ -103,7 +103,7 @@ def _save_completion(script: str, place: str) -> None:
     """Writes the script by which a shell completes to a file; to standard output for -."""
     from monge.recipes import names
 
-    script = completion.completed(script, names())
+    script = shells.completed(script, names())
     if place == "-":
         print(script, end="")
     else:
