@@ -515,6 +515,7 @@ BAD = (
     "missing path",
     "empty folder",
     "image sizes",
+    "huge images",
     "large batch",
     "batch of one",
     "negative epochs",
