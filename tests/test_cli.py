@@ -406,6 +406,10 @@ def bad_commands(trained, tmp_path):
         "missing path": (["train", "vae", "--data", tmp_path / "none", *out], "none"),
         "empty folder": (["train", "vae", "--data", tmp_path / "empty", *out], "holds no images"),
         "image sizes": (["train", "vae", "--data", tmp_path / "mixed", *out], "give --size"),
+        "huge images": (
+            ["train", "vae", "--data", tmp_path / "mixed", "--size", "100000", *out],
+            "`size` must be at most 512 pixels a side, got 100000",
+        ),
         "large batch": (["train", "vae", "--batch", "5000", *out], "`batch` is 5000"),
         "batch of one": (["train", "vae", "--batch", "1", *out], "`batch`"),
         "negative epochs": (["train", "vae", "--epochs", "-3", *out], "`epochs`.*-3"),
@@ -511,6 +515,7 @@ BAD = (
     "missing path",
     "empty folder",
     "image sizes",
+    "huge images",
     "large batch",
     "batch of one",
     "negative epochs",

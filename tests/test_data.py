@@ -16,7 +16,8 @@ from sklearn.datasets import load_digits
 
 import monge
 from monge._core.files import user_cache
-from monge.config import DataConfig
+from monge.config import Config, DataConfig
+from monge.config.trust import seal_of
 from monge.data import VECTOR, as_floats, load
 from monge.data.readers import idx
 from monge.data.readers.arrays import from_array
@@ -168,6 +169,18 @@ def test_a_relative_cache_folder_is_ignored(monkeypatch):
     monkeypatch.delenv("MONGE_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "here")
     assert user_cache() == Path("~/.cache/monge").expanduser()
+
+
+def test_without_a_home_folder_the_cache_is_asked_for(monkeypatch, tmp_path):
+    """As in a container, whose account is none of the system: nothing is written to ./~ ."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("MONGE_CACHE", "XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(ValueError, match="`MONGE_CACHE` is None and no home folder is known"):
+        user_cache()
+    assert seal_of(Config(data=DataConfig(str(tmp_path / "x.npy")))) is None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_data_dir_without_the_set_is_named(tmp_path):

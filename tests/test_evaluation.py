@@ -474,6 +474,9 @@ def test_the_classifier_is_trained_once_and_kept_by_data_and_recipe(run, tmp_pat
     other = dataclasses.replace(run.source, train=run.source.train.flip(0))
     extractors.classifier(other, tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
+    with pytest.warns(UserWarning, match="trained anew each time, since .* cannot be written"):
+        found, _ = extractors.classifier(run.source, kept / "none")
+    assert found.sha256 == first.sha256
 
 
 def test_the_training_of_the_classifier_is_logged(run, tmp_path, monkeypatch, caplog):

@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -418,6 +419,20 @@ def test_reload_takes_the_newest_checkpoint(tmp_path):
         assert ask(client, "/api/runs/run/decode", code) != before
 
 
+def test_a_run_that_is_removed_while_it_is_open_is_not_made_again(tmp_path):
+    """What is loaded still answers; what its directory held does not, and nothing is written."""
+    run = small("wae-mmd", "digits", tmp_path / "run", latent=2)
+    with serving(opened([Run(run.path)])) as address, client_of(address) as client:
+        shutil.rmtree(run.path)
+        drawn = ask(client, "/api/runs/run/sample", {"count": 2, "sampler": "mixture"})
+        assert drawn["shape"] == [2, 1, 8, 8]
+        gone = client.get("/api/runs/run/progress")
+        assert "'run' is not there any more" in refused(gone, 409, "unreadable")
+        gone = client.post("/api/runs/run/reload", json={})
+        assert "is not a run directory" in refused(gone, 422, "bad_argument")
+    assert not run.path.exists()
+
+
 def test_bad_arguments_are_refused_by_name(client):
     """What does not fit the run is a 422 that names the argument."""
     decode, one = "/api/runs/wae/decode", [0.0, 0.0, 0.0]
@@ -428,20 +443,32 @@ def test_bad_arguments_are_refused_by_name(client):
         ({"codes": [[0.0, 0.0, 1e5]]}, "codes"),
         ({"codes": [one], "extra": 1}, "extra"),
         ({"codes": [["a", 0, 0]]}, "codes"),
+        ({"codes": [["1", 0, 0]]}, "codes"),
+        ({"codes": [[True, 0, 0]]}, "codes"),
     ):
         assert name in refused(client.post(decode, json=body), 422, "bad_argument")
     nan = client.post(
         decode, content=b'{"codes": [[NaN, 0, 0]]}', headers={"content-type": "application/json"}
     )
     assert "codes" in refused(nan, 422, "bad_argument")
+    for content in (b"", b"{", b'\xff\xfe{"count": 4}', b"[1]"):
+        sent = {"content": content, "headers": {"content-type": "application/json"}}
+        assert "`body`: " in refused(client.post(decode, **sent), 422, "bad_argument")
     for path, body, name in (
         ("reconstruct", {"sample": {"index": 10_000}}, "index"),
+        ("reconstruct", {"sample": {"index": 10**30}}, "index"),
+        ("reconstruct", {"sample": {"index": True}}, "index"),
+        ("reconstruct", {"sample": {"index": 1.0}}, "index"),
+        ("reconstruct", {"sample": {"index": "1"}}, "index"),
         ("reconstruct", {"sample": {}}, "sample"),
         ("reconstruct", {"sample": {"data": "AAAA"}}, "sample"),
         ("reconstruct", {"sample": {"data": "§"}}, "sample"),
         ("complete", {"sample": {"index": 0}}, "run"),
         ("sample", {"count": 101}, "count"),
+        ("sample", {"count": True}, "count"),
+        ("sample", {"seed": "5"}, "seed"),
         ("sample", {"temperature": 0}, "temperature"),
+        ("sample", {"temperature": True}, "temperature"),
         ("interpolate", {"a": {"index": 0}, "b": {"index": 1}, "frames": 1}, "frames"),
     ):
         answer = client.post(f"/api/runs/wae/{path}", json=body)

@@ -4,6 +4,8 @@ import itertools
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 
@@ -128,6 +130,52 @@ def test_a_shell_completes_what_may_be_chosen(shell, monge_):
     assert not code
     assert {"'flow'", "'all'"} <= {one for row in offered for one in row.split(", ")}
     assert not any("None" in row for row in offered)
+    for told in ("recipes = ['", "return [one for one in recipes", "'__TYRO_COMPLETE_FILES__']"):
+        assert told in out
+    assert "compgen -f" not in out  # which takes a name with a blank for two
+    assert "5 % of" in out
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not there")
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (("ev",), ["evaluate"]),
+        (("train", "max-g"), ["max-gswae"]),
+        (("sample", "my run", "--sampler", "m"), ["mixture"]),
+        (("train", "vae", "--channels", "g"), ["grey"]),
+        # names of files are readline's, which quotes their blanks
+        (("evaluate", "my"), []),
+        (("sample", "my run", "--out", "my"), []),
+    ],
+)
+def test_bash_completes(words, offered, monge_, tmp_path):
+    script = tmp_path / "script"
+    assert monge_("--tyro-write-completion", "bash", script) == (None, "", "")
+    asked = f"""source {shlex.quote(str(script))}
+        COMP_WORDS=({shlex.join(["monge", *words])}) COMP_CWORD={len(words)}
+        _tyro_monge
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+        complete -p monge"""
+    command = ["bash", "-c", asked]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    *found, registered = done.stdout.splitlines()
+    assert [one for one in found if one] == offered
+    assert "-o default" in registered
+
+
+@pytest.mark.parametrize(
+    ("argv", "reason"),
+    [
+        (("--tyro-print-completion", "csh"), "must be one of bash, zsh, fish, got 'csh'"),
+        (("--tyro-print-completion",), "must be one of bash, zsh, fish, got ''"),
+        (("--tyro_write_completion", "zsh"), "`--tyro-write-completion` zsh has no file to wri"),
+    ],
+)
+def test_a_shell_that_is_not_known_is_refused(argv, reason, monge_):
+    code, out, err = monge_(*argv)
+    assert (code, out) == (2, "")
+    assert reason in err
 
 
 def tiny(**training) -> Config:
@@ -179,6 +227,9 @@ def test_runs_are_listed_with_what_they_are(monge_, tmp_path):
     run = monge.fit("wae-mmd", "digits", tiny(), folder / "one", quiet=True)
     monge.fit("swae", "rings", tiny(steps=3), folder / "two", quiet=True)
     run.evaluate(100, metrics=("frechet",))
+    (folder / "two").rename(tmp_path / "moved")
+    (folder / "two").symlink_to(tmp_path / "moved")  # as to another disk
+    (folder / "again").symlink_to("one")  # as latest is
     (folder / "broken").mkdir()
     (folder / "broken" / "config.json").write_text("{}")
     (folder / "no run").mkdir()
@@ -281,6 +332,23 @@ def test_info_says_what_a_report_of_a_fault_needs(monge_):
     assert set(names) <= found.keys()
     assert f"torch {sys.modules['torch'].__version__}".split("+")[0] in found["packages"]
     assert "missing" not in found["packages"]
+
+
+def test_info_is_printed_where_no_home_folder_is_known(monge_, monkeypatch):
+    for name in ("MONGE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    code, text, _ = monge_("info")
+    assert code == 0
+    assert re.search("^cache +none: `MONGE_CACHE` is None", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("columns", ["1", "5", "no number"])
+def test_help_is_folded_into_any_terminal(monge_, columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    code, text, _ = monge_("runs", "--help")
+    assert not code
+    assert "folder" in text.lower()
 
 
 def test_no_color_leaves_no_escapes():

@@ -128,6 +128,30 @@ def test_a_training_part_without_another_is_warned_of(tmp_path, places, beside):
         loaded(tmp_path)
 
 
+@pytest.mark.parametrize("places", [("test",), ("all/Test/a", "all/Test/b"), ("val",)])
+def test_a_test_part_without_another_is_warned_of(tmp_path, places):
+    """Its samples are trained on, unless the folder itself is what was given."""
+    filled(tmp_path, of_folders(*places))
+    with pytest.warns(UserWarning, match="in the folder '(test|Test|val)', which is no test par"):
+        source = loaded(tmp_path)
+    assert "which is no test part without a training part" in source.summary
+    assert "test part" not in loaded(tmp_path / places[0]).summary
+
+
+def test_keys_of_an_archive_that_are_not_read_are_said(tmp_path):
+    x = np.arange(60.0).reshape(30, 2)
+    np.savez(tmp_path / "x.npz", x=x, label=np.arange(30) % 3, labels=[0, 1] * 15, y=x)
+    with pytest.warns(UserWarning, match="left out the keys 'label', 'y': beside 'x' only"):
+        source = loaded(tmp_path / "x.npz")
+    assert source.classes == ("0", "1")
+    assert source.summary.startswith("read 30 vectors; left out the keys 'label', 'y'")
+
+
+def test_samples_that_are_all_the_same_are_said(tmp_path):
+    source = loaded(filled(tmp_path, {f"{i}.png": 0 for i in range(9)}))
+    assert source.summary == "read 9 images; all 9 samples are the same"
+
+
 @pytest.mark.parametrize("places", [("trainA", "testA"), ("TrainSet", "DevSet")])
 def test_parts_of_several_words_are_refused(tmp_path, places):
     filled(tmp_path, of_folders(*places))

@@ -1,5 +1,6 @@
 """Several trainings in one process give the bits of each alone, and change nothing global."""
 
+import errno
 import hashlib
 import json
 import locale
@@ -409,4 +410,18 @@ def test_nothing_is_left_of_a_file_that_cannot_be_written(tmp_path):
 
     with pytest.raises(KeyError):
         write_whole(tmp_path / "file", pieces())
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_cannot_be_written_is_named(tmp_path, monkeypatch):
+    """The file that was wanted, and not the one beside it under which it is made."""
+
+    def full(_):
+        raise OSError(errno.EFBIG, "File too large")
+
+    with pytest.raises(FileNotFoundError, match=r"'\S+none.file'$"):
+        write_whole(tmp_path / "none" / "file", "a")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"File too large: '\S+wanted'$"):
+        write_whole(tmp_path / "wanted", "a")
     assert os.listdir(tmp_path) == []

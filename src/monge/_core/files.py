@@ -14,6 +14,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from monge._core.errors import warn
+
 DAMAGED = (
     OSError,
     ValueError,
@@ -41,11 +43,29 @@ def user_cache() -> Path:
     folder.
 
     A relative XDG_CACHE_HOME is ignored, as the XDG Base Directory Specification asks.
+
+    Raises:
+        ValueError: where no home folder is known, as in a container without HOME.
     """
     named, caches = os.environ.get("MONGE_CACHE"), os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(caches):
         caches = "~/.cache"
-    return Path(named or os.path.join(caches, "monge")).expanduser()
+    place = os.path.expanduser(named or os.path.join(caches, "monge"))
+    if place.startswith("~"):
+        raise ValueError(
+            f"`MONGE_CACHE` is {named!r} and no home folder is known, where the cache would lie: "
+            "set it to a folder"
+        )
+    return Path(place)
+
+
+def keep(file: Path, content: bytes, made: str) -> None:
+    """Writes a file of the cache; warns where it cannot be, after which it is `made` each time."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, content)
+    except OSError as error:
+        warn(f"{made} anew each time, since {str(file)!r} cannot be written: {error}")
 
 
 def write_synced(path: Path, content: bytes) -> None:
@@ -94,16 +114,19 @@ def write_whole(path: Path, content: str | bytes | Iterable[bytes]) -> None:
     if isinstance(content, str):
         # names of files that are not in the encoding of the file system keep their bytes
         content = content.encode("utf-8", "surrogateescape")
-    partial, handle = new_file(path)
     try:
-        with open(handle, "wb") as file:
-            file.writelines([content] if isinstance(content, bytes) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)  # a link at the name is replaced, not followed
-    except BaseException:  # also what raises while pieces are made
-        partial.unlink(missing_ok=True)
-        raise
+        partial, handle = new_file(path)
+        try:
+            with open(handle, "wb") as file:
+                file.writelines([content] if isinstance(content, bytes) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)  # a link at the name is replaced, not followed
+        except BaseException:  # also what raises while pieces are made
+            partial.unlink(missing_ok=True)
+            raise
+    except OSError as error:  # of a file whose name nobody knows, or of none
+        raise OSError(error.errno, error.strerror, str(path)) from None
     sync_folder(path.parent)
 
 

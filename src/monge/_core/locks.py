@@ -80,6 +80,10 @@ def _acquired(folder: Path, place: str, name: str) -> FileLock | None:
         file, fallback_to_soft=False, on_acquired=lambda fd: locked.append(os.fstat(fd))
     )
     while True:
+        if not os.path.isdir(
+            place
+        ):  # which the lock would make, and with it a folder that is gone
+            raise NotWritable(f"`{name}` {str(folder)!r} is not there any more")
         try:
             lock.acquire(blocking=False)
             if _is(file, locked[-1]):

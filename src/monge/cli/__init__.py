@@ -11,17 +11,21 @@ import io
 import itertools
 import os
 import re
+import shutil
 import sys
 import time
 import warnings
+from pathlib import Path
 from typing import Any, Union, get_type_hints
 
 import tyro
 
 from monge._core.errors import FailedRun, Interrupted
+from monge._core.files import write_all
 from monge._core.spelling import meant
 from monge._core.version import __version__
 from monge._core.visible import visible
+from monge.cli import shells
 from monge.cli.common import first
 from monge.cli.distance import Distance
 from monge.cli.draw import Complete, Interpolate, Reconstruct, Sample, Traverse
@@ -52,6 +56,8 @@ VERBS = (
 )
 NAMES = {one.__name__.lower(): one for one in VERBS}
 """The verbs as they are typed."""
+NARROWEST = 20
+"""Columns of a terminal: into one, tyro never ends to fold its help."""
 
 
 def parse(argv: list[str]) -> Any:
@@ -62,22 +68,24 @@ def parse(argv: list[str]) -> Any:
     _refuse_empty(argv)
     verbs = {**NAMES, "train": train}
     # of all, where completions are printed or written for a shell
-    named = verbs if argv and argv[0].endswith("-completion") else verbs.keys() & argv[:1]
+    shell = shells.shell_of(argv)
+    named = verbs if shell else verbs.keys() & argv[:1]
     verbs |= {name: explained(verbs[name]) for name in named}
-    complaint = io.StringIO()
+    complaint, script = io.StringIO(), io.StringIO()
+    printed = contextlib.redirect_stdout(script) if shell else contextlib.nullcontext()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(complaint), printed:
             return tyro.cli(  # pyright: ignore[reportCallIssue]
                 Union[*verbs.values()],  # pyright: ignore[reportArgumentType]
                 prog="monge",
-                args=argv or ["--help"],
+                args=["--tyro-print-completion", shell] if shell else argv or ["--help"],
                 description="Optimal-transport generative modelling.",
                 config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
             )
-    except ImportError as error:  # of a shell whose completions need another package
-        raise ValueError(f"`{' '.join(argv)}`: {error}") from None
     except SystemExit as stop:
         if not stop.code:
+            if shell:
+                _save_completion(script.getvalue(), argv[2] if "write" in argv[0] else "-")
             if error := lost():  # of the help
                 raise FailedRun(f"not all of the output could be written: {error}") from None
             raise
@@ -89,6 +97,17 @@ def parse(argv: list[str]) -> Any:
         command += f" {name}" if train is not Train and (name := recipe_name(argv[1:])) else ""
         reason = _in_words(" ".join(reason.split()).partition(" Got errors")[0])
         raise ValueError(f"{reason}: see {command} --help") from None
+
+
+def _save_completion(script: str, place: str) -> None:
+    """Writes the script by which a shell completes to a file; to standard output for -."""
+    from monge.recipes import names
+
+    script = shells.completed(script, names())
+    if place == "-":
+        print(script, end="")
+    else:
+        write_all(Path(place).parent, {Path(place).name: script}, "--tyro-write-completion")
 
 
 def _with_home(tilde: re.Match[str]) -> str:
@@ -163,6 +182,8 @@ def main() -> None:
     if sys.argv[1:] in (["--version"], ["-V"]):
         print(f"monge {__version__}")
         sys.exit(0 if lost() is None else 1)
+    if shutil.get_terminal_size().columns < NARROWEST:
+        os.environ["COLUMNS"] = str(NARROWEST)
     code, complaint = 0, None
     try:
         asked = parse(sys.argv[1:])
@@ -175,7 +196,7 @@ def main() -> None:
     except FailedRun as error:
         code, complaint = 1, f"error: {error}"
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT)
+        full = error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG)
         code, complaint = 1 if full else 2, f"error: {error}"
     except (MemoryError, RuntimeError) as error:
         from monge.training.memory import is_out_of_memory, reason_of

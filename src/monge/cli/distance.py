@@ -134,9 +134,10 @@ def _exact(given: Distance, x, y, a, b) -> dict:
     from monge.transport import wasserstein
 
     p = 1.0 if given.method == "w1" else given.p
-    if given.map is not None:
+    value = float(wasserstein(x, y, a, b, p=p))
+    if given.map is not None and math.isfinite(value):  # otherwise the verb fails
         _save_map(given, x, y, p)
-    return {"value": float(wasserstein(x, y, a, b, p=p)), "p": p}
+    return {"value": value, "p": p}
 
 
 def _save_map(given: Distance, x, y, p: float) -> None:
@@ -160,7 +161,7 @@ def _save_map(given: Distance, x, y, p: float) -> None:
         index = monge_map(x, y, p=p)
     content = io.BytesIO()
     np.save(content, rows[index.numpy()])
-    write_all(given.map.parent, {given.map.name: content.getvalue()})
+    write_all(given.map.parent, {given.map.name: content.getvalue()}, "--map")
 
 
 def _sliced(given: Distance, x, y, a, b) -> dict:

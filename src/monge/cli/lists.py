@@ -1,5 +1,6 @@
 """The verbs that list what there is: recipes, data, runs, and what monge runs on."""
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import json
@@ -108,15 +109,23 @@ class Runs:
 
 
 def _newest(folder: Path) -> list[Path]:
-    """The run directories in a folder, the last written first; links are not listed twice."""
-    found = [path for path in folder.iterdir() if (path / "config.json").is_file()]
-    found = [path for path in found if not path.is_symlink()]
-    return sorted(found, key=_written, reverse=True)
+    """The run directories in a folder, the last written first, each once, whatever links lead to
+    it. Folders that may not be looked into hold no runs."""
+    found = [path for path in folder.iterdir() if os.path.isfile(path / "config.json")]
+    found.sort(key=lambda path: (path.is_symlink(), path.name == "latest", path.name))
+    places: dict[str, Path] = {}
+    for path in found:
+        places.setdefault(os.path.realpath(path), path)
+    return sorted(places.values(), key=_written, reverse=True)
 
 
 def _written(run: Path) -> float:
-    files = (run / "metrics.jsonl", run / "config.json")
-    return max(file.lstat().st_mtime for file in files if file.exists())
+    """When a run was last written; 0 for one that has just been removed."""
+    times = [0.0]
+    for file in (run / "metrics.jsonl", run / "config.json"):
+        with contextlib.suppress(OSError):
+            times.append(file.lstat().st_mtime)
+    return max(times)
 
 
 def _described(path: Path) -> dict[str, Any]:
@@ -153,8 +162,12 @@ def _finite(value: float | None) -> float | None:
 
 def _size(path: Path) -> int:
     """The bytes of the files in a folder; what links lead to does not count."""
-    names = (os.path.join(place, name) for place, _, files in os.walk(path) for name in files)
-    return sum(os.lstat(name).st_size for name in names if os.path.lexists(name))
+    size = 0
+    for place, _, files in os.walk(path):
+        for name in files:
+            with contextlib.suppress(OSError):  # removed meanwhile
+                size += os.lstat(os.path.join(place, name)).st_size
+    return size
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -204,9 +217,12 @@ def _found() -> Iterator[tuple[str, str]]:
     threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
     yield "cpu", f"{platform.machine()} {capability}, {threads}"
     yield "gpu", ", ".join(_cards()) or f"none (torch is built for {_built_for()})"
-    cache = user_cache()
-    kept = f"{_size(cache) / 1e6:.1f} MB" if cache.is_dir() else "nothing yet"
-    yield "cache", f"{cache} ({kept})"
+    try:
+        cache = user_cache()
+        kept = f"{_size(cache) / 1e6:.1f} MB" if os.path.isdir(cache) else "nothing yet"
+        yield "cache", f"{cache} ({kept})"
+    except ValueError as error:
+        yield "cache", f"none: {error}"
     variables = (f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ)
     yield "environment", " ".join(variables) or "nothing set"
     yield "program", f"{sys.executable}, monge in {Path(__file__).parents[1]}"

@@ -67,7 +67,11 @@ def _seal(config: Config, key: bytes) -> str:
 
 def _key(make: bool = True) -> bytes | None:
     """The key of this account, made at its first use; None where it is not there."""
-    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    home = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(home):
+        home = os.path.expanduser("~/.local/state")
+    if not os.path.isabs(home):  # nobody's
+        return None
     place = Path(home) / "monge" / "key"
     with contextlib.suppress(OSError, ValueError):
         if make and not place.exists():

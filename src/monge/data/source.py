@@ -388,6 +388,8 @@ def split(
     y = torch.from_numpy(samples[test]) if (train != test).any() else x
     if y is x:
         summary += f"{'; ' * bool(summary)}none of {len(x)} samples is held out"
+    if len(contents) > 1 and (contents == contents[0]).all():
+        summary += f"{'; ' * bool(summary)}all {len(contents):,} samples are the same"
     return Source(
         name,
         kind,

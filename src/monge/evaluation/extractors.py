@@ -10,6 +10,7 @@ of one Inception file.
 
 import hashlib
 import logging
+import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from monge._core.checks import unit_range
-from monge._core.files import user_cache, write_whole
+from monge._core.files import keep, user_cache
 from monge.data import Batches, Source, as_floats
 from monge.draws import permutation, stream
 from monge.models import evaluating
@@ -125,11 +126,11 @@ def classifier(source: Source, cache: Path | None = None) -> tuple[Extractor, nn
         network = lenet(source.shape)
         head = nn.Linear(WIDTH, int(labels.max()) + 1)
     whole = nn.Sequential(network, head)
-    if file.exists():
+    if os.path.exists(file):  # no error where the cache cannot be read
         try:
             whole.load_state_dict(load_tensors(file.read_bytes()))
             return _extractor(source, network, head), head
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             warnings.warn(f"{str(file)!r} is damaged and is trained again: {error}", stacklevel=2)
     optimiser = torch.optim.Adam(whole.parameters(), RATE, fused=True)
     seen = torch.ones(len(labels), dtype=torch.bool)
@@ -147,8 +148,8 @@ def classifier(source: Source, cache: Path | None = None) -> tuple[Extractor, nn
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, save_tensors({k: v.contiguous() for k, v in whole.state_dict().items()}))
+    content = save_tensors({k: v.contiguous() for k, v in whole.state_dict().items()})
+    keep(file, content, "the classifier whose features the figures use is trained")
     return _extractor(source, network, head), head
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monge._core.checks import nonnegative
+from monge._core.visible import counted
 from monge.networks.norm import BatchNorm
 
 
@@ -21,8 +22,8 @@ def _sides(side: int, blocks: int) -> list[int]:
         sides.append(sides[-1] // 2)
     if sides[-1] < 1:
         raise ValueError(
-            f"images with a side of {side} pixels are too small for {blocks} halvings: "
-            f"resize them to at least {2**blocks} pixels or use fewer filters"
+            f"images with a side of {counted(side, 'pixel')} are too small for {blocks} halvings: "
+            f"resize them, as with --size {2**blocks}, or use fewer filters"
         )
     return sides
 

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from monge._core.fields import demand
 from monge._core.spelling import meant
 from monge.config import DATA, DataConfig
 from monge.data.kinds import kind_named
 from monge.data.readers import arrays, cache, clouds, glyphs, hub, idx, images, tar, toys
+from monge.data.readers.caps import LARGEST_SIDE
 from monge.data.readers.discovery import (
     CLOUDS,
     HEAD,
@@ -133,6 +135,8 @@ def _file(path: Path, config: DataConfig) -> Source:
 
 
 def _decoded(found: images.ImageFiles, config: DataConfig) -> Source:
+    small = config.size is None or config.size <= LARGEST_SIDE
+    demand(small, "size", config.size, f"at most {LARGEST_SIDE} pixels a side")
     source = cache.source(found, config) if config.cache else images.in_memory(found, config)
     found.left.warn(found.where)
     return source

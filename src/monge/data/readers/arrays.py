@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import re
+import warnings
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -24,6 +25,10 @@ AS_IT_IS = DataConfig()
 """Of an array, without settings."""
 
 
+BESIDE = ("labels", "class_names", "split")
+"""Keys of a .npz that are read beside the samples."""
+
+
 class Content(NamedTuple):
     """What a file of samples holds."""
 
@@ -39,6 +44,8 @@ class Content(NamedTuple):
     """The digests of its rows where samples are not what was read."""
     summary: str = ""
     """One line on what was read, and what was left out."""
+    unread: tuple[str, ...] = ()
+    """Keys beside those that are read."""
 
 
 def digits() -> Source:
@@ -121,7 +128,7 @@ def load(path: Path, config: DataConfig) -> Source:
     found = read(path, config)
     if found.key == "points" and config.kind is None:
         config = dataclasses.replace(config, kind=CLOUD.name)
-    return from_array(
+    source = from_array(
         found.samples,
         found.labels,
         found.parts,
@@ -131,6 +138,13 @@ def load(path: Path, config: DataConfig) -> Source:
         found.summary,
         found.contents,
     )
+    if not found.unread:
+        return source
+    few = [repr(brief(key)) for key in found.unread[:5]] + ["…"] * (len(found.unread) > 5)
+    left = f"left out the keys {', '.join(few)}: "
+    left += f"beside {found.key!r} only {', '.join(BESIDE)} are read"
+    warnings.warn(f"{str(path)!r}: {left}", stacklevel=2)
+    return dataclasses.replace(source, summary=f"{source.summary}; {left}")
 
 
 def format_of(path: Path) -> str | None:
@@ -193,9 +207,7 @@ def _npz(path: Path, _: DataConfig) -> Content:
         if key is None:
             raise ValueError(f"of the keys {sorted(members)[:20]} none is images, points or x")
         content = {
-            name: array_of(archive, members[name])
-            for name in (key, "labels", "class_names", "split")
-            if name in members
+            name: array_of(archive, members[name]) for name in (key, *BESIDE) if name in members
         }
     for other in ("labels", "split"):
         if other in content and content[other].shape != content[key].shape[:1]:
@@ -205,7 +217,8 @@ def _npz(path: Path, _: DataConfig) -> Content:
     labels, names = content.get("labels"), content.get("class_names")
     if labels is not None and names is not None:
         labels = _named(labels, decoded(names))
-    return Content(content[key], labels, content.get("split"), key)
+    unread = tuple(sorted(members.keys() - content.keys()))
+    return Content(content[key], labels, content.get("split"), key, unread=unread)
 
 
 def _named(labels: np.ndarray, names: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 Polars parses numbers exactly rounded, and gives null where a cell is none.
 """
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
@@ -181,7 +182,7 @@ def fault_in(
     missing: bool,
     fill: str = FILL,
 ) -> str:
-    """The first row of another length, or cell that is not a number or, unless cells may be
+    """The first row of another length, or cell that is not a finite number or, unless cells may be
     `missing`, is missing, by its line."""
     for line, row in rows.cells():
         if len(row) != rows.dialect.width:
@@ -197,4 +198,6 @@ def fault_in(
                     f"could not convert string {cell[:40]!r} to a number in {place}: correct it, "
                     "or train with --categorical or --leave-out and its name"
                 )
+            elif column in numbers and math.isinf(float(cell.replace(",", "."))):
+                return f"{place} is {cell[:40]!r}, beyond float64: correct it, or remove the row"
     return "it has quotes that do not match, or numbers in several notations"

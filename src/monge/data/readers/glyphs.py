@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from monge._core.files import DAMAGED, user_cache, write_whole
+from monge._core.files import DAMAGED, keep, user_cache
 from monge._core.untrusted import read_regular
 from monge.data.kinds import IMAGE
 from monge.data.readers.caps import MOST_BYTES
@@ -110,15 +110,7 @@ def _made_and_kept(file: Path, fonts: list[str]) -> tuple[np.ndarray, np.ndarray
     images, labels = drawn(fonts)
     content = io.BytesIO()
     np.savez_compressed(content, images=images, labels=labels)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, content.getvalue())
-    except OSError as error:
-        warnings.warn(
-            f"`data` 'glyphs' is drawn anew each time, since {str(file)!r} cannot be written: "
-            f"{error}",
-            stacklevel=2,
-        )
+    keep(file, content.getvalue(), "`data` 'glyphs' is drawn")
     return images, labels
 
 

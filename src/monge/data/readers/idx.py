@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monge._core.files import user_cache, write_whole
+from monge._core.files import user_cache, write_all
 from monge.data.kinds import IMAGE, warn_of_dark
 from monge.data.readers.caps import MOST_RATIO, MOST_VALUES, demand_memory, demand_packed
 from monge.data.source import Source, split
@@ -91,7 +91,7 @@ def _find(folder: Path, stem: str) -> Path | None:
         stem.replace("-idx", ".idx"),
         stem.replace("-idx", ".idx") + ".gz",
     )
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    return next((folder / name for name in names if os.path.isfile(folder / name)), None)
 
 
 def is_idx_folder(folder: Path) -> bool:
@@ -159,5 +159,4 @@ def download(name: str, target: Path) -> None:
             ) from None
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
             raise ValueError(f"{base}{file.name} does not have the published md5 {md5}")
-        target.mkdir(parents=True, exist_ok=True)
-        write_whole(file, content)
+        write_all(target, {file.name: content}, "MONGE_CACHE")

@@ -123,11 +123,18 @@ def unclassed(names: list[str], where: str) -> set[str]:
 
 
 def notes(names: list[str]) -> list[str]:
-    """What folders seem to say, but are not taken to: too many classes, and a training part
-    without one to test on."""
+    """What folders seem to say, but are not taken to: too many classes, a training part without
+    one to test on, and a test part without one to train on."""
     _, labels = _folders_of(names)
     said = too_many([label for label in labels if label])
     paths = _below_shared(map(_folders, names))
+    around = _folders(names[0])[: -len(paths[0]) or None] if names else ()
+    held = [folder for folder in around if part_named(folder) in ("test", "val")]
+    if held and _level_of_parts(paths) is None:
+        said.append(
+            f"all files lie in the folder {held[0]!r}, which is no test part without a training "
+            "part beside it: they are trained on, and some are held out"
+        )
     for level in range(DEEPEST if _level_of_parts(paths) is None else 0):
         train = sorted(f for f in _at(paths, level) if part_named(f) == "train")
         others = sorted(_at(paths, level) - set(train))

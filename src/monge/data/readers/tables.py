@@ -1,5 +1,6 @@
 """Tables in text files, by Polars: a row a sample, in any of the dialects that programs write."""
 
+import shlex
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -174,7 +175,7 @@ def _modelled(
     if n and len(empty := np.flatnonzero(gaps == n)) and missing:
         raise ValueError(
             f"column {rows.named(wanted[empty[0]])} is empty in every row: leave it out with "
-            "--leave-out"
+            f"--leave-out {shlex.quote(names[empty[0]])}"
         )
     maybe = [
         i
@@ -187,7 +188,7 @@ def _modelled(
         if i in categorical or _is_text(column)
     }
     bad = [i for i in wanted if i not in texts and unread[where[i]] > gaps[where[i]]]
-    if bad or (not missing and gaps.any()):
+    if bad or (not missing and gaps.any()) or np.isinf(parsed).any():
         numbers = [i for i in wanted if i not in texts]
         raise ValueError(fault_in(rows, numbers, sorted(texts), missing=missing))
     columns = []
@@ -253,7 +254,7 @@ def _counters(rows: Rows, schema: Schema, wanted: Sequence[int], values: np.ndar
             name = rows.names[i] if rows.names else str(i)
             said.append(
                 f"column {rows.named(i)} numbers the rows and is modelled like any other column: "
-                f"if it is an identifier, leave it out with --leave-out {name}"
+                f"if it is an identifier, leave it out with --leave-out {shlex.quote(name)}"
             )
     return said
 
@@ -309,7 +310,7 @@ def _category(name: str, texts: "pl.Series") -> Column:
     if len(values) > min(MOST_CATEGORIES, max(20, len(texts) // 2)):
         raise ValueError(
             f"column {name!r} has {len(values):,} different values in {len(texts):,} rows, too "
-            f"many for categories: leave it out with --leave-out {name!r}"
+            f"many for categories: leave it out with --leave-out {shlex.quote(name)}"
         )
     return Column(name, "category", (*values, "") if texts.null_count() else tuple(values))
 
@@ -327,8 +328,11 @@ def _exact(table: np.ndarray, rows: Rows, wanted: list[int]) -> np.ndarray:
     """A table in float64, or in int64 where float64 would round an integer.
 
     Raises:
-        ValueError: for a column of integers that float64 does not resolve beside other columns.
+        ValueError: for a cell beyond float64, and for a column of integers that float64 does not
+            resolve beside other columns.
     """
+    if np.isinf(table).any():
+        raise ValueError(fault_in(rows, wanted, [], missing=True))
     if table.size == 0 or max(table.max(), -table.min()) <= EXACT_INTEGERS:
         return table
     large = np.abs(table).max(0) > EXACT_INTEGERS

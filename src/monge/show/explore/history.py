@@ -29,7 +29,12 @@ def read(run: Run) -> ProgressReply:
     """Curves, evaluation and configuration of a run, read anew.
 
     Lines and figures that are not as monge writes them are left out.
+
+    Raises:
+        ValueError: for a directory that has been removed, or holds what is no run.
     """
+    if not run.path.is_dir():
+        raise ValueError(f"`run` {run.name!r} is not there any more: only what is loaded is shown")
     every = [row for row in run.metrics() if is_row(row)]
     evaluation = run.evaluation() or {"figures": {}, "protocol": {}}
     newest = checkpoint.newest_first(run.path / "checkpoints")

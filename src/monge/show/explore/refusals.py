@@ -54,11 +54,14 @@ async def refuse_invalid(request: Request, error: Exception) -> JSONResponse:
     The value is not repeated, because it may be long or hold NaN.
     """
     assert isinstance(error, RequestValidationError)
-    reasons = [
-        f"`{'.'.join(str(name)[:40] for name in one['loc'][1:]) or 'body'}`: {one['msg']}"
-        for one in error.errors()[:3]
-    ]
+    reasons = [f"`{_place(one)}`: {one['msg']}" for one in error.errors()[:3]]
     return problem(422, "bad_argument", "; ".join(reasons)[:500])
+
+
+def _place(found: dict[str, Any]) -> str:
+    """The field at fault; the body where it is missing, or no JSON."""
+    names = () if found["type"] == "json_invalid" else found["loc"][1:]
+    return ".".join(str(name)[:40] for name in names) or "body"
 
 
 async def refuse_unforeseen(request: Request, error: Exception) -> JSONResponse:

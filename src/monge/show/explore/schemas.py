@@ -9,15 +9,16 @@ from torch import Tensor
 from monge._core.sampler_names import SamplerName
 from monge.data import Kind
 
-Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
+# strict: true and "5" are no numbers
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1e6, le=1e6)]
 Code = Annotated[list[Finite], Field(min_length=1, max_length=4096)]
 Base64 = Annotated[str, Field(max_length=2**21)]
 View = Literal["image", "cloud", "vector"]
-Seed = Annotated[int, Field(ge=0, le=2**53)]
-Temperature = Annotated[float, Field(allow_inf_nan=False, ge=0.05, le=4)]
-Guidance = Annotated[float, Field(allow_inf_nan=False, ge=0, le=20)]
-Count = Annotated[int, Field(ge=1, le=100)]
-Label = Annotated[int, Field(ge=0, le=2**31)]
+Seed = Annotated[int, Field(strict=True, ge=0, le=2**53)]
+Temperature = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.05, le=4)]
+Guidance = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=20)]
+Count = Annotated[int, Field(strict=True, ge=1, le=100)]
+Label = Annotated[int, Field(strict=True, ge=0, le=2**31)]
 
 
 class Request(BaseModel):
@@ -70,7 +71,7 @@ def read_values(data: str, kind: Kind, shape: tuple[int, ...], name: str) -> Ten
 class Pick(Request):
     """A sample: one of the test part, or one that the page sends."""
 
-    index: Annotated[int, Field(ge=0)] | None = None
+    index: Annotated[int, Field(strict=True, ge=0)] | None = None
     """The number of a test sample."""
     data: Base64 | None = None
     """The values of another sample, as in `Samples`."""
@@ -114,7 +115,7 @@ class InterpolateRequest(Request):
 
     a: Pick
     b: Pick
-    frames: Annotated[int, Field(ge=2, le=60)] = 24
+    frames: Annotated[int, Field(strict=True, ge=2, le=60)] = 24
     path: Literal["linear", "spherical"] = "linear"
 
 
@@ -125,7 +126,7 @@ class CompleteRequest(Request):
     known: Base64 | None = None
     """base64 of h · w bytes, 1 where the image is known and 0 elsewhere; by default the part that
     the run was trained with."""
-    count: Annotated[int, Field(ge=1, le=24)] = 6
+    count: Annotated[int, Field(strict=True, ge=1, le=24)] = 6
     seed: Seed = 0
 
 

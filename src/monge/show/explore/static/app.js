@@ -43,6 +43,7 @@ async function open() {
   leave();
   leave = () => {};
   if (!shared) say("");
+  if (id && run.id !== id) say(`The address names the run ${id}, which is not open here; this is ${run.name}.`, true);
   document.title = `${run.name} · monge`;
   part("run").value = run.id;
   const shape = run.shape.join(" × ");
