@@ -26,6 +26,20 @@ MOST_SKEW = 1e-3
 """How far a correlation may be from symmetric by rounding."""
 
 
+SMALLEST, LARGEST = 1e-37, 1e37
+"""Deviations whose draws are normal numbers of float32."""
+
+
+def _of_draws(name: str, value: float) -> float:
+    """`value`, a length of draws in float32, if that holds them."""
+    if not SMALLEST <= positive(name, value) <= LARGEST:
+        raise ValueError(
+            f"`{name}` must be from {SMALLEST} to {LARGEST}, as draws are float32, got {value!r}: "
+            "rescale the codes"
+        )
+    return float(value)
+
+
 class Prior(Shown, nn.Module, abc.ABC):
     """A distribution on R^dim."""
 
@@ -55,7 +69,7 @@ class Gaussian(Prior):
 
     def __init__(self, dim: int, scale: float = 1.0):
         super().__init__()
-        self.dim, self.scale = dimension("dim", dim), positive("scale", scale)
+        self.dim, self.scale = dimension("dim", dim), _of_draws("scale", scale)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         return self.scale * standard_normal((rows(n), self.dim), generator)
@@ -77,7 +91,7 @@ class Uniform(Prior):
 
     def __init__(self, dim: int, radius: float = 1.0):
         super().__init__()
-        self.dim, self.radius = dimension("dim", dim), positive("radius", radius)
+        self.dim, self.radius = dimension("dim", dim), _of_draws("radius", radius)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         uniform = torch.rand(rows(n), self.dim, generator=cpu_generator(generator))
@@ -144,6 +158,11 @@ class Mixture(Prior):
             )
         finite("means", m.float())
         finite("covariances", c.float())
+        if (most := float(m.abs().max())) > LARGEST:
+            raise ValueError(
+                f"`means` must be up to {LARGEST}, as draws are float32, got {most:.3g}: rescale "
+                "the codes"
+            )
         c = c.double()
         skew = (c - c.mT).abs()
         sizes = c.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
@@ -174,10 +193,10 @@ class Mixture(Prior):
 
     @property
     def spread(self) -> float:
-        within = self.factors.square().sum((1, 2))
-        mean = self.weights @ self.means
-        between = (self.means - mean).square().sum(1)
-        return 2 * float(self.weights @ (within + between))
+        # squares of float32 are numbers of float64
+        means, factors, weights = (z.double() for z in (self.means, self.factors, self.weights))
+        between = (means - weights @ means).square().sum(1)
+        return 2 * float(weights @ (factors.square().sum((1, 2)) + between))
 
     @promoted(z=ANY)
     def log_prob(self, z: Tensor) -> Tensor:
