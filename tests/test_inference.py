@@ -134,7 +134,7 @@ def test_coordinates_may_have_units_of_their_own(units):
 
 def test_inputs_are_converted_as_those_of_distances():
     """Lists, arrays, integers, half precision, batches and the transforms of torch.func."""
-    with pytest.raises(ValueError, match="^`mean` and `precision` give a result of 1e.05, beyond"):
+    with pytest.raises(ValueError, match=r"^`mean` and `precision` give a result of"):
         mean_field(torch.zeros(2).half(), (1e-5 * torch.eye(2)).half())
     precision = [[2, 1], [1, 2]]
     wide, rows = torch.tensor(precision).float(), torch.zeros(3, 2)

@@ -139,7 +139,7 @@ def test_wrong_mixtures_are_refused():
         Mixture(means, eyes, torch.tensor([0.5, 0.6]))
     with pytest.raises(ValueError, match="`covariances` must be symmetric, but differ"):
         Mixture(means, torch.tensor([[1.0, 0.9], [0.0, 1.0]]).expand(2, 2, 2), [0.5, 0.5])
-    with pytest.raises(ValueError, match="`means` must be up to 1e.37, as draws are float32"):
+    with pytest.raises(ValueError, match=r"`means` must be up to 1e\+37, as draws are float32"):
         Mixture(torch.eye(2) * 3e38, eyes, [0.5, 0.5])
     with pytest.raises(ValueError, match="`means` must be finite"):
         Mixture(means * torch.nan, eyes, [0.5, 0.5])

@@ -91,7 +91,7 @@ SQUARED = {
 @pytest.mark.parametrize("name", SQUARED)
 def test_squares_beyond_float64_are_refused(name, scale):
     x, y = pair()
-    with pytest.raises(ValueError, match="`x` and `y` have coordinates .* beyond float64"):
+    with pytest.raises(ValueError, match=r"`x` and `y` have coordinates .* beyond float64"):
         SQUARED[name](scale * x, scale * y)
 
 

@@ -3,7 +3,8 @@ r"""Divergences between two samples.
 A divergence takes a model's sample x and a target sample y and returns a scalar to decrease
 in x. The same object is a latent penalty (codes against the prior), a generator's loss (images
 against data) and a metric. Divergences are **p-th powers** where a distance has a root, since
-the gradient of the power is finite at zero.
+the gradient of the power is finite at zero. An order whose powers overflow, or vanish between
+samples that differ, is refused.
 """
 
 import abc

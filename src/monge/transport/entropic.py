@@ -103,8 +103,9 @@ def solve_entropic(
         in cost and weights.
 
     Raises:
-        ValueError: for a cost that is not a matrix, NaN or -∞ in it, invalid weights, ε ≤ 0, an
-            invalid `reach`, or forbidden pairs that leave no plan.
+        ValueError: for a cost that is not a matrix, NaN or -∞ in it, invalid weights, ε ≤ 0, an ε
+            below the rounding of the costs in float64, an invalid `reach`, or forbidden pairs that
+            leave no plan.
     """
     settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
     cost_matrix(cost)
@@ -190,8 +191,8 @@ def sinkhorn(
         The plan; `value` is differentiable in points and weights.
 
     Raises:
-        ValueError: for an empty sample, NaN or infinity, different dimensions, ε ≤ 0, or invalid
-            weights.
+        ValueError: for an empty sample, NaN or infinity, different dimensions, ε ≤ 0, an ε below
+            the rounding of the costs in float64, or invalid weights.
 
     Example:
         >>> plan = sinkhorn(x, y, epsilon=0.1)
@@ -260,8 +261,8 @@ def sinkhorn_divergence(
         reach: `KL(rho)`, `TV(rho)` or the ρ of a KL, with ρ in units of the cost.
 
     Raises:
-        ValueError: for an empty sample, NaN or infinity, different dimensions, ε ≤ 0, or invalid
-            weights.
+        ValueError: for an empty sample, NaN or infinity, different dimensions, ε ≤ 0, an ε below
+            the rounding of the costs in float64, or invalid weights.
 
     Example:
         >>> loss = sinkhorn_divergence(model_samples, data, epsilon=0.1)

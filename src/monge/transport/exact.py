@@ -218,7 +218,8 @@ def monge_map(x: Tensor, y: Tensor, *, p: float = 2) -> Tensor:
         p: order, at least 1.
 
     Returns:
-        The indices (n,), a permutation that minimises Σ ‖x_i - y_σ(i)‖^p.
+        The indices (n,), a permutation that minimises Σ ‖x_i - y_σ(i)‖^p; on the line it matches
+        the points in their order.
 
     Raises:
         ValueError: also for samples of different sizes, between which a map may not exist; `solve`
