@@ -18,7 +18,7 @@ from monge._core.checks import dimension, finite, floating, order, positive, pow
 from monge._core.checks import share as checked_share
 from monge._core.devices import to_device
 from monge._core.numerics import absolute_power, root
-from monge._core.promotion import ANY, promoted
+from monge._core.promotion import ANY, as_tensor, promoted
 from monge._core.shown import Shown
 from monge._core.tuning import threads
 from monge.transport.entropic import sinkhorn_divergence
@@ -148,9 +148,8 @@ class GaussianLikelihood(Cost):
 
     def __init__(self, sigma: float = 1.0, learned: bool = False):
         super().__init__()
-        if not sigma > 0:
-            raise ValueError(f"`sigma` must be positive, got {sigma}")
-        self.log_sigma = nn.Parameter(torch.tensor(math.log(sigma)), requires_grad=learned)
+        log_sigma = torch.tensor(math.log(positive("sigma", sigma)))
+        self.log_sigma = nn.Parameter(log_sigma, requires_grad=learned)
         self.learned = learned
 
     @property
@@ -175,6 +174,9 @@ class Scaled(Shown, nn.Module):
     def __init__(self, cost: nn.Module, scale: Tensor):
         super().__init__()
         self.cost = cost
+        scale = finite("scale", as_tensor("scale", scale))
+        if not bool((scale > 0).all()):
+            raise ValueError(f"`scale` must be positive, got {float(scale.min()):.3g}")
         self.register_buffer("scale", scale)
 
     @promoted(x=ANY, y=ANY)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core import html
-from monge._core.checks import cpu_generator, dimension, finite, nonnegative, positive, rows
+from monge._core.checks import cpu_generator, dimension, finite, nonnegative, positive, rows, share
 from monge._core.checks import weights as checked
 from monge._core.devices import to_device
 from monge._core.promotion import ANY, as_tensor, as_weights, promoted
@@ -151,6 +151,8 @@ class Mixture(Prior):
         if m.ndim != 2 or m.numel() == 0:
             raise ValueError(f"`means` must have shape (k, dim), got {tuple(m.shape)}")
         k, self.dim = m.shape
+        if w.ndim != 1:
+            raise ValueError(f"`weights` must have shape ({k},), got {tuple(w.shape)}")
         if c.shape != (k, self.dim, self.dim):
             raise ValueError(
                 f"`covariances` must have shape {(k, self.dim, self.dim)} for means of shape "
@@ -217,9 +219,9 @@ class Ring(Prior):
 
     def __init__(self, inner: float = 0.8):
         super().__init__()
-        if not 0 <= inner < 1:
+        if share("inner", inner) == 1:
             raise ValueError(f"`inner` must be in [0, 1), got {inner}")
-        self.inner = inner
+        self.inner = float(inner)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         uniform = torch.rand(rows(n), 2, generator=cpu_generator(generator), dtype=torch.float64)
@@ -247,7 +249,7 @@ class SwissRoll(Prior):
 
     def __init__(self, noise: float = 0.02):
         super().__init__()
-        self.noise = nonnegative("noise", noise)
+        self.noise = float(nonnegative("noise", noise))
 
     @staticmethod
     def _curve(u: Tensor) -> Tensor:

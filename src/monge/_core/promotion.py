@@ -125,6 +125,9 @@ def _decorator(
             if len(arguments) < len(args) + len(kwargs) or not known:
                 return function(*args, **kwargs)  # which raises Python's own TypeError
             cpu_generator(arguments.get("generator"))
+            for name in dimensions:
+                if name not in defaults and name in arguments and arguments[name] is None:
+                    as_tensor(name, None)  # which says what it must be
             given = {n: arguments[n] for n in dimensions if arguments.get(n) is not None}
             if _are_plain(given, dimensions):
                 result = function(*args, **kwargs)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from monge._core.checks import dimension, positive
 from monge._core.errors import warn
+from monge.transport.ground import GroundCost
 from monge.transport.potentials import (
     Anderson,
     EntropicProblem,
@@ -74,7 +75,15 @@ def kernel_dtype(mean: float, epsilon: float, dtype: torch.dtype) -> torch.dtype
     return torch.float64 if epsilon > mean else dtype
 
 
-def refuse_hidden(nearest: float, epsilon: float) -> None:
+def refuse_hidden(cost: GroundCost, a: Tensor, epsilon: float, price: float = math.inf) -> None:
+    """Refuses an ε that `refuse_below` does, for rows of the weights a; mass may also be left out
+    at a price."""
+    # the nearest of most points are hardly beyond the mean, which is cheaper to look at
+    if epsilon < 1e3 * torch.finfo(torch.float64).eps * cost.mean():
+        refuse_below(min(cost.nearest(a), price), epsilon)
+
+
+def refuse_below(nearest: float, epsilon: float) -> None:
     """Refuses an ε below the rounding of costs of which half of the points find none smaller:
     exponents of their plan would have errors of more than 1."""
     if epsilon < torch.finfo(torch.float64).eps * nearest < math.inf:

@@ -25,7 +25,7 @@ from monge.transport.accounts import (
     checked_settings,
     is_converged,
     kernel_dtype,
-    refuse_hidden,
+    refuse_below,
     warn_unless_converged,
 )
 from monge.transport.batched_gibbs import Problems, solve_batch
@@ -275,7 +275,7 @@ def _is_batched(n: int, m: int, like: Tensor, acceleration: object, reach: Reach
 def _solved(batch: Problems, epsilon: float, settings: SinkhornSettings, like: Tensor) -> Solved:
     """The batch, solved with kernels in a dtype that holds the costs of each of its problems."""
     means = batch.means()
-    refuse_hidden(batch.nearest(), epsilon)
+    refuse_below(batch.nearest(), epsilon)
     positive = means.masked_fill(means == 0, float(means.max()))
     extremes = means.min(), positive.min(), means.max()
     dtypes = {kernel_dtype(float(mean), epsilon, like.dtype) for mean in extremes}

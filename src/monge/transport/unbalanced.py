@@ -44,7 +44,7 @@ from monge.transport.accounts import (
 from monge.transport.dual import Separated, in_points, log_sums
 from monge.transport.forbidden import forbidden_pairs, with_forbidden
 from monge.transport.gibbs import Streamed, kept_entries
-from monge.transport.ground import GroundCost, Matrix, Points
+from monge.transport.ground import Matrix, Points
 from monge.transport.penalties import HardMarginal, Penalties, Penalty, one_penalty
 from monge.transport.plan import Plan
 from monge.transport.potentials import (
@@ -303,7 +303,7 @@ def plan_of_cost(
         highest = sum(side.highest for side in sides if math.isfinite(side.highest))
         matrix = with_forbidden(matrix, closed, epsilon, highest)
     problem = EntropicProblem(Matrix(matrix, mean), a.detach(), b.detach(), penalties=sides)
-    _refuse_hidden(problem.cost, problem.a, epsilon, sides)
+    refuse_hidden(problem.cost, problem.a, epsilon, sum(side.price for side in sides))
     (solution,) = solve_penalised([problem], epsilon, settings, [None])
     found = solution.potentials
     warn_unless_converged(found, epsilon, settings, cost.dtype, RESIDUAL)
@@ -331,11 +331,6 @@ def plan_of_cost(
         make=lambda: plan,
         total=plan.sum(),
     )
-
-
-def _refuse_hidden(cost: GroundCost, a: Tensor, epsilon: float, sides: Penalties) -> None:
-    """`refuse_hidden` where mass is left out at costs above its price."""
-    refuse_hidden(min(cost.nearest(a), sum(side.price for side in sides)), epsilon)
 
 
 def _refuse_unserved(closed: Tensor, a: Tensor, b: Tensor, sides: Penalties) -> None:
@@ -392,7 +387,7 @@ def _problem(
     """The samples' problem, whose kernel is in a dtype that holds its costs."""
     cost = Points(x.double(), y.double(), p, x.dtype)
     wanted = kernel_dtype(cost.mean(), epsilon, x.dtype)
-    _refuse_hidden(cost, a, epsilon, sides)
+    refuse_hidden(cost, a, epsilon, sum(side.price for side in sides))
     if wanted != x.dtype:
         cost = Points(x.double(), y.double(), p, wanted)
     return EntropicProblem(cost, a, b, penalties=sides)
