@@ -31,11 +31,12 @@ from monge.divergences import (
     SlicedWasserstein,
 )
 from monge.draws import generator
+from monge.inference import mean_field
 from monge.kernels import RBF
 from monge.models import VAE, WAE, ConditionalWAE, ImplicitGenerator
 from monge.networks import mlp
 from monge.networks.codes import GaussianDecoder, NormalEncoder
-from monge.priors import Gaussian, Mixture
+from monge.priors import Gaussian, Mixture, Ring
 from monge.transport import Circular, wasserstein
 
 
@@ -428,6 +429,15 @@ CONDITIONAL = {"mask": torch.ones, "size": 2, "weight": 1.0}
         (lambda: GaussianDecoder(None, 0.1), "`network` must be a Module"),
         (lambda: RBF("1"), "must be positive .* got '1'"),
         (lambda: Gaussian(2, "wide"), "`scale` must be positive"),
+        (lambda: Ring("0"), r"`inner` must be in \[0, 1"),
+        (lambda: GaussianLikelihood("1"), "`sigma` must be positive"),
+        (lambda: Scaled(COST, "ab"), "`scale` must be a tensor"),
+        (lambda: Scaled(COST, [1.0, -1.0]), "`scale` must be positive"),
+        (lambda: Mixture([[0.0]], [[[1.0]]], [[1.0]]), "`weights` must have shape"),
+        (lambda: SquaredL2()(None, torch.ones(2, 2)), "`x` must be a tensor"),
+        (lambda: MMD(RBF(1.0))(torch.ones(2, 2), None), "`y` must be a tensor"),
+        (lambda: mean_field(None, torch.eye(2)), "`mean` must be a tensor"),
+        (lambda: JensenShannon(NETWORK)(torch.ones(0, 2), torch.ones(1, 2)), "at least one"),
         (lambda: ImplicitGenerator(NETWORK, "gaussian", EnergyDistance()), "`prior` must be"),
         (lambda: ImplicitGenerator(NETWORK, PRIOR, "mmd"), "`divergence` must be a Divergence"),
         (lambda: VAE(None, NETWORK, PRIOR, likelihood=GaussianLikelihood()), "`encoder` must be"),

@@ -134,6 +134,8 @@ def test_coordinates_may_have_units_of_their_own(units):
 
 def test_inputs_are_converted_as_those_of_distances():
     """Lists, arrays, integers, half precision, batches and the transforms of torch.func."""
+    with pytest.raises(ValueError, match=r"^`mean` and `precision` give a result of"):
+        mean_field(torch.zeros(2).half(), (1e-5 * torch.eye(2)).half())
     precision = [[2, 1], [1, 2]]
     wide, rows = torch.tensor(precision).float(), torch.zeros(3, 2)
     for written in (precision, np.array(precision), wide.half(), wide.bfloat16()):
@@ -260,6 +262,9 @@ def normal(mean: float, deviation: float = 1.0):
 def test_the_game_is_worth_minus_log_4_at_equality():
     p = torch.rand(3, 6).double().softmax(-1)
     torch.testing.assert_close(game_value(p, p), torch.full((3,), -math.log(4)).double())
+    beside_one = torch.stack([game_value(row, p[0]) for row in p])
+    torch.testing.assert_close(game_value(p, p[0]), beside_one)
+    torch.testing.assert_close(game_value(p[0], p), torch.stack([game_value(p[0], q) for q in p]))
     assert float(game_value(normal(1.0), normal(1.0))) == pytest.approx(-math.log(4), abs=1e-8)
 
 

@@ -16,14 +16,21 @@ from monge.cli import parse
 from monge.config import Config, DataConfig, NetworkConfig, TrainingConfig, override
 from monge.data import Batches, Source, as_floats
 from monge.divergences import MMD
-from monge.draws import generator
+from monge.draws import Draws, generator
 from monge.evaluation import evaluate
 from monge.evaluation.figures import lines
 from monge.kernels import RBF
 from monge.labels import ClassPrior, Labelled, checked_labels, one_hot
-from monge.models import WAE, Pass
+from monge.models import WAE, FlowMatching, Pass
 from monge.models.protocols import has, interpolate, mean_codes, reconstruct
-from monge.networks import CodeCritic, JointFeatures, LabelledDecoder, ProjectionHead, mlp
+from monge.networks import (
+    CodeCritic,
+    JointFeatures,
+    LabelledDecoder,
+    ProjectionHead,
+    VectorVelocity,
+    mlp,
+)
 from monge.priors import Gaussian
 from monge.runs import Run
 from monge.training import Trainer
@@ -47,8 +54,8 @@ def batch(shape: tuple[int, ...], n: int = 30) -> Labelled:
 
 
 def test_one_hot_rows_of_numbers_and_of_weights():
-    rows = one_hot(torch.tensor([2, 0, -1]), 3, torch.zeros(1))
-    assert rows.tolist() == [[0, 0, 1], [1, 0, 0], [0, 0, 0]]
+    rows = one_hot(torch.tensor([2, 0]), 3, torch.zeros(2))
+    assert rows.tolist() == [[0, 0, 1], [1, 0, 0]]
     weights = torch.tensor([[0.5, 0.25, 0.25]])
     assert torch.equal(one_hot(weights, 3, weights), weights)
 
@@ -70,9 +77,11 @@ def test_labels_are_drawn_in_their_shares_and_the_first_are_the_same_for_every_n
     assert abs(float(counts[2]) - 0.75) < 4 * (0.75 * 0.25 / 4000) ** 0.5
 
 
-@pytest.mark.parametrize("shares", [[], [0.0, 0.0], [1.0, -1.0], [float("nan"), 1.0], [[1.0]]])
+@pytest.mark.parametrize(
+    "shares", [[], [0.0, 0.0], [1.0, -1.0], [float("nan"), 1.0], [[1.0]], "ab", None]
+)
 def test_shares_that_are_no_distribution_are_refused(shares):
-    with pytest.raises(ValueError, match="`shares` must be numbers"):
+    with pytest.raises(ValueError, match="`shares` must be"):
         ClassPrior(shares)
 
 
@@ -90,8 +99,19 @@ def test_shares_that_are_no_distribution_are_refused(shares):
     ],
 )
 def test_labels_that_do_not_fit_are_refused(labels, reason):
-    with pytest.raises(ValueError, match=reason):
-        checked_labels(labels, 3, 3)
+    flow = FlowMatching(VectorVelocity(2, [4], classes=3), (2,), class_prior=ClassPrior([1, 1, 1]))
+    x, draws = torch.zeros(3, 2), Draws(0, "test", 3)
+    wae = model("wae-mmd", classes=CLASSES)
+    doors = {
+        "numbers": lambda: checked_labels(labels, 3, 3),
+        "joint": lambda: ClassPrior([1, 1, 1]).joint(x, labels),
+        "flow": lambda: flow(x, draws, labels),
+        "velocity": lambda: flow.velocity(x, 0.5, labels),
+        "decode": lambda: wae.decode(torch.zeros(3, wae.prior.dim), labels),
+    }
+    for door in doors.values():
+        with pytest.raises(ValueError, match=reason):
+            door()
 
 
 def test_a_paired_mmd_is_zero_where_codes_have_one_distribution_in_each_class():

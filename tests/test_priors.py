@@ -67,9 +67,17 @@ def test_dimension_must_be_a_positive_integer(dim):
         Gaussian(dim)
 
 
-def test_scale_must_be_positive():
-    with pytest.raises(ValueError, match="`scale`"):
-        Gaussian(2, scale=0.0)
+@pytest.mark.parametrize("scale", [0.0, 1e-60, 3e38])
+def test_draws_have_a_scale_in_the_range_of_float32(scale):
+    with pytest.raises(ValueError, match="`scale` must be"):
+        Gaussian(2, scale=scale)
+    with pytest.raises(ValueError, match="`radius` must be"):
+        Uniform(2, radius=scale)
+
+
+def test_the_spread_of_a_mixture_has_squares_beyond_float32():
+    far = Mixture([[0.0], [1e30]], [[[1.0]], [[1.0]]], [0.5, 0.5])
+    assert far.spread == pytest.approx(5e59, rel=1e-5)
 
 
 def test_the_disk_and_the_ring_are_uniform():
@@ -131,6 +139,8 @@ def test_wrong_mixtures_are_refused():
         Mixture(means, eyes, torch.tensor([0.5, 0.6]))
     with pytest.raises(ValueError, match="`covariances` must be symmetric, but differ"):
         Mixture(means, torch.tensor([[1.0, 0.9], [0.0, 1.0]]).expand(2, 2, 2), [0.5, 0.5])
+    with pytest.raises(ValueError, match=r"`means` must be up to 1e\+37, as draws are float32"):
+        Mixture(torch.eye(2) * 3e38, eyes, [0.5, 0.5])
     with pytest.raises(ValueError, match="`means` must be finite"):
         Mixture(means * torch.nan, eyes, [0.5, 0.5])
     with pytest.raises(ValueError, match="`covariances` must be finite"):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from zoo import seeded
 
-from monge import kernels, transport
-from monge.costs import L2, Bernoulli, EarthMover, SlicedSets
+from monge import adversarial, divergences, kernels, transport
+from monge.costs import L2, Bernoulli, EarthMover, SinkhornSets, SlicedSets
 from monge.divergences import MMD, EnergyDistance, SlicedWasserstein
 from monge.kernels import IMQ, RBF, Energy, Laplace, RationalQuadratic, multiscale_imq
 
@@ -76,6 +76,23 @@ def test_a_shared_far_point_hides_no_other():
     )
     assert float(expected) == pytest.approx(right, rel=1e-6)
     assert float(MMD(IMQ(1.0))(x, y)) == pytest.approx(right, rel=1e-5)
+
+
+SQUARED = {
+    "energy": EnergyDistance(),
+    "rbf": MMD(RBF(1.0)),
+    "laplace": MMD(Laplace(1e200)),
+    "matrix": Energy(),
+    "cramer-wold": divergences.CramerWold(),
+}
+
+
+@pytest.mark.parametrize("scale", [1e155, 1e300])
+@pytest.mark.parametrize("name", SQUARED)
+def test_squares_beyond_float64_are_refused(name, scale):
+    x, y = pair()
+    with pytest.raises(ValueError, match=r"`x` and `y` have coordinates .* beyond float64"):
+        SQUARED[name](scale * x, scale * y)
 
 
 @SCALES
@@ -229,6 +246,77 @@ def test_low_rank_gromov_knows_no_unit(scale):
     assert relative == pytest.approx(1, rel=1e-6)
 
 
+POWERS = {
+    "exact": lambda p: divergences.ExactWasserstein(p),
+    "sliced": lambda p: SlicedWasserstein(8, p),
+    "generalized": lambda p: divergences.GeneralizedSlicedWasserstein(transport.Circular(3), p),
+    "max-sliced": lambda p: adversarial.MaxSliced(3, p),
+    "max-generalized": lambda p: adversarial.MaxGeneralizedSliced(transport.Circular(3), p),
+    "earth-mover": lambda p: _of_sets(EarthMover(p)),
+    "sliced sets": lambda p: _of_sets(SlicedSets(8, p)),
+    "sinkhorn": lambda p: divergences.SinkhornDivergence(0.5, p),
+}
+
+
+def _of_sets(cost):
+    return lambda x, y: cost(x[None], y[None])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+@pytest.mark.parametrize("name", POWERS)
+def test_powers_that_their_dtype_does_not_hold_are_refused(name, scale, dtype):
+    """Neither 0 nor infinity is the divergence of samples that differ."""
+    x, y = (scale * z.to(dtype) for z in pair(9, 9))
+    words = "vanish|10⁹ times the mean cost" if scale < 1 else r"beyond (torch\.)?float|below"
+    with pytest.raises(ValueError, match=words):
+        POWERS[name](999)(x, y)
+    if name != "sinkhorn":
+        assert float(POWERS[name](999)(x, x.clone()).detach().sum()) == 0
+
+
+REGULARISED = {
+    "sinkhorn": lambda x, y, **more: transport.sinkhorn(x, y, **more).value,
+    "divergence": transport.sinkhorn_divergence,
+    "weights": lambda x, y, **more: transport.sinkhorn_divergence(
+        x, y, torch.full((len(x),), 1 / len(x), requires_grad=True), **more
+    ),
+    "batch": lambda x, y, **more: transport.sinkhorn(x[None], y[None], **more).value,
+    "divergences": lambda x, y, **more: transport.sinkhorn_divergence(x[None], y[None], **more),
+    "price": lambda x, y, **more: transport.sinkhorn_divergence(x, y, **more, reach=1e300),
+    "cost": lambda x, y, **more: transport.solve_entropic(torch.cdist(x, y) ** 2, **more).value,
+    "costs": lambda x, y, **more: (
+        transport.solve_entropic(torch.cdist(x, y)[None] ** 2, **more).value
+    ),
+    "multiscale": lambda x, y, **more: transport.multiscale_sinkhorn(x, y, **more).value,
+    "class": lambda x, y, epsilon: divergences.SinkhornDivergence(epsilon)(x, y),
+    "sets": lambda x, y, epsilon: _of_sets(SinkhornSets(epsilon))(x, y),
+}
+
+
+@pytest.mark.parametrize(("scale", "epsilon"), [(1e19, 0.5), (1e30, 0.5), (1.0, 1e-39)])
+@pytest.mark.parametrize("name", REGULARISED)
+def test_a_regularisation_below_the_rounding_of_costs_is_refused(name, scale, epsilon):
+    """Instead of iterations that end nowhere: exponents would have errors of more than 1."""
+    x, y = (scale * z for z in pair())
+    words = f"`epsilon` {epsilon:.3g} is below the rounding of costs of about"
+    with pytest.raises(ValueError, match=words):
+        REGULARISED[name](x, y, epsilon=epsilon)
+    with pytest.raises(ValueError, match=words):
+        REGULARISED[name](x.float().double(), y.float().double(), epsilon=epsilon)
+
+
+@pytest.mark.parametrize("name", REGULARISED)
+def test_far_points_of_both_samples_hide_no_regularisation(name):
+    """A point at 10⁹ has costs whose rounding is above ε, but those of all others are below."""
+    x, y = pair(8, 8)
+    x[-1] = y[-1] = 1e3
+    expected = REGULARISED[name](x, y, epsilon=0.5)
+    x[-1] = y[-1] = 1e9
+    found = REGULARISED[name](x, y, epsilon=0.5)
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-3)
+
+
 ON_A_LINE = {
     "wasserstein_1d": lambda x, y, p: transport.wasserstein_1d(x[:, 0], y[:, 0], p=p),
     "sliced": lambda x, y, p: transport.sliced_wasserstein(x, y, p=p, directions=[[1.0, 0.0]]),
@@ -237,13 +325,28 @@ ON_A_LINE = {
     ),
     "max-sliced": lambda x, y, p: transport.max_sliced_wasserstein(x, y, p=p)[0],
     "generalized": lambda x, y, p: transport.generalized_sliced_wasserstein(x, y, _first, p=p),
+    "circle": lambda x, y, p: transport.wasserstein_circle(x[:, 0], y[:, 0], p=p, period=2**22),
+    "weighted circle": lambda x, y, p: transport.wasserstein_circle(
+        x[:, 0], y[:, 0], torch.full((len(x),), 1 / len(x)), p=p, period=2**22
+    ),
+    "sphere": lambda x, y, p: (
+        2**20
+        * transport.spherical_sliced_wasserstein(
+            _on_a_circle(x), _on_a_circle(y), p=p, circles=torch.eye(3)[None, :, :2]
+        )
+    ),
 }
 EXACT = {
     "wasserstein": transport.wasserstein,
     "batch": lambda x, y, p: transport.wasserstein(x[None], y[None], p=p),
     "partial": lambda x, y, p: transport.partial_wasserstein(x, y, mass=1.0, p=p),
-    "circle": lambda x, y, p: transport.wasserstein_circle(x[:, 0] / 2e6, y[:, 0] / 2e6, p=p),
 }
+
+
+def _on_a_circle(x):
+    """Points in float64 at angles that are the first coordinates, of 2²⁰ a radian."""
+    angle = x[:, 0].double() / 2**20
+    return torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)], 1)
 
 
 class _FirstCoordinate(transport.Slicer):
@@ -297,6 +400,20 @@ def test_costs_of_far_pairs_do_not_hide_those_of_near_ones(name, p, copies):
     assert value.item() == pytest.approx(1 / 16, rel=1e-6)
 
 
+@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize("p", [1.5, 2, 8])
+@pytest.mark.parametrize("n", [40, 700])
+def test_a_map_of_nearly_equal_points_is_not_hidden_by_far_ones(n, p, dim):
+    """Costs that are below the rounding of the largest one; among many points potentials near the
+    optimum would add to it."""
+    x = torch.randn(n, dim, dtype=torch.float64, generator=seeded(0))
+    x[0] = 1e9
+    order = torch.randperm(n, generator=seeded(1))
+    y = (x + 1e-7 * torch.randn(n, dim, dtype=torch.float64, generator=seeded(2)))[order]
+    moved = (y[transport.monge_map(x, y, p=p)] - x).norm(dim=1).pow(p).mean()
+    assert float(moved) <= float((y[order.argsort()] - x).norm(dim=1).pow(p).mean()) * (1 + 1e-9)
+
+
 @pytest.mark.parametrize("copies", [1, 2])
 @pytest.mark.parametrize("p", [400, 999])
 @pytest.mark.parametrize("name", ["wasserstein", "batch", "partial"])
@@ -310,7 +427,6 @@ def test_where_costs_of_near_pairs_vanish_far_ones_are_not_taken(name, p, copies
 def test_powers_that_vanish_are_refused_by_exact_solvers(name, copies):
     """Whose costs are p-th powers in units of the largest: 0 would be a wrong distance."""
     x, y = beside_a_far_point(copies)
-    x = x.repeat(copies, 1) if name == "circle" else x
     assert EXACT[name](x, y, p=3) > 0
     with pytest.raises(ValueError, match="`p` 540 has powers of distances that vanish"):
         EXACT[name](x, y, p=540)

@@ -30,6 +30,10 @@ def critic_values(critic: nn.Module, x: Tensor) -> Tensor:
     A critic may return (n,) or (n, 1). Any other shape is refused, because (n,) and (n, 1) would
     broadcast to (n, n).
     """
+    if x.ndim < 1 or len(x) == 0:
+        raise ValueError(
+            f"a critic takes at least one sample of `x` and of `y`, got shape {tuple(x.shape)}"
+        )
     values = critic(in_dtype_of(critic, x)).to(x.dtype)
     if values.shape not in ((len(x),), (len(x), 1)):
         raise ValueError(

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monge._core.checks import dimension, finite, floating, order, positive
+from monge._core.checks import dimension, finite, floating, order, positive, power
 from monge._core.checks import share as checked_share
 from monge._core.devices import to_device
 from monge._core.numerics import absolute_power, root
-from monge._core.promotion import ANY, promoted
+from monge._core.promotion import ANY, as_tensor, promoted
 from monge._core.shown import Shown
 from monge._core.tuning import threads
 from monge.transport.entropic import sinkhorn_divergence
@@ -148,9 +148,8 @@ class GaussianLikelihood(Cost):
 
     def __init__(self, sigma: float = 1.0, learned: bool = False):
         super().__init__()
-        if not sigma > 0:
-            raise ValueError(f"`sigma` must be positive, got {sigma}")
-        self.log_sigma = nn.Parameter(torch.tensor(math.log(sigma)), requires_grad=learned)
+        log_sigma = torch.tensor(math.log(positive("sigma", sigma)))
+        self.log_sigma = nn.Parameter(log_sigma, requires_grad=learned)
         self.learned = learned
 
     @property
@@ -175,6 +174,9 @@ class Scaled(Shown, nn.Module):
     def __init__(self, cost: nn.Module, scale: Tensor):
         super().__init__()
         self.cost = cost
+        scale = finite("scale", as_tensor("scale", scale))
+        if not bool((scale > 0).all()):
+            raise ValueError(f"`scale` must be positive, got {float(scale.min()):.3g}")
         self.register_buffer("scale", scale)
 
     @promoted(x=ANY, y=ANY)
@@ -265,7 +267,9 @@ class EarthMover(SetCost):
         matched = _taken(y, torch.from_numpy(np.stack(matchings)).to(y.device))
         if self.p == 2:
             return _squared(x, matched).mean(1)
-        return absolute_power(_lengths(x - matched), self.p).mean(1)
+        lengths = _lengths(x - matched)
+        value = absolute_power(lengths, self.p).mean(1).to(x.dtype)
+        return power(value, x, y, self.p, lambda: lengths.detach().sum(1))
 
 
 class SinkhornSets(SetCost):
@@ -302,13 +306,15 @@ class SlicedSets(SetCost):
 
     def between(self, x: Tensor, y: Tensor) -> Tensor:
         theta = to_device(uniform_directions(self.directions, x.shape[2]), x.device).to(x.dtype)
-        powers = self._powers(x, y, theta)
-        if not is_projection_resolved(powers.amin(), self.p, x, y):
-            powers = self._powers(x.double(), y.double(), theta.double())
-        return powers
 
-    def _powers(self, x: Tensor, y: Tensor, theta: Tensor) -> Tensor:
-        return power_1d(theta @ x.mT, theta @ y.mT, p=self.p).mean(1)
+        def powers(p: float, dtype: torch.dtype) -> Tensor:
+            one, two = (theta.to(dtype) @ z.mT.to(dtype) for z in (x, y))
+            return power_1d(one, two, p=p).mean(1)
+
+        value = powers(self.p, x.dtype)
+        if not is_projection_resolved(value.amin(), self.p, x, y):
+            value = powers(self.p, torch.float64)
+        return power(value.to(x.dtype), x, y, self.p, lambda: powers(2, torch.float64).detach())
 
 
 def chamfer(x: Tensor, y: Tensor) -> Tensor:

@@ -3,7 +3,8 @@ r"""Divergences between two samples.
 A divergence takes a model's sample x and a target sample y and returns a scalar to decrease
 in x. The same object is a latent penalty (codes against the prior), a generator's loss (images
 against data) and a metric. Divergences are **p-th powers** where a distance has a root, since
-the gradient of the power is finite at zero.
+the gradient of the power is finite at zero. An order whose powers overflow, or vanish between
+samples that differ, is refused.
 """
 
 import abc
@@ -12,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import dimension, instance, order, points, positive, sample_pair
+from monge._core.checks import dimension, instance, order, points, positive, power, sample_pair
 from monge._core.devices import to_device
 from monge._core.promotion import ANY, promoted
 from monge._core.shown import Shown
@@ -136,7 +137,13 @@ class SlicedWasserstein(Divergence):
             theta = uniform_directions(count, dim, generator=generator)
             theta = to_device(theta, x.device).to(x.dtype)
             total = total + count * sliced_power(x, y, theta, p=self.p)
-        return total / self.directions
+        return power(
+            total / self.directions,
+            x,
+            y,
+            self.p,
+            lambda: sliced_power(x.detach().double(), y.detach().double(), theta),
+        )
 
 
 class GeneralizedSlicedWasserstein(Divergence):
@@ -256,8 +263,12 @@ class ExactWasserstein(Divergence):
     @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = points(*sample_pair(x, y), self.p)
-        power, scale = power_and_scale(x, y, None, None, self.p)
-        return power * power.new_tensor(scale) ** self.p
+        relative, scale = power_and_scale(x, y, None, None, self.p)
+        factor = relative.new_tensor(scale) ** self.p
+        # which may be infinite where samples are equal
+        factor = torch.where((relative == 0) & factor.isinf(), 0.0, factor)
+        value = (relative * factor).to(x.dtype)
+        return power(value, x, y, self.p, relative.detach)
 
 
 class MomentMatching(Divergence):

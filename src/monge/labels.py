@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import cpu_generator, positive
+from monge._core.checks import cpu_generator, positive, rows
 from monge._core.devices import to_device
+from monge._core.promotion import as_tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +108,14 @@ def like(x: Tensor, rows: Rows) -> Rows:
 
 
 def one_hot(labels: Tensor, classes: int, like: Tensor) -> Tensor:
-    """Labels as rows (n, K) of the dtype and device of `like`; weights (n, K) as they are."""
+    """Labels of the n rows of `like` as rows (n, K) of its dtype and device; weights (n, K) as
+    they are.
+
+    Raises:
+        ValueError: as `checked_labels`, except for a graph that is exported.
+    """
+    if not torch.compiler.is_exporting():  # whose labels have no numbers yet
+        labels = checked_labels(labels, len(like), classes)
     if labels.ndim == 2:
         return labels.to(like)
     every = torch.arange(classes, device=labels.device)
@@ -135,12 +143,12 @@ class ClassPrior(nn.Module):
 
     def __init__(self, shares: Sequence[float] | Tensor, spread: float = 2.0):
         super().__init__()
-        counts = torch.as_tensor(shares, dtype=torch.float64)
+        counts = as_tensor("shares", shares).detach().double()
         valid = counts.ndim == 1 and bool(torch.isfinite(counts).all() and (counts >= 0).all())
         if not valid or not counts.sum() > 0:
             raise ValueError(
                 f"`shares` must be numbers (K,) of at least 0, of which one is positive, got "
-                f"{counts.tolist()}"
+                f"{shares!r}"
             )
         self.register_buffer("shares", (counts / counts.sum()).float())
         self.scale = (positive("spread", spread) / 2) ** 0.5
@@ -154,7 +162,7 @@ class ClassPrior(nn.Module):
     def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n independent labels, int64 (n,), from a CPU generator; the first of them are the same
         for every n."""
-        uniform = torch.rand(n, dtype=torch.float64, generator=cpu_generator(generator))
+        uniform = torch.rand(rows(n), dtype=torch.float64, generator=cpu_generator(generator))
         drawn = torch.searchsorted(self.shares.cpu().double().cumsum(0), uniform, right=True)
         return drawn.clamp(max=int(self.shares.nonzero().max()))
 
@@ -172,7 +180,7 @@ def checked_labels(labels: Any, n: int, classes: int) -> Tensor:
             f"`labels` must be integers from 0 to {classes - 1}, or weights (n, {classes}), got "
             f"{labels!r}: `run.class_numbers` gives the numbers of names"
         ) from None
-    if given.ndim == 2 and given.is_floating_point():
+    if given.ndim == 2 and given.dtype != torch.bool:
         if given.shape != (n, classes) or not torch.isfinite(given).all():
             raise ValueError(
                 f"`labels` must be finite weights of shape {(n, classes)}, got shape "

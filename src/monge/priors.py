@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core import html
-from monge._core.checks import cpu_generator, dimension, finite, nonnegative, positive, rows
+from monge._core.checks import cpu_generator, dimension, finite, nonnegative, positive, rows, share
 from monge._core.checks import weights as checked
 from monge._core.devices import to_device
 from monge._core.promotion import ANY, as_tensor, as_weights, promoted
@@ -24,6 +24,20 @@ from monge.draws import generator, standard_normal
 
 MOST_SKEW = 1e-3
 """How far a correlation may be from symmetric by rounding."""
+
+
+SMALLEST, LARGEST = 1e-37, 1e37
+"""Deviations whose draws are normal numbers of float32."""
+
+
+def _of_draws(name: str, value: float) -> float:
+    """`value`, a length of draws in float32, if that holds them."""
+    if not SMALLEST <= positive(name, value) <= LARGEST:
+        raise ValueError(
+            f"`{name}` must be from {SMALLEST} to {LARGEST}, as draws are float32, got {value!r}: "
+            "rescale the codes"
+        )
+    return float(value)
 
 
 class Prior(Shown, nn.Module, abc.ABC):
@@ -55,7 +69,7 @@ class Gaussian(Prior):
 
     def __init__(self, dim: int, scale: float = 1.0):
         super().__init__()
-        self.dim, self.scale = dimension("dim", dim), positive("scale", scale)
+        self.dim, self.scale = dimension("dim", dim), _of_draws("scale", scale)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         return self.scale * standard_normal((rows(n), self.dim), generator)
@@ -77,7 +91,7 @@ class Uniform(Prior):
 
     def __init__(self, dim: int, radius: float = 1.0):
         super().__init__()
-        self.dim, self.radius = dimension("dim", dim), positive("radius", radius)
+        self.dim, self.radius = dimension("dim", dim), _of_draws("radius", radius)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         uniform = torch.rand(rows(n), self.dim, generator=cpu_generator(generator))
@@ -137,6 +151,8 @@ class Mixture(Prior):
         if m.ndim != 2 or m.numel() == 0:
             raise ValueError(f"`means` must have shape (k, dim), got {tuple(m.shape)}")
         k, self.dim = m.shape
+        if w.ndim != 1:
+            raise ValueError(f"`weights` must have shape ({k},), got {tuple(w.shape)}")
         if c.shape != (k, self.dim, self.dim):
             raise ValueError(
                 f"`covariances` must have shape {(k, self.dim, self.dim)} for means of shape "
@@ -144,6 +160,11 @@ class Mixture(Prior):
             )
         finite("means", m.float())
         finite("covariances", c.float())
+        if (most := float(m.abs().max())) > LARGEST:
+            raise ValueError(
+                f"`means` must be up to {LARGEST}, as draws are float32, got {most:.3g}: rescale "
+                "the codes"
+            )
         c = c.double()
         skew = (c - c.mT).abs()
         sizes = c.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
@@ -174,10 +195,10 @@ class Mixture(Prior):
 
     @property
     def spread(self) -> float:
-        within = self.factors.square().sum((1, 2))
-        mean = self.weights @ self.means
-        between = (self.means - mean).square().sum(1)
-        return 2 * float(self.weights @ (within + between))
+        # squares of float32 are numbers of float64
+        means, factors, weights = (z.double() for z in (self.means, self.factors, self.weights))
+        between = (means - weights @ means).square().sum(1)
+        return 2 * float(weights @ (factors.square().sum((1, 2)) + between))
 
     @promoted(z=ANY)
     def log_prob(self, z: Tensor) -> Tensor:
@@ -198,9 +219,9 @@ class Ring(Prior):
 
     def __init__(self, inner: float = 0.8):
         super().__init__()
-        if not 0 <= inner < 1:
+        if share("inner", inner) == 1:
             raise ValueError(f"`inner` must be in [0, 1), got {inner}")
-        self.inner = inner
+        self.inner = float(inner)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         uniform = torch.rand(rows(n), 2, generator=cpu_generator(generator), dtype=torch.float64)
@@ -228,7 +249,7 @@ class SwissRoll(Prior):
 
     def __init__(self, noise: float = 0.02):
         super().__init__()
-        self.noise = nonnegative("noise", noise)
+        self.noise = float(nonnegative("noise", noise))
 
     @staticmethod
     def _curve(u: Tensor) -> Tensor:

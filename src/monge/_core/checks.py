@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
@@ -153,6 +154,25 @@ def unit_range(name: str, images: Tensor) -> Tensor:
     if low < -1e-6 or high > 1 + 1e-6:
         raise ValueError(f"`{name}` must be in [0, 1], got [{low:.4g}, {high:.4g}]: rescale them")
     return images
+
+
+def power(value: Tensor, x: Tensor, y: Tensor, p: float, squares: Callable[[], Tensor]) -> Tensor:
+    """The powers `value` of order p between samples, if their dtype holds them: they are neither
+    infinite, nor 0 where the squares are not."""
+    found = value.detach()
+    if not bool(torch.isfinite(found).all()):
+        finite("x", x)
+        finite("y", y)
+        raise NotFinite(
+            f"`p` {p:g} has powers of distances beyond {value.dtype}: lower it, or rescale the "
+            "samples"
+        )
+    if p > 2 and bool((found == 0).any()) and bool(((found == 0) & (squares() > 0)).any()):
+        raise NotFinite(
+            f"`p` {p:g} has powers of distances that vanish in {value.dtype}: lower it, or "
+            "rescale the samples"
+        )
+    return value
 
 
 def sample_pair(x: Tensor, y: Tensor, least: int = 1) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ Solvers outside torch can read neither the tensors of `torch.func` nor those of 
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
@@ -125,19 +125,22 @@ def _decorator(
             if len(arguments) < len(args) + len(kwargs) or not known:
                 return function(*args, **kwargs)  # which raises Python's own TypeError
             cpu_generator(arguments.get("generator"))
+            for name in dimensions:
+                if name not in defaults and name in arguments and arguments[name] is None:
+                    as_tensor(name, None)  # which says what it must be
             given = {n: arguments[n] for n in dimensions if arguments.get(n) is not None}
             if _are_plain(given, dimensions):
                 result = function(*args, **kwargs)
                 dtype = next(iter(given.values())).dtype
                 if isinstance(result, Tensor) and result.dtype is dtype:
                     return result
-                return replaced(result, functools.partial(_in_dtype, dtype=dtype))
+                return replaced(result, functools.partial(_in_dtype, dtype=dtype, names=given))
             of_mass = any(arguments.get(name) is not None for name in ("mass", "reach"))
             tensors, dtype = _tensors(given, dimensions, counts=not of_mass)
 
             def solved(solver: Callable[..., Any], tensors: Tensors) -> Any:
                 result = solver(**(defaults | arguments | tensors))
-                return replaced(result, functools.partial(_in_dtype, dtype=dtype))
+                return replaced(result, functools.partial(_in_dtype, dtype=dtype, names=given))
 
             problem = functools.partial(solved, function)
             batch = functools.partial(solved, together) if together else None
@@ -338,14 +341,16 @@ def _by_items(
     return stacked([problem(item) for item in items])
 
 
-def _in_dtype(z: Tensor, dtype: torch.dtype) -> Tensor:
+def _in_dtype(z: Tensor, dtype: torch.dtype, names: Iterable[str]) -> Tensor:
+    """A result of the arguments with these names, in the dtype in which they came."""
     if z.dtype is dtype or not z.is_floating_point():
         return z
     cast = z.to(dtype)
     if not torch.isfinite(cast.detach()).all() and torch.isfinite(z.detach()).all():
         largest = float(z.detach().abs().amax())
+        given = " and ".join(f"`{name}`" for name in names if name not in MASSES)
         raise NotFinite(
-            f"`x` and `y` give a result of {largest:.3g}, beyond {dtype}: rescale them or use "
-            "a wider dtype"
+            f"{given} give a result of {largest:.3g}, beyond {dtype}: rescale them or use a wider "
+            "dtype"
         )
     return cast

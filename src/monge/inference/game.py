@@ -88,7 +88,7 @@ def game_value(
     Args:
         f: the distribution of the data: masses (\*, k) on a finite support, or a density on the
             line, a function of a scalar tensor.
-        f_g: that of the generator, of the same kind.
+        f_g: that of the generator, of the same kind; masses broadcast against those of `f`.
         discriminator: D, as values (\*, k) in [0, 1] on the support, or as a function.
         support: of densities, the interval that is integrated over, by adaptive quadrature.
 
@@ -132,6 +132,13 @@ def _of_masses(f: Any, f_g: Any, discriminator: Any) -> Tensor:
     count = masses[0].shape[-1] if masses[0].ndim else 0
     for name, w in zip(("f", "f_g"), masses):
         weights(name, w, count)
+    try:
+        masses = torch.broadcast_tensors(*masses)
+    except RuntimeError:
+        raise ValueError(
+            "`f` and `f_g` must have batch dimensions that broadcast, got shapes "
+            f"{tuple(masses[0].shape)} and {tuple(masses[1].shape)}"
+        ) from None
     # derivatives are those in each mass by itself, as of a function of masses
     p, q = (w.double() / w.detach().double().sum(-1, keepdim=True) for w in masses)
     if discriminator is None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core.checks import dimension, finite, floating, positive, sample_pair
+from monge._core.errors import NotFinite
 from monge._core.numerics import distances, root, unit_of_length
 from monge._core.promotion import ANY, promoted
 from monge._core.shown import Shown, described
@@ -37,6 +38,22 @@ def median_distance(x: Tensor) -> float:
     return median
 
 
+MOST_LENGTH = 1e154
+"""The length whose square is about the largest number of float64."""
+
+
+def squarable(x: Tensor, y: Tensor) -> None:
+    """Refuses samples whose squared distances are beyond float64."""
+    if x.dtype != torch.float64 or 0 in (x.numel(), y.numel()):
+        return
+    most = max(float(z.detach().abs().max()) for z in (x, y))
+    if MOST_LENGTH < 2 * most * x.shape[1] ** 0.5 < math.inf:
+        raise NotFinite(
+            f"`x` and `y` have coordinates up to {most:.3g}, whose squares are beyond float64: "
+            "rescale them"
+        )
+
+
 class Kernel(Shown, nn.Module, abc.ABC):
     """A kernel of the distance; `a + b`, `a * b` and `2.0 * a` are kernels again."""
 
@@ -61,6 +78,7 @@ class Kernel(Shown, nn.Module, abc.ABC):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The matrix k(x_i, y_j), (n, m), of samples (n, d) and (m, d)."""
         x, y = sample_pair(x, y)
+        squarable(x, y)
         # neither squares nor the constants of a kernel need stay in the range of float32
         return self.of_squared(distances(x.double(), y.double()).square()).to(x.dtype)
 

@@ -38,6 +38,7 @@ from monge.kernels.radial import (
     Product,
     RationalQuadratic,
     Sum,
+    squarable,
 )
 
 
@@ -47,6 +48,7 @@ def pair_sum(kernel: Kernel, x: Tensor, y: Tensor | None = None) -> Tensor:
     Equal to `kernel(x, y).sum()`, without the matrix: memory is O((n + m) d). The value is
     float64. The gradient is computed with it; second derivatives need the matrix.
     """
+    squarable(x, x if y is None else y)
     sums = choose_pair_sum(kernel, x)
     if y is None:
 

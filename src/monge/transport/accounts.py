@@ -1,12 +1,14 @@
 r"""What is common to the solvers of entropic transport: their settings, and their accounts."""
 
 import math
+import sys
 
 import torch
 from torch import Tensor
 
 from monge._core.checks import dimension, positive
 from monge._core.errors import warn
+from monge.transport.ground import GroundCost
 from monge.transport.potentials import (
     Anderson,
     EntropicProblem,
@@ -14,6 +16,10 @@ from monge.transport.potentials import (
     Randkhorn,
     SinkhornSettings,
 )
+
+MARGINAL_ERROR = "a marginal error"
+MOST_ERROR = 2.1
+"""The L1 distance of marginals of mass 1 is at most 2, and rounding."""
 
 
 def assembled(problem: EntropicProblem, solution: Potentials, epsilon: float) -> Tensor:
@@ -32,9 +38,20 @@ def warn_unless_converged(
     epsilon: float,
     settings: SinkhornSettings,
     dtype: torch.dtype,
-    error: str = "a marginal error",
+    error: str = MARGINAL_ERROR,
 ) -> None:
-    """Warns where the error, of which this is the name, is above the tolerance."""
+    """Warns where the error, of which this is the name, is above the tolerance. Refuses what no
+    plan has, an error of more than all mass or a value below 0, the least cost: so far from the
+    optimum, or from what rounding shows of it, are potentials of costs far above ε."""
+    least = float(solution.value.min()) if error == MARGINAL_ERROR else 0.0
+    most = MOST_ERROR if error == MARGINAL_ERROR else sys.float_info.max
+    if not (solution.error <= most and -epsilon <= least < math.inf):
+        raise ValueError(
+            f"Sinkhorn with `epsilon` {epsilon:.4g} stopped after {solution.iterations} "
+            f"iterations at a value of {least:.3g} with {error} of {solution.error:.2g}, which "
+            "no plan has: `epsilon` is too far below the costs; raise it, or take the exact "
+            "problem"
+        )
     if not is_converged(solution, settings, dtype):
         warn(
             f"Sinkhorn with `epsilon` {epsilon:.4g} stopped after {solution.iterations} "
@@ -56,6 +73,24 @@ def kernel_dtype(mean: float, epsilon: float, dtype: torch.dtype) -> torch.dtype
             "hides the cost: take the limit, the product plan"
         )
     return torch.float64 if epsilon > mean else dtype
+
+
+def refuse_hidden(cost: GroundCost, a: Tensor, epsilon: float, price: float = math.inf) -> None:
+    """Refuses an ε that `refuse_below` does, for rows of the weights a; mass may also be left out
+    at a price."""
+    # the nearest of most points are hardly beyond the mean, which is cheaper to look at
+    if epsilon < 1e3 * torch.finfo(torch.float64).eps * cost.mean():
+        refuse_below(min(cost.nearest(a), price), epsilon)
+
+
+def refuse_below(nearest: float, epsilon: float) -> None:
+    """Refuses an ε below the rounding of costs of which half of the points find none smaller:
+    exponents of their plan would have errors of more than 1."""
+    if epsilon < torch.finfo(torch.float64).eps * nearest < math.inf:
+        raise ValueError(
+            f"`epsilon` {epsilon:.3g} is below the rounding of costs of about {nearest:.3g} in "
+            "float64: raise it, or take the exact problem"
+        )
 
 
 def checked_settings(

@@ -25,11 +25,12 @@ from monge.transport.accounts import (
     checked_settings,
     is_converged,
     kernel_dtype,
+    refuse_below,
     warn_unless_converged,
 )
 from monge.transport.batched_gibbs import Problems, solve_batch
 from monge.transport.dual import MOST_LOST, newton_dual
-from monge.transport.ground import MOST_ROUNDING
+from monge.transport.ground import MOST_ROUNDING, refuse_vanished
 from monge.transport.penalties import Reach
 from monge.transport.plan import Plan
 from monge.transport.potentials import (
@@ -57,6 +58,14 @@ class SeparatedBatch(NamedTuple):
 
     def costs(self, epsilon: float) -> Tensor:
         """‖x'_i - y'_j‖^p, (B, n, m), float64: by products where their rounding is far below ε."""
+        costs = self._powers(epsilon)
+        if self.x is not self.y:
+            (zero,) = (costs.amax((1, 2)) == 0).nonzero(as_tuple=True)
+            for i in zero.tolist():
+                refuse_vanished(self.x[i], self.y[i], self.p)
+        return costs
+
+    def _powers(self, epsilon: float) -> Tensor:
         if self.p == 2:
             of_x, of_y = self.x.square().sum(2), self.y.square().sum(2)
             largest = float((of_x.amax(1) + of_y.amax(1)).amax())
@@ -266,6 +275,7 @@ def _is_batched(n: int, m: int, like: Tensor, acceleration: object, reach: Reach
 def _solved(batch: Problems, epsilon: float, settings: SinkhornSettings, like: Tensor) -> Solved:
     """The batch, solved with kernels in a dtype that holds the costs of each of its problems."""
     means = batch.means()
+    refuse_below(batch.nearest(), epsilon)
     positive = means.masked_fill(means == 0, float(means.max()))
     extremes = means.min(), positive.min(), means.max()
     dtypes = {kernel_dtype(float(mean), epsilon, like.dtype) for mean in extremes}

@@ -39,6 +39,11 @@ class Problems(NamedTuple):
         of_columns = (self.a[:, None] @ self.cost)[:, 0]
         return (of_columns * self.b).sum(1)
 
+    def nearest(self) -> float:
+        """`GroundCost.nearest` of the problem where it is largest."""
+        least = self.cost.amin(2).masked_fill(self.a == 0, math.nan)
+        return float(least.nanmedian(1).values.max())
+
     def plans(self, f: Tensor, g: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
         """a_i b_j exp((f_i + g_j - C_ij)/ε), (B, n, m)."""
         u, v = f + epsilon * log_weights(self.a), g + epsilon * log_weights(self.b)

@@ -20,13 +20,16 @@ import torch
 from torch import Tensor
 
 from monge._core.checks import finite, floating, given_weights, order, positive
-from monge._core.numerics import absolute_power, root, unvanished
+from monge._core.numerics import absolute_power, root
 from monge._core.promotion import ANY, promoted
 from monge._core.typed import broadcast
 
 RESOLUTION = 2.0**-46
 """How near θ comes to its minimum. Levels that are nearer than a few of these to each other are
 equal: they are sums of weights, which have rounding of their own."""
+
+MOST_EXPONENT = 500
+"""Of powers of 2 that are no part of a plan."""
 
 
 @promoted(u=ANY, v=ANY, a=ANY, b=ANY)
@@ -87,29 +90,42 @@ def wasserstein_circle(
         ) from None
     turns = tuple((z.double() / period).expand(*batch, -1) for z in (u, v))
     weights = tuple(None if w is None else w.expand(*batch, -1) for w in (a, b))
-    power = power_circle(*turns, *weights, p=p)
-    unvanished(power, lambda: power_circle(*turns, *weights, p=2), p)
-    return (period * root(power, p)).to(u.dtype)
+    power, unit = power_circle(*turns, *weights, p=p)
+    return (period * unit * root(power, p)).to(u.dtype)
 
 
 def power_circle(
     u: Tensor, v: Tensor, a: Tensor | None = None, b: Tensor | None = None, *, p: float
-) -> Tensor:
-    r"""W_p^p over the last dimension of (\*, n) and (\*, m), in turns of the circle, unchecked."""
+) -> tuple[Tensor, Tensor]:
+    r"""(W_p / unit)^p over the last dimension of (\*, n) and (\*, m), in turns of the circle, and
+    the unit (\*): the longest distance of the plan, whose power neither overflows nor vanishes.
+    Unchecked."""
     u, v = (z - z.detach().floor() for z in (u, v))
     u, of_u = u.sort(-1)
     v, of_v = v.sort(-1)
     n, m = u.shape[-1], v.shape[-1]
     if a is None and b is None and n == m:
-        return _shifted(u, v, _best_shift(u.detach(), v.detach(), p), p)
+        gap = _shifted(u, v, _best_shift(u.detach(), v.detach(), p))
+        unit = _longest(gap)
+        return absolute_power(gap / unit, p).mean(-1), unit[..., 0]
     f, g = _levels(u, a, of_u), _levels(v, b, of_v)
     low, high = _brackets(u, v, f, g, p)
     # the slopes on both sides of the minimum, whose level moves with the weights: the convex
     # combination of both sides with slope 0 has the derivatives of the minimum
-    down, up = (_slope(u, v, f, g, theta, p) for theta in (low, high))
+    steps = [_steps(u, v, f, g, theta) for theta in (low, high)]
+    unit = _longest(*(z for pair in steps for z in pair))
+    down, up = (_rise(*pair, unit, p) for pair in steps)
     share = torch.where(up > down, up / (up - down), 0.0)
-    at_low, at_high = (_at_level(u, v, f, g, theta, p) for theta in (low, high))
-    return share * at_low + (1 - share) * at_high
+    plans = [_at_level(u, v, f, g, theta) for theta in (low, high)]
+    unit = _longest(*(gap.masked_fill(widths == 0, 0.0) for widths, gap in plans))
+    at_low, at_high = (_mean_power(*plan, unit, p) for plan in plans)
+    return share * at_low + (1 - share) * at_high, unit[..., 0]
+
+
+def _longest(*gaps: Tensor) -> Tensor:
+    r"""The largest distance of rows (\*, n), (\*, 1), without gradient; 1 where all are 0."""
+    longest = torch.cat(gaps, -1).detach().abs().amax(-1, keepdim=True)
+    return torch.where(longest > 0, longest, 1.0)
 
 
 def _levels(values: Tensor, weights: Tensor | None, order: Tensor) -> Tensor:
@@ -125,12 +141,12 @@ def _levels(values: Tensor, weights: Tensor | None, order: Tensor) -> Tensor:
 # Equally many, equally weighted values
 
 
-def _shifted(u: Tensor, v: Tensor, shift: Tensor, p: float) -> Tensor:
-    """The mean of |u_i - v_{i+k}|^p for shifts k (*, 1), where v_{i+n} = v_i + 1."""
+def _shifted(u: Tensor, v: Tensor, shift: Tensor) -> Tensor:
+    """u_i - v_{i+k} for shifts k (*, 1), where v_{i+n} = v_i + 1."""
     n = u.shape[-1]
     index = torch.arange(n, device=u.device) + shift
     turns = index.div(n, rounding_mode="floor")
-    return absolute_power(u - v.gather(-1, index - n * turns) - turns, p).mean(-1)
+    return u - v.gather(-1, index - n * turns) - turns
 
 
 def _best_shift(u: Tensor, v: Tensor, p: float) -> Tensor:
@@ -140,7 +156,8 @@ def _best_shift(u: Tensor, v: Tensor, p: float) -> Tensor:
     high = -low
     for _ in range((2 * n + 1).bit_length()):
         middle = (low + high).div(2, rounding_mode="floor")
-        falls = (_shifted(u, v, middle + 1, p) < _shifted(u, v, middle, p))[..., None]
+        gap, next_gap = _shifted(u, v, middle), _shifted(u, v, middle + 1)
+        falls = (_rise(next_gap, gap, _longest(gap, next_gap), p) < 0)[..., None]
         low, high = torch.where(falls, middle + 1, low), torch.where(falls, high, middle)
         low = torch.minimum(low, high)
     return high
@@ -149,15 +166,21 @@ def _best_shift(u: Tensor, v: Tensor, p: float) -> Tensor:
 # Any weights
 
 
-def _slope(u: Tensor, v: Tensor, f: Tensor, g: Tensor, theta: Tensor, p: float) -> Tensor:
-    """C'(θ) from above: where a level of v moves on, v_j takes the place of v_{j+1}."""
+def _steps(u: Tensor, v: Tensor, f: Tensor, g: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """The distances that come and go where θ rises: where a level of v moves on, v_j takes the
+    place of v_{j+1}. The difference of their powers is C'(θ) from above."""
     levels = g.detach() + theta.detach()[..., None]
     turns = levels.floor()
     index = torch.searchsorted(f.detach().contiguous(), levels - turns, right=True)
     index = index.clamp(max=u.shape[-1] - 1)
     at = u.gather(-1, index) + turns
     after = torch.cat([v[..., 1:], v[..., :1] + 1], -1)
-    return (absolute_power(at - v, p) - absolute_power(at - after, p)).sum(-1)
+    return at - v, at - after
+
+
+def _rise(come: Tensor, go: Tensor, unit: Tensor, p: float) -> Tensor:
+    """Σ |come|^p - |go|^p in a unit."""
+    return (absolute_power(come / unit, p) - absolute_power(go / unit, p)).sum(-1)
 
 
 @torch.no_grad()
@@ -166,14 +189,16 @@ def _brackets(u: Tensor, v: Tensor, f: Tensor, g: Tensor, p: float) -> tuple[Ten
     low, high = u.new_full(u.shape[:-1], -1.0), u.new_full(u.shape[:-1], 1.0)
     for _ in range(round(math.log2(2 / RESOLUTION))):
         middle = (low + high) / 2
-        falls = _slope(u, v, f, g, middle, p) < 0
+        steps = _steps(u, v, f, g, middle)
+        falls = _rise(*steps, _longest(*steps), p) < 0
         low, high = torch.where(falls, middle, low), torch.where(falls, high, middle)
     # rounding may put the levels that meet at the minimum on the wrong side of one of both
     return low - RESOLUTION, high + RESOLUTION
 
 
-def _at_level(u: Tensor, v: Tensor, f: Tensor, g: Tensor, theta: Tensor, p: float) -> Tensor:
-    """C(θ): both quantile functions at the merged levels, v's of three turns."""
+def _at_level(u: Tensor, v: Tensor, f: Tensor, g: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """Widths of the merged levels, v's of three turns, and how far both quantile functions are
+    apart there."""
     n = u.shape[-1]
     turns = torch.cat([v - 1, v, v + 1], -1)
     shifted = torch.cat([g - 1, g, g + 1], -1) + theta[..., None]
@@ -185,4 +210,10 @@ def _at_level(u: Tensor, v: Tensor, f: Tensor, g: Tensor, theta: Tensor, p: floa
     j = of_v.cumsum(-1) - of_v
     i = torch.arange(levels.shape[-1], device=u.device) - j
     i, j = i.clamp(max=n - 1), j.clamp(max=turns.shape[-1] - 1)
-    return (widths * absolute_power(u.gather(-1, i) - turns.gather(-1, j), p)).sum(-1)
+    return widths, u.gather(-1, i) - turns.gather(-1, j)
+
+
+def _mean_power(widths: Tensor, gap: Tensor, unit: Tensor, p: float) -> Tensor:
+    """Σ widths |gap|^p in a unit; what has no width may be far longer."""
+    beyond = (widths == 0) & (p * (gap.detach() / unit).abs().log2() > MOST_EXPONENT)
+    return (widths * absolute_power((gap / unit).masked_fill(beyond, 0.0), p)).sum(-1)

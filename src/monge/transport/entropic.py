@@ -28,6 +28,7 @@ from monge.transport.accounts import (
     checked_settings,
     is_converged,
     kernel_dtype,
+    refuse_hidden,
     warn_unless_converged,
 )
 from monge.transport.batched_entropic import (
@@ -65,6 +66,7 @@ def _problem(samples: Separated, epsilon: float, dtype: torch.dtype) -> Entropic
     """The samples' problem, whose kernel is in a dtype that holds its costs."""
     problem = samples.problem(dtype)
     wanted = kernel_dtype(problem.cost.mean(), epsilon, dtype)
+    refuse_hidden(problem.cost, problem.a, epsilon)
     return problem if wanted == dtype else samples.problem(wanted)
 
 
@@ -101,8 +103,9 @@ def solve_entropic(
         in cost and weights.
 
     Raises:
-        ValueError: for a cost that is not a matrix, NaN or -∞ in it, invalid weights, ε ≤ 0, an
-            invalid `reach`, or forbidden pairs that leave no plan.
+        ValueError: for a cost that is not a matrix, NaN or -∞ in it, invalid weights, ε ≤ 0, an ε
+            below the rounding of the costs in float64, an invalid `reach`, or forbidden pairs that
+            leave no plan.
     """
     settings = checked_settings(epsilon, tolerance, max_iterations, acceleration)
     cost_matrix(cost)
@@ -122,6 +125,7 @@ def solve_entropic(
     if closed is not None:
         matrix = with_forbidden(matrix, closed, epsilon)
     problem = EntropicProblem(Matrix(matrix, mean), mu.detach(), nu.detach())
+    refuse_hidden(problem.cost, problem.a, epsilon)
     (solution,) = solve_potentials([problem], epsilon, settings)
     plan = assembled(problem, solution, epsilon)
     rows, columns = (plan.sum(side, dtype=torch.float64) for side in (1, 0))
@@ -187,8 +191,8 @@ def sinkhorn(
         The plan; `value` is differentiable in points and weights.
 
     Raises:
-        ValueError: for an empty sample, NaN or infinity, different dimensions, ε ≤ 0, or invalid
-            weights.
+        ValueError: for an empty sample, NaN or infinity, different dimensions, ε ≤ 0, an ε below
+            the rounding of the costs in float64, or invalid weights.
 
     Example:
         >>> plan = sinkhorn(x, y, epsilon=0.1)
@@ -257,8 +261,8 @@ def sinkhorn_divergence(
         reach: `KL(rho)`, `TV(rho)` or the ρ of a KL, with ρ in units of the cost.
 
     Raises:
-        ValueError: for an empty sample, NaN or infinity, different dimensions, ε ≤ 0, or invalid
-            weights.
+        ValueError: for an empty sample, NaN or infinity, different dimensions, ε ≤ 0, an ε below
+            the rounding of the costs in float64, or invalid weights.
 
     Example:
         >>> loss = sinkhorn_divergence(model_samples, data, epsilon=0.1)

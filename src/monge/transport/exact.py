@@ -142,13 +142,15 @@ def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Pla
     )
 
 
-def assignment(cost: GroundCost) -> Integers:
+def assignment(cost: GroundCost, prepared: bool = True) -> Integers:
     """The permutation σ (n,) that minimises Σ C_iσ(i), of a cost (n, n).
 
     Reduced costs C - f - g have the same optimum for any f and g. With potentials near those of
-    the optimum, most of them are far from 0, which makes the assignment much faster.
+    the optimum, most of them are far from 0, which makes the assignment much faster. Where their
+    rounding may hide the optimum, it is not to be `prepared` by potentials.
     """
-    f, g = _near_potentials(cost)
+    zeros = torch.zeros(cost.shape[0], dtype=torch.float64, device=cost.device)
+    f, g = _near_potentials(cost) if prepared else (zeros, zeros)
     # of ties in matrices, descents of Gromov-Wasserstein take those that SciPy finds
     solver = reduced_assignment if isinstance(cost, Points) else linear_assignment
     reduced = torch.empty(cost.shape, dtype=torch.float64)
@@ -185,18 +187,24 @@ def scaled_lengths(x: Tensor, y: Tensor) -> tuple[Floats, float]:
 
 
 def matching(x: Tensor, y: Tensor, p: float) -> tuple[Integers, float]:
-    """The optimal permutation of equally many, equally weighted points, and a scale of length."""
+    """The optimal permutation of equally many, equally weighted points, and a scale of length.
+
+    On the line it is the order of the points, for every p."""
     dtype = x.dtype
     x, y = x.detach().double(), y.detach().double()
     both = torch.cat([x, y])
     scale = _scale(both)
+    if x.shape[1] == 1:
+        columns = torch.empty(len(x), dtype=torch.int64, device=x.device)
+        columns[x[:, 0].argsort(stable=True)] = y[:, 0].argsort(stable=True)
+        return to_numpy(columns.cpu()), scale
     x, y = x / scale, y / scale
     columns = assignment(Points(x, y, p, torch.float32))
-    if p == 2:
-        # the costs, of about 1, have absolute errors that may outweigh an optimum this small
-        optimum = float((x - y[from_numpy(columns).to(y.device)]).square().sum(1).mean())
-        if optimum * MOST_ERROR[dtype] < torch.finfo(torch.float64).eps:
-            columns = assignment(Points(x, y, p, torch.float32, exact=True))
+    # the costs, of about 1, have absolute errors that may outweigh an optimum this small
+    squares = (x - y[from_numpy(columns).to(y.device)]).square().sum(1)
+    optimum = float(power_of_squared(squares, p).mean())
+    if optimum * MOST_ERROR[dtype] < torch.finfo(torch.float64).eps:
+        columns = assignment(Points(x, y, p, torch.float32, exact=True), prepared=False)
     return columns, scale
 
 
@@ -210,7 +218,8 @@ def monge_map(x: Tensor, y: Tensor, *, p: float = 2) -> Tensor:
         p: order, at least 1.
 
     Returns:
-        The indices (n,), a permutation that minimises Σ ‖x_i - y_σ(i)‖^p.
+        The indices (n,), a permutation that minimises Σ ‖x_i - y_σ(i)‖^p; on the line it matches
+        the points in their order.
 
     Raises:
         ValueError: also for samples of different sizes, between which a map may not exist; `solve`

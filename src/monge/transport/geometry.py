@@ -29,7 +29,7 @@ from monge._core.checks import (
     points,
 )
 from monge._core.devices import to_device
-from monge._core.numerics import distances, root, unvanished
+from monge._core.numerics import distances, root
 from monge._core.promotion import WEIGHTS, as_tensor, promoted
 from monge._core.typed import qr
 from monge.transport.circle import power_circle
@@ -159,9 +159,12 @@ def spherical_sliced_wasserstein(
     dtype, planes = x.dtype, _planes(circles, x, generator)
     u, v = (_turns(on_sphere(name, z), planes) for name, z in (("x", x), ("y", y)))
     weights = tuple(None if w is None else w.expand(len(planes), -1) for w in (a, b))
-    power = power_circle(u, v, *weights, p=p).mean()
-    unvanished(power, lambda: power_circle(u, v, *weights, p=2).mean(), p)
-    return (2 * math.pi * root(power, p)).to(dtype)
+    powers, units = power_circle(u, v, *weights, p=p)
+    # in the unit of the circle on which the samples are farthest apart
+    units = torch.where(powers.detach() > 0, units, 0.0)
+    unit = torch.where(units.amax() > 0, units.amax(), 1.0)
+    power = (powers * (units / unit) ** p).mean()
+    return (2 * math.pi * unit * root(power, p)).to(dtype)
 
 
 def _planes(circles: int | Tensor, x: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from monge._core.errors import NotFinite
 from monge._core.numerics import distances
 from monge._core.tuning import tuning
 from monge.gpu.exponents import DIFFERENCES, MATRIX, PRODUCT, Exponents
@@ -36,6 +37,18 @@ def exponential_(exponents: Tensor) -> Tensor:
     least = smallest(exponents.dtype)
     exponents.clamp_(min=math.log(least) - 1).exp_()
     return torch.threshold_(exponents, least, 0.0)
+
+
+def refuse_vanished(x: Tensor, y: Tensor, p: float) -> None:
+    """Refuses samples of points whose distances to the power p are all 0, unless they are one
+    point."""
+    both = torch.cat([x, y])
+    extent = float((both.amax(0) - both.amin(0)).amax())
+    if extent > 0:
+        raise NotFinite(
+            f"`x` and `y` have distances of about {extent:.3g}, whose powers of order {p:g} "
+            "vanish: rescale them, or lower `p`"
+        )
 
 
 def log_weights(w: Tensor) -> Tensor:
@@ -99,6 +112,11 @@ class GroundCost(abc.ABC):
     def mean(self) -> float:
         """The mean cost; for many points, over an evenly spaced subset."""
 
+    @abc.abstractmethod
+    def nearest(self, a: Tensor) -> float:
+        """The median, over rows that have weight, of a row's least cost; for many points, over an
+        evenly spaced subset of the rows."""
+
     def _blocks(self, dtype: torch.dtype = torch.float64) -> Iterator[tuple[slice, Tensor]]:
         """Yields slices of the rows, each with uninitialised memory for its block."""
         n, m = self.shape
@@ -136,6 +154,9 @@ class Matrix(GroundCost):
 
     def mean(self) -> float:
         return float(self.matrix.mean()) if self._mean is None else self._mean
+
+    def nearest(self, a: Tensor) -> float:
+        return float(self.matrix.amin(1)[a > 0].median())
 
 
 class Points(GroundCost):
@@ -223,8 +244,21 @@ class Points(GroundCost):
     @functools.cached_property
     def _mean(self) -> float:
         most = tuning(self.device).mean_points
-        x, y = (z[:: -(-len(z) // most)] for z in (self.x, self.y))
-        return float(torch.cdist(x, y).pow_(self.p).mean())
+        x, y = (z[:: -(-len(z) // most)] for z in (self.near_x, self.near_y))
+        mean = float(torch.cdist(x, y).pow_(self.p).mean())
+        if mean == 0:  # by products, which lose the distances of close points
+            mode = "donot_use_mm_for_euclid_dist"
+            mean = float(torch.cdist(x, y, compute_mode=mode).pow_(self.p).mean())
+        if mean == 0:
+            refuse_vanished(x, y, self.p)
+        return mean
+
+    def nearest(self, a: Tensor) -> float:
+        entries = tuning(self.device).mean_points ** 2
+        x = self.x[a > 0]
+        x = x[:: -(-len(x) * len(self.y) // entries)]
+        mode = "donot_use_mm_for_euclid_dist"
+        return float(torch.cdist(x, self.y, compute_mode=mode).amin(1).median().pow(self.p))
 
 
 class SinglePoints(Points):

@@ -29,6 +29,7 @@ from monge.transport.accounts import (
     checked_settings,
     is_converged,
     kernel_dtype,
+    refuse_hidden,
     warn_unless_converged,
 )
 from monge.transport.dual import Separated, separated
@@ -150,8 +151,10 @@ class SolvedSamples(NamedTuple):
 def _solve(
     samples: Separated, epsilon: float, settings: SinkhornSettings, points_dtype: torch.dtype
 ) -> SolvedSamples:
-    mean = Points(samples.x, samples.y, 2).mean()
+    cost = Points(samples.x, samples.y, 2)
+    mean = cost.mean()
     dtype = kernel_dtype(mean, epsilon, points_dtype)
+    refuse_hidden(cost, samples.a, epsilon)
     dropped = DROPPED * settings.tolerance
     levels, symmetric = _levels(samples), samples.y is samples.x
     stages = list(_stages(levels, mean, epsilon))

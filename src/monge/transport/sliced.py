@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monge._core.checks import cpu_generator, dimension, finite, given_weights, points
+from monge._core.checks import cpu_generator, dimension, finite, given_weights, points, power
 from monge._core.devices import to_device
 from monge._core.numerics import Gradients, on_host, rooted, unit_of_power, with_gradient
 from monge._core.promotion import WEIGHTS, as_tensor, promoted
@@ -403,5 +403,10 @@ def of_slices(
 
 
 def slice_powers(x: Tensor, y: Tensor, slicer: Slicer, p: float) -> Tensor:
-    """W_p^p on each of a slicer's slices, (L,), unchecked."""
-    return of_slices(lambda u, v: power_1d(u, v, p=p), slicer, x, y, p)
+    """W_p^p on each of a slicer's slices, (L,), of unchecked samples."""
+
+    def squares() -> Tensor:
+        return slice_powers(x.detach().double(), y.detach().double(), slicer, 2)
+
+    value = of_slices(lambda u, v: power_1d(u, v, p=p), slicer, x, y, p)
+    return power(value, x, y, p, squares)

@@ -38,6 +38,7 @@ from monge.transport.accounts import (
     assembled,
     is_converged,
     kernel_dtype,
+    refuse_hidden,
     warn_unless_converged,
 )
 from monge.transport.dual import Separated, in_points, log_sums
@@ -302,6 +303,7 @@ def plan_of_cost(
         highest = sum(side.highest for side in sides if math.isfinite(side.highest))
         matrix = with_forbidden(matrix, closed, epsilon, highest)
     problem = EntropicProblem(Matrix(matrix, mean), a.detach(), b.detach(), penalties=sides)
+    refuse_hidden(problem.cost, problem.a, epsilon, sum(side.price for side in sides))
     (solution,) = solve_penalised([problem], epsilon, settings, [None])
     found = solution.potentials
     warn_unless_converged(found, epsilon, settings, cost.dtype, RESIDUAL)
@@ -385,6 +387,7 @@ def _problem(
     """The samples' problem, whose kernel is in a dtype that holds its costs."""
     cost = Points(x.double(), y.double(), p, x.dtype)
     wanted = kernel_dtype(cost.mean(), epsilon, x.dtype)
+    refuse_hidden(cost, a, epsilon, sum(side.price for side in sides))
     if wanted != x.dtype:
         cost = Points(x.double(), y.double(), p, wanted)
     return EntropicProblem(cost, a, b, penalties=sides)
