@@ -80,9 +80,8 @@ def _acquired(folder: Path, place: str, name: str) -> FileLock | None:
         file, fallback_to_soft=False, on_acquired=lambda fd: locked.append(os.fstat(fd))
     )
     while True:
-        if not os.path.isdir(
-            place
-        ):  # which the lock would make, and with it a folder that is gone
+        # the lock would make it again
+        if not os.path.isdir(place):
             raise NotWritable(f"`{name}` {str(folder)!r} is not there any more")
         try:
             lock.acquire(blocking=False)

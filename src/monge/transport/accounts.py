@@ -18,6 +18,8 @@ from monge.transport.potentials import (
 )
 
 MARGINAL_ERROR = "a marginal error"
+MOST_HIDDEN = 1e3 * torch.finfo(torch.float64).eps
+"""Below this share of the mean cost, ε may be below the rounding of the nearest costs."""
 MOST_ERROR = 2.1
 """The L1 distance of marginals of mass 1 is at most 2, and rounding."""
 
@@ -79,7 +81,7 @@ def refuse_hidden(cost: GroundCost, a: Tensor, epsilon: float, price: float = ma
     """Refuses an ε that `refuse_below` does, for rows of the weights a; mass may also be left out
     at a price."""
     # the nearest of most points are hardly beyond the mean, which is cheaper to look at
-    if epsilon < 1e3 * torch.finfo(torch.float64).eps * cost.mean():
+    if epsilon < MOST_HIDDEN * cost.mean():
         refuse_below(min(cost.nearest(a), price), epsilon)
 
 

@@ -22,6 +22,7 @@ from monge._core.numerics import (
 )
 from monge._core.tuning import tuning
 from monge.transport.accounts import (
+    MOST_HIDDEN,
     checked_settings,
     is_converged,
     kernel_dtype,
@@ -275,7 +276,9 @@ def _is_batched(n: int, m: int, like: Tensor, acceleration: object, reach: Reach
 def _solved(batch: Problems, epsilon: float, settings: SinkhornSettings, like: Tensor) -> Solved:
     """The batch, solved with kernels in a dtype that holds the costs of each of its problems."""
     means = batch.means()
-    refuse_below(batch.nearest(), epsilon)
+    # the nearest of most points are hardly beyond the mean, which is cheaper to look at
+    if epsilon < MOST_HIDDEN * float(means.max()):
+        refuse_below(batch.nearest(), epsilon)
     positive = means.masked_fill(means == 0, float(means.max()))
     extremes = means.min(), positive.min(), means.max()
     dtypes = {kernel_dtype(float(mean), epsilon, like.dtype) for mean in extremes}
