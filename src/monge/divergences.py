@@ -130,6 +130,7 @@ class SlicedWasserstein(Divergence):
         x, y = sample_pair(x, y)
         generator = None if draws is None else draws.generator("divergence")
         total, dim = x.new_zeros(()), x.shape[1]
+        theta = x.new_zeros(0, dim)
         # a few megabytes at a time stay in cache
         most = max(1, tuning(x.device).direction_entries // dim)
         for first in range(0, self.directions, most):
@@ -137,13 +138,11 @@ class SlicedWasserstein(Divergence):
             theta = uniform_directions(count, dim, generator=generator)
             theta = to_device(theta, x.device).to(x.dtype)
             total = total + count * sliced_power(x, y, theta, p=self.p)
-        return power(
-            total / self.directions,
-            x,
-            y,
-            self.p,
-            lambda: sliced_power(x.detach().double(), y.detach().double(), theta),
-        )
+
+        def squares() -> Tensor:
+            return sliced_power(x.detach().double(), y.detach().double(), theta.double())
+
+        return power(total / self.directions, x, y, self.p, squares)
 
 
 class GeneralizedSlicedWasserstein(Divergence):

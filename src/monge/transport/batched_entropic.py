@@ -61,9 +61,9 @@ class SeparatedBatch(NamedTuple):
         """‖x'_i - y'_j‖^p, (B, n, m), float64: by products where their rounding is far below ε."""
         costs = self._powers(epsilon)
         if self.x is not self.y:
-            (zero,) = (costs.amax((1, 2)) == 0).nonzero(as_tuple=True)
-            for i in zero.tolist():
-                refuse_vanished(self.x[i], self.y[i], self.p)
+            zero = costs.amax((1, 2)) == 0
+            for x, y in zip(self.x[zero], self.y[zero]):
+                refuse_vanished(x, y, self.p)
         return costs
 
     def _powers(self, epsilon: float) -> Tensor:
