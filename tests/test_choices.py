@@ -396,7 +396,7 @@ def test_a_result_beyond_float64_is_an_error(command, tmp_path, monkeypatch):
         np.save(name, 1e160 * (np.random.default_rng(0).normal(size=(9, 2)) + shift))
     code, _, err = command("distance", "x.npy", "y.npy", "--method", "energy")
     assert code == 2
-    assert "rescale both" in err
+    assert "beyond float64: rescale them" in err
 
 
 # parts of a wrong type

@@ -263,7 +263,7 @@ class Probe(nn.Module):
         return Pass({"level": x.square().mean()}, (self.norm(self.layer(x)), x))
 
     def sample(self, n, generator=None, labels=None):
-        return one_hot(labels, CLASSES, torch.zeros(1))[:, :2]
+        return one_hot(labels, CLASSES, torch.zeros(n))[:, :2]
 
 
 def numbered(n: int = 60) -> Source:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from monge._core.checks import cpu_generator, positive, rows
 from monge._core.devices import to_device
 from monge._core.promotion import as_tensor
+from monge._core.transforms import transforms_are_active
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,9 +113,12 @@ def one_hot(labels: Tensor, classes: int, like: Tensor) -> Tensor:
     they are.
 
     Raises:
-        ValueError: as `checked_labels`, except for a graph that is exported.
+        ValueError: as `checked_labels`, for labels on the CPU. To read those of a GPU would wait
+            for it, and those of a graph that is compiled or transformed have no numbers yet.
     """
-    if not torch.compiler.is_exporting():  # whose labels have no numbers yet
+    traced = torch.compiler.is_compiling() or torch.compiler.is_exporting()
+    elsewhere = isinstance(labels, Tensor) and labels.device.type != "cpu"
+    if not (elsewhere or traced or transforms_are_active()):
         labels = checked_labels(labels, len(like), classes)
     if labels.ndim == 2:
         return labels.to(like)

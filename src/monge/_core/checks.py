@@ -157,8 +157,11 @@ def unit_range(name: str, images: Tensor) -> Tensor:
 
 
 def power(value: Tensor, x: Tensor, y: Tensor, p: float, squares: Callable[[], Tensor]) -> Tensor:
-    """The powers `value` of order p between samples, if their dtype holds them: they are neither
-    infinite, nor 0 where the squares are not."""
+    """The powers `value` of an order p > 2 between samples, if their dtype holds them: they are
+    neither infinite, nor 0 where the squares are not. Those of smaller orders pass unread: a
+    training step is not to wait for an accelerator."""
+    if p <= 2:
+        return value
     found = value.detach()
     if not bool(torch.isfinite(found).all()):
         finite("x", x)
@@ -167,7 +170,7 @@ def power(value: Tensor, x: Tensor, y: Tensor, p: float, squares: Callable[[], T
             f"`p` {p:g} has powers of distances beyond {value.dtype}: lower it, or rescale the "
             "samples"
         )
-    if p > 2 and bool((found == 0).any()) and bool(((found == 0) & (squares() > 0)).any()):
+    if bool((found == 0).any()) and bool(((found == 0) & (squares() > 0)).any()):
         raise NotFinite(
             f"`p` {p:g} has powers of distances that vanish in {value.dtype}: lower it, or "
             "rescale the samples"

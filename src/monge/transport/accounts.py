@@ -45,7 +45,9 @@ def warn_unless_converged(
     """Warns where the error, of which this is the name, is above the tolerance. Refuses what no
     plan has, an error of more than all mass or a value below 0, the least cost: so far from the
     optimum, or from what rounding shows of it, are potentials of costs far above ε."""
-    least = float(solution.value.min()) if error == MARGINAL_ERROR else 0.0
+    least, converged = 0.0, is_converged(solution, settings, dtype)
+    if error == MARGINAL_ERROR and not converged:
+        least = float(solution.value.min())
     most = MOST_ERROR if error == MARGINAL_ERROR else sys.float_info.max
     if not (solution.error <= most and -epsilon <= least < math.inf):
         raise ValueError(
@@ -54,7 +56,7 @@ def warn_unless_converged(
             "no plan has: `epsilon` is too far below the costs; raise it, or take the exact "
             "problem"
         )
-    if not is_converged(solution, settings, dtype):
+    if not converged:
         warn(
             f"Sinkhorn with `epsilon` {epsilon:.4g} stopped after {solution.iterations} "
             f"iterations with {error} of {solution.error:.2g}, above `tolerance` "

@@ -188,8 +188,9 @@ def _modelled(
         if i in categorical or _is_text(column)
     }
     bad = [i for i in wanted if i not in texts and unread[where[i]] > gaps[where[i]]]
-    if bad or (not missing and gaps.any()) or np.isinf(parsed).any():
-        numbers = [i for i in wanted if i not in texts]
+    numbers = [i for i in wanted if i not in texts]
+    beyond = np.isinf(parsed[:, [where[i] for i in numbers]]).any()
+    if bad or (not missing and gaps.any()) or beyond:
         raise ValueError(fault_in(rows, numbers, sorted(texts), missing=missing))
     columns = []
     for i, name in zip(wanted, names):
