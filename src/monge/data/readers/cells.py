@@ -199,5 +199,6 @@ def fault_in(
                     "or train with --categorical or --leave-out and its name"
                 )
             elif column in numbers and math.isinf(float(cell.replace(",", "."))):
-                return f"{place} is {cell[:40]!r}, not finite in float64: correct it, or remove the row"
+                reason = "not finite in float64: correct it, or remove the row"
+                return f"{place} is {cell[:40]!r}, {reason}"
     return "it has quotes that do not match, or numbers in several notations"
