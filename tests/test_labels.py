@@ -584,3 +584,11 @@ def test_data_with_other_classes_do_not_replace_those_of_a_run(tmp_path):
         monge.fit(
             "wae-mmd", other, longer, tmp_path / "run", resume=True, data_changed=True, quiet=True
         )
+
+
+def test_joint_samples_are_vectorised():
+    """Labels are checked by their values, which those under `torch.func` do not have."""
+    prior, x = ClassPrior([1, 2, 3]), torch.randn(2, 4, 5)
+    labels = torch.tensor([[0, 1, 2, 0], [2, 2, 1, 0]])
+    joint = torch.func.vmap(prior.joint)(x, labels)
+    assert torch.equal(joint, torch.stack([prior.joint(*pair) for pair in zip(x, labels)]))

@@ -337,3 +337,10 @@ def test_a_column_that_numbers_the_rows_is_pointed_out(n, tmp_path):
     assert "'few' numbers" not in table.summary
     assert "'half' numbers" not in table.summary
     assert table.values.shape == (n, 3)
+
+
+def test_a_category_may_be_called_infinite(tmp_path):
+    file = tmp_path / "x.csv"
+    file.write_text("size,v\n" + "s,1\nm,2\ninf,3\nl,4\n" * 5)
+    config = DataConfig(name=str(file), categorical=("size",))
+    assert tables.read(file, config).values.shape == (20, 5)
