@@ -138,7 +138,8 @@ def spherical_sliced_wasserstein(
         SSW_p^p(μ, ν) = ∫ W_p^p(P^U_# μ, P^U_# ν) dU,    P^U(x) = U^T x / ‖U^T x‖,
 
     over great circles, the planes spanned by orthonormal pairs U; W_p is that of the circle. A
-    point is projected to the nearest one of a great circle. Differentiable in points and weights.
+    point is projected to the nearest one of a great circle. Differentiable in points and weights,
+    as `wasserstein_circle` is.
 
     Args:
         x: unit vectors (n, d), d ≥ 2.
