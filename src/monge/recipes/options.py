@@ -99,10 +99,10 @@ class WAEOptions(SharpenOptions):
         | None
     ) = None
     """Cost c. For images and tables: squared-l2 by default, l2, l1, elastic-net (0.7 times
-    squared and 0.3 times absolute errors, to which wae-mmd is tuned for small images), or
-    bernoulli (cross-entropy, images only); the default λ is for squared-l2 and elastic-net. For
-    point clouds: chamfer by default, earth-mover, sinkhorn, sliced, or elementwise, which depends
-    on the order of the points and produces blobs."""
+    squared and 0.3 times absolute errors, to which wae-mmd, wae-gan and alpha-gan are tuned for
+    small images), or bernoulli (cross-entropy, images only); the default λ is for squared-l2 and
+    elastic-net. For point clouds: chamfer by default, earth-mover, sinkhorn, sliced, or
+    elementwise, which depends on the order of the points and produces blobs."""
     cost_directions: int = 64
     """Random directions per batch, for the cost `sliced`."""
     encoder: Literal["deterministic", "random"] = "deterministic"

@@ -2,13 +2,13 @@ r"""What is common to the solvers of entropic transport: their settings, and the
 
 import math
 import sys
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from monge._core.checks import dimension, positive
 from monge._core.errors import warn
-from monge.transport.ground import GroundCost
 from monge.transport.potentials import (
     Anderson,
     EntropicProblem,
@@ -79,20 +79,24 @@ def kernel_dtype(mean: float, epsilon: float, dtype: torch.dtype) -> torch.dtype
     return torch.float64 if epsilon > mean else dtype
 
 
-def refuse_hidden(cost: GroundCost, a: Tensor, epsilon: float, price: float = math.inf) -> None:
-    """Refuses an ε that `refuse_below` does, for rows of the weights a; mass may also be left out
-    at a price."""
-    # the nearest of most points are hardly beyond the mean, which is cheaper to look at
-    if epsilon < MOST_HIDDEN * cost.mean():
-        refuse_below(min(cost.nearest(a), price), epsilon)
-
-
-def refuse_below(nearest: float, epsilon: float) -> None:
+def refuse_hidden(
+    mean: float, nearest: Callable[[], float], epsilon: float, price: float = math.inf
+) -> None:
     """Refuses an ε below the rounding of costs of which half of the points find none smaller:
-    exponents of their plan would have errors of more than 1."""
-    if epsilon < torch.finfo(torch.float64).eps * nearest < math.inf:
+    exponents of their plan would have errors of more than 1.
+
+    Args:
+        mean: of the costs. The nearest are hardly beyond it, and it is cheaper to look at.
+        nearest: `GroundCost.nearest` of them.
+        epsilon: regularisation.
+        price: at which mass may be left out.
+    """
+    if not epsilon < MOST_HIDDEN * mean:
+        return
+    least = min(nearest(), price)
+    if epsilon < torch.finfo(torch.float64).eps * least < math.inf:
         raise ValueError(
-            f"`epsilon` {epsilon:.3g} is below the rounding of costs of about {nearest:.3g} in "
+            f"`epsilon` {epsilon:.3g} is below the rounding of costs of about {least:.3g} in "
             "float64: raise it, or take the exact problem"
         )
 

@@ -22,11 +22,10 @@ from monge._core.numerics import (
 )
 from monge._core.tuning import tuning
 from monge.transport.accounts import (
-    MOST_HIDDEN,
     checked_settings,
     is_converged,
     kernel_dtype,
-    refuse_below,
+    refuse_hidden,
     warn_unless_converged,
 )
 from monge.transport.batched_gibbs import Problems, solve_batch
@@ -276,9 +275,7 @@ def _is_batched(n: int, m: int, like: Tensor, acceleration: object, reach: Reach
 def _solved(batch: Problems, epsilon: float, settings: SinkhornSettings, like: Tensor) -> Solved:
     """The batch, solved with kernels in a dtype that holds the costs of each of its problems."""
     means = batch.means()
-    # the nearest of most points are hardly beyond the mean, which is cheaper to look at
-    if epsilon < MOST_HIDDEN * float(means.max()):
-        refuse_below(batch.nearest(), epsilon)
+    refuse_hidden(float(means.max()), batch.nearest, epsilon)
     positive = means.masked_fill(means == 0, float(means.max()))
     extremes = means.min(), positive.min(), means.max()
     dtypes = {kernel_dtype(float(mean), epsilon, like.dtype) for mean in extremes}

@@ -66,7 +66,7 @@ def _problem(samples: Separated, epsilon: float, dtype: torch.dtype) -> Entropic
     """The samples' problem, whose kernel is in a dtype that holds its costs."""
     problem = samples.problem(dtype)
     wanted = kernel_dtype(problem.cost.mean(), epsilon, dtype)
-    refuse_hidden(problem.cost, problem.a, epsilon)
+    refuse_hidden(problem.cost.mean(), lambda: problem.cost.nearest(problem.a), epsilon)
     return problem if wanted == dtype else samples.problem(wanted)
 
 
@@ -125,7 +125,7 @@ def solve_entropic(
     if closed is not None:
         matrix = with_forbidden(matrix, closed, epsilon)
     problem = EntropicProblem(Matrix(matrix, mean), mu.detach(), nu.detach())
-    refuse_hidden(problem.cost, problem.a, epsilon)
+    refuse_hidden(problem.cost.mean(), lambda: problem.cost.nearest(problem.a), epsilon)
     (solution,) = solve_potentials([problem], epsilon, settings)
     plan = assembled(problem, solution, epsilon)
     rows, columns = (plan.sum(side, dtype=torch.float64) for side in (1, 0))

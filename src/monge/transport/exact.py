@@ -142,15 +142,14 @@ def solve(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Pla
     )
 
 
-def assignment(cost: GroundCost, prepared: bool = True) -> Integers:
-    """The permutation σ (n,) that minimises Σ C_iσ(i), of a cost (n, n).
+def assignment(cost: GroundCost) -> Integers:
+    """The permutation σ (n,) that minimises Σ C_iσ(i), of a cost (n, n), by reduced costs with
+    potentials near those of the optimum: most of them are far from 0, which is much faster."""
+    return _assignment_about(cost, *_near_potentials(cost))
 
-    Reduced costs C - f - g have the same optimum for any f and g. With potentials near those of
-    the optimum, most of them are far from 0, which makes the assignment much faster. Where their
-    rounding may hide the optimum, it is not to be `prepared` by potentials.
-    """
-    zeros = torch.zeros(cost.shape[0], dtype=torch.float64, device=cost.device)
-    f, g = _near_potentials(cost) if prepared else (zeros, zeros)
+
+def _assignment_about(cost: GroundCost, f: Tensor, g: Tensor) -> Integers:
+    """`assignment` by the reduced costs C - f - g, which have the same optimum for any f and g."""
     # of ties in matrices, descents of Gromov-Wasserstein take those that SciPy finds
     solver = reduced_assignment if isinstance(cost, Points) else linear_assignment
     reduced = torch.empty(cost.shape, dtype=torch.float64)
@@ -204,7 +203,9 @@ def matching(x: Tensor, y: Tensor, p: float) -> tuple[Integers, float]:
     squares = (x - y[from_numpy(columns).to(y.device)]).square().sum(1)
     optimum = float(power_of_squared(squares, p).mean())
     if optimum * MOST_ERROR[dtype] < torch.finfo(torch.float64).eps:
-        columns = assignment(Points(x, y, p, torch.float32, exact=True), prepared=False)
+        # nor may potentials, which have such errors, too, be subtracted
+        zeros = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        columns = _assignment_about(Points(x, y, p, torch.float32, exact=True), zeros, zeros)
     return columns, scale
 
 

@@ -154,7 +154,7 @@ def _solve(
     cost = Points(samples.x, samples.y, 2)
     mean = cost.mean()
     dtype = kernel_dtype(mean, epsilon, points_dtype)
-    refuse_hidden(cost, samples.a, epsilon)
+    refuse_hidden(mean, lambda: cost.nearest(samples.a), epsilon)
     dropped = DROPPED * settings.tolerance
     levels, symmetric = _levels(samples), samples.y is samples.x
     stages = list(_stages(levels, mean, epsilon))

@@ -18,6 +18,7 @@ problems", 2018; Séjourné, Feydy, Vialard, Trouvé, Peyré, "Sinkhorn divergen
 optimal transport", 2019.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -303,7 +304,8 @@ def plan_of_cost(
         highest = sum(side.highest for side in sides if math.isfinite(side.highest))
         matrix = with_forbidden(matrix, closed, epsilon, highest)
     problem = EntropicProblem(Matrix(matrix, mean), a.detach(), b.detach(), penalties=sides)
-    refuse_hidden(problem.cost, problem.a, epsilon, sum(side.price for side in sides))
+    price = sum(side.price for side in sides)
+    refuse_hidden(problem.cost.mean(), lambda: problem.cost.nearest(problem.a), epsilon, price)
     (solution,) = solve_penalised([problem], epsilon, settings, [None])
     found = solution.potentials
     warn_unless_converged(found, epsilon, settings, cost.dtype, RESIDUAL)
@@ -387,7 +389,8 @@ def _problem(
     """The samples' problem, whose kernel is in a dtype that holds its costs."""
     cost = Points(x.double(), y.double(), p, x.dtype)
     wanted = kernel_dtype(cost.mean(), epsilon, x.dtype)
-    refuse_hidden(cost, a, epsilon, sum(side.price for side in sides))
+    price = sum(side.price for side in sides)
+    refuse_hidden(cost.mean(), functools.partial(cost.nearest, a), epsilon, price)
     if wanted != x.dtype:
         cost = Points(x.double(), y.double(), p, wanted)
     return EntropicProblem(cost, a, b, penalties=sides)
