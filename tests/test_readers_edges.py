@@ -140,9 +140,13 @@ def test_a_test_part_without_another_is_warned_of(tmp_path, places):
 
 def test_keys_of_an_archive_that_are_not_read_are_said(tmp_path):
     x = np.arange(60.0).reshape(30, 2)
-    np.savez(tmp_path / "x.npz", x=x, label=np.arange(30) % 3, labels=[0, 1] * 15, y=x)
+    beside = {"label": np.arange(30) % 3, "y": x}
+    np.savez(tmp_path / "x.npz", x=x, **beside)
     with pytest.warns(UserWarning, match="left out the keys 'label', 'y': beside 'x' only"):
         source = loaded(tmp_path / "x.npz")
+    assert source.summary.startswith("read 30 vectors; left out the keys 'label', 'y'")
+    np.savez(tmp_path / "x.npz", x=x, labels=[0, 1] * 15, **beside)
+    source = loaded(tmp_path / "x.npz")  # quietly: they are not its labels
     assert source.classes == ("0", "1")
     assert source.summary.startswith("read 30 vectors; left out the keys 'label', 'y'")
 

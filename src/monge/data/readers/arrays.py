@@ -143,7 +143,8 @@ def load(path: Path, config: DataConfig) -> Source:
     few = [repr(brief(key)) for key in found.unread[:5]] + ["…"] * (len(found.unread) > 5)
     left = f"left out the keys {', '.join(few)}: "
     left += f"beside {found.key!r} only {', '.join(BESIDE)} are read"
-    warnings.warn(f"{str(path)!r}: {left}", stacklevel=2)
+    if found.labels is None:  # one of them may hold the labels
+        warnings.warn(f"{str(path)!r}: {left}", stacklevel=2)
     return dataclasses.replace(source, summary=f"{source.summary}; {left}")
 
 
