@@ -14,7 +14,7 @@ from monge import cli
 from monge._core.fields import leaves
 from monge._core.references import resolve
 from monge.builders import build, settled
-from monge.builders.settle import with_tuned
+from monge.builders.settle import settled, with_tuned
 from monge.config import Config, override
 from monge.data.kinds import KINDS
 from monge.recipes import RECIPES, Recipe, find
@@ -80,6 +80,18 @@ def test_weights_are_scaled_to_the_size_of_small_images():
         for channels in (1, 4)
     ]
     assert weights[1] == pytest.approx(2 * weights[0])
+
+
+@pytest.mark.parametrize("recipe", [name for name in TUNED if "scale" in find(name).option_names])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (1, 8, 8)])
+def test_the_weight_follows_the_scale_of_the_cost(recipe, shape):
+    """Otherwise `--scale` would change what is minimised, not only its units."""
+
+    def weight(scale: float) -> float:
+        config = with_tuned(Config.of(recipe, scale=scale), "image", shape)
+        return settled(config, "image", shape, samples=100).weight
+
+    assert weight(0.05) == pytest.approx(0.05 * weight(1.0), abs=1e-3)
 
 
 @EACH

@@ -59,7 +59,8 @@ def with_tuned(config: Config, kind: Kind | str, shape: tuple[int, ...]) -> Conf
     if config.recipe != CUSTOM and config.preset == "small" and _are_small_images(kind, shape):
         values |= find(config.recipe).tuned
         if "weight" in values:
-            values["weight"] *= math.sqrt(math.prod(shape) / TUNED_ON)
+            scale = getattr(config.options, "scale", 1.0)
+            values["weight"] *= scale * math.sqrt(math.prod(shape) / TUNED_ON)
     if config.prior in PLANE:
         values.pop("latent", None)
     if getattr(config.options, "sigma", None) is not None:
