@@ -14,7 +14,7 @@ from monge import cli
 from monge._core.fields import leaves
 from monge._core.references import resolve
 from monge.builders import build, settled
-from monge.builders.settle import settled, with_tuned
+from monge.builders.settle import with_tuned
 from monge.config import Config, override
 from monge.data.kinds import KINDS
 from monge.recipes import RECIPES, Recipe, find
