@@ -1,6 +1,7 @@
 """Barycenters: closed forms, POT and brute force as oracles, and their edges."""
 
 import itertools
+import math
 import warnings
 
 import numpy as np
@@ -24,6 +25,7 @@ from monge.transport import (
     wasserstein,
     wasserstein_1d,
 )
+from monge.transport.histogram_barycenters import Wide
 
 FREE = {
     "exact": free_support_barycenter,
@@ -482,6 +484,21 @@ def test_large_exponents_do_not_show(monkeypatch):
     monkeypatch.setattr(histogram_barycenters, "MOST_EXPONENT", 1.0)
     by_logarithms = histogram_barycenter(b, cost, **settings).masses
     assert torch.allclose(by_products, by_logarithms, atol=1e-10)
+
+
+@pytest.mark.parametrize("n", [1, 31, 64, 100])
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e6])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_kernels_of_any_exponents_are_those_of_logarithms(n, size, ordered):
+    """Also where few columns have weight, and where neighbours are far apart."""
+    places = torch.linspace(0, 1, n, dtype=torch.float64)
+    places = places if ordered else places[torch.randperm(n)]
+    exponents = size * (places[:, None] - places).square()
+    log_v = -1000.0 * normal(3, n).square()
+    log_v[1, : n // 2] = math.log(torch.finfo(torch.float64).tiny)
+    found = Wide.of(exponents).applied(log_v)
+    expected = (log_v[:, None] - exponents).logsumexp(-1)
+    assert torch.allclose(found, expected, rtol=1e-14, atol=1e-12)
 
 
 def test_volumes_and_lines():

@@ -18,11 +18,13 @@ Janati, Cuturi, Gramfort, "Debiased Sinkhorn barycenters", 2020.
 """
 
 import abc
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from monge._core.checks import dimension, distribution_weights, finite, positive
@@ -36,9 +38,12 @@ from monge._core.typed import split
 from monge.transport.fixed_point import accelerated
 from monge.transport.ground import log_weights
 
-MOST_EXPONENT = 300.0
-"""The largest cost, in units of ε, whose exponential may be multiplied: products of such kernels
-with columns whose largest entry is 1 keep all that float64 resolves."""
+MOST_EXPONENT, CUT = 300.0, 350.0
+"""A sum of products of exp(-E), for exponents up to the first, with columns whose largest entry is
+1, keeps all that float64 resolves. Factors less than exp(-CUT) are enlarged to it, which does not
+show beside exp(-300) and keeps products from being denormal, hence slow."""
+BLOCK = 32
+"""Columns of a block, which are neighbours on a line or a grid."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,32 +85,66 @@ class HistogramBarycenter:
         )
 
 
-class AxisKernel(NamedTuple):
-    """exp(-E) along an axis of the support, symmetric."""
+class Narrow(NamedTuple):
+    """exp(-E) along an axis of the support, with exponents E = C/ε of at most `MOST_EXPONENT`."""
 
-    exponents: Tensor
-    """E = C/ε, (n, n), at least 0."""
-    gibbs: Tensor | None
-    """exp(-E), where it may be multiplied."""
-
-    @classmethod
-    def of(cls, exponents: Tensor) -> "AxisKernel":
-        small = float(exponents.max()) <= MOST_EXPONENT
-        return cls(exponents, exponents.neg().exp_() if small else None)
+    gibbs: Tensor
+    """exp(-E) (n, n), symmetric."""
 
     def applied(self, log_v: Tensor) -> Tensor:
         """log Σ_j exp(log v_j - E_ij) over the last dimension."""
-        if self.gibbs is not None:
-            most = log_v.amax(-1, keepdim=True)
-            return (log_v - most).exp_().matmul(self.gibbs).log_().add_(most)
-        size = max(1, tuning(log_v.device).cost_entries // log_v.numel())
-        blocks = [
-            (log_v[..., None, :] - some).logsumexp(-1) for some in split(self.exponents, size)
-        ]
-        return torch.cat(blocks, -1)
+        most = log_v.amax(-1, keepdim=True)
+        return (log_v - most).exp_().matmul(self.gibbs).log_().add_(most)
 
 
-Kernel = list[AxisKernel]
+class Wide(NamedTuple):
+    """exp(-E) along an axis of the support, for any exponents: by blocks of columns, in units of
+    the largest entry that a row has in the block, and with columns in units of that of theirs."""
+
+    blocks: Tensor
+    """exp(least_bi - E_ij) (b, m, n), for the m columns j of block b."""
+    least: Tensor
+    """min_j E_ij (b, 1, n), over the columns of block b."""
+    exponents: Tensor
+    """E (n, n), symmetric."""
+
+    @classmethod
+    def of(cls, exponents: Tensor) -> "Wide":
+        padded = F.pad(exponents, (0, 0, 0, -len(exponents) % BLOCK), value=math.inf)
+        blocks = padded.unflatten(0, (-1, BLOCK))
+        least = blocks.amin(1, keepdim=True)
+        return cls((least - blocks).clamp_min_(-CUT).exp_(), least, exponents)
+
+    def applied(self, log_v: Tensor) -> Tensor:
+        """log Σ_j exp(log v_j - E_ij) over the last dimension."""
+        count, size, n = self.blocks.shape
+        arrays = log_v.reshape(-1, n)
+        padded = F.pad(arrays, (0, count * size - n), value=-math.inf)
+        columns = padded.unflatten(1, (count, size)).transpose(0, 1)
+        most = columns.amax(2, keepdim=True)
+        products = (columns - most).clamp_min_(-CUT).exp_().matmul(self.blocks)
+        units = most - self.least
+        largest = units.amax(0)
+        sums = products.mul_((units - largest).clamp_min_(-CUT).exp_()).sum(0)
+        found = sums.log().add_(largest)
+        # the largest entries of row and column are far apart within some block
+        lost = (sums < math.exp(-MOST_EXPONENT)).nonzero(as_tuple=True)
+        rows = max(1, tuning(log_v.device).cost_entries // n)
+        for k, i in zip(*(split(index, rows) for index in lost)):
+            found[k, i] = (arrays[k] - self.exponents[i]).logsumexp(-1)
+        return found.view(log_v.shape)
+
+
+def choose_kernel(cost: Tensor, epsilon: float) -> Narrow | Wide:
+    """The kernel of a symmetric cost (n, n), up to a constant."""
+    low, high = (float(end) for end in cost.aminmax())
+    exponents = (cost - low).div_(epsilon)
+    if high - low > MOST_EXPONENT * epsilon:
+        return Wide.of(exponents)
+    return Narrow(exponents.neg_().exp_())
+
+
+Kernel = list[Narrow | Wide]
 """One an axis."""
 
 
@@ -150,7 +189,7 @@ def histogram_barycenter(
     low, high = matrix.aminmax()
     if float((matrix - matrix.T).amax()) > 1e-6 * max(float(high), -float(low)):
         raise ValueError("`cost` must be symmetric: it is between points of one support")
-    kernel = [AxisKernel.of((matrix - low).div_(epsilon))]
+    kernel = [choose_kernel(matrix, epsilon)]
     settings = (debiased, tolerance, max_iterations)
     return _iterated(kernel, *_checked("histograms", histograms, weights), *settings)
 
@@ -194,7 +233,7 @@ def grid_barycenter(
         torch.arange(size, dtype=torch.float64, device=images.device) * spacing
         for size in images.shape[1:]
     ]
-    kernel = [AxisKernel.of((z[:, None] - z).square_().div_(epsilon)) for z in places]
+    kernel = [choose_kernel((z[:, None] - z).square_(), epsilon) for z in places]
     settings = (debiased, tolerance, max_iterations)
     return _iterated(kernel, *_checked("images", images, weights), *settings)
 
