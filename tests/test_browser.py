@@ -548,7 +548,7 @@ def test_a_notebook_shows_the_page_in_a_frame(browser, explorers):
             page = browser.new_page()
             page.goto(f"http://{host}:{server.server_port}/")
             frame = page.frame_locator("iframe")
-            frame.locator("#decoded[data-code]").wait_for(timeout=20_000)
+            frame.locator("#decoded[data-code]").wait_for(timeout=60_000)
             assert frame.locator("h1").inner_text() == "Map"
             page.close()
     finally:
