@@ -14,6 +14,7 @@ from monge.data import load
 from monge.data.kinds import CLOUD, IMAGE
 from monge.data.points import in_unit_sphere, turned
 from monge.data.readers import clouds
+from monge.data.readers.arrays import from_array
 from monge.draws import Draws
 from monge.evaluation import (
     chamfer,
@@ -270,6 +271,24 @@ def test_a_run_on_clouds_has_its_pictures_and_starts_to_learn(tmp_path):
         own = Chamfer()(test, model.reconstruct(test)).mean()
         others = Chamfer()(test, model.reconstruct(test.roll(1, 0))).mean()
     assert own < 0.9 * others
+
+
+@pytest.mark.parametrize("condition", [None, "labels"])
+def test_runs_on_clouds_are_evaluated_with_and_without_classes(condition, tmp_path):
+    """A class-conditional model reconstructs turned and scaled clouds with their labels, too."""
+    x = np.random.default_rng(0).uniform(-1, 1, (60, 16, 3))
+    config = Config(
+        recipe="pointcloud-wae",
+        latent=2,
+        condition=condition,
+        network=NetworkConfig(points=(4,), cloud=(4,)),
+        training=TrainingConfig(batch=20, steps=2),
+    )
+    data = from_array(x, labels=np.arange(60) % 2)
+    run = monge.fit(config=config, data=data, out=tmp_path / "run", quiet=True)
+    figures = run.evaluate(n=4)["figures"]
+    moved = [f"test reconstruction, {name}" for name in ("turned", "scaled")]
+    assert all(figures[name]["value"] > 0 for name in moved)
 
 
 def test_turns_are_about_the_upright_axis_and_noise_has_its_size():
