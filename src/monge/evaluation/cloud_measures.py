@@ -98,7 +98,9 @@ def _moved(model: nn.Module, x: Tensor, labels: Tensor | None) -> dict[str, floa
     distances at the original scale. A class-conditional model takes their labels with them."""
     rotated = turned(x, Draws(0, "evaluation", len(x)), turn=True, jitter=0.0)
     drawn = generator(0, "evaluation moves")
-    factor = 1.25 ** (2 * torch.rand(len(x), generator=drawn) - 1)
+    factor = 1.25 ** (
+        2 * torch.rand(len(x), generator=drawn, dtype=torch.float32, device="cpu") - 1
+    )
     errors_of = {}
     with evaluating(model):
         for name, clouds, size in (
