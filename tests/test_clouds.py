@@ -59,6 +59,26 @@ def test_ply_files_give_their_vertices(form, extra):
     np.testing.assert_allclose(shown(found), shown(in_unit_sphere(CUBE)), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("text", "suffix"),
+    [
+        ("".join(f"{x} {y} {z}\n" for x, y, z in CUBE), ".xyz"),
+        ("".join(f"v {x} {y} {z}\n" for x, y, z in CUBE), ".obj"),
+        (SQUARE.decode(), ".off"),
+        (ply(CUBE).decode(), ".ply"),
+    ],
+)
+def test_a_byte_order_mark_before_a_text_is_no_number(text, suffix):
+    plain, marked = (
+        clouds.decode(text.encode(encoding), suffix, 8, f"cube{suffix}")
+        for encoding in ("utf-8", "utf-8-sig")
+    )
+    if suffix == ".off":  # whose points are drawn from its face by the bytes of the file
+        assert marked.shape == plain.shape
+    else:
+        np.testing.assert_array_equal(shown(marked), shown(plain))
+
+
 def test_xyz_files_give_the_first_three_columns():
     text = "# a cube\n" + "\n".join(f"{x} {y} {z} 0.5 1" for x, y, z in CUBE) + "\n\n"
     found = clouds.decode(text.encode(), ".xyz", 8, "cube")

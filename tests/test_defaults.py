@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +66,8 @@ def points(seed: int, n: int = 12) -> torch.Tensor:
 
 
 X, Y = points(0), points(1)
+LISTS: Any = [[0.0, 1.0], [2.0, 0.5]], [[1.0, 1.0]]
+INTEGERS: Any = np.arange(6).reshape(3, 2), [[1, 2]]
 NUMBER: dict = {"dtype": torch.float64, "device": "cpu"}
 COST = torch.from_numpy(np.random.default_rng(2).random((12, 12)))
 EYE = torch.from_numpy(np.eye(3))
@@ -77,8 +80,8 @@ def seeded() -> torch.Generator:
 
 FUNCTIONS = {
     "wasserstein": lambda: transport.wasserstein(X, Y),
-    "lists": lambda: transport.wasserstein([[0.0, 1.0], [2.0, 0.5]], [[1.0, 1.0]]),
-    "integers": lambda: transport.wasserstein(np.arange(6).reshape(3, 2), [[1, 2]]),
+    "lists": lambda: transport.wasserstein(*LISTS),
+    "integers": lambda: transport.wasserstein(*INTEGERS),
     "monge_map": lambda: transport.monge_map(X, Y),
     "solve": lambda: transport.solve(COST).plan,
     "line": lambda: transport.wasserstein_1d(X.T, Y.T),
@@ -159,7 +162,7 @@ def test_a_recipe_trains_the_same_weights_by_other_defaults(recipe, tmp_path):
         with context():
             run = monge.fit(config=config, data=table, out=tmp_path / name, quiet=True)
             figures = monge.Run(run.path, data=table).evaluate(n=10)["figures"]
-            model = monge.load(run.path)
+            model: Any = monge.load(run.path)
             found.append((model.state_dict(), model.sample(3, seeded()), figures))
     for weights, samples, figures in found[1:]:
         assert all(torch.equal(w, weights[key]) for key, w in found[0][0].items())
