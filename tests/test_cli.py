@@ -404,6 +404,7 @@ def bad_commands(trained, tmp_path):
         "no recipe": (["train", *out], "`recipe` is missing"),
         "unknown preset": (["train", "vae", "--preset", "huge", *out], "`preset`"),
         "missing path": (["train", "vae", "--data", tmp_path / "none", *out], "none"),
+        "missing sample": (["distance", tmp_path / "none.npy", tmp_path / "b.npy"], "not there"),
         "empty folder": (["train", "vae", "--data", tmp_path / "empty", *out], "holds no images"),
         "image sizes": (["train", "vae", "--data", tmp_path / "mixed", *out], "give --size"),
         "huge images": (
@@ -513,6 +514,7 @@ BAD = (
     "no recipe",
     "unknown preset",
     "missing path",
+    "missing sample",
     "empty folder",
     "image sizes",
     "huge images",

@@ -14,6 +14,7 @@ from monge.data import load
 from monge.data.kinds import CLOUD, IMAGE
 from monge.data.points import in_unit_sphere, turned
 from monge.data.readers import clouds
+from monge.data.readers.arrays import from_array
 from monge.draws import Draws
 from monge.evaluation import (
     chamfer,
@@ -56,6 +57,26 @@ def shown(found: np.ndarray) -> np.ndarray:
 def test_ply_files_give_their_vertices(form, extra):
     found = clouds.decode(ply(CUBE, form, extra), ".ply", 8, "cube")
     np.testing.assert_allclose(shown(found), shown(in_unit_sphere(CUBE)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "suffix"),
+    [
+        ("".join(f"{x} {y} {z}\n" for x, y, z in CUBE), ".xyz"),
+        ("".join(f"v {x} {y} {z}\n" for x, y, z in CUBE), ".obj"),
+        (SQUARE.decode(), ".off"),
+        (ply(CUBE).decode(), ".ply"),
+    ],
+)
+def test_a_byte_order_mark_before_a_text_is_no_number(text, suffix):
+    plain, marked = (
+        clouds.decode(text.encode(encoding), suffix, 8, f"cube{suffix}")
+        for encoding in ("utf-8", "utf-8-sig")
+    )
+    if suffix == ".off":  # whose points are drawn from its face by the bytes of the file
+        assert marked.shape == plain.shape
+    else:
+        np.testing.assert_array_equal(shown(marked), shown(plain))
 
 
 def test_xyz_files_give_the_first_three_columns():
@@ -270,6 +291,24 @@ def test_a_run_on_clouds_has_its_pictures_and_starts_to_learn(tmp_path):
         own = Chamfer()(test, model.reconstruct(test)).mean()
         others = Chamfer()(test, model.reconstruct(test.roll(1, 0))).mean()
     assert own < 0.9 * others
+
+
+@pytest.mark.parametrize("condition", [None, "labels"])
+def test_runs_on_clouds_are_evaluated_with_and_without_classes(condition, tmp_path):
+    """A class-conditional model reconstructs turned and scaled clouds with their labels, too."""
+    x = np.random.default_rng(0).uniform(-1, 1, (60, 16, 3))
+    config = Config(
+        recipe="pointcloud-wae",
+        latent=2,
+        condition=condition,
+        network=NetworkConfig(points=(4,), cloud=(4,)),
+        training=TrainingConfig(batch=20, steps=2),
+    )
+    data = from_array(x, labels=np.arange(60) % 2)
+    run = monge.fit(config=config, data=data, out=tmp_path / "run", quiet=True)
+    figures = run.evaluate(n=4)["figures"]
+    moved = [f"test reconstruction, {name}" for name in ("turned", "scaled")]
+    assert all(figures[name]["value"] > 0 for name in moved)
 
 
 def test_turns_are_about_the_upright_axis_and_noise_has_its_size():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from zoo import DIM, DIVERGENCES, pair
+from zoo import DIM, DIVERGENCES, LEARNED, pair
 
 from monge import divergences
 from monge._core import tuning
@@ -412,3 +412,32 @@ def test_cramer_wold_is_the_mean_distance_of_smoothed_densities_of_slices():
     torch.testing.assert_close(CramerWold()(x, y), CramerWold(silverman)(x, y))
     with pytest.raises(ValueError, match="`gamma` must be positive"):
         CramerWold(0.0)
+
+
+FOREIGN = {
+    "meta": (lambda x: x.to("meta"), "device meta, which holds no numbers"),
+    "float8": (lambda x: x.to(torch.float8_e4m3fn), r"float8.*x.float\(\)"),
+    "no coordinates": (lambda x: x[:, :0], "at least one coordinate|must be points|of 3 numbers"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("name", [n for n in DIVERGENCES if n not in LEARNED])
+def test_tensors_without_numbers_are_named(name, kind):
+    change, words = FOREIGN[kind]
+    x, y = pair()
+    with pytest.raises(ValueError, match=words):
+        DIVERGENCES[name].make()(change(x), change(y))
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_tensors_of_inference_mode_are_samples_as_well(name):
+    """After the mode is left, also for a divergence with parameters."""
+    x, y = pair()
+    with torch.inference_mode():
+        inferred = x.clone(), y.clone()
+    values = []
+    for samples in ((x, y), inferred):
+        torch.manual_seed(0)
+        values.append(DIVERGENCES[name].make()(*samples).detach())
+    assert torch.equal(*values)

@@ -1,10 +1,12 @@
 """The Python interface: `monge.fit` trains, `monge.load` gives a trained model back."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from monge._core.defaults import float32_on_cpu
 from monge._core.devices import chosen_device
 from monge._core.errors import FailedRun, NotFinite
 from monge._core.processes import first
@@ -76,7 +78,9 @@ def fit(
     """
     check_writers(log_to)
     config = asked(model_or_recipe, data, config)
+    own = isinstance(model_or_recipe, torch.nn.Module)  # keeps the defaults of its program
     with (
+        contextlib.nullcontext() if own else float32_on_cpu(),
         group(chosen_device(config.check().device)),
         opened(config, out, resume, trust_data) as (path, stored),
     ):

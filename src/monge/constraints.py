@@ -128,9 +128,12 @@ class GradientPenalty(Constraint):
         n = min(len(x), len(y))
         shape = [1] * (x.ndim - 1)
         if draws is None:
-            t = torch.rand(n, *shape).to(x)
+            t = torch.rand(n, *shape, dtype=torch.float32, device="cpu").to(x)
         else:
-            t = draws.rows("inner", lambda k, g: torch.rand(k, *shape, generator=g))[:n].to(x)
+            t = draws.rows(
+                "inner",
+                lambda k, g: torch.rand(k, *shape, generator=g, dtype=torch.float32, device="cpu"),
+            )[:n].to(x)
         excess = gradients(critic, torch.lerp(x[:n], y[:n], t)).norm(dim=1) - 1
         if self.one_sided:
             excess = excess.clamp(min=0)

@@ -43,7 +43,9 @@ def generator(*keys: int | str) -> torch.Generator:
 
 def permutation(seed: int, epoch: int | str, n: int) -> Tensor:
     """The order (n,) in which an epoch visits n samples."""
-    return torch.randperm(n, generator=generator(checked_seed(seed), "permutation", epoch))
+    return torch.randperm(
+        n, generator=generator(checked_seed(seed), "permutation", epoch), device="cpu"
+    )
 
 
 def standard_normal(shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
@@ -52,14 +54,18 @@ def standard_normal(shape: tuple[int, ...], generator: torch.Generator | None = 
     One uniform number makes one normal number, so n rows are the same whether they are drawn at
     once or a few at a time from the same generator. `torch.randn` does not promise that.
     """
-    uniform = torch.rand(shape, dtype=torch.float64, generator=cpu_generator(generator))
+    uniform = torch.rand(
+        shape, dtype=torch.float64, generator=cpu_generator(generator), device="cpu"
+    )
     return torch.special.ndtri(uniform.clamp_(min=2.0**-54)).float()
 
 
 def truncated_normal(shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
     """N(0, 1) draws within two deviations, by inversion, in float32."""
     low = 0.5 * math.erfc(math.sqrt(2))
-    uniform = torch.rand(shape, dtype=torch.float64, generator=cpu_generator(generator))
+    uniform = torch.rand(
+        shape, dtype=torch.float64, generator=cpu_generator(generator), device="cpu"
+    )
     return torch.special.ndtri(low + (1 - 2 * low) * uniform).float()
 
 
@@ -106,7 +112,9 @@ class _OwnGenerators(TorchDispatchMode):
         # fused dropout of GPUs draws from the global generators alone
         devices = [device] if device.type == "cuda" else []
         with _globally, torch.random.fork_rng(devices):
-            following = torch.randint(2**62, (), generator=self._generator(torch.device("cpu")))
+            following = torch.randint(
+                2**62, (), generator=self._generator(torch.device("cpu")), device="cpu"
+            )
             torch.manual_seed(int(following))
             return func(*args, **kwargs)
 
@@ -255,7 +263,12 @@ class Draws:
 
     def normal(self, purpose: str, like: Tensor) -> Tensor:
         """N(0, 1) draws with the shape and dtype of `like`, a tensor of this process's rows."""
-        noise = self.rows(purpose, lambda n, g: torch.randn(n, *like.shape[1:], generator=g))
+        noise = self.rows(
+            purpose,
+            lambda n, g: torch.randn(
+                n, *like.shape[1:], generator=g, dtype=torch.float32, device="cpu"
+            ),
+        )
         return noise.to(like.dtype)
 
     def stream(self, purpose: str) -> contextlib.AbstractContextManager[None]:

@@ -166,7 +166,9 @@ class ClassPrior(nn.Module):
     def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n independent labels, int64 (n,), from a CPU generator; the first of them are the same
         for every n."""
-        uniform = torch.rand(rows(n), dtype=torch.float64, generator=cpu_generator(generator))
+        uniform = torch.rand(
+            rows(n), dtype=torch.float64, generator=cpu_generator(generator), device="cpu"
+        )
         drawn = torch.searchsorted(self.shares.cpu().double().cumsum(0), uniform, right=True)
         return drawn.clamp(max=int(self.shares.nonzero().max()))
 

@@ -94,7 +94,13 @@ class Uniform(Prior):
         self.dim, self.radius = dimension("dim", dim), _of_draws("radius", radius)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        uniform = torch.rand(rows(n), self.dim, generator=cpu_generator(generator))
+        uniform = torch.rand(
+            rows(n),
+            self.dim,
+            generator=cpu_generator(generator),
+            dtype=torch.float32,
+            device="cpu",
+        )
         return self.radius * (2 * uniform - 1)
 
     @property
@@ -224,7 +230,9 @@ class Ring(Prior):
         self.inner = float(inner)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        uniform = torch.rand(rows(n), 2, generator=cpu_generator(generator), dtype=torch.float64)
+        uniform = torch.rand(
+            rows(n), 2, generator=cpu_generator(generator), dtype=torch.float64, device="cpu"
+        )
         # the share of the area within a radius grows with its square
         radius = (self.inner**2 + (1 - self.inner**2) * uniform[:, 0]).sqrt()
         angle = 2 * math.pi * uniform[:, 1]

@@ -191,6 +191,8 @@ def sample_pair(x: Tensor, y: Tensor, least: int = 1) -> tuple[Tensor, Tensor]:
             "`x` and `y` must hold samples of one shape on one device, got "
             f"{tuple(x.shape)} on {x.device} and {tuple(y.shape)} on {y.device}"
         )
+    if 0 in x.shape[1:]:
+        raise ValueError(f"`x` and `y` must have at least one coordinate, got {tuple(x.shape)}")
     # a matrix as it is: a view would be another node of the graph
     return (
         x if x.ndim == 2 else x.reshape(len(x), -1),
@@ -209,8 +211,6 @@ def cost_matrix(cost: Tensor) -> Tensor:
 def points(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
     """Two finite samples as matrices (n, d) and (m, d), for a distance of order p."""
     x, y = sample_pair(x, y)
-    if x.shape[1] == 0:
-        raise ValueError("`x` and `y` must have at least one coordinate, got 0")
     if not all(map(math.isfinite, on_host(x.detach().sum(), y.detach().sum()))):
         finite("x", x)
         finite("y", y)

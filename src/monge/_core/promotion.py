@@ -10,6 +10,7 @@ function sees them,
 - all are promoted to one floating dtype, of at least float32. A list takes the dtype and the
   device of the others;
 - autocast and TF32 are left: their products lose the digits in which close points differ;
+- a default device is left: what a function allocates for itself is on the CPU or with its inputs;
 - inference mode is left: some functions take derivatives of their own.
 
 The result comes back in the promoted dtype of the inputs, which may be half precision.
@@ -36,6 +37,7 @@ import torch
 from torch import Tensor
 
 from monge._core.checks import cpu_generator
+from monge._core.defaults import default_device_is_set
 from monge._core.errors import NotFinite
 from monge._core.products import true_products
 from monge._core.results import replaced, stacked
@@ -118,6 +120,9 @@ def _decorator(
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if torch.compiler.is_compiling():
                 return cast(R, torch.compiler.disable(call)(*args, **kwargs))  # pyright: ignore
+            if run is _opaque and default_device_is_set():
+                with torch.device("cpu"):
+                    return call(*args, **kwargs)
             if torch.is_inference_mode_enabled():
                 return _recorded(call, args, kwargs)
             arguments: dict[str, Any] = dict(zip(positional, args)) | kwargs
@@ -217,6 +222,8 @@ def _is_ready(value: Any) -> bool:
         isinstance(value, Tensor)
         and value.dtype in (torch.float32, torch.float64)
         and value.layout is torch.strided
+        and not value.is_meta
+        and not value.is_inference()
     )
 
 
@@ -235,6 +242,13 @@ def as_tensor(name: str, value: Any) -> Tensor:
         )
     if not isinstance(value, Tensor):
         value = _of_array(name, value)
+    value = recordable(value)
+    if value.is_meta:
+        raise ValueError(f"`{name}` is on the device meta, which holds no numbers: give a tensor")
+    if value.is_floating_point() and value.dtype.itemsize < 2:
+        raise ValueError(
+            f"`{name}` is of {value.dtype}, which torch promotes to nothing: give {name}.float()"
+        )
     if value.is_floating_point() and value.layout is torch.strided:
         return value
     if value.dtype is torch.bool and name.partition("[")[0] in MASSES:

@@ -45,7 +45,13 @@ def turned(x: Tensor, draws: Draws, *, turn: bool, jitter: float) -> Tensor:
     """Clouds (n, N, 3), each rotated about y by a random angle where `turn`, and with noise
     of deviation `jitter` on every point."""
     if turn:
-        angle = 2 * math.pi * draws.rows("turn", lambda n, g: torch.rand(n, generator=g)).to(x)
+        angle = (
+            2
+            * math.pi
+            * draws.rows(
+                "turn", lambda n, g: torch.rand(n, generator=g, dtype=torch.float32, device="cpu")
+            ).to(x)
+        )
         c, s, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
         rows = [c, zero, s, zero, zero + 1, zero, -s, zero, c]
         x = x @ torch.stack(rows, 1).view(-1, 3, 3).mT

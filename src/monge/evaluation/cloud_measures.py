@@ -21,8 +21,9 @@ from monge.evaluation.sets import (
     set_scores,
 )
 from monge.evaluation.statistics import Estimator, Figure, Measured, Statistics, figure
+from monge.labels import unlabelled
 from monge.models import evaluating
-from monge.models.protocols import reconstruct, reconstructs
+from monge.models.protocols import reconstruct, reconstructs, rows_for
 
 
 class CloudMeasures(Measures):
@@ -70,7 +71,8 @@ class CloudMeasures(Measures):
             x = self.source.test
             floor = float(chamfer(x[:, ::2], x[:, 1::2]).mean()) / 2
             figures["test reconstruction"]["floor"] = floor
-            figures |= {name: figure(error, floor) for name, error in _moved(model, x).items()}
+            moved = _moved(model, x, self.source.test_labels)
+            figures |= {name: figure(error, floor) for name, error in moved.items()}
         return figures
 
     def collect(self, statistics: Statistics, batch: Tensor) -> None:
@@ -91,19 +93,23 @@ class CloudMeasures(Measures):
         return {"points JS": occupancy_divergence(kept["clouds"], self.real["clouds"])}
 
 
-def _moved(model: nn.Module, x: Tensor) -> dict[str, float]:
+def _moved(model: nn.Module, x: Tensor, labels: Tensor | None) -> dict[str, float]:
     """The reconstruction errors of clouds x that are rotated about y, and of scaled ones: Chamfer
-    distances at the original scale."""
+    distances at the original scale. A class-conditional model takes their labels with them."""
     rotated = turned(x, Draws(0, "evaluation", len(x)), turn=True, jitter=0.0)
     drawn = generator(0, "evaluation moves")
-    factor = 1.25 ** (2 * torch.rand(len(x), generator=drawn) - 1)
+    factor = 1.25 ** (
+        2 * torch.rand(len(x), generator=drawn, dtype=torch.float32, device="cpu") - 1
+    )
     errors_of = {}
     with evaluating(model):
         for name, clouds, size in (
             ("turned", rotated, torch.ones(len(x))),
             ("scaled", x * factor[:, None, None], factor),
         ):
-            batches = zip(clouds.split(500), size.split(500))
-            distances = [chamfer(z, reconstruct(model, z)) / k.square() for z, k in batches]
+            batches = zip(rows_for(model, clouds, labels).split(500), size.split(500))
+            distances = [
+                chamfer(unlabelled(z), reconstruct(model, z)) / k.square() for z, k in batches
+            ]
             errors_of[f"test reconstruction, {name}"] = float(torch.cat(distances).mean())
     return errors_of

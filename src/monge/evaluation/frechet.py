@@ -80,7 +80,7 @@ class Moments:
 def features(name: str, x: Tensor) -> Tensor:
     """`x`, if it is a finite array of features (n, d)."""
     floating(name, x)
-    if x.ndim != 2 or len(x) == 0:
+    if x.ndim != 2 or 0 in x.shape:
         raise ValueError(f"`{name}` must be features (n, d), got shape {tuple(x.shape)}")
     return finite(name, x.detach())
 
@@ -215,7 +215,8 @@ def kernel_distance(
     if n < 2:
         raise ValueError(f"`x` and `y` must have at least 2 rows, got {len(x)} and {len(y)}")
     chosen = [
-        [torch.randperm(len(z), generator=generator)[:n] for z in (x, y)] for _ in range(subsets)
+        [torch.randperm(len(z), generator=generator, device="cpu")[:n] for z in (x, y)]
+        for _ in range(subsets)
     ]
     if (len(x) + len(y)) ** 2 <= 4 * subsets * n**2:  # all pairs are fewer than the subsets'
         values = _estimates_at_once(x, y, *(torch.stack(index) for index in zip(*chosen)))

@@ -64,8 +64,8 @@ def pyramid_patches(
     for level in laplacian_pyramid(images):
         n, _, height, width = level.shape
         windows = level.unfold(2, PATCH, 1).unfold(3, PATCH, 1)  # (n, c, h', w', 7, 7)
-        top = torch.randint(height - PATCH + 1, (n, count), generator=generator)
-        left = torch.randint(width - PATCH + 1, (n, count), generator=generator)
+        top = torch.randint(height - PATCH + 1, (n, count), generator=generator, device="cpu")
+        left = torch.randint(width - PATCH + 1, (n, count), generator=generator, device="cpu")
         image = torch.arange(n)[:, None]
         patches.append(windows[image, :, top, left].reshape(n * count, -1))
     return patches

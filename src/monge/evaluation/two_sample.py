@@ -69,7 +69,8 @@ def network_test(model: Tensor, real: Tensor) -> Share:
         )
     drawn = generator(0, "two-sample halves")
     halves = [
-        z[torch.randperm(len(z), generator=drawn)[:n]].detach().double() for z in (model, real)
+        z[torch.randperm(len(z), generator=drawn, device="cpu")[:n]].detach().double()
+        for z in (model, real)
     ]
     seen, kept = (torch.cat([z[start::2] for z in halves]) for start in (0, 1))
     label = (torch.arange(n) < n // 2).float()  # 1 for the model
@@ -89,7 +90,7 @@ def _classifier(seen: Tensor, label: Tensor, drawn: torch.Generator) -> Callable
     optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.1)
     with torch.enable_grad():
         for _ in range(STEPS):
-            index = torch.randint(n, (min(BATCH, n),), generator=drawn)
+            index = torch.randint(n, (min(BATCH, n),), generator=drawn, device="cpu")
             score = network(seen[index])[:, 0]
             optimiser.zero_grad()
             F.binary_cross_entropy_with_logits(score, label[index]).backward()

@@ -79,7 +79,7 @@ class LinearMap(TransportMap):
         about = x - mean
         cov = about.T @ (w[:, None] * about)
         ridge = self.regularisation * cov.trace() / len(mean)
-        return first + mean, cov + ridge * torch.eye(len(mean)).to(cov)
+        return first + mean, cov + ridge * torch.eye(len(mean), dtype=cov.dtype, device=cov.device)
 
     def _forth(self, x: Tensor) -> Tensor:
         return x @ self.matrix_ + self.shift_
@@ -92,4 +92,4 @@ def _affine(mean0: Tensor, cov0: Tensor, mean1: Tensor, cov1: Tensor) -> tuple[T
     """The matrix and the shift of the map; a point has only a translation."""
     if cov0.any():
         return gaussian_map(mean0, cov0, mean1, cov1)
-    return torch.eye(len(mean0)).to(cov0), mean1 - mean0
+    return torch.eye(len(mean0), dtype=cov0.dtype, device=cov0.device), mean1 - mean0

@@ -181,7 +181,10 @@ class FlowMatching(Model):
         with torch.autocast(x1.device.type, enabled=False):
             i, j = self.coupling(x0, data, generator, **of)
         if condition:
-            kept = draws.rows("labels", lambda n, g: torch.rand(n, generator=g))
+            kept = draws.rows(
+                "labels",
+                lambda n, g: torch.rand(n, generator=g, dtype=torch.float32, device="cpu"),
+            )
             rows = (kept >= self.label_dropout).to(x1.dtype)[:, None] * condition[0][i]
             condition = (rows,)
         return x0[i], data[j], condition
@@ -190,7 +193,8 @@ class FlowMatching(Model):
         r"""v(x, t) of samples x (n, \*) in standard units, at one time or a time each (n,); of a
         class-conditional flow with labels (n,) or weights of the classes (n, K), and with
         guidance."""
-        times = torch.as_tensor(t).to(x).expand(x.shape[0])  # which an export keeps open
+        times = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+        times = times.expand(x.shape[0])  # which an export keeps open
         condition = self.condition(labels, x)
         found = self.network(x, times, *condition)
         if self.guidance == 1:
@@ -320,7 +324,12 @@ class FlowMatching(Model):
         if x1[0].numel() <= EXACT_TRACE:
             divergence = exact_trace
         else:
-            signs = torch.randint(2, x1.shape, generator=generator).mul_(2).sub_(1).to(x1)
+            signs = (
+                torch.randint(2, x1.shape, generator=generator, device="cpu")
+                .mul_(2)
+                .sub_(1)
+                .to(x1)
+            )
             divergence = Hutchinson(signs)
         with evaluating(self):
             field = with_divergence(self._field(labels), divergence)
@@ -389,4 +398,6 @@ def _parts(x: Tensor, labels: Tensor | None) -> Iterator[tuple[Tensor, Tensor | 
 def _stratified(n: int, generator: torch.Generator) -> Tensor:
     """One uniform time in each of n equal parts of [0, 1], (n,): less variance than n independent
     times, and the same mean."""
-    return (torch.arange(n) + torch.rand(n, generator=generator)) / n
+    return (
+        torch.arange(n) + torch.rand(n, generator=generator, dtype=torch.float32, device="cpu")
+    ) / n

@@ -93,7 +93,7 @@ def fitted(data: Tensor, labels: Tensor | None, seed: int) -> dict[str, Tensor]:
         )
 
     def noise(n: int, random: torch.Generator | None) -> Tensor:
-        return torch.randn(n, *data.shape[1:], generator=random)
+        return torch.randn(n, *data.shape[1:], generator=random, dtype=torch.float32, device="cpu")
 
     found: dict[str, Tensor] = {}
     for label, rows in _groups(data, labels).items():

@@ -65,7 +65,10 @@ class RandomBox(Shown, nn.Module):
     def forward(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         inside: list[Tensor] = []
         for side, share in zip(
-            (self.height, self.width), torch.rand(2, 2, n, generator=cpu_generator(generator))
+            (self.height, self.width),
+            torch.rand(
+                2, 2, n, generator=cpu_generator(generator), dtype=torch.float32, device="cpu"
+            ),
         ):
             length = (side * (0.25 + 0.5 * share[0])).round().clamp(1, side - 1)
             first = (share[1] * (side - length + 1)).floor()

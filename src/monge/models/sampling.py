@@ -107,7 +107,9 @@ def drawn_labels(
     if labels is not None:
         return checked_labels(labels, n, classes)
     state = (torch.default_generator if generator is None else generator).get_state()
-    seed = int(torch.randint(2**62, (), generator=torch.Generator().set_state(state)))
+    seed = int(
+        torch.randint(2**62, (), generator=torch.Generator().set_state(state), device="cpu")
+    )
     class_prior = getattr(model, "class_prior", None) or ClassPrior([1.0] * classes)
     return class_prior.draw(n, torch.Generator().manual_seed(seed))
 
@@ -129,7 +131,7 @@ def decoded(
     decoder = getattr(model, "decoder", None)
     # noise follows a generator of its own, so that the first draws are the same for every n
     noisy = isinstance(decoder, GaussianDecoder)
-    seed = int(torch.randint(2**62, (), generator=generator)) if noisy else 0
+    seed = int(torch.randint(2**62, (), generator=generator, device="cpu")) if noisy else 0
     noise = torch.Generator().manual_seed(seed)
     for first in range(0, n, CODES):
         codes = prior.sample(min(CODES, n - first), generator).to(device)

@@ -135,13 +135,15 @@ def flow(
     if isinstance(divergence, Learned) and inner_steps != 0:
         count_inner = dimension("inner_steps", inner_steps)
         fit = _Fit(divergence, count_inner, positive("inner_lr", inner_lr))
-    seed = int(torch.randint(2**62, (), generator=cpu_generator(generator)))
+    seed = int(torch.randint(2**62, (), generator=cpu_generator(generator), device="cpu"))
     x, path, values = x.detach().clone(), [x.detach().clone()], []
     for step in range(steps):
         draws = Draws(seed, step, len(x), device=x.device)
         y = target.detach()
         if count < len(y):
-            rows = torch.randperm(len(y), generator=draws.generator("target"))[:count]
+            rows = torch.randperm(len(y), generator=draws.generator("target"), device="cpu")[
+                :count
+            ]
             y = y[rows.to(y.device)]
         if fit is not None:
             fit(x, y, draws)

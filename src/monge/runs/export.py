@@ -195,7 +195,7 @@ def _inputs(run: Run, n: int) -> Tensor:
     drawn, settled = generator(0, "export"), run.settled
     if generates(run.model) and not isinstance(run.model, Completer):
         return torch.cat(list(samples(run.model, n, drawn)))
-    noise = torch.rand(n, *settled.shape, generator=drawn)
+    noise = torch.rand(n, *settled.shape, generator=drawn, dtype=torch.float32, device="cpu")
     if settled.moments is None:
         return noise
     mean, deviation = map(torch.tensor, settled.moments)
@@ -251,11 +251,12 @@ def export(run: Run, out: Path) -> list[Path]:
         raise ValueError(f"`out` must end in {' or '.join(SUFFIXES)}, got {str(out)!r}")
     convert = onnx_file if out.suffix == ".onnx" else torch_file
     contents = {}
-    for exported in networks_of(run):
-        with silence:
-            content, run_exported = convert(exported, run.provenance)
-        check(exported, run_exported)
-        contents[f"{out.stem}.{exported.name}{out.suffix}"] = content
+    with run.defaults():
+        for exported in networks_of(run):
+            with silence:
+                content, run_exported = convert(exported, run.provenance)
+            check(exported, run_exported)
+            contents[f"{out.stem}.{exported.name}{out.suffix}"] = content
     return write_all(out.parent, contents)
 
 

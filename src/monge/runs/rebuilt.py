@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from monge._core.defaults import float32_on_cpu
 from monge._core.references import resolve
 from monge._core.untrusted import read_regular
 from monge._core.visible import brief
@@ -100,7 +101,7 @@ def _built(config: Config, settled: Settled, weights: dict[str, Tensor], path: P
     config.json may name any size."""
     most = LEAST_BOUND + 4 * sum(tensor.numel() for tensor in weights.values())
     try:
-        with stream("weights to be replaced"), BoundedByWeights(most):
+        with stream("weights to be replaced"), float32_on_cpu(), BoundedByWeights(most):
             return build(config, settled)
     except (RuntimeError, OverflowError, TypeError, ZeroDivisionError, IndexError) as error:
         reason = brief(f"{type(error).__name__}: {error}", 300)

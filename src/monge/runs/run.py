@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from monge._core import processes
 from monge._core.checks import positive
+from monge._core.defaults import float32_on_cpu, in_defaults
 from monge._core.devices import chosen_device
 from monge._core.files import write_whole
 from monge._core.locks import NotWritable, alone
@@ -106,6 +107,12 @@ class Run:
         """Samples a step."""
         return self.settled.batch or self.config.training.batch
 
+    def defaults(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, new tensors are as recipes expect them; a model of your own keeps the defaults
+        of its program."""
+        own = self.config.recipe == CUSTOM
+        return contextlib.nullcontext() if own else float32_on_cpu()
+
     @property
     def line(self) -> str:
         """What its recipe is, in a line."""
@@ -187,12 +194,14 @@ class Run:
         """Why an evaluation is not of the weights and data that the run has now; None if it is."""
         return evaluated.outdated(evaluation["protocol"], self.provenance)
 
+    @in_defaults
     def summary(self) -> dict[str, float]:
         """The numbers that sum it up; see `monge.evaluation.summary`."""
         seed = self.config.seed
         rows = [row for row in self.metrics() if row["step"] <= self.steps]
         return summary(self.model, self.source, rows, batch=self.batch, seed=seed)
 
+    @in_defaults
     def evaluate(
         self,
         n: int = 10_000,
@@ -304,6 +313,7 @@ class Run:
         }
         return code_samplers.at_temperature(made[name](), temperature, self.model)
 
+    @in_defaults
     def mixture(self, components: int | None = None) -> Mixture:
         """A Gaussian mixture fitted to the codes of the training part, kept beside the run.
 
@@ -317,6 +327,7 @@ class Run:
         """
         return self._fitted_samplers.mixture(components)
 
+    @in_defaults
     def flow(self, steps: int = FLOW_STEPS) -> FlowPrior:
         """A flow fitted to the codes of the training part, kept beside the run.
 
@@ -350,6 +361,7 @@ class Run:
         source = self.source if isinstance(self.model, Completer) else None
         return draw(self.model, source, n, generator, prior, labels)
 
+    @in_defaults
     def sample(
         self,
         n: int,

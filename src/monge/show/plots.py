@@ -32,11 +32,11 @@ def _rendered(figure: Figure) -> Image.Image:
 
 def scatter(groups: Sequence[tuple[str, Tensor, str]], title: str) -> Image.Image:
     """Samples (label, (n, d), colour) in the plane of the first one's principal directions."""
-    mean, plane = principal_plane(groups[0][1])
+    mean, plane = principal_plane(groups[0][1].double())
     figure = Figure(figsize=(5, 4.6))
     axes = figure.subplots()
     for label, x, colour in groups:
-        a, b = ((x - mean) @ plane).T.numpy()
+        a, b = ((x.double() - mean) @ plane).T.numpy()
         axes.scatter(a, b, s=6, alpha=0.5, color=colour, label=label, linewidths=0)
     axes.legend(loc="upper right", frameon=False, markerscale=2)
     axes.set_title(_plain(title), fontsize=10)

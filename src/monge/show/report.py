@@ -34,7 +34,7 @@ def write(run: Run) -> Path:
     Raises:
         ValueError: if the run's directory is read-only, or another process writes into it.
     """
-    with alone(run.path, "run"):
+    with alone(run.path, "run"), run.defaults():
         write_whole(run.report, _page(run))
     return run.report
 

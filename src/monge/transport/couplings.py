@@ -256,4 +256,6 @@ def _tiny(x: Tensor) -> float:
 
 def _uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Uniform numbers in [0, 1), float64."""
-    return to_device(torch.rand(shape, dtype=torch.float64, generator=generator), like.device)
+    return to_device(
+        torch.rand(shape, dtype=torch.float64, generator=generator, device="cpu"), like.device
+    )

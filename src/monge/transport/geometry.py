@@ -119,7 +119,9 @@ def great_circles(count: int, dim: int, *, generator: torch.Generator | None = N
     if dimension("dim", dim) < 2:
         raise ValueError(f"`dim` must be at least 2 for a circle, got {dim}")
     shape = (dimension("count", count), dim, 2)
-    return qr(torch.randn(shape, generator=cpu_generator(generator), dtype=torch.float64))[0]
+    return qr(
+        torch.randn(shape, generator=cpu_generator(generator), dtype=torch.float64, device="cpu")
+    )[0]
 
 
 @promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)

@@ -176,7 +176,7 @@ def first_clusters(
 ) -> Factors:
     """Both samples divided among the clusters of their union, about their means."""
     both = torch.cat([problem.x, problem.y])
-    mixed = to_device(torch.randperm(len(both), generator=generator), both.device)
+    mixed = to_device(torch.randperm(len(both), generator=generator, device="cpu"), both.device)
     some = both[mixed[:MOST_CENTRES]]
     centres = some[:rank].clone()
     for _ in range(LLOYD):

@@ -294,7 +294,9 @@ def _drawn(
     if len(x) <= SEARCHED:
         return x, w
     if w is None:
-        return x[torch.randperm(len(x), generator=generator)[:SEARCHED].to(x.device)], None
+        return x[
+            torch.randperm(len(x), generator=generator, device="cpu")[:SEARCHED].to(x.device)
+        ], None
     # points are drawn in proportion to their weights, and then weigh the same
     chosen = torch.multinomial(w.cpu().double(), SEARCHED, replacement=True, generator=generator)
     return x[chosen.to(x.device)], None

@@ -2,7 +2,8 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,6 +47,12 @@ class Plan:
     """Computes π; `plan` calls it once."""
     total: Tensor | None = None
     """Σ_ij π_ij, where the solver knows it without the plan."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickle or a copy holds the plan in place of the closure that makes it."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["make"] = functools.partial(_as_it_is, self.plan)
+        return type(self), tuple(values.values())
 
     def __repr__(self) -> str:
         return of_attributes(self, "value", "marginal_error", "iterations", "converged")
@@ -115,6 +122,10 @@ class Plan:
             make=lambda: torch.stack([plan.plan for plan in accounts]),
             total=torch.stack(totals) if totals else None,
         )
+
+
+def _as_it_is(plan: Tensor) -> Tensor:
+    return plan
 
 
 def _plain(value: Tensor) -> object:

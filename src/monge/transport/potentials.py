@@ -191,7 +191,7 @@ def _randkhorn(
     f, g = minima.rows(start), start
     ahead_f, ahead_g, theta = f, g, 1.0
     for iteration in range(1, most + 1):
-        if torch.rand((), generator=coins) < 0.5:
+        if torch.rand((), generator=coins, dtype=torch.float32, device="cpu") < 0.5:
             f_new = minima.rows(ahead_g)
             g_new = minima.columns(f_new)
             found, excess = ahead_g, minima.b * ((ahead_g - g_new) / epsilon).expm1()

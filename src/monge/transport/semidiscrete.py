@@ -146,7 +146,7 @@ class SemidiscretePlan:
         z = _noise(z, self.cells.points, "z") - self.means[0]
         u = torch.zeros(2, len(z), dtype=torch.float64)
         if self.cells.epsilon > 0 or len(self) > len(self.cells.points):
-            u = torch.rand(2, len(z), dtype=torch.float64, generator=generator)
+            u = torch.rand(2, len(z), dtype=torch.float64, generator=generator, device="cpu")
         u = to_device(u, z.device)
         _, cell = self.cells.assign(z, self.potentials, u[0])
         order, first, count = self.members
@@ -248,7 +248,7 @@ def solve_semidiscrete(
     first = noise(some)
     means = torch.stack([first.mean(0), data.mean(0)])
     cells, members = distinct_cells(data - means[1], epsilon, 0.0)
-    few = data[torch.randperm(len(data), generator=generator)[:some].to(data.device)]
+    few = data[torch.randperm(len(data), generator=generator, device="cpu")[:some].to(data.device)]
     g = _first_potentials(first - means[0], few - means[1], cells)
     gap = epsilon + float(cells.gaps(first[:512] - means[0], g).mean()) if len(g) > 1 else 0.0
     cells = cells._replace(resolution=gap)
@@ -354,7 +354,9 @@ def _account(
     z: Tensor, cells: Cells, g: Tensor, generator: torch.Generator | None
 ) -> tuple[float, float, float]:
     """The dual objective, and the estimate of χ² with its deviation, on fresh noise."""
-    u = to_device(torch.rand(len(z), dtype=torch.float64, generator=generator), z.device)
+    u = to_device(
+        torch.rand(len(z), dtype=torch.float64, generator=generator, device="cpu"), z.device
+    )
     least, index = cells.assign(z, g, u)
     b, count = cells.masses, torch.bincount(index, minlength=len(g)).double()
     total = float(len(z))

@@ -33,7 +33,11 @@ def uniform_directions(
 ) -> Tensor:
     """`count` independent uniform directions on the unit sphere, (count, dim), float32."""
     normal = torch.randn(
-        dimension("count", count), dimension("dim", dim), generator=cpu_generator(generator)
+        dimension("count", count),
+        dimension("dim", dim),
+        generator=cpu_generator(generator),
+        dtype=torch.float32,
+        device="cpu",
     )
     return torch.nn.functional.normalize(normal, dim=1)
 
@@ -47,7 +51,9 @@ def orthogonal_directions(
     Source: Rowland et al., "Orthogonal estimation of Wasserstein distances", 2019.
     """
     blocks = -(-dimension("count", count) // dimension("dim", dim))
-    normal = torch.randn(blocks, dim, dim, generator=cpu_generator(generator), dtype=torch.float64)
+    normal = torch.randn(
+        blocks, dim, dim, generator=cpu_generator(generator), dtype=torch.float64, device="cpu"
+    )
     q, r = qr(normal)
     # with the signs of R's diagonal taken out, Q follows the Haar measure
     q = q * torch.diagonal(r, dim1=1, dim2=2).sign()[:, None]
@@ -62,7 +68,7 @@ def sobol_directions(count: int, dim: int, *, generator: torch.Generator | None 
         raise ValueError(
             f"`dim` {dim} is over {torch.quasirandom.SobolEngine.MAXDIM}: use uniform_directions"
         )
-    seed = int(torch.randint(2**31, (), generator=cpu_generator(generator)))
+    seed = int(torch.randint(2**31, (), generator=cpu_generator(generator), device="cpu"))
     engine = torch.quasirandom.SobolEngine(dim, scramble=True, seed=seed)
     uniform = engine.draw(count, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
     return torch.nn.functional.normalize(ndtri(uniform), dim=1).float()

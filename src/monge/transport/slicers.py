@@ -43,7 +43,9 @@ class Slicer(Shown, nn.Module, abc.ABC):
 
 @torch.no_grad()
 def _normal_(parameter: Tensor, generator: torch.Generator | None) -> None:
-    drawn = torch.randn(parameter.shape, generator=cpu_generator(generator))
+    drawn = torch.randn(
+        parameter.shape, generator=cpu_generator(generator), dtype=torch.float32, device="cpu"
+    )
     parameter.copy_(to_device(drawn, parameter.device))
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import os
 import re
 import warnings
 import zipfile
@@ -188,6 +189,8 @@ def read(path: Path, config: DataConfig = AS_IT_IS) -> Content:
     except DAMAGED as error:
         reason = brief(str(error), 300) or type(error).__name__
         raise ValueError(f"{str(path)!r} is not readable: {reason}") from None
+    if not os.path.lexists(path):
+        raise ValueError(f"{str(path)!r} is not there: give a .npy, .npz or .csv file")
     raise ValueError(f"{str(path)!r} is not a file of samples: give a .npy, .npz or .csv file")
 
 

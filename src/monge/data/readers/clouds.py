@@ -4,6 +4,7 @@ plyfile reads .ply and trimesh .stl, both of the extra `clouds`; .off, .obj, .xy
 read here. (trimesh cuts the polygons of .obj into fans, which leave concave ones.)
 """
 
+import codecs
 import importlib
 import io
 import itertools
@@ -114,6 +115,7 @@ def decode(content: bytes, suffix: str, points: int | None, name: str) -> np.nda
             package that the format needs.
     """
     count, generator = points or POINTS, np.random.default_rng(seed_of("clouds", digest(content)))
+    content = content.removeprefix(codecs.BOM_UTF8)  # which editors write before a text
     kind, stands_for = kind_of_file(name, content[:HEAD])
     if kind in ("clouds", "arrays"):
         suffix = stands_for or suffix
@@ -162,7 +164,7 @@ def _lines(content: bytes, start: int = 0) -> Iterator[str]:
 def _coordinates(words: Sequence[str]) -> list[float]:
     """The first three words as numbers."""
     if len(words) < 3:
-        raise ValueError("a row has fewer than three numbers")
+        raise ValueError("a row has fewer than three numbers separated by blanks")
     if any("_" in word for word in words[:3]):
         raise ValueError("a coordinate has an underscore, which is not a digit")
     return [float(word) for word in words[:3]]

@@ -201,7 +201,9 @@ HIGH = Variation(0.12, 0.12, 1.05, 1.05, 0.8, 0.8, 0.4)
 def _variations() -> list[Variation]:
     """Uniform between `LOW` and `HIGH`, one a sample."""
     random = generator("glyphs")
-    uniform = torch.rand((COUNT, len(LOW)), dtype=torch.float64, generator=random).numpy()
+    uniform = torch.rand(
+        (COUNT, len(LOW)), dtype=torch.float64, generator=random, device="cpu"
+    ).numpy()
     return [Variation(*row) for row in (LOW + np.subtract(HIGH, LOW) * uniform).tolist()]
 
 

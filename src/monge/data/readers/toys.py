@@ -21,7 +21,7 @@ TRAIN, TEST = 10_000, 2_000
 
 def eight_gaussians(n: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
     """Eight Gaussians of deviation 0.1 on a circle of radius 2, and which one it was."""
-    k = torch.randint(8, (n,), generator=random)
+    k = torch.randint(8, (n,), generator=random, device="cpu")
     angle = k * (math.pi / 4)
     centres = 2 * torch.stack([angle.cos(), angle.sin()], 1)
     return centres + 0.1 * standard_normal((n, 2), random), k
@@ -29,8 +29,8 @@ def eight_gaussians(n: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
 
 def rings(n: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
     """Two rings of radii 1 and 2, of deviation 0.05, and which one it was."""
-    k = torch.randint(2, (n,), generator=random)
-    angle = 2 * math.pi * torch.rand(n, generator=random)
+    k = torch.randint(2, (n,), generator=random, device="cpu")
+    angle = 2 * math.pi * torch.rand(n, generator=random, dtype=torch.float32, device="cpu")
     radius = 1 + k + 0.05 * standard_normal((n,), random)
     return torch.stack([radius * angle.cos(), radius * angle.sin()], 1), k
 
@@ -42,7 +42,7 @@ def swiss_roll(n: int, random: torch.Generator) -> tuple[Tensor, None]:
 
 def line(n: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
     """An even mixture of N(-1, 0.3²) and N(1, 0.3²), (n, 1), and which one it was."""
-    k = torch.randint(2, (n,), generator=random)
+    k = torch.randint(2, (n,), generator=random, device="cpu")
     return (2.0 * k - 1)[:, None] + 0.3 * standard_normal((n, 1), random), k
 
 
