@@ -18,7 +18,7 @@ from monge._core.checks import dimension, finite, floating, order, positive, pow
 from monge._core.checks import share as checked_share
 from monge._core.devices import to_device
 from monge._core.numerics import absolute_power, root
-from monge._core.promotion import ANY, as_tensor, promoted
+from monge._core.promotion import ANY, as_tensor, promoted, promoted_powers
 from monge._core.shown import Shown
 from monge._core.tuning import threads
 from monge.transport.entropic import sinkhorn_divergence
@@ -195,7 +195,7 @@ class SetCost(Shown, nn.Module, abc.ABC):
         super().__init__()
         self.scale = positive("scale", scale)
 
-    @promoted(x=ANY, y=ANY)
+    @promoted_powers(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """
         Args:

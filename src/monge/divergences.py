@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from monge._core.checks import dimension, instance, order, points, positive, power, sample_pair
 from monge._core.devices import to_device
-from monge._core.promotion import ANY, promoted
+from monge._core.promotion import ANY, promoted, promoted_powers
 from monge._core.shown import Shown
 from monge._core.tuning import tuning
 from monge.draws import Draws
@@ -125,7 +125,7 @@ class SlicedWasserstein(Divergence):
         super().__init__()
         self.directions, self.p = dimension("directions", directions), order(p)
 
-    @promoted(x=ANY, y=ANY)
+    @promoted_powers(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
         x, y = sample_pair(x, y)
         generator = None if draws is None else draws.generator("divergence")
@@ -160,7 +160,7 @@ class GeneralizedSlicedWasserstein(Divergence):
         super().__init__()
         self.slicer, self.p = instance("slicer", slicer, Slicer, "Circular(dim)"), order(p)
 
-    @promoted(x=ANY, y=ANY)
+    @promoted_powers(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
         x, y = sample_pair(x, y)
         self.slicer.resample_(None if draws is None else draws.generator("divergence"))
@@ -241,7 +241,7 @@ class SinkhornDivergence(Divergence):
         one_penalty(penalties(reach))
         self.reach = reach
 
-    @promoted(x=ANY, y=ANY)
+    @promoted_powers(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = sample_pair(x, y)
         return sinkhorn_divergence(
@@ -259,7 +259,7 @@ class ExactWasserstein(Divergence):
         super().__init__()
         self.p = order(p)
 
-    @promoted(x=ANY, y=ANY)
+    @promoted_powers(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = points(*sample_pair(x, y), self.p)
         relative, scale = power_and_scale(x, y, None, None, self.p)

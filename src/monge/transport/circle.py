@@ -9,8 +9,8 @@ where F_ν^{-1}(t + 1) = F_ν^{-1}(t) + 1 in units of the circumference. C is co
 samples, linear between the θ at which two levels meet, so that bisection by the sign of its slope
 ends at the minimum. Equally many, equally weighted values meet in cyclic order: θ is k/n.
 
-The plan at the minimum is a staircase around the circle: from each of its cells to the next, u or v
-moves on. The derivatives of W_p^p in the weights are the dual potentials f and g, whose sums
+The plan at the minimum is a staircase around the circle: from each of its cells to the next, u
+or v moves on. The derivatives of W_p^p in the weights are the dual potentials f and g, whose sums
 f_i + g_j are the costs of the cells: they follow along the staircase, and where u and v move on
 together, f rises by what closes its way around the circle.
 

@@ -28,9 +28,9 @@ from monge.transport.accounts import (
     assembled,
     checked_settings,
     is_converged,
+    judge_balanced,
     kernel_dtype,
     refuse_hidden,
-    warn_unless_converged,
 )
 from monge.transport.dual import Separated, separated
 from monge.transport.fixed_point import iterate
@@ -173,7 +173,7 @@ def _solve(
         g, _, count = iterate(tiles, symmetric, g, ACCELERATION, aim, most)
         f, used = g if symmetric else tiles.rows(g), used + count
     solved = _in_order(samples, level, tiles, f, g, used)
-    warn_unless_converged(solved.potentials, epsilon, settings, points_dtype)
+    judge_balanced(solved.potentials, epsilon, settings, points_dtype)
     return solved
 
 
