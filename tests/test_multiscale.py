@@ -242,7 +242,7 @@ def test_an_epsilon_below_rounding_is_refused_before_the_last_stage(epsilon, mon
     x, y = (torch.rand(400, 2, generator=seeded(k), dtype=torch.float64) for k in (0, 1))
     monkeypatch.setattr("monge.transport.multiscale._in_order", None)
     with pytest.raises(
-        ValueError, match="`epsilon` .* is below the rounding of (costs|potentials)"
+        ValueError, match=r"`epsilon` .* is below the rounding of (costs|potentials)"
     ):
         multiscale_sinkhorn(x, y + 0.3, epsilon=epsilon)
 

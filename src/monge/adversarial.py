@@ -129,7 +129,7 @@ class JensenShannon(Critical):
         constraint: Constraint | None = None,
     ):
         super().__init__(critic, Constraint() if constraint is None else constraint)
-        self.saturating = saturating
+        self.saturating = instance("saturating", saturating, bool, "True")
 
     def game(self, x: Tensor, y: Tensor) -> Tensor:
         return cross_entropy(self.critic, x, y)

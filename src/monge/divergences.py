@@ -85,10 +85,11 @@ class MMD(Divergence):
 
     def __init__(self, kernel: Kernel, unbiased: bool = True, paired: bool = False):
         super().__init__()
+        self.kernel = instance("kernel", kernel, Kernel, "RBF(1.0)")
+        self.unbiased = instance("unbiased", unbiased, bool, "True")
+        self.paired = instance("paired", paired, bool, "True")
         if paired and not unbiased:
             raise ValueError("`paired` is for the unbiased estimate: leave `unbiased` True")
-        self.kernel = instance("kernel", kernel, Kernel, "RBF(1.0)")
-        self.unbiased, self.paired = unbiased, paired
 
     @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:

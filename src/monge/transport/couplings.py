@@ -167,7 +167,8 @@ class Sinkhorn(Coupling):
         tolerance: float = 1e-3,
         max_iterations: int = MOST_ITERATIONS,
     ):
-        self.epsilon, self.absolute = positive("epsilon", epsilon), absolute
+        self.epsilon = positive("epsilon", epsilon)
+        self.absolute = instance("absolute", absolute, bool, "True")
         self.tolerance = positive("tolerance", tolerance)
         self.max_iterations = dimension("max_iterations", max_iterations)
 
