@@ -29,6 +29,7 @@ from monge._core.checks import finite, floating, given_weights, order, positive
 from monge._core.numerics import absolute_power, root
 from monge._core.promotion import ANY, promoted
 from monge._core.typed import broadcast
+from monge.transport.line import MOST_EXPONENT
 
 RESOLUTION = 2.0**-46
 """How near θ comes to its minimum."""
@@ -38,9 +39,6 @@ TIE = 8 * RESOLUTION
 
 HALVINGS = 64
 """Steps of a bisection whose last bits are found in closed form."""
-
-MOST_EXPONENT = 1000
-"""Of powers of 2 in derivatives in weights of 0, which may be those of a far point."""
 
 
 @promoted(u=ANY, v=ANY, a=ANY, b=ANY)
