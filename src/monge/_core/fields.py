@@ -46,8 +46,9 @@ def _is_of(value: Any, annotation: Any) -> bool:
     if annotation in (int, float):
         kind = numbers.Integral if annotation is int else numbers.Real
         return isinstance(value, kind) and not isinstance(value, bool)
-    is_class = isinstance(annotation, type) and annotation is not Any
-    return isinstance(value, annotation) if is_class else True
+    if annotation is Any or not isinstance(annotation, type):
+        return True
+    return isinstance(value, annotation)
 
 
 def _in_words(annotation: Any) -> str:
