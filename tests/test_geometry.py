@@ -181,7 +181,8 @@ def test_the_gradient_in_weights_is_the_dual_of_the_linear_programme(kind, seed,
     arcs = ((u[:, None] - v + math.pi) % (2 * math.pi) - math.pi).abs()
     most = (f[:, None] + g - (arcs / value) ** p).max()  # with the least constant that is needed
     dual = a @ f + b @ g - most
-    largest = max(1.0, float(f.abs().max()), float(g.abs().max()))
+    # the potentials of points with mass are at most those of a few costs of the plan
+    largest = 100.0 if kind != "zeros" else max(1.0, float(f.abs().max()), float(g.abs().max()))
     rounding = 1e-13 * (10 + p) * largest  # a power of order p loses p units of rounding
     assert float(dual) == pytest.approx(1, abs=rounding)
 
