@@ -16,6 +16,7 @@ from monge.draws import generator
 from monge.transport import (
     Anderson,
     Randkhorn,
+    multiscale_sinkhorn,
     sinkhorn,
     sinkhorn_divergence,
     solve_entropic,
@@ -255,3 +256,28 @@ def test_without_convergence_the_nearest_iterate_is_kept(seed):
             warnings.simplefilter("ignore")
             plan = sinkhorn(*problem, epsilon=0.5, max_iterations=1000)
         assert plan.value.max() == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize("distance", [30.0, 300.0])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        lambda x, y, epsilon: sinkhorn(x, y, epsilon=epsilon),
+        lambda x, y, epsilon: sinkhorn(x[None], y[None], epsilon=epsilon),
+        lambda x, y, epsilon: multiscale_sinkhorn(x, y, epsilon=epsilon, tolerance=1e-4),
+    ],
+    ids=["points", "batch", "multiscale"],
+)
+def test_far_clusters_of_unequal_mass_exchange_it(solver, distance):
+    """A tenth of the mass goes a long way: potentials drift apart by about ε an iteration. The
+    plan is the exact one up to its entropy, which is at most log n."""
+    random = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(120, 2, generator=random, dtype=torch.float64) for _ in range(2))
+    x[:12] += distance
+    y[:24] += distance
+    epsilon = 1e-4 * distance**2
+    plan = solver(x, y, epsilon)
+    exact = float(wasserstein(x, y)) ** 2
+    assert plan.converged
+    slack = 1e-4 * distance**2 * 4  # what the tolerance leaves of the mass, and its way
+    assert exact - slack <= float(plan.value) <= exact + epsilon * math.log(120) + slack

@@ -144,6 +144,80 @@ def test_derivatives_on_the_circle(p):
         assert torch.autograd.gradgradcheck(weighted, inputs)
 
 
+HIGH_ORDERS = pytest.mark.parametrize("p", [1, 1.5, 2, 3, 10, 20, 50, 200, 1000])
+
+
+def gradients_in_weights(u, v, a, b, p):
+    a, b = a.clone().requires_grad_(), b.clone().requires_grad_()
+    value = wasserstein_circle(u, v, a, b, p=p)
+    return value.detach(), *torch.autograd.grad(value, (a, b))
+
+
+def weights_on_the_circle(kind, seed):
+    """Points and weights whose partial sums are apart, equal, or those of a few points."""
+    sizes = (7, 5) if kind != "uniform" else [(6, 6), (6, 4)][seed % 2]
+    u, v = angles(sizes[0], seed), angles(sizes[1], seed + 100)
+    if kind == "uniform":
+        return u, v, *(torch.full((k,), 1 / k, dtype=double) for k in sizes)
+    a, b = law(7, seed), law(5, seed + 50)
+    if kind == "tied":
+        u, v = u.round(), v.round()
+    if kind == "zeros":
+        a[[seed, seed + 3]] = 0
+        b[seed] = 0
+    return u, v, a / a.sum(), b / b.sum()
+
+
+@HIGH_ORDERS
+@pytest.mark.parametrize("kind", ["apart", "tied", "uniform", "zeros"])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_gradient_in_weights_is_the_dual_of_the_linear_programme(kind, seed, p):
+    """f and g that no cost forbids, with the value of the plan, are a subgradient of W_p^p."""
+    u, v, a, b = weights_on_the_circle(kind, seed)
+    if kind == "zeros":
+        b = law(5, seed + 50)  # points without mass on both sides would depend on each other
+    value, f, g = gradients_in_weights(u, v, a, b, p)
+    f, g = (z * p / value for z in (f, g))  # in units of W_p^p
+    arcs = ((u[:, None] - v + math.pi) % (2 * math.pi) - math.pi).abs()
+    most = (f[:, None] + g - (arcs / value) ** p).max()  # with the least constant that is needed
+    dual = a @ f + b @ g - most
+    # the potentials of points with mass are at most those of a few costs of the plan
+    largest = 100.0 if kind != "zeros" else max(1.0, float(f.abs().max()), float(g.abs().max()))
+    rounding = 1e-13 * (10 + p) * largest  # a power of order p loses p units of rounding
+    assert float(dual) == pytest.approx(1, abs=rounding)
+
+
+@HIGH_ORDERS
+@pytest.mark.parametrize("kind", ["apart", "tied", "zeros"])
+def test_the_gradient_in_weights_is_the_rise_of_the_distance(kind, p):
+    """Along a change that lets weights of 0 grow."""
+    for seed in range(2):
+        u, v, a, b = weights_on_the_circle(kind, seed)
+        value, f, g = gradients_in_weights(u, v, a, b, p)
+        for side, (w, slope) in enumerate(((a, f), (b, g))):
+            ways = torch.randn(4, len(w), generator=seeded(seed), dtype=double)
+            ways = torch.where(w == 0, ways.abs(), ways)
+            ways = ways - (w > 0) * ways.sum(1, keepdim=True) / (w > 0).sum()
+            for way in ways:
+                step = 1e-7 * way
+                moved_weights = (a + step, b) if side == 0 else (a, b + step)
+                moved = wasserstein_circle(u, v, *moved_weights, p=p)
+                rise = float(slope @ way)
+                assert float(moved - value) / 1e-7 == pytest.approx(rise, rel=1e-3, abs=1e-5)
+
+
+def test_mixed_derivatives_on_the_circle_at_a_high_order():
+    u, v = angles(5, 2), angles(4, 3)
+    a, b = law(5, 2).log(), law(4, 3).log()
+    inputs = [z.requires_grad_() for z in (u, v, a, b)]
+
+    def weighted(u, v, a, b):
+        return wasserstein_circle(u, v, a.softmax(-1), b.softmax(-1), p=20)
+
+    assert torch.autograd.gradcheck(weighted, inputs)
+    assert torch.autograd.gradgradcheck(weighted, inputs, eps=1e-7, rtol=1e-2)
+
+
 def test_pot_agrees_on_the_circle():
     u, v, a, b = angles(20, 0) % 1, angles(30, 1) % 1, law(20), law(30)
     for p in (1, 2):
@@ -244,6 +318,27 @@ def test_derivatives_on_the_sphere():
     plane = torch.eye(3, dtype=double)[None, :, :2]
     value = spherical_sliced_wasserstein(axis, sphere(1, 3, 6), circles=plane)
     assert torch.isfinite(torch.autograd.grad(value, axis)[0]).all()
+
+
+@pytest.mark.parametrize("p", [3, 50, 200])
+def test_derivatives_in_weights_on_the_sphere_at_high_orders(p):
+    circles = great_circles(6, 3, generator=seeded())
+    x, y, a = sphere(7, 3, 0), sphere(5, 3, 1), law(7).requires_grad_()
+    even = torch.full((7,), 1 / 7, dtype=double, requires_grad=True)
+
+    def value(a):
+        return spherical_sliced_wasserstein(x, y, a, p=p, circles=circles)
+
+    (slope,) = torch.autograd.grad(value(a), a)
+    way = torch.randn(7, generator=seeded(), dtype=double)
+    way = way - way.mean()
+    with torch.no_grad():
+        rise = (value(a + 1e-7 * way) - value(a - 1e-7 * way)) / 2e-7
+    assert float(slope @ way) == pytest.approx(float(rise), rel=1e-4)
+    (slope,) = torch.autograd.grad(value(even), even)
+    with torch.no_grad():
+        low, high = (float(value(even + s * 1e-7 * way) - value(even)) * s for s in (-1, 1))
+    assert low - 1e-11 <= float(slope @ way) * 1e-7 <= high + 1e-11
 
 
 def test_draws_of_circles_follow_their_generator():

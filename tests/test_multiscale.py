@@ -236,6 +236,22 @@ def test_bad_input(change, name):
             function(**given)
 
 
+@pytest.mark.parametrize("epsilon", [1e-30, 1e-18, 1e-17])
+def test_an_epsilon_below_rounding_is_refused_before_the_last_stage(epsilon, monkeypatch):
+    """Costs of near points, then potentials of larger regularisations, say that it is."""
+    x, y = (torch.rand(400, 2, generator=seeded(k), dtype=torch.float64) for k in (0, 1))
+    monkeypatch.setattr("monge.transport.multiscale._in_order", None)
+    with pytest.raises(
+        ValueError, match=r"`epsilon` .* is below the rounding of (costs|potentials)"
+    ):
+        multiscale_sinkhorn(x, y + 0.3, epsilon=epsilon)
+
+
+def test_an_epsilon_below_the_rounding_of_the_mean_cost_is_right_where_potentials_are_small():
+    x, _ = clouds(100, 1, 2)
+    assert float(multiscale_sinkhorn_divergence(x, x, epsilon=1e-18)) == 0
+
+
 def test_chunks(monkeypatch):
     x, y = clouds(300, 200, 2)
     whole = multiscale_sinkhorn(x, y, epsilon=0.2, tolerance=1e-7).value

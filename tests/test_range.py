@@ -8,7 +8,15 @@ from zoo import seeded
 
 from monge import adversarial, divergences, kernels, transport
 from monge.costs import L2, Bernoulli, EarthMover, SinkhornSets, SlicedSets
-from monge.divergences import MMD, EnergyDistance, SlicedWasserstein
+from monge.divergences import (
+    MMD,
+    EnergyDistance,
+    ExactWasserstein,
+    GeneralizedSlicedWasserstein,
+    SinkhornDivergence,
+    SlicedWasserstein,
+)
+from monge.draws import generator
 from monge.kernels import IMQ, RBF, Energy, Laplace, RationalQuadratic, multiscale_imq
 
 SCALES = pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
@@ -432,3 +440,37 @@ def test_powers_that_vanish_are_refused_by_exact_solvers(name, copies):
         EXACT[name](x, y, p=540)
     with pytest.raises(ValueError, match="`p` must be at most 1,000, got 1e\\+300"):
         EXACT[name](x, y, p=1e300)
+
+
+HALF = {
+    "exact": lambda p: ExactWasserstein(p),
+    "sliced": lambda p: SlicedWasserstein(16, p),
+    "generalized": lambda p: GeneralizedSlicedWasserstein(transport.Linear(3, 8).double(), p),
+    "sinkhorn": lambda p: SinkhornDivergence(0.1 * 0.2**p, p),
+    "earth mover": lambda p: lambda x, y: EarthMover(p)(x[None], y[None])[0],
+    "sets": lambda p: lambda x, y: SlicedSets(16, p)(x[None], y[None])[0],
+    "plan": lambda p: lambda x, y: transport.sinkhorn(x, y, epsilon=0.1 * 0.2**p, p=p).value,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", HALF)
+@pytest.mark.parametrize("p", [3, 4, 8, 20, 49])
+def test_powers_in_half_precision_are_those_of_float64_or_refused(name, p, dtype):
+    """Computed in float32; never a 0 in which a distance is lost, gradient and all."""
+    random = generator(0, "half")
+    x, y = (0.2 * torch.rand(24, 3, generator=random).to(dtype) for _ in range(2))
+    torch.manual_seed(0)
+    expected = float(HALF[name](p)(x.double(), y.double()).detach())
+    torch.manual_seed(0)
+    least = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    if expected < least:
+        with pytest.raises(ValueError, match="powers of distances that vanish in"):
+            HALF[name](p)(x, y)
+    else:
+        value = HALF[name](p)(x, y).detach()
+        rounding = 4 * torch.finfo(dtype).eps
+        assert value.dtype == dtype
+        assert float(value) == pytest.approx(expected, rel=rounding, abs=least)
+    if name != "plan":  # whose value has an entropy
+        assert float(HALF[name](p)(x, x).detach()) == pytest.approx(0, abs=1e-6)

@@ -265,6 +265,39 @@ def test_second_derivatives_are_right_or_refused(name):
         torch.autograd.grad(first.sum(), x)
 
 
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3, 10, 20, 50, 200])
+@pytest.mark.parametrize("sizes", [(6, 6), (6, 4)])
+@pytest.mark.parametrize("kind", ["uniform", "zeros", "apart"])
+@pytest.mark.parametrize("sliced", [False, True])
+def test_gradients_in_weights_on_the_line_are_duals_at_every_order(p, sizes, kind, sliced):
+    """f and g that no cost forbids, with the value of the plan, are a subgradient of W_p^p, also
+    where partial sums of the weights are equal, beside pairs far longer than the plan's."""
+    for seed in range(3):
+        random = seeded(seed)
+        u, v = (10 * torch.rand(k, generator=random, dtype=torch.float64) for k in sizes)
+        a, b = (torch.rand(k, generator=random, dtype=torch.float64) + 0.1 for k in sizes)
+        if kind == "uniform":
+            a, b = torch.ones_like(a), torch.ones_like(b)
+        if kind == "zeros":
+            a[[seed, seed + 2]] = 0
+        a, b = (w / w.sum() for w in (a, b))
+        leaves = [w.clone().requires_grad_() for w in (a, b)]
+        if sliced:
+            plane = (torch.stack([z, 0 * z], 1) for z in (u, v))
+            one = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+            value = transport.sliced_wasserstein(*plane, *leaves, p=p, directions=one)
+        else:
+            value = transport.wasserstein_1d(u, v, *leaves, p=p)
+        f, g = (z * p / value.detach() for z in torch.autograd.grad(value, leaves))
+        costs = ((u[:, None] - v).abs() / value.detach()) ** p
+        dual = a @ f + b @ g - (f[:, None] + g - costs).max()
+        # the potentials of points with mass are at most those of a few costs of the plan
+        largest = (
+            100.0 if kind != "zeros" else max(1.0, float(f.abs().max()), float(g.abs().max()))
+        )
+        assert float(dual) == pytest.approx(1, abs=1e-13 * (10 + p) * largest)
+
+
 def test_every_function_of_weights_has_a_row():
     functions = {
         name

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monge._core.checks import instance, order, sample_pair
-from monge._core.promotion import ANY, promoted, promoted_critic
+from monge._core.promotion import ANY, promoted_critic, promoted_powers
 from monge.constraints import (
     Constraint,
     GradientPenalty,
@@ -129,7 +129,7 @@ class JensenShannon(Critical):
         constraint: Constraint | None = None,
     ):
         super().__init__(critic, Constraint() if constraint is None else constraint)
-        self.saturating = saturating
+        self.saturating = instance("saturating", saturating, bool, "True")
 
     def game(self, x: Tensor, y: Tensor) -> Tensor:
         return cross_entropy(self.critic, x, y)
@@ -197,11 +197,11 @@ class MaxGeneralizedSliced(Learned):
         super().__init__()
         self.slicer, self.p = instance("slicer", slicer, Slicer, "Circular(dim)"), order(p)
 
-    @promoted(x=ANY, y=ANY)
+    @promoted_powers(x=ANY, y=ANY)
     def inner_loss(self, x: Tensor, y: Tensor) -> Tensor:
         return -self._powers(x, y).sum()
 
-    @promoted(x=ANY, y=ANY)
+    @promoted_powers(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return self._powers(x, y).max()
 
@@ -255,6 +255,6 @@ class FeatureSliced(Learned):
     def inner_loss(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
         return cross_entropy(self.head, *self._features(x, y))
 
-    @promoted(x=ANY, y=ANY)
+    @promoted_powers(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
         return self.sliced(*self._features(x, y), draws=draws)

@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
-from monge._core.checks import positive
+from monge._core.checks import instance, positive
 from monge._core.devices import to_device
 from monge._core.products import true_products
 from monge._core.shown import Shown
@@ -117,7 +117,8 @@ class GradientPenalty(Constraint):
     random = True
 
     def __init__(self, weight: float = 10.0, one_sided: bool = False):
-        self.weight, self.one_sided = positive("weight", weight), one_sided
+        self.weight = positive("weight", weight)
+        self.one_sided = instance("one_sided", one_sided, bool, "True")
 
     def prepare(self, critic: nn.Module) -> None:
         refuse_batch_norm(critic)

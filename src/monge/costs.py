@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monge._core.checks import dimension, finite, floating, order, positive, power
+from monge._core.checks import dimension, finite, floating, instance, order, positive, power
 from monge._core.checks import share as checked_share
 from monge._core.devices import to_device
 from monge._core.numerics import absolute_power, root
-from monge._core.promotion import ANY, as_tensor, promoted
+from monge._core.promotion import ANY, as_tensor, promoted, promoted_powers
 from monge._core.shown import Shown
 from monge._core.tuning import threads
 from monge.transport.entropic import sinkhorn_divergence
@@ -148,6 +148,7 @@ class GaussianLikelihood(Cost):
 
     def __init__(self, sigma: float = 1.0, learned: bool = False):
         super().__init__()
+        instance("learned", learned, bool, "True")
         log_sigma = torch.tensor(math.log(positive("sigma", sigma)))
         self.log_sigma = nn.Parameter(log_sigma, requires_grad=learned)
         self.learned = learned
@@ -167,20 +168,38 @@ class GaussianLikelihood(Cost):
 
 
 class Scaled(Shown, nn.Module):
-    """c(x / s, y / s): a cost in separate units for each element, e.g. a table's columns."""
+    """c(x / s, y / s): a cost in separate units for each element, e.g. a table's columns.
+
+    Args:
+        cost: c.
+        scale: s, shaped like a sample, or a number for all elements of a dimension of 1.
+
+    Raises:
+        ValueError: for a scale that is not positive, or has a shape that is not a sample's.
+    """
 
     scale: Tensor
 
     def __init__(self, cost: nn.Module, scale: Tensor):
         super().__init__()
-        self.cost = cost
+        self.cost = instance("cost", cost, nn.Module, "SquaredL2()")
         scale = finite("scale", as_tensor("scale", scale))
+        if scale.numel() == 0:
+            raise ValueError(f"`scale` must hold a number, got shape {tuple(scale.shape)}")
         if not bool((scale > 0).all()):
             raise ValueError(f"`scale` must be positive, got {float(scale.min()):.3g}")
         self.register_buffer("scale", scale)
 
     @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        for name, z in (("x", x), ("y", y)):
+            own, given = z.shape[1:], self.scale.shape
+            pairs = zip(reversed(given), reversed(own))
+            if len(given) > len(own) or any(k not in (1, size) for k, size in pairs):
+                raise ValueError(
+                    f"`scale` of shape {tuple(given)} is not that of a sample of `{name}`, "
+                    f"{tuple(own)}: give a number for each element, or 1 of a dimension for all"
+                )
         return self.cost(x / self.scale, y / self.scale)
 
 
@@ -195,7 +214,7 @@ class SetCost(Shown, nn.Module, abc.ABC):
         super().__init__()
         self.scale = positive("scale", scale)
 
-    @promoted(x=ANY, y=ANY)
+    @promoted_powers(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """
         Args:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from monge._core.checks import dimension, instance, order, points, positive, power, sample_pair
 from monge._core.devices import to_device
-from monge._core.promotion import ANY, promoted
+from monge._core.promotion import ANY, promoted, promoted_powers
 from monge._core.shown import Shown
 from monge._core.tuning import tuning
 from monge.draws import Draws
@@ -85,10 +85,11 @@ class MMD(Divergence):
 
     def __init__(self, kernel: Kernel, unbiased: bool = True, paired: bool = False):
         super().__init__()
+        self.kernel = instance("kernel", kernel, Kernel, "RBF(1.0)")
+        self.unbiased = instance("unbiased", unbiased, bool, "True")
+        self.paired = instance("paired", paired, bool, "True")
         if paired and not unbiased:
             raise ValueError("`paired` is for the unbiased estimate: leave `unbiased` True")
-        self.kernel = instance("kernel", kernel, Kernel, "RBF(1.0)")
-        self.unbiased, self.paired = unbiased, paired
 
     @promoted(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -125,7 +126,7 @@ class SlicedWasserstein(Divergence):
         super().__init__()
         self.directions, self.p = dimension("directions", directions), order(p)
 
-    @promoted(x=ANY, y=ANY)
+    @promoted_powers(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
         x, y = sample_pair(x, y)
         generator = None if draws is None else draws.generator("divergence")
@@ -160,7 +161,7 @@ class GeneralizedSlicedWasserstein(Divergence):
         super().__init__()
         self.slicer, self.p = instance("slicer", slicer, Slicer, "Circular(dim)"), order(p)
 
-    @promoted(x=ANY, y=ANY)
+    @promoted_powers(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
         x, y = sample_pair(x, y)
         self.slicer.resample_(None if draws is None else draws.generator("divergence"))
@@ -241,7 +242,7 @@ class SinkhornDivergence(Divergence):
         one_penalty(penalties(reach))
         self.reach = reach
 
-    @promoted(x=ANY, y=ANY)
+    @promoted_powers(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = sample_pair(x, y)
         return sinkhorn_divergence(
@@ -259,7 +260,7 @@ class ExactWasserstein(Divergence):
         super().__init__()
         self.p = order(p)
 
-    @promoted(x=ANY, y=ANY)
+    @promoted_powers(x=ANY, y=ANY)
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = points(*sample_pair(x, y), self.p)
         relative, scale = power_and_scale(x, y, None, None, self.p)

@@ -154,6 +154,7 @@ class ClassPrior(nn.Module):
                 f"`shares` must be numbers (K,) of at least 0, of which one is positive, got "
                 f"{shares!r}"
             )
+        counts = counts / counts.max()  # whose sum is finite
         self.register_buffer("shares", (counts / counts.sum()).float())
         self.scale = (positive("spread", spread) / 2) ** 0.5
         # a number of its own: an exported graph leaves out buffers that it does not use

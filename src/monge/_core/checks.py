@@ -171,11 +171,16 @@ def power(value: Tensor, x: Tensor, y: Tensor, p: float, squares: Callable[[], T
             "samples"
         )
     if bool((found == 0).any()) and bool(((found == 0) & (squares() > 0)).any()):
-        raise NotFinite(
-            f"`p` {p:g} has powers of distances that vanish in {value.dtype}: lower it, or "
-            "rescale the samples"
-        )
+        raise NotFinite(vanished(p, value.dtype))
     return value
+
+
+def vanished(p: float, dtype: torch.dtype) -> str:
+    """The message for powers of an order that a dtype does not hold."""
+    return (
+        f"`p` {p:g} has powers of distances that vanish in {dtype}: lower it, or rescale the "
+        "samples"
+    )
 
 
 def sample_pair(x: Tensor, y: Tensor, least: int = 1) -> tuple[Tensor, Tensor]:

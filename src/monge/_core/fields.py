@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+import numbers
+import types
 import typing
 from typing import Any, Literal
 
 LARGEST = 2**31 - 1
 """Of counts and sizes; no tensor holds more of anything."""
-_WORDS = {int: "an integer", float: "a number"}
+_WORDS = {int: "an integer", float: "a number", bool: "True or False", str: "a text"}
 
 
 def demand(ok: bool, name: str, value: Any, wanted: str) -> None:
@@ -24,6 +26,38 @@ def choices(record: Any) -> None:
         value = getattr(record, name)
         if known and not (value is None and type(None) in members):
             demand(value in known[0], name, value, f"one of {', '.join(map(str, known[0]))}")
+
+
+def of_types(record: Any) -> None:
+    """Demands of every field a value of its type."""
+    for name, annotation in typing.get_type_hints(type(record)).items():
+        value = getattr(record, name)
+        demand(_is_of(value, annotation), name, value, _in_words(annotation))
+
+
+def _is_of(value: Any, annotation: Any) -> bool:
+    """Whether a value has a type that fields have; what lists its values is left to `choices`."""
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) is tuple:
+        kinds = arguments[:1] * len(value) if isinstance(value, tuple) else ()
+        return isinstance(value, tuple) and all(map(_is_of, value, kinds))
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return any(_is_of(value, one) for one in arguments)
+    if annotation in (int, float):
+        kind = numbers.Integral if annotation is int else numbers.Real
+        return isinstance(value, kind) and not isinstance(value, bool)
+    if annotation is Any or not isinstance(annotation, type):
+        return True
+    return isinstance(value, annotation)
+
+
+def _in_words(annotation: Any) -> str:
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) is tuple:
+        return f"a tuple, each of which is {_in_words(arguments[0])}"
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return " or ".join("None" if one is type(None) else _in_words(one) for one in arguments)
+    return _WORDS.get(annotation, f"a {getattr(annotation, '__name__', annotation)}")
 
 
 def at_least(record: Any, least: float, *names: str) -> None:

@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 
 from monge._core.checks import cpu_generator
+from monge._core.checks import cpu_generator, vanished
 from monge._core.defaults import default_device_is_set
 from monge._core.errors import NotFinite
 from monge._core.products import true_products
@@ -75,6 +76,28 @@ def promoted(
     return _decorator(dimensions, _opaque, together)
 
 
+def promoted_powers(
+    together: Together | None = None, /, **dimensions: int
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorates a function, or method, that returns powers, of the order `p`, or `self.p`, of
+    distances between its samples: float16 in which they vanish is refused."""
+    return _decorator(dimensions, _opaque, together, _refuse_vanished)
+
+
+def _refuse_vanished(result: Any, dtype: torch.dtype, arguments: dict[str, Any]) -> None:
+    """As `checks.power` does in the dtype of the computation, for orders above 2: where distances
+    beyond the rounding of their samples have powers that are 0 in the dtype of the result."""
+    p = arguments.get("p", getattr(arguments.get("self"), "p", 2))
+    if p <= 2 or dtype.itemsize >= 4:
+        return
+    powers = getattr(result, "value", result).detach()
+    extent = max(float(arguments[name].detach().abs().max()) for name in ("x", "y"))
+    rounding = 10 * torch.finfo(torch.float32).eps * extent
+    distances = powers.double().clamp(min=0) ** (1 / p)
+    if bool(((powers.to(dtype) == 0) & (distances > rounding)).any()):
+        raise NotFinite(vanished(p, dtype))
+
+
 def promoted_critic(**dimensions: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorates a function that consists of operations of torch, through which the transforms of
     `torch.func` reach the parameters of a network."""
@@ -110,6 +133,7 @@ def _decorator(
     dimensions: dict[str, int],
     run: Callable[[Callable[[Tensors], Any], Tensors, Any], Any],
     together: Together | None,
+    refuse: Callable[[Any, torch.dtype, dict[str, Any]], None] | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         parameters = inspect.signature(function).parameters
@@ -144,7 +168,10 @@ def _decorator(
             tensors, dtype = _tensors(given, dimensions, counts=not of_mass)
 
             def solved(solver: Callable[..., Any], tensors: Tensors) -> Any:
-                result = solver(**(defaults | arguments | tensors))
+                every = defaults | arguments | tensors
+                result = solver(**every)
+                if refuse is not None and result is not None:
+                    refuse(result, dtype, every)
                 return replaced(result, functools.partial(_in_dtype, dtype=dtype, names=given))
 
             problem = functools.partial(solved, function)

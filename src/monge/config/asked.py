@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from monge._core.fields import at_least, choices, demand, from_text, idle, positive
+from monge._core.fields import at_least, choices, demand, from_text, idle, of_types, positive
 from monge._core.seeds import SEEDS, is_seed
 from monge._core.spelling import meant
 from monge.config.settings import DATA, DataConfig, NetworkConfig, TrainingConfig
@@ -87,6 +87,7 @@ class Config:
 
     def check(self) -> "Config":
         """Itself, or a ValueError that names the field, the value and the fix."""
+        of_types(self)
         demand(
             self.prior not in PLANE or self.latent in (None, 2),
             "latent",
@@ -186,6 +187,7 @@ def _carried(options: Any, kind: type, recipe: str) -> Any:
     """
     if options is None:
         return kind()
+    demand(dataclasses.is_dataclass(options), "options", options, f"a {kind.__name__} or None")
     known = {field.name for field in dataclasses.fields(kind)}
     values = {}
     for one in dataclasses.fields(options):

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from monge._core.fields import LARGEST, at_least, choices, demand, positive
+from monge._core.fields import LARGEST, at_least, choices, demand, of_types, positive
 
 PUBLISHED = ("mnist", "fashion-mnist")
 MOST_LAYERS = 100
@@ -63,6 +63,7 @@ class DataConfig:
     """Missing cells of a table: refused, or modelled by an indicator beside the column's mean."""
 
     def __post_init__(self):
+        self.check()
         # a run is found again from wherever it is opened
         if self.name.startswith("hf:"):
             path = os.path.expanduser(self.name.removeprefix("hf:"))
@@ -76,6 +77,7 @@ class DataConfig:
 
     def check(self) -> None:
         """A ValueError for values that cannot be."""
+        of_types(self)
         choices(self)
         at_least(self, 1, "size", "crop", "points")
         demand(
@@ -108,6 +110,7 @@ class NetworkConfig:
 
     def check(self) -> None:
         """A ValueError for values that cannot be."""
+        of_types(self)
         demand(len(self.filters) > 0, "filters", self.filters, "at least one number")
         for name in ("filters", "hidden", "critic", "points", "cloud"):
             sizes = getattr(self, name)
@@ -184,6 +187,7 @@ class TrainingConfig:
 
     def check(self) -> None:
         """A ValueError for values that cannot be."""
+        of_types(self)
         choices(self)
         demand(self.pretrain >= 0, "pretrain", self.pretrain, "at least 0")
         demand(self.pretrain_batch >= 2, "pretrain_batch", self.pretrain_batch, "at least 2")

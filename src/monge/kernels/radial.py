@@ -8,7 +8,15 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import dimension, finite, floating, positive, sample_pair
+from monge._core.checks import (
+    dimension,
+    finite,
+    floating,
+    instance,
+    nonnegative,
+    positive,
+    sample_pair,
+)
 from monge._core.errors import NotFinite
 from monge._core.numerics import distances, root, unit_of_length
 from monge._core.promotion import ANY, promoted
@@ -96,9 +104,7 @@ class Constant(Kernel):
 
     def __init__(self, value: float):
         super().__init__()
-        if not value >= 0:
-            raise ValueError(f"`value` of a constant kernel must be at least 0, got {value}")
-        self.value = value
+        self.value = nonnegative("value", value)
 
     def __repr__(self) -> str:
         return described(float(self.value))
@@ -115,7 +121,10 @@ class _Combined(Kernel):
 
     def __init__(self, kernels: Iterable[Kernel]):
         super().__init__()
-        self.kernels = nn.ModuleList(kernels)
+        each = [instance("kernels", kernel, Kernel, "IMQ(1.0)") for kernel in kernels]
+        if not each:
+            raise ValueError("`kernels` must hold at least one kernel, got none")
+        self.kernels = nn.ModuleList(each)
 
     def parts(self) -> Iterator[Kernel]:
         for kernel in self.kernels:
@@ -261,7 +270,7 @@ class Compiled(Kernel):
 
     def __init__(self, kernel: Kernel):
         super().__init__()
-        self.kernel = kernel
+        self.kernel = instance("kernel", kernel, Kernel, "IMQ(1.0)")
         self.fused = torch.compile(kernel.with_slope, dynamic=True)
 
     def of_squared(self, squared: Tensor) -> Tensor:

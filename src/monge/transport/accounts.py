@@ -1,7 +1,6 @@
 r"""What is common to the solvers of entropic transport: their settings, and their accounts."""
 
 import math
-import sys
 from collections.abc import Callable
 
 import torch
@@ -17,7 +16,6 @@ from monge.transport.potentials import (
     SinkhornSettings,
 )
 
-MARGINAL_ERROR = "a marginal error"
 MOST_HIDDEN = 1e3 * torch.finfo(torch.float64).eps
 """Below this share of the mean cost, ε may be below the rounding of the nearest costs."""
 MOST_ERROR = 2.1
@@ -35,33 +33,55 @@ def is_converged(solution: Potentials, settings: SinkhornSettings, dtype: torch.
     return solution.error <= settings.tolerance + 10 * torch.finfo(dtype).eps
 
 
-def warn_unless_converged(
+def judge_balanced(
+    solution: Potentials, epsilon: float, settings: SinkhornSettings, dtype: torch.dtype
+) -> None:
+    """Warns where the marginal error is above the tolerance. Refuses what no plan of these
+    marginals has, an error of more than all mass or a value below 0, the least cost: so far from
+    the optimum, or from what rounding shows of it, are potentials of costs far above ε."""
+    converged, error = is_converged(solution, settings, dtype), "a marginal error"
+    # the value is read, which a GPU waits for, only where it may be wrong
+    least = 0.0 if converged else float(solution.value.min())
+    if not (solution.error <= MOST_ERROR and -epsilon <= least < math.inf):
+        raise ValueError(
+            f"Sinkhorn with `epsilon` {epsilon:.4g} stopped after {solution.iterations} "
+            f"iterations at a value of {least:.3g} with {error} of {solution.error:.2g}, "
+            f"{_NO_PLAN}"
+        )
+    if not converged:
+        warn(_stopped(solution, epsilon, settings, error))
+
+
+def judge_unbalanced(
     solution: Potentials,
     epsilon: float,
     settings: SinkhornSettings,
     dtype: torch.dtype,
-    error: str = MARGINAL_ERROR,
+    error: str,
 ) -> None:
-    """Warns where the error, of which this is the name, is above the tolerance. Refuses what no
-    plan has, an error of more than all mass or a value below 0, the least cost: so far from the
-    optimum, or from what rounding shows of it, are potentials of costs far above ε."""
-    least, converged = 0.0, is_converged(solution, settings, dtype)
-    if error == MARGINAL_ERROR and not converged:
-        least = float(solution.value.min())
-    most = MOST_ERROR if error == MARGINAL_ERROR else sys.float_info.max
-    if not (solution.error <= most and -epsilon <= least < math.inf):
+    """Warns where the error, of which this is the name, is above the tolerance, and refuses one
+    that is not finite; where masses are free, neither it nor the value has other bounds."""
+    if not math.isfinite(solution.error):
         raise ValueError(
             f"Sinkhorn with `epsilon` {epsilon:.4g} stopped after {solution.iterations} "
-            f"iterations at a value of {least:.3g} with {error} of {solution.error:.2g}, which "
-            "no plan has: `epsilon` is too far below the costs; raise it, or take the exact "
-            "problem"
+            f"iterations with {error} of {solution.error:.2g}, {_NO_PLAN}"
         )
-    if not converged:
-        warn(
-            f"Sinkhorn with `epsilon` {epsilon:.4g} stopped after {solution.iterations} "
-            f"iterations with {error} of {solution.error:.2g}, above `tolerance` "
-            f"{settings.tolerance:.2g}: raise `epsilon`, `tolerance` or `max_iterations`"
-        )
+    if not is_converged(solution, settings, dtype):
+        warn(_stopped(solution, epsilon, settings, error))
+
+
+_NO_PLAN = (
+    "which no plan has: `epsilon` is too far below the costs; raise it, or take the exact problem"
+)
+
+
+def _stopped(solution: Potentials, epsilon: float, settings: SinkhornSettings, error: str) -> str:
+    """The warning of an iteration that ended early."""
+    return (
+        f"Sinkhorn with `epsilon` {epsilon:.4g} stopped after {solution.iterations} iterations "
+        f"with {error} of {solution.error:.2g}, above `tolerance` {settings.tolerance:.2g}: raise "
+        "`epsilon`, `tolerance` or `max_iterations`"
+    )
 
 
 def kernel_dtype(mean: float, epsilon: float, dtype: torch.dtype) -> torch.dtype:

@@ -24,9 +24,9 @@ from monge._core.tuning import tuning
 from monge.transport.accounts import (
     checked_settings,
     is_converged,
+    judge_balanced,
     kernel_dtype,
     refuse_hidden,
-    warn_unless_converged,
 )
 from monge.transport.batched_gibbs import Problems, solve_batch
 from monge.transport.dual import MOST_LOST, newton_dual
@@ -291,7 +291,7 @@ def _account(
 ) -> Plan:
     """The plans of a batch in the dtype of their values, with the worst of their accounts."""
     observed, dtype = found.observed(), value.dtype
-    warn_unless_converged(observed, found.epsilon, settings, dtype)
+    judge_balanced(observed, found.epsilon, settings, dtype)
     f, g = potentials
     return Plan(
         value=value,
@@ -379,12 +379,12 @@ def sinkhorn_divergence_together(
     mu, nu = weight_batch("a", a, x), weight_batch("b", b, y)
     samples = separated_batch(x.detach(), y.detach(), mu.detach(), nu.detach(), p)
     cross = _solved(samples.batch(epsilon), epsilon, settings, x)
-    warn_unless_converged(cross.solution, epsilon, settings, x.dtype)
+    judge_balanced(cross.solution, epsilon, settings, x.dtype)
     within: list[Tensor] = []
     for z, w in ((x, mu), (y, nu)):
         one = within_batch(z.detach(), w.detach(), p)
         found = solved(one.batch(epsilon, symmetric=True), epsilon, settings, cross.plans.dtype)
-        warn_unless_converged(found.solution, epsilon, settings, x.dtype)
+        judge_balanced(found.solution, epsilon, settings, x.dtype)
         within.append(dual_within_samples(z, w, one, found))
     value = dual_of_points(x, y, mu, nu, samples, cross) - (within[0] + within[1]) / 2
     equal = torch.zeros(len(x), dtype=torch.bool, device=x.device)

@@ -21,7 +21,7 @@ from monge._core.tuning import tuning
 from monge._core.typed import distinct_rows
 from monge.transport.fixed_point import Anderson, State, advanced, started
 from monge.transport.ground import exponential_, log_weights, smallest
-from monge.transport.potentials import Potentials, SinkhornSettings
+from monge.transport.potentials import ROUGH, Potentials, SinkhornSettings, warm_up_most
 
 
 class Problems(NamedTuple):
@@ -202,7 +202,7 @@ def _solved(
     used = torch.zeros(len(f), dtype=torch.int64, device=f.device)
     for larger in _scales(batch, epsilon):
         kernels = Kernels(batch, f, g, larger, dtype)
-        g, _, counts = _iterate(kernels, g, Anderson().memory, 0.03, 20)
+        g, _, counts = _iterate(kernels, g, Anderson().memory, ROUGH, warm_up_most(most))
         f, used = kernels.rows(g), used + counts
     kernels = Kernels(batch, f, g, f.new_full((len(f), 1), epsilon), dtype)
     g, errors, counts = _iterate(kernels, g, memory, tolerance, most)

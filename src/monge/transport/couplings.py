@@ -34,7 +34,7 @@ from monge._core.numerics import distances, drawn
 from monge._core.promotion import ANY, promoted
 from monge._core.shown import Shown
 from monge._core.untrusted import memory
-from monge.transport.accounts import checked_settings, warn_unless_converged
+from monge.transport.accounts import checked_settings, judge_balanced
 from monge.transport.exact import monge_map, solve
 from monge.transport.gibbs import draw_columns
 from monge.transport.ground import SinglePoints, resolved_mean
@@ -167,7 +167,8 @@ class Sinkhorn(Coupling):
         tolerance: float = 1e-3,
         max_iterations: int = MOST_ITERATIONS,
     ):
-        self.epsilon, self.absolute = positive("epsilon", epsilon), absolute
+        self.epsilon = positive("epsilon", epsilon)
+        self.absolute = instance("absolute", absolute, bool, "True")
         self.tolerance = positive("tolerance", tolerance)
         self.max_iterations = dimension("max_iterations", max_iterations)
 
@@ -184,7 +185,7 @@ class Sinkhorn(Coupling):
         a, b = (torch.full((k,), 1 / k, dtype=torch.float64, device=x0.device) for k in cost.shape)
         problem = EntropicProblem(cost, a, b)
         solution, minima = solve_minima(problem, gibbs_space(cost), epsilon, settings)
-        warn_unless_converged(solution, epsilon, settings, torch.float32)
+        judge_balanced(solution, epsilon, settings, torch.float32)
         u = _uniform((len(x1), 2), x1, generator)
         return draw_columns(minima, solution.f, solution.g, u), torch.arange(
             len(x1), device=x1.device

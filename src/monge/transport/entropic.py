@@ -22,14 +22,14 @@ from torch import Tensor
 
 from monge._core.checks import cost_matrix, distribution_weights, points
 from monge._core.numerics import Gradients, at_least_zero, with_gradient
-from monge._core.promotion import WEIGHTS, promoted
+from monge._core.promotion import WEIGHTS, promoted, promoted_powers
 from monge.transport.accounts import (
     assembled,
     checked_settings,
     is_converged,
+    judge_balanced,
     kernel_dtype,
     refuse_hidden,
-    warn_unless_converged,
 )
 from monge.transport.batched_entropic import (
     sinkhorn_divergence_together,
@@ -130,7 +130,7 @@ def solve_entropic(
     plan = assembled(problem, solution, epsilon)
     rows, columns = (plan.sum(side, dtype=torch.float64) for side in (1, 0))
     solution = _observed(rows, columns, problem, solution)
-    warn_unless_converged(solution, epsilon, settings, cost.dtype)
+    judge_balanced(solution, epsilon, settings, cost.dtype)
     f = solution.f + least.double()
 
     def fast(
@@ -156,7 +156,7 @@ def solve_entropic(
     )
 
 
-@promoted(sinkhorn_together, x=2, y=2, a=WEIGHTS, b=WEIGHTS)
+@promoted_powers(sinkhorn_together, x=2, y=2, a=WEIGHTS, b=WEIGHTS)
 def sinkhorn(
     x: Tensor,
     y: Tensor,
@@ -211,7 +211,7 @@ def sinkhorn(
         (problem.a, problem.b, solution.f, solution.g, epsilon)
     )
     observed = _observed(rows, columns, problem, solution)
-    warn_unless_converged(observed, epsilon, settings, x.dtype)
+    judge_balanced(observed, epsilon, settings, x.dtype)
     f, g = samples.potentials(solution)
     return Plan(
         value=dual(x, y, mu, nu, solution, epsilon, p),
@@ -224,7 +224,7 @@ def sinkhorn(
     )
 
 
-@promoted(sinkhorn_divergence_together, x=2, y=2, a=WEIGHTS, b=WEIGHTS)
+@promoted_powers(sinkhorn_divergence_together, x=2, y=2, a=WEIGHTS, b=WEIGHTS)
 def sinkhorn_divergence(
     x: Tensor,
     y: Tensor,
@@ -287,7 +287,7 @@ def sinkhorn_divergence(
         problems = [problem, within_x, within_y]
         cross, of_x, of_y = solve_potentials(problems, epsilon, settings)
     for solution in (cross, of_x, of_y):
-        warn_unless_converged(solution, epsilon, settings, x.dtype)
+        judge_balanced(solution, epsilon, settings, x.dtype)
 
     within = dual_within(x, mu, of_x, epsilon, p) + dual_within(y, nu, of_y, epsilon, p)
     value = dual(x, y, mu, nu, cross, epsilon, p) - within / 2

@@ -25,8 +25,8 @@ from monge.transport.accounts import (
     assembled,
     checked_settings,
     is_converged,
+    judge_unbalanced,
     kernel_dtype,
-    warn_unless_converged,
 )
 from monge.transport.fixed_point import Anderson, advanced, started
 from monge.transport.forbidden import forbidden_pairs, with_forbidden
@@ -192,7 +192,7 @@ def solve_entropic_partial(
     excess = [(z - w.detach()).clamp_min(0).sum() for z, w in ((rows, mu), (columns, nu))]
     observed = float(max(*excess, (rows.sum() - mass).abs())) / mass
     found = found._replace(error=max(found.error, observed))
-    warn_unless_converged(found, epsilon, settings, cost.dtype, "an error of a marginal")
+    judge_unbalanced(found, epsilon, settings, cost.dtype, "an error of a marginal")
     shares = [_shares(z, w.detach()) for z, w in ((rows, mu), (columns, nu))]
     return Plan(
         value=envelope(

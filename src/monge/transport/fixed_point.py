@@ -21,6 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from monge._core.checks import rows
 from monge._core.numerics import on_host
 from monge._core.tuning import tuning
 from monge._core.typed import unchecked_solve
@@ -49,6 +50,9 @@ class Anderson:
     """
 
     memory: int = 5
+
+    def __post_init__(self):
+        rows(self.memory, "memory")
 
 
 def choose_iteration(cost: GroundCost, penalties: Penalties = CONSTRAINTS) -> Iteration:

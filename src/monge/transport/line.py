@@ -22,6 +22,11 @@ from monge._core.typed import broadcast
 from monge.gpu.launch import is_usable
 from monge.transport.sorting import sort, sort_, sorted_with_order
 
+TIE = 2.0**-43
+"""Levels that are nearer than this are equal, but for the rounding of sums of weights."""
+MOST_EXPONENT = 1000
+"""Of powers of 2 in derivatives in weights of 0, which may be those of a far point."""
+
 
 def _levels(values: Tensor, weights: Tensor | None, order: Tensor | None) -> Tensor:
     """The distribution function at sorted values, in float64.
@@ -74,13 +79,60 @@ def merged(
 def plain_power(u: Tensor, v: Tensor, a: Tensor | None, b: Tensor | None, p: float) -> Tensor:
     """W_p^p over the last dimension, as a graph."""
     widths, u, v = merged(u, v, a, b)
-    powers = absolute_power(u - v, p)
+    gap = u - v
     if p != 2:
-        # pairs at equal levels are no part of the plan
-        beyond = (widths == 0) & powers.detach().isinf()
-        if bool(beyond.any()):
-            powers = absolute_power((u - v).masked_fill(beyond, 0.0), p)
-    return (widths * powers).sum(-1)
+        # pairs at equal levels are no part of the plan, and their powers may overflow
+        gap = gap.masked_fill(widths == 0, 0.0)
+    power = (widths.detach() * absolute_power(gap, p)).sum(-1)
+    if not widths.requires_grad:
+        return power
+    # nothing but the derivatives in the weights
+    moved = (widths - widths.detach()).double() * _sums_of_potentials(widths, u, v, p)
+    return power + moved.sum(-1).to(power)
+
+
+def _sums_of_potentials(widths: Tensor, u: Tensor, v: Tensor, p: float) -> Tensor:
+    r"""f_i + g_j of all cells (i, j) of the monotone plan, float64, (\*, k): derivatives of W_p^p
+    in widths of levels.
+
+    They are the costs where there is mass. Between such a cell (i, j) and the next one (i', j'),
+    where levels of both sides are equal, f rises by the number nearest to 0 in
+
+        c(i', j') - c(i, j') ≤ f_{i'} - f_i ≤ c(i', j) - c(i, j).
+
+    The costs of cells in between may be far larger than those of the plan, and would leave no
+    digits of it. Points without mass have the largest potentials that no cost forbids.
+    """
+    u, v = u.double(), v.double()
+    full = widths.detach() > TIE
+    unit = (u - v).detach().masked_fill(~full, 0.0).abs().amax(-1, keepdim=True)
+    unit = torch.where(unit > 0, unit, 1.0)
+    here, after = _cells_around(full.expand(u.shape))
+    u_here, v_here, u_next, v_next = (z.gather(-1, k) for k in (here, after) for z in (u, v))
+
+    def costs(u: Tensor, v: Tensor) -> Tensor:
+        longest = 2.0 ** (MOST_EXPONENT / p)
+        return absolute_power(((u - v) / unit).clamp(-longest, longest), p)
+
+    cost, next_cost = costs(u_here, v_here), costs(u_next, v_next)
+    low = next_cost - costs(u_here, v_next)
+    high = costs(u_next, v_here) - cost
+    rise = torch.minimum(torch.maximum(torch.zeros_like(low), low), high)
+    f = torch.minimum(costs(u, v_here) - cost, costs(u, v_next) - next_cost + rise)
+    g = torch.minimum(costs(u_here, v), costs(u_next, v) - rise)
+    return torch.where(full, cost, f + g) * unit**p
+
+
+def _cells_around(full: Tensor) -> tuple[Tensor, Tensor]:
+    """The last cell with mass up to each one and the first one behind it, or both the same where
+    there is one alone."""
+    size = full.shape[-1]
+    place = torch.arange(size, device=full.device).expand(full.shape)
+    here = place.masked_fill(~full, -1).cummax(-1).values
+    following = place.masked_fill(~full, size).flip(-1).cummin(-1).values.flip(-1)
+    after = torch.cat([following[..., 1:], torch.full_like(here[..., :1], size)], -1)
+    here = torch.where(here < 0, following[..., :1], here)
+    return here, torch.where(after < size, after, here)
 
 
 Slopes = list[Tensor | None]

@@ -25,12 +25,13 @@ from monge._core.checks import distribution_weights, points
 from monge._core.numerics import Gradients, at_least_zero, with_gradient
 from monge._core.promotion import WEIGHTS, promoted
 from monge.transport.accounts import (
+    MOST_HIDDEN,
     assembled,
     checked_settings,
     is_converged,
+    judge_balanced,
     kernel_dtype,
     refuse_hidden,
-    warn_unless_converged,
 )
 from monge.transport.dual import Separated, separated
 from monge.transport.fixed_point import iterate
@@ -61,6 +62,8 @@ COARSE_ERROR = 0.01
 DROPPED = 1e-2
 """The share of a point's mass that may be left out, in units of the tolerance."""
 MOST_ITERATIONS = 1000
+SETTLED = 100.0
+"""How far potentials may at most move after a stage, in units of its regularisation."""
 
 
 class Resolution(NamedTuple):
@@ -172,9 +175,22 @@ def _solve(
             aim = (1 - 2 * DROPPED) * settings.tolerance
         g, _, count = iterate(tiles, symmetric, g, ACCELERATION, aim, most)
         f, used = g if symmetric else tiles.rows(g), used + count
+        if epsilon < MOST_HIDDEN * mean:
+            _refuse_lost(level, f, stage, epsilon)
     solved = _in_order(samples, level, tiles, f, g, used)
-    warn_unless_converged(solved.potentials, epsilon, settings, points_dtype)
+    judge_balanced(solved.potentials, epsilon, settings, points_dtype)
     return solved
+
+
+def _refuse_lost(level: Resolution, f: Tensor, stage: float, epsilon: float) -> None:
+    """Refuses an ε below the rounding of the potentials, whose size a larger regularisation
+    already tells: exponents would have errors of more than 1."""
+    least = float(f[level.x.flat()[1] > 0].abs().median()) - SETTLED * stage
+    if epsilon < torch.finfo(torch.float64).eps * least:
+        raise ValueError(
+            f"`epsilon` {epsilon:.3g} is below the rounding of potentials of about {least:.3g} in "
+            "float64: raise it, or take the exact problem"
+        )
 
 
 def _in_order(

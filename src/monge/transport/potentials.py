@@ -55,6 +55,19 @@ ACCELERATION = Anderson(5)
 """The acceleration by default."""
 
 
+ROUGH = 0.03
+"""Marginal error at which a larger regularisation is left, as a share of the mass."""
+
+
+def warm_up_most(most: int) -> int:
+    """The iteration limit at a larger regularisation, where `most` is that of the last one.
+
+    Nearly always a few suffice. Where far clusters exchange mass, their potentials drift apart by
+    about ε an iteration: what they have not gone here would take many times as many at the end.
+    """
+    return min(500, max(20, most))
+
+
 def warm_up_scales(
     cost: GroundCost, epsilon: float, penalties: Penalties, factor: int = 8
 ) -> list[float]:
@@ -127,7 +140,7 @@ def iterated(
     # a sample's cost to itself is 0 on the diagonal, and the potentials start near the solution
     for larger in [] if symmetric or near else warm_up_scales(minima.cost, epsilon, penalties):
         minima.begin(f, g, larger)
-        g, _, count = iterate(minima, symmetric, g, Anderson(), 0.03 * mass, 20)
+        g, _, count = iterate(minima, symmetric, g, Anderson(), ROUGH * mass, warm_up_most(most))
         f, used = minima.rows(g), used + count
     minima.begin(f, g, epsilon)
     if isinstance(acceleration, Randkhorn) and not symmetric:

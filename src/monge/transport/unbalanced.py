@@ -38,9 +38,9 @@ from monge._core.typed import symmetric_pseudo_inverse
 from monge.transport.accounts import (
     assembled,
     is_converged,
+    judge_unbalanced,
     kernel_dtype,
     refuse_hidden,
-    warn_unless_converged,
 )
 from monge.transport.dual import Separated, in_points, log_sums
 from monge.transport.forbidden import forbidden_pairs, with_forbidden
@@ -269,7 +269,7 @@ def plan_of_points(
     problem = _problem(x.detach(), y.detach(), a.detach(), b.detach(), p, epsilon, sides)
     (solution,) = solve_penalised([problem], epsilon, settings, [_wanted(x, y)])
     found = solution.potentials
-    warn_unless_converged(found, epsilon, settings, x.dtype, RESIDUAL)
+    judge_unbalanced(found, epsilon, settings, x.dtype, RESIDUAL)
     rows, _, linear = choose_reductions(problem.cost).account(
         (problem.a, problem.b, found.f, found.g, epsilon)
     )
@@ -308,7 +308,7 @@ def plan_of_cost(
     refuse_hidden(problem.cost.mean(), lambda: problem.cost.nearest(problem.a), epsilon, price)
     (solution,) = solve_penalised([problem], epsilon, settings, [None])
     found = solution.potentials
-    warn_unless_converged(found, epsilon, settings, cost.dtype, RESIDUAL)
+    judge_unbalanced(found, epsilon, settings, cost.dtype, RESIDUAL)
     plan = assembled(problem, found, epsilon)
 
     def fast(
@@ -370,7 +370,7 @@ def divergence_of_points(
     wanted = _wanted(x, y), _wanted(x), _wanted(y)
     solutions = solve_penalised(problems, epsilon, settings, wanted)
     for solution in solutions:
-        warn_unless_converged(solution.potentials, epsilon, settings, x.dtype, RESIDUAL)
+        judge_unbalanced(solution.potentials, epsilon, settings, x.dtype, RESIDUAL)
     of_x = penalised_dual_within(x, a, solutions[1], side, epsilon, p)
     of_y = penalised_dual_within(y, b, solutions[2], side, epsilon, p)
     across = penalised_dual((x, y, a, b), solutions[0], sides, epsilon, p)
