@@ -36,7 +36,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monge._core.checks import cpu_generator
 from monge._core.checks import cpu_generator, vanished
 from monge._core.defaults import default_device_is_set
 from monge._core.errors import NotFinite

@@ -111,7 +111,7 @@ class Wide(NamedTuple):
     @classmethod
     def of(cls, exponents: Tensor) -> "Wide":
         padded = F.pad(exponents, (0, 0, 0, -len(exponents) % BLOCK), value=math.inf)
-        blocks = padded.unflatten(0, (-1, BLOCK))
+        blocks = padded.view(-1, BLOCK, len(exponents))
         least = blocks.amin(1, keepdim=True)
         return cls((least - blocks).clamp_min_(-CUT).exp_(), least, exponents)
 
@@ -120,7 +120,7 @@ class Wide(NamedTuple):
         count, size, n = self.blocks.shape
         arrays = log_v.reshape(-1, n)
         padded = F.pad(arrays, (0, count * size - n), value=-math.inf)
-        columns = padded.unflatten(1, (count, size)).transpose(0, 1)
+        columns = padded.view(-1, count, size).transpose(0, 1)
         most = columns.amax(2, keepdim=True)
         products = (columns - most).clamp_min_(-CUT).exp_().matmul(self.blocks)
         units = most - self.least
