@@ -248,7 +248,7 @@ def _is_ready(value: Any) -> bool:
         isinstance(value, Tensor)
         and value.dtype in (torch.float32, torch.float64)
         and value.layout is torch.strided
-        and not value.is_meta
+        and not _is_without_numbers(value)
         and not value.is_inference()
     )
 
@@ -257,6 +257,11 @@ def _holds_integers(value: Any) -> bool:
     if isinstance(value, Tensor):
         return not value.is_floating_point()
     return np.asarray(value).dtype.kind in "iu"
+
+
+def _is_without_numbers(value: Tensor) -> bool:
+    """Whether a tensor is a shape alone; a subclass on meta may keep its numbers elsewhere."""
+    return value.is_meta and type(value) in (Tensor, torch.nn.Parameter)
 
 
 def as_tensor(name: str, value: Any) -> Tensor:
@@ -269,7 +274,7 @@ def as_tensor(name: str, value: Any) -> Tensor:
     if not isinstance(value, Tensor):
         value = _of_array(name, value)
     value = recordable(value)
-    if value.is_meta:
+    if _is_without_numbers(value):
         raise ValueError(f"`{name}` is on the device meta, which holds no numbers: give a tensor")
     if value.is_floating_point() and value.dtype.itemsize < 2:
         raise ValueError(
