@@ -13,6 +13,7 @@ from zoo import AUTOENCODERS, CONDITIONAL
 
 import monge
 from monge import cli
+from monge._core.defaults import float32_on_cpu
 from monge._core.errors import FailedRun
 from monge.builders import build, settle
 from monge.config import Config, DataConfig, NetworkConfig, TrainingConfig, override
@@ -37,6 +38,7 @@ class Built:
             self.config = override(self.config, name, value)
         self.settled = settle(self.config, self.source)
         self.model = build(self.config, self.settled).eval()
+        self.defaults = float32_on_cpu
         for name, x in self.model.named_buffers():
             if name.endswith("running_mean"):
                 x.normal_(0, 0.1)

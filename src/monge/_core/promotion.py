@@ -248,7 +248,6 @@ def _is_ready(value: Any) -> bool:
         isinstance(value, Tensor)
         and value.dtype in (torch.float32, torch.float64)
         and value.layout is torch.strided
-        and not _is_without_numbers(value)
         and not value.is_inference()
     )
 
@@ -257,11 +256,6 @@ def _holds_integers(value: Any) -> bool:
     if isinstance(value, Tensor):
         return not value.is_floating_point()
     return np.asarray(value).dtype.kind in "iu"
-
-
-def _is_without_numbers(value: Tensor) -> bool:
-    """Whether a tensor is a shape alone; a subclass on meta may keep its numbers elsewhere."""
-    return value.is_meta and type(value) in (Tensor, torch.nn.Parameter)
 
 
 def as_tensor(name: str, value: Any) -> Tensor:
@@ -274,8 +268,6 @@ def as_tensor(name: str, value: Any) -> Tensor:
     if not isinstance(value, Tensor):
         value = _of_array(name, value)
     value = recordable(value)
-    if _is_without_numbers(value):
-        raise ValueError(f"`{name}` is on the device meta, which holds no numbers: give a tensor")
     if value.is_floating_point() and value.dtype.itemsize < 2:
         raise ValueError(
             f"`{name}` is of {value.dtype}, which torch promotes to nothing: give {name}.float()"

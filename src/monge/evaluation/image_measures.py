@@ -11,7 +11,7 @@ from monge.data import Source, as_floats
 from monge.draws import generator
 from monge.evaluation.completion import agreement
 from monge.evaluation.extractors import Extractor, classifier, random_network
-from monge.evaluation.measures import Measures, directions
+from monge.evaluation.measures import Measures, directions, refuse_unknown
 from monge.evaluation.pyramid import (
     LEAST,
     laplacian_pyramid,
@@ -23,6 +23,8 @@ from monge.evaluation.statistics import Estimator, Figure, Measured, Statistics,
 from monge.models import evaluating
 from monge.transport import jensen_shannon, wasserstein_1d
 
+GROUPS = ("frechet", "kernel", "neighbours", "tests", "memory", "sliced")
+"""The measures of all images."""
 PATCHES, MOST_PATCHES = 128, 2**17  # an image, and in all
 
 
@@ -40,8 +42,11 @@ class ImageMeasures(Measures):
         metrics: Sequence[str] = (),
         extractor: Extractor | None = None,
     ):
-        self.head = None
-        if extractor is None and source.train_labels is not None:
+        self.head, labelled = None, extractor is None and source.train_labels is not None
+        sharp = ("sharpness",) * (source.shape[0] in (1, 3))
+        # before a classifier is trained
+        refuse_unknown(metrics, GROUPS + sharp + ("classes",) * labelled, source)
+        if labelled:
             extractor, self.head = classifier(source)
         self.extractor = extractor or random_network(source.shape)
         self.figures = self.extractor.figures

@@ -5,7 +5,7 @@ for the Fréchet distance, features and projections for the others, never the im
 """
 
 import abc
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -43,6 +43,15 @@ LEAST_NEAR = round(1 / NEAR)
 """How many test samples have such a share."""
 
 
+def refuse_unknown(metrics: Sequence[str], groups: Collection[str], source: Source) -> None:
+    """Refuses a name that none of the groups of measures has."""
+    if unknown := [name for name in metrics if name not in groups]:
+        raise ValueError(
+            f"`metrics` knows no {unknown[0]!r} for {source.name!r}: give some of "
+            f"{', '.join(groups)}"
+        )
+
+
 class Measures(abc.ABC):
     """Measures of samples against as many held-out samples.
 
@@ -76,11 +85,7 @@ class Measures(abc.ABC):
         # take less memory than moments
         self.by_rows = len(real) <= self.dim
         groups = self.groups()
-        if unknown := [name for name in metrics if name not in groups]:
-            raise ValueError(
-                f"`metrics` knows no {unknown[0]!r} for {source.name!r}: give some of "
-                f"{', '.join(groups)}"
-            )
+        refuse_unknown(metrics, groups, source)
         self.wanted = {name: groups[name] for name in metrics or groups}
         rows = permutation(0, "evaluation memory", len(source.train))[:20_000]
         memory = "memory" in self.wanted and len(real) >= LEAST_NEAR
