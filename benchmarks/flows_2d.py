@@ -7,7 +7,7 @@ The protocol is that of Tong et al. (2024), Table 2, as the configurations of it
 it: 10,000 training and 1,000 test samples; a perceptron of three layers of 64 with SELU on (t, x);
 AdamW with rate 1e-3 and weight decay 1e-5; pairs of each batch by exact optimal transport; noise
 of deviation 0.1 around straight lines; Euler's method with 100 steps from the test sources. Its
-tables have 19,000 steps of 512 samples, and five seeds; here there are 8,000 steps of 128.
+tables have 19,000 steps of 512 samples, and five seeds; by default there are 8,000 steps of 128.
 
 Both libraries train in one loop, with the same network at the start and the same batches in the
 same order; what differs is who pairs them and draws times and noise. monge divides [0, 1] evenly
