@@ -25,7 +25,7 @@ from monge.transport import (
     wasserstein,
     wasserstein_1d,
 )
-from monge.transport.histogram_barycenters import Wide
+from monge.transport.histogram_barycenters import WideKernel
 
 FREE = {
     "exact": free_support_barycenter,
@@ -499,9 +499,17 @@ def test_kernels_of_any_exponents_are_those_of_logarithms(n, size, ordered):
     exponents = size * (places[:, None] - places).square()
     log_v = -1000.0 * normal(3, n).square()
     log_v[1, : n // 2] = math.log(torch.finfo(torch.float64).tiny)
-    found = Wide.of(exponents).applied(log_v)
+    found = WideKernel.of(exponents).applied(log_v)
     expected = (log_v[:, None] - exponents).logsumexp(-1)
     assert torch.allclose(found, expected, rtol=1e-14, atol=1e-12)
+
+
+def test_kernels_are_applied_to_many_arrays_by_parts():
+    exponents = 1e3 * torch.linspace(0, 1, 80, dtype=torch.float64).square()
+    kernel = WideKernel.of((exponents[:, None] - exponents).abs())
+    log_v = 100 * normal(2, 40, 30, 80)
+    whole = kernel.applied(log_v)
+    assert torch.equal(whole[1, 7], kernel.applied(log_v[1, 7]))
 
 
 def test_volumes_and_lines():

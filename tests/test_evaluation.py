@@ -578,6 +578,13 @@ def test_bad_settings_of_an_evaluation_are_refused(run, settings, message):
         run.evaluate(**settings)
 
 
+def test_what_is_refused_early_names_all_groups_of_measures(run):
+    with pytest.raises(ValueError, match="`metrics` knows no") as refused:
+        run.evaluate(metrics=["fid"])
+    groups = ImageMeasures(run.source, run.source.test).groups()
+    assert str(refused.value).endswith(f"give some of {', '.join(groups)}")
+
+
 # Counts, categories, units
 
 

@@ -1,16 +1,10 @@
 """The defaults of new tensors that recipes are written for, whatever a program has set."""
 
 import contextlib
-import functools
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from collections.abc import Iterator
 
 import torch
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _lock = threading.Lock()
 _inside: list[torch.dtype] = []
@@ -43,25 +37,3 @@ def float32_on_cpu() -> Iterator[None]:
             before = _inside.pop()
             if not _inside:
                 torch.set_default_dtype(before)
-
-
-class HasDefaults(Protocol):
-    """What has a context that its methods run in."""
-
-    def defaults(self) -> AbstractContextManager[Any]:
-        """The context."""
-        ...
-
-
-S = TypeVar("S", bound=HasDefaults)
-
-
-def in_defaults(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-    """Decorates a method that is to run in the `defaults` of its object."""
-
-    @functools.wraps(method)
-    def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with self.defaults():
-            return method(self, *args, **kwargs)
-
-    return call

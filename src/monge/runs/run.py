@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from monge._core import processes
 from monge._core.checks import positive
-from monge._core.defaults import float32_on_cpu, in_defaults
+from monge._core.defaults import float32_on_cpu
 from monge._core.devices import chosen_device
 from monge._core.files import write_whole
 from monge._core.locks import NotWritable, alone
@@ -194,14 +194,13 @@ class Run:
         """Why an evaluation is not of the weights and data that the run has now; None if it is."""
         return evaluated.outdated(evaluation["protocol"], self.provenance)
 
-    @in_defaults
     def summary(self) -> dict[str, float]:
         """The numbers that sum it up; see `monge.evaluation.summary`."""
         seed = self.config.seed
         rows = [row for row in self.metrics() if row["step"] <= self.steps]
-        return summary(self.model, self.source, rows, batch=self.batch, seed=seed)
+        with self.defaults():
+            return summary(self.model, self.source, rows, batch=self.batch, seed=seed)
 
-    @in_defaults
     def evaluate(
         self,
         n: int = 10_000,
@@ -231,7 +230,7 @@ class Run:
                 read-only or into which another process writes.
         """
         wanted = code_samplers.chosen(self.samplers, sampler, components)
-        with self.writing():
+        with self.defaults(), self.writing():
             counts = {"mixture": components}
             samplers = {
                 name: processes.from_first(
@@ -313,7 +312,6 @@ class Run:
         }
         return code_samplers.at_temperature(made[name](), temperature, self.model)
 
-    @in_defaults
     def mixture(self, components: int | None = None) -> Mixture:
         """A Gaussian mixture fitted to the codes of the training part, kept beside the run.
 
@@ -325,9 +323,9 @@ class Run:
         Raises:
             ValueError: for a model without codes, or a damaged file.
         """
-        return self._fitted_samplers.mixture(components)
+        with self.defaults():
+            return self._fitted_samplers.mixture(components)
 
-    @in_defaults
     def flow(self, steps: int = FLOW_STEPS) -> FlowPrior:
         """A flow fitted to the codes of the training part, kept beside the run.
 
@@ -336,7 +334,8 @@ class Run:
         Raises:
             ValueError: for a model without codes, or a damaged file.
         """
-        return self._fitted_samplers.flow(steps)
+        with self.defaults():
+            return self._fitted_samplers.flow(steps)
 
     @property
     def _fitted_samplers(self) -> code_samplers.FittedSamplers:
@@ -361,7 +360,6 @@ class Run:
         source = self.source if isinstance(self.model, Completer) else None
         return draw(self.model, source, n, generator, prior, labels)
 
-    @in_defaults
     def sample(
         self,
         n: int,
@@ -380,7 +378,8 @@ class Run:
                 each (n,), or weights of the classes (n, K); see `class_numbers` for names. By
                 default classes are drawn in the proportions of the training part.
         """
-        return torch.cat(list(self.samples(n, generator, prior, labels)))
+        with self.defaults():
+            return torch.cat(list(self.samples(n, generator, prior, labels)))
 
     def class_numbers(self, wanted: Sequence[str]) -> list[int]:
         """The numbers of classes that are given by name, or by number where no name is a number.

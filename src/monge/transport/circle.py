@@ -29,13 +29,10 @@ from monge._core.checks import finite, floating, given_weights, order, positive
 from monge._core.numerics import absolute_power, root
 from monge._core.promotion import ANY, promoted
 from monge._core.typed import broadcast
-from monge.transport.line import MOST_EXPONENT
+from monge.transport.line import MOST_EXPONENT, TIE, cells_with_mass
 
 RESOLUTION = 2.0**-46
 """How near θ comes to its minimum."""
-
-TIE = 8 * RESOLUTION
-"""Levels that are nearer than this are equal: between them there is no mass."""
 
 HALVINGS = 64
 """Steps of a bisection whose last bits are found in closed form."""
@@ -267,11 +264,8 @@ def _potentials(cells: _Staircase, unit: Tensor, p: float) -> Tensor:
     Values without mass in between have the largest potentials that no cost forbids.
     """
     size = cells.widths.shape[-1]
-    place = torch.arange(size, device=unit.device).expand(cells.widths.shape)
     full = cells.widths > 0
-    here = place.masked_fill(~full, 0).cummax(-1).values
-    after = place.masked_fill(~full, size).flip(-1).cummin(-1).values.flip(-1)
-    after = torch.cat([after[..., 1:], torch.full_like(after[..., :1], size)], -1)
+    here, after = cells_with_mass(full)
     i, j = cells.i.gather(-1, here), cells.j.gather(-1, here)
     next_i, next_j = (
         torch.cat([k, torch.full_like(k[..., :1], z.shape[-1] - 1)], -1).gather(-1, after)

@@ -85,7 +85,7 @@ class HistogramBarycenter:
         )
 
 
-class Narrow(NamedTuple):
+class NarrowKernel(NamedTuple):
     """exp(-E) along an axis of the support, with exponents E = C/ε of at most `MOST_EXPONENT`."""
 
     gibbs: Tensor
@@ -97,7 +97,7 @@ class Narrow(NamedTuple):
         return (log_v - most).exp_().matmul(self.gibbs).log_().add_(most)
 
 
-class Wide(NamedTuple):
+class WideKernel(NamedTuple):
     """exp(-E) along an axis of the support, for any exponents: by blocks of columns, in units of
     the largest entry that a row has in the block, and with columns in units of that of theirs."""
 
@@ -109,7 +109,7 @@ class Wide(NamedTuple):
     """E (n, n), symmetric."""
 
     @classmethod
-    def of(cls, exponents: Tensor) -> "Wide":
+    def of(cls, exponents: Tensor) -> "WideKernel":
         padded = F.pad(exponents, (0, 0, 0, -len(exponents) % BLOCK), value=math.inf)
         blocks = padded.view(-1, BLOCK, len(exponents))
         least = blocks.amin(1, keepdim=True)
@@ -117,9 +117,15 @@ class Wide(NamedTuple):
 
     def applied(self, log_v: Tensor) -> Tensor:
         """log Σ_j exp(log v_j - E_ij) over the last dimension."""
+        arrays = log_v.reshape(-1, log_v.shape[-1])
+        entries = tuning(log_v.device).cost_entries
+        parts = split(arrays, max(1, entries // self.least.numel()))
+        return torch.cat([self._of_rows(part, entries) for part in parts]).view(log_v.shape)
+
+    def _of_rows(self, log_v: Tensor, entries: int) -> Tensor:
+        """`applied` to arrays (k, n), of which b k n entries fit into memory."""
         count, size, n = self.blocks.shape
-        arrays = log_v.reshape(-1, n)
-        padded = F.pad(arrays, (0, count * size - n), value=-math.inf)
+        padded = F.pad(log_v, (0, count * size - n), value=-math.inf)
         columns = padded.view(-1, count, size).transpose(0, 1)
         most = columns.amax(2, keepdim=True)
         products = (columns - most).clamp_min_(-CUT).exp_().matmul(self.blocks)
@@ -129,22 +135,21 @@ class Wide(NamedTuple):
         found = sums.log().add_(largest)
         # the largest entries of row and column are far apart within some block
         lost = (sums < math.exp(-MOST_EXPONENT)).nonzero(as_tuple=True)
-        rows = max(1, tuning(log_v.device).cost_entries // n)
-        for k, i in zip(*(split(index, rows) for index in lost)):
-            found[k, i] = (arrays[k] - self.exponents[i]).logsumexp(-1)
-        return found.view(log_v.shape)
+        for k, i in zip(*(split(index, max(1, entries // n)) for index in lost)):
+            found[k, i] = (log_v[k] - self.exponents[i]).logsumexp(-1)
+        return found
 
 
-def choose_kernel(cost: Tensor, epsilon: float) -> Narrow | Wide:
+def choose_kernel(cost: Tensor, epsilon: float) -> NarrowKernel | WideKernel:
     """The kernel of a symmetric cost (n, n), up to a constant."""
     low, high = (float(end) for end in cost.aminmax())
     exponents = (cost - low).div_(epsilon)
     if high - low > MOST_EXPONENT * epsilon:
-        return Wide.of(exponents)
-    return Narrow(exponents.neg_().exp_())
+        return WideKernel.of(exponents)
+    return NarrowKernel(exponents.neg_().exp_())
 
 
-Kernel = list[Narrow | Wide]
+Kernel = list[NarrowKernel | WideKernel]
 """One an axis."""
 
 

@@ -107,7 +107,10 @@ def _sums_of_potentials(widths: Tensor, u: Tensor, v: Tensor, p: float) -> Tenso
     full = widths.detach() > TIE
     unit = (u - v).detach().masked_fill(~full, 0.0).abs().amax(-1, keepdim=True)
     unit = torch.where(unit > 0, unit, 1.0)
-    here, after = _cells_around(full.expand(u.shape))
+    here, after = cells_with_mass(full.expand(u.shape))
+    # before the first cell with mass, and behind the last one, there is no other
+    here = torch.where(here < 0, after, here)
+    after = torch.where(after < full.shape[-1], after, here)
     u_here, v_here, u_next, v_next = (z.gather(-1, k) for k in (here, after) for z in (u, v))
 
     def costs(u: Tensor, v: Tensor) -> Tensor:
@@ -123,16 +126,13 @@ def _sums_of_potentials(widths: Tensor, u: Tensor, v: Tensor, p: float) -> Tenso
     return torch.where(full, cost, f + g) * unit**p
 
 
-def _cells_around(full: Tensor) -> tuple[Tensor, Tensor]:
-    """The last cell with mass up to each one and the first one behind it, or both the same where
-    there is one alone."""
+def cells_with_mass(full: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The last cell with mass up to each of them (\*, k), or -1, and the next one, or k."""
     size = full.shape[-1]
     place = torch.arange(size, device=full.device).expand(full.shape)
     here = place.masked_fill(~full, -1).cummax(-1).values
-    following = place.masked_fill(~full, size).flip(-1).cummin(-1).values.flip(-1)
-    after = torch.cat([following[..., 1:], torch.full_like(here[..., :1], size)], -1)
-    here = torch.where(here < 0, following[..., :1], here)
-    return here, torch.where(after < size, after, here)
+    after = place.masked_fill(~full, size).flip(-1).cummin(-1).values.flip(-1)
+    return here, torch.cat([after[..., 1:], torch.full_like(here[..., :1], size)], -1)
 
 
 Slopes = list[Tensor | None]
