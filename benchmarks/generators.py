@@ -130,8 +130,9 @@ def main() -> None:
     SHOWN_IN.mkdir(exist_ok=True)
     for name in given.names:
         train(given.data, name, given.data_dir)
+        figures = measured(given.data, name)  # for minutes, in which another process may write
         found = json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {}
-        found.setdefault(given.data, {})[name] = measured(given.data, name)
+        found.setdefault(given.data, {})[name] = figures
         FIGURES.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
         run = Run(folder(given.data, name))
         picture = pictures.pictures_of(run.source.kind).samples(

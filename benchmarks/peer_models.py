@@ -10,21 +10,14 @@ samplers.py. 10,000 samples of each are judged by our evaluator, and by others: 
 distance between pixels and scikit-learn's nearest neighbours. Figures go to peer_models.json.
 """
 
-# ruff: noqa: E402
 import argparse
 import json
-import sys
-import time
 from pathlib import Path
 from typing import Any
-
-sys.path = [path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent]
-# or this file would be taken for the library of the same name
 
 import numpy as np
 import ot
 import torch
-from pythae.data.datasets import BaseDataset
 from pythae.models import (
     VAE,
     WAE_MMD,
@@ -33,155 +26,48 @@ from pythae.models import (
     VAEConfig,
     WAE_MMD_Config,
 )
-from pythae.models.base.base_utils import ModelOutput
-from pythae.models.nn import BaseDecoder, BaseDiscriminator, BaseEncoder
-from pythae.samplers import GaussianMixtureSampler, GaussianMixtureSamplerConfig, NormalSampler
-from pythae.trainers import (
-    AdversarialTrainer,
-    AdversarialTrainerConfig,
-    BaseTrainer,
-    BaseTrainerConfig,
-)
+from pythae.samplers import GaussianMixtureSampler, GaussianMixtureSamplerConfig
+from pythae_models import Peer, prior_samples, train, tuned
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from monge.builders.settle import with_tuned
-from monge.config import Config, DataConfig
+from monge.config import DataConfig
 from monge.data import as_floats, load
 from monge.draws import generator, permutation
 from monge.evaluation.image_measures import ImageMeasures
-from monge.networks.conv import conv_decoder, conv_encoder
-from monge.networks.mlp import mlp
 from monge.runs import Run
 
 ROOT = Path(__file__).parents[1]
-RUNS, FIGURES = ROOT / "runs" / "pythae", Path(__file__).with_suffix(".json")
-SHAPE, N, EPOCHS, BATCH = (1, 28, 28), 10_000, 5, 100
+FIGURES = Path(__file__).with_suffix(".json")
+N, EPOCHS = 10_000, 5
 
 
-class Encoder(BaseEncoder):
-    """Our small encoder, as Pythae calls it."""
-
-    def __init__(self, latent: int, filters: tuple[int, ...], random: bool):
-        super().__init__()
-        self.latent_dim, self.random = latent, random
-        self.body = conv_encoder(SHAPE, latent * (1 + random), filters)
-
-    def forward(self, x: Tensor) -> ModelOutput:
-        codes = self.body(x)
-        if not self.random:
-            return ModelOutput(embedding=codes)
-        mean, log_variance = codes.chunk(2, 1)
-        return ModelOutput(embedding=mean, log_covariance=log_variance)
-
-
-class Decoder(BaseDecoder):
-    """Our small decoder."""
-
-    def __init__(self, latent: int, filters: tuple[int, ...]):
-        super().__init__()
-        self.body = conv_decoder(SHAPE, latent, filters)
-
-    def forward(self, z: Tensor) -> ModelOutput:
-        return ModelOutput(reconstruction=self.body(z))
-
-
-class Discriminator(BaseDiscriminator):
-    """Our small critic of codes, with the logistic function that Pythae expects."""
-
-    def __init__(self, latent: int, hidden: tuple[int, ...]):
-        super().__init__()
-        self.body = mlp([latent, *hidden, 1])
-
-    def forward(self, z: Tensor) -> ModelOutput:
-        return ModelOutput(embedding=self.body(z).sigmoid())
-
-
-def tuned(recipe: str) -> Config:
-    """Our settings of a recipe for MNIST."""
-    return with_tuned(Config.of(recipe, data="mnist"), "image", SHAPE)
-
-
-def cases() -> dict[str, tuple[str, Any, dict[str, Any]]]:
-    """Our recipe whose settings are taken, Pythae's model, and what its config is given."""
+def cases() -> dict[str, tuple[str, Peer]]:
+    """Our recipe whose settings are taken, and Pythae's model."""
     mmd, gan = (tuned(recipe).options.weight for recipe in ("wae-mmd", "wae-gan"))
     assert mmd is not None
     assert gan is not None
+    # its cost is half the squared error
+    ours = {
+        "adversarial_loss_scale": 1.0,
+        "reconstruction_loss_scale": 2 / gan,
+        "deterministic_posterior": True,
+    }
     return {
-        "VAE": ("vae-bernoulli", VAE, {"reconstruction_loss": "bce"}),
-        "WAE_MMD, our λ": ("wae-mmd", WAE_MMD, {"reg_weight": mmd}),
-        # its cost is half the squared error
-        "Adversarial_AE, our λ": (
-            "wae-gan",
-            Adversarial_AE,
-            {
-                "adversarial_loss_scale": 1.0,
-                "reconstruction_loss_scale": 2 / gan,
-                "deterministic_posterior": True,
-            },
-        ),
-        "Adversarial_AE": ("wae-gan", Adversarial_AE, {}),
+        "VAE": ("vae-bernoulli", Peer(VAE, VAEConfig, {"reconstruction_loss": "bce"})),
+        "WAE_MMD, our λ": ("wae-mmd", Peer(WAE_MMD, WAE_MMD_Config, {"reg_weight": mmd})),
+        "Adversarial_AE, our λ": ("wae-gan", Peer(Adversarial_AE, Adversarial_AE_Config, ours)),
+        "Adversarial_AE": ("wae-gan", Peer(Adversarial_AE, Adversarial_AE_Config, {})),
     }
 
 
-def train(name: str, recipe: str, kind: Any, given: dict[str, Any], x: Tensor) -> dict[str, Any]:
-    """Pythae's training of a case, and 10,000 samples by each of its samplers."""
-    ours = tuned(recipe)
-    latent, rate, sizes = ours.latent or 8, ours.training.rate, ours.network
-    schedule = {
-        "scheduler_cls": "CosineAnnealingLR",
-        "scheduler_params": {"T_max": EPOCHS, "eta_min": rate / 100},
-    }
-    common = {
-        "output_dir": str(RUNS / "trainings"),
-        "num_epochs": EPOCHS,
-        "seed": 0,
-        "per_device_train_batch_size": BATCH,
-        "no_cuda": True,
-    }
-    torch.manual_seed(0)
-    settings = {"input_dim": SHAPE, "latent_dim": latent, **given}
-    networks = {
-        "encoder": Encoder(latent, sizes.filters, kind is not WAE_MMD),
-        "decoder": Decoder(latent, sizes.filters),
-    }
-    dataset = BaseDataset(x, torch.zeros(len(x)))
-    if kind is Adversarial_AE:
-        networks["discriminator"] = Discriminator(latent, sizes.critic)
-        model = kind(Adversarial_AE_Config(**settings), **networks)
-        halves = {
-            f"{part}_{key}": value
-            for part in ("autoencoder", "discriminator")
-            for key, value in schedule.items()
-        }
-        halves["discriminator_scheduler_params"] = {"T_max": EPOCHS, "eta_min": rate / 200}
-        config = AdversarialTrainerConfig(
-            autoencoder_learning_rate=rate,
-            discriminator_learning_rate=rate / 2,
-            **halves,
-            **common,
-        )
-        trainer = AdversarialTrainer(model, dataset, training_config=config)
-    else:
-        config = VAEConfig if kind is VAE else WAE_MMD_Config
-        model = kind(config(**settings), **networks)
-        trainer = BaseTrainer(
-            model,
-            dataset,
-            training_config=BaseTrainerConfig(learning_rate=rate, **schedule, **common),
-        )
-    began = time.perf_counter()
-    trainer.train()
-    seconds = time.perf_counter() - began
-    model = model.eval()
+@torch.no_grad()
+def drawn_by(model: Any, x: Tensor) -> dict[str, Tensor]:
+    """10,000 samples of a model of Pythae by its prior and by a mixture."""
     mixture = GaussianMixtureSampler(model, GaussianMixtureSamplerConfig(n_components=10))
     mixture.fit(x[:20_000])
-    with torch.no_grad():
-        samples = {
-            "prior": NormalSampler(model).sample(N, return_gen=True),
-            "mixture": mixture.sample(N, return_gen=True),
-        }
-    return {"seconds": seconds, "samples": {k: v.cpu() for k, v in samples.items()}}
+    drawn = mixture.sample(N, return_gen=True).cpu()
+    return {"prior": prior_samples(model, N), "mixture": drawn}
 
 
 def apart(x: Tensor, y: Tensor) -> dict[str, float]:
@@ -201,7 +87,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    RUNS.mkdir(parents=True, exist_ok=True)
     found = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     source = load(DataConfig("mnist", given.data_dir))
     test = as_floats(source.test[permutation(0, "evaluation test", len(source.test))[:N]])
@@ -217,11 +102,12 @@ def main() -> None:
         FIGURES.write_text(json.dumps(found, indent=1) + "\n")
         print(name, sampler, found[f"{name} {sampler}"], flush=True)
 
-    for name, (recipe, kind, settings) in cases().items():
+    for name, (recipe, peer) in cases().items():
         if f"Pythae {name} mixture" not in found:
-            made = train(name, recipe, kind, settings, as_floats(source.train))
-            for sampler, samples in made["samples"].items():
-                judge(f"Pythae {name}", sampler, samples, made["seconds"])
+            x = as_floats(source.train)
+            model, seconds = train(peer, x, tuned(recipe), EPOCHS, seed=0)
+            for sampler, drawn in drawn_by(model, x).items():
+                judge(f"Pythae {name}", sampler, drawn, seconds)
     for path in sorted((ROOT / "runs" / "samplers").glob("mnist-*-0")):
         run = Run(path)
         recipe = run.config.recipe

@@ -141,7 +141,8 @@ def write_parts(place: Path, name: str) -> tuple[Path, Path]:
 def all_rows(path: Path) -> Source:
     """A table of which every row is trained on; those held out are only there for its report."""
     source = load(DataConfig(str(path)))
-    return dataclasses.replace(source, train=torch.cat([source.train, source.test]))
+    rows = torch.cat([source.train, source.test])
+    return dataclasses.replace(source, train=rows, train_labels=None, contents=None)
 
 
 def draw(recipe: str, train: Path, seed: int, files: dict[str, Path], out: Path) -> None:

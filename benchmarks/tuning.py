@@ -77,17 +77,18 @@ def settings(recipe: str, point: dict[str, float]) -> dict[str, object]:
     }
 
 
-def held_out(directory: str) -> Source:
-    """MNIST without its test part: 50,000 images to train on, 10,000 to judge by."""
-    whole = load(DataConfig("mnist", directory))
+def held_out(directory: str, data: str = "mnist") -> Source:
+    """A data set without its test part: 50,000 images to train on, 10,000 to judge by."""
+    whole = load(DataConfig(data, directory))
     assert whole.train_labels is not None
     return dataclasses.replace(
         whole,
-        name="mnist, validation",
+        name=f"{data}, validation",
         train=whole.train[:-HELD_OUT],
         train_labels=whole.train_labels[:-HELD_OUT],
         test=whole.train[-HELD_OUT:],
         test_labels=whole.train_labels[-HELD_OUT:],
+        contents=None,
     )
 
 

@@ -446,6 +446,22 @@ def test_histograms_against_the_line(epsilon):
     assert mean == pytest.approx(float(exact), abs=1e-2)
 
 
+@pytest.mark.parametrize("epsilon", [3.0, 100.0, 1e8, 1e300])
+def test_a_debiased_barycenter_that_is_not_sharp_has_not_converged(epsilon):
+    """Where the kernel is nearly constant, so are all marginals."""
+    z = torch.linspace(0, 1, 40, dtype=torch.float64)
+    cost = (z[:, None] - z).square()
+    bumps = torch.stack([torch.exp(-((z - mean) ** 2) / 0.005) for mean in (0.3, 0.7)])
+    bumps /= bumps.sum(1, keepdim=True)
+    with pytest.warns(UserWarning, match="change `epsilon`, or raise `tolerance`"):
+        found = histogram_barycenter(bumps, cost, epsilon=epsilon)
+    assert not found.converged
+    assert histogram_barycenter(bumps, cost, epsilon=epsilon, debiased=False).converged
+    with pytest.warns(UserWarning, match="change `epsilon`"):
+        grid = grid_barycenter(bumps, spacing=1 / 39, epsilon=epsilon)
+    assert not grid.converged
+
+
 @pytest.mark.parametrize("debiased", [False, True])
 def test_grids_are_histograms(debiased):
     """The product of kernels is the kernel of all cells."""

@@ -222,6 +222,21 @@ def test_potentials_are_feasible_and_optimal():
     torch.testing.assert_close(a[:, :, None] * b[:, None] * exponents.exp(), entropic.plan)
 
 
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_items_of_equal_samples_have_no_gradient(p):
+    """However roughly their potentials are solved: all three solutions are one."""
+    x, _ = problems(dtype=torch.float32)
+    w = weights(4, x.shape[1], empty=1).float()
+    moved = x + torch.tensor([0.0, 0.0, 1.0, 0.0])[:, None, None]
+    inputs = [z.clone().requires_grad_() for z in (x, moved, w, w)]
+    value = sinkhorn_divergence(*inputs, epsilon=0.3, p=p, tolerance=1e-2)
+    found = torch.autograd.grad(value.sum(), inputs)
+    sizes = torch.stack([g.abs().flatten(1).amax(1) for g in found])
+    assert (sizes[:, [0, 1, 3]] < 1e-7).all()
+    assert (sizes[:, 2] > 0).all()
+    assert (value[[0, 1, 3]] == 0).all()
+
+
 def test_weights_of_points_without_mass_have_a_gradient():
     """The derivative in a weight of 0 is the one-sided one."""
     x, y = problems(2, 5, 4)

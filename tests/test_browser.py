@@ -623,7 +623,7 @@ def test_problems_are_told_on_the_page(browser, address):
     page.wait_for_selector("[data-shown]")
     file = {"name": "own.png", "mimeType": "image/png", "buffer": b"no image"}
     page.set_input_files("#file-sample", file)
-    page.wait_for_selector("#status.problem:has-text('no image')")
+    page.wait_for_selector("#status.problem:has-text('not a readable image')")
     page.close()
 
 

@@ -18,6 +18,7 @@ from monge.adversarial import (
     LogPriorCritic,
     MaxGeneralizedSliced,
     WeightClipping,
+    ZeroCentredPenalty,
 )
 from monge.builders import build, settled
 from monge.config import Config, from_json, read_config, to_json
@@ -132,6 +133,19 @@ def test_parameters_of_other_priors_are_refused(settings):
 @pytest.mark.parametrize("recipe", ["wae-mmd", "conditional-wae"])
 def test_images_have_the_cost_that_is_asked_for(recipe, name, kind):
     assert type(built(recipe, cost=name).cost) is kind
+
+
+def test_epsilon_is_a_share_of_the_spread_of_the_prior():
+    divergence = built("sinkhorn-ae", latent=3, epsilon=0.25).divergence
+    assert divergence.epsilon == pytest.approx(0.25 * 2 * 3)
+
+
+def test_the_critic_of_codes_has_a_penalty_in_units_of_the_prior():
+    one = built("wae-gan", latent=3, prior_scale=2.0, penalty=0.5).divergence.constraint
+    assert one.weight == pytest.approx(0.5 * 2.0**2)
+    assert not isinstance(
+        built("alpha-gan", latent=3, penalty=0).divergence.constraint, ZeroCentredPenalty
+    )
 
 
 def test_the_costs_of_tables_are_in_standard_units():

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -281,7 +282,9 @@ def test_compare_averages_runs_that_differ_in_their_seeds_alone(monge_, tmp_path
     for name, options in {"a": ["--seed", 0], "b": ["--seed", 1], "c": ["--weight", 5]}.items():
         paths.append(tmp_path / name)
         assert monge_("train", "swae", "--steps", 3, "--out", paths[-1], *options, *TINY)[0] == 0
-    assert monge_("compare", *paths, "--out", tmp_path / "out")[0] == 0
+    code, _, err = monge_("compare", *paths, "--out", tmp_path / "out")
+    assert not code
+    assert "have no figures of samples, which monge evaluate RUN adds" in err
     both, alone = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert (both["runs"], alone["runs"]) == (["a", "b"], ["c"])
     each = [monge.Run(path).summary()["test reconstruction"] for path in paths]
@@ -664,6 +667,35 @@ def test_distance_reads_images_in_one_range(monge_, tmp_path):
     assert json.loads(text)["value"] < 1e-6
 
 
+def test_columns_of_tables_are_matched_by_their_names(monge_, tmp_path):
+    """Whichever order the files have them in; columns of other names by their order, with a
+    warning."""
+    x = np.random.default_rng(0).normal(size=(30, 3)) * [1, 10, 100]
+    files = {"a": ("u,v,w", [0, 1, 2]), "b": ("w,u,v", [2, 0, 1]), "c": ("u,v,x", [0, 1, 2])}
+    for name, (head, order) in files.items():
+        rows = x[:, order] + (name != "a")
+        np.savetxt(tmp_path / f"{name}.csv", rows, delimiter=",", header=head, comments="")
+    a, b, c = (tmp_path / f"{name}.csv" for name in files)
+    how = ("--method", "exact", "--json")
+    _, text, _ = monge_("distance", a, b, *how, "--map", tmp_path / "map.npy")
+    assert json.loads(text)["value"] == pytest.approx(3**0.5)
+    np.testing.assert_allclose(np.load(tmp_path / "map.npy"), x + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        _, text, err = monge_("distance", a, c, *how)
+    assert "has a column 'x' where" in err
+    assert json.loads(text)["value"] == pytest.approx(3**0.5)
+
+
+def test_samples_that_are_not_finite_are_not_written(monge_, trained, tmp_path, monkeypatch):
+    bad = torch.full((64, 1, 8, 8), float("nan"))
+    monkeypatch.setattr(monge.runs.Run, "samples", lambda *_: iter([bad]))
+    code, _, err = monge_("sample", trained, "--out", tmp_path / "y.npy")
+    assert code == 2
+    assert "gives samples with NaN or infinity: has the training diverged" in err
+    assert not (tmp_path / "y.npy").exists()
+
+
 def test_reconstruct_takes_the_data_of_an_array_from_a_file_and_remembers_it(monge_, tmp_path):
     array = np.random.default_rng(0).random((40, 3), dtype=np.float32)
     config = Config(latent=2, training=TrainingConfig(batch=10, steps=2))
@@ -680,3 +712,23 @@ def test_reconstruct_takes_the_data_of_an_array_from_a_file_and_remembers_it(mon
     assert code == 2
     assert "added 0, removed 0, changed 40" in err
     assert monge_("reconstruct", tmp_path / "run", *out, "--data-changed")[0] == 0
+
+
+def test_distance_says_which_columns_it_leaves_out(tmp_path, monge_):
+    """Labels and an index are no numbers of a sample; their names may be those of measurements."""
+    tables = {
+        "a.csv": (",x,label\n0,1.5,3\n1,2.5,4\n2,4.0,4\n", "column 'label', the index column"),
+        "b.csv": ("x,class,Label\n1.5,3,0\n2.5,4,1\n", "column 'class', column 'Label'"),
+        "c.csv": ("x\n1.5\n2.5\n", None),
+    }
+    for name, (text, _) in tables.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    for name, (_, left) in tables.items():
+        files = str(tmp_path / name), str(tmp_path / "c.csv")
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            code, out, err = monge_("distance", *files, "--method", "exact", "--json")
+        assert code == 0
+        assert json.loads(out)["d"] == 1
+        assert err.count("\n") == (left is not None)
+        assert left is None or f"{left} left out" in err

@@ -18,7 +18,7 @@ import monge
 from monge._core.files import user_cache
 from monge.config import Config, DataConfig
 from monge.config.trust import seal_of
-from monge.data import VECTOR, as_floats, load
+from monge.data import VECTOR, Source, as_floats, load
 from monge.data.readers import idx
 from monge.data.readers.arrays import from_array
 from monge.data.readers.images import MOST_PIXELS, decode
@@ -430,7 +430,7 @@ def test_a_source_of_ones_own_must_be_finite(bad, tmp_path):
     samples = source.train.clone()
     samples[7, 1] = bad
     source = dataclasses.replace(source, train=samples)
-    with pytest.raises(ValueError, match="'rings' has NaN or infinite values"):
+    with pytest.raises(ValueError, match="`data` has NaN or infinite values in `train`"):
         monge.fit("swae", source, out=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
 
@@ -575,3 +575,72 @@ def test_unknown_classes_are_refused():
 def test_settings_of_clouds_are_refused_for_images(setting):
     with pytest.raises(ValueError, match="only clouds have points"):
         load(DataConfig(**setting))
+
+
+def test_parts_without_a_test_part_are_named(tmp_path):
+    images = np.zeros((40, 8, 8), np.uint8)
+    np.savez(tmp_path / "x.npz", images=images, split=["train", "evaluation"] * 20)
+    with pytest.raises(
+        ValueError, match=r"0 test samples, beside parts called 'evaluation', .*: call parts train"
+    ):
+        load(DataConfig(name=str(tmp_path / "x.npz")))
+
+
+def test_an_empty_folder_holds_no_files(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"holds no images .* and no clouds .*; it holds no files"
+    ):
+        load(DataConfig(name=str(tmp_path)))
+
+
+ROWS = torch.linspace(0, 1, 60).reshape(30, 2)
+PICTURES = torch.linspace(0, 1, 12 * 9).reshape(12, 1, 3, 3)
+CLASSES = torch.arange(20) % 2
+SOURCES = {
+    "labels of fewer": ({"train_labels": CLASSES[:19]}, "`train_labels` must be 20 int64 from 0"),
+    "labels of none": ({"test_labels": CLASSES[:0]}, r"`test_labels` must be 10 int64.*\(0,\)"),
+    "labels with fractions": ({"train_labels": CLASSES / 2}, "must be 20 int64.*float32"),
+    "a label for none": ({"train_labels": CLASSES - 1}, "must be 20 int64.* from -1 to 0"),
+    "an array of labels": ({"train_labels": CLASSES.numpy()}, "must be 20 int64.*ndarray"),
+    "contents of others": (
+        {"contents": (np.zeros(3, np.uint64), np.zeros(10, np.uint64))},
+        "`contents` has 3 digests for 20 samples of `train`: .* give contents=None",
+    ),
+    "an array": ({"train": ROWS[:20].numpy()}, "`train` must be a tensor, got ndarray"),
+    "a list": ({"test": [[0.0, 1.0]] * 5}, "`test` must be a tensor, got list"),
+    "parts of two widths": ({"test": torch.zeros(10, 3)}, "one shape and type"),
+    "parts of two types": ({"test": ROWS[20:].double()}, "one shape and type"),
+    "integers": (
+        {"train": CLASSES[:, None], "test": CLASSES[:, None]},
+        "must hold float32, .*int64",
+    ),
+    "bytes as rows": (
+        {"train": CLASSES[:, None].byte(), "test": CLASSES[:, None].byte()},
+        "`train` must hold floating-point numbers",
+    ),
+    "bfloat16": ({"train": ROWS[:20].bfloat16()}, "`train` must hold float32, .*bfloat16"),
+    "gradients": ({"test": ROWS[20:].clone().requires_grad_()}, "`test` .* requires gradients"),
+    "another device": ({"train": ROWS[:20].to("meta")}, "`train` .* on the CPU .* is on meta"),
+    "sparse rows": ({"train": ROWS[:20].to_sparse()}, "`train` must be a dense .*sparse_coo"),
+    "nothing": ({"train": None}, "`train` must be a tensor, got NoneType"),
+    "rows as images": ({"kind": "image"}, "`train` has shape .*, which images do not have"),
+    "flat clouds": (
+        {"kind": "cloud", "train": torch.zeros(9, 5, 2), "test": torch.zeros(9, 5, 2)},
+        "`train` has shape .*, which clouds do not have",
+    ),
+    "bright images": (
+        {"kind": "image", "train": PICTURES, "test": 255 * PICTURES},
+        r"`test`: images .* must lie in \[0, 1\], got \[0, 255\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_source_whose_parts_do_not_belong_together_is_refused(name, tmp_path):
+    changed, message = SOURCES[name]
+    source = Source(
+        **{"name": "x", "kind": "vector", "train": ROWS[:20], "test": ROWS[20:]} | changed
+    )
+    with pytest.raises(ValueError, match=message):
+        monge.fit("wae-mmd", source, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

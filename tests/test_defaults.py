@@ -1,4 +1,5 @@
-"""`torch.set_default_dtype` and `torch.set_default_device` change nothing that monge computes.
+"""What a program has set changes nothing that monge computes: `torch.set_default_dtype` and
+`torch.set_default_device`, autocast, and that no gradients are recorded.
 
 The device meta stands in for a GPU: whatever is allocated on it by default has no numbers."""
 
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector
 from zoo import DIVERGENCES, pair
 
 import monge
@@ -20,7 +22,15 @@ from monge._core.defaults import float32_on_cpu
 from monge.adversarial import Learned
 from monge.config import Config, NetworkConfig, TrainingConfig
 from monge.draws import stream
-from monge.evaluation import frechet_distance, kernel_distance, nearest_neighbour_test
+from monge.evaluation import (
+    frechet_distance,
+    kernel_distance,
+    nearest_neighbour_test,
+    network_test,
+)
+from monge.evaluation.extractors import random_network
+from monge.evaluation.samplers import fit_flow
+from monge.inference import fit_gaussian
 from monge.maps import EntropicMap, ExactMap, LinearMap, SlicedMap
 from monge.priors import Disk, Gaussian, Mixture, Ring, Sphere, SwissRoll, Uniform
 
@@ -41,6 +51,9 @@ def default_dtype(dtype: torch.dtype):
 ELSEWHERE = {
     "dtype": lambda: default_dtype(torch.float64),
     "device": lambda: torch.device("meta"),
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "no gradients": torch.no_grad,
+    "inference": torch.inference_mode,
 }
 
 
@@ -78,6 +91,15 @@ def seeded() -> torch.Generator:
     return torch.Generator("cpu").manual_seed(0)
 
 
+SLICER = transport.Linear(3, slices=5).to(X)
+SLICES = {name: value.clone() for name, value in SLICER.state_dict().items()}
+
+
+def generalized() -> torch.Tensor:
+    SLICER.load_state_dict(SLICES)
+    return transport.max_generalized_sliced_wasserstein(X, Y, SLICER, iterations=3).detach()
+
+
 FUNCTIONS = {
     "wasserstein": lambda: transport.wasserstein(X, Y),
     "lists": lambda: transport.wasserstein(*LISTS),
@@ -96,6 +118,15 @@ FUNCTIONS = {
     "low rank": lambda: transport.low_rank_sinkhorn(X, Y, rank=2, generator=seeded()).value,
     "gromov": lambda: transport.gromov_wasserstein(COST + COST.T, COST.T + COST).value,
     "sliced gromov": lambda: transport.sliced_gromov_wasserstein(X, Y, generator=seeded()),
+    "generalized": lambda: generalized(),
+    "sliced barycenter": lambda: (
+        transport.sliced_barycenter([X, Y], start=X, generator=seeded()).points
+    ),
+    "random network": lambda: random_network((1, 8, 8))(
+        X.abs().clamp(max=1)[:8, :1].expand(2, 1, 8, 8)
+    ),
+    "network": lambda: torch.as_tensor(network_test(X, Y).value, **NUMBER),
+    "flow of codes": lambda: parameters_to_vector(fit_flow(X, steps=3).parameters()).detach(),
     "barycenter": lambda: transport.free_support_barycenter([X, Y], start=X).points,
     "uniform": lambda: transport.uniform_directions(4, 3, generator=seeded()),
     "orthogonal": lambda: transport.orthogonal_directions(4, 3, generator=seeded()),
@@ -148,7 +179,7 @@ def test_divergences_and_their_inner_losses_do_as_well(name, default):
     assert torch.equal(*values)
 
 
-@pytest.mark.parametrize("recipe", ["swae", "flow-matching"])
+@pytest.mark.parametrize("recipe", ["swae", "wae-gan", "flow-matching"])
 def test_a_recipe_trains_the_same_weights_by_other_defaults(recipe, tmp_path):
     """And is loaded, evaluated, reported on and sampled."""
     config = dataclasses.replace(
@@ -163,12 +194,46 @@ def test_a_recipe_trains_the_same_weights_by_other_defaults(recipe, tmp_path):
             run = monge.fit(config=config, data=table, out=tmp_path / name, quiet=True)
             figures = monge.Run(run.path, data=table).evaluate(n=10)["figures"]
             model: Any = monge.load(run.path)
-            found.append((model.state_dict(), model.sample(3, seeded()), figures))
+            samples = monge.Run(run.path, data=table).sample(3, seeded())
+            if name != "autocast":  # which is for networks
+                assert torch.equal(model.sample(3, seeded()), samples)
+            found.append((model.state_dict(), samples, figures))
     for weights, samples, figures in found[1:]:
         assert all(torch.equal(w, weights[key]) for key, w in found[0][0].items())
         assert torch.equal(samples, found[0][1])
         assert samples.dtype is torch.float32
         assert figures == found[0][2]
+
+
+def test_a_training_in_half_precision_inside_autocast_is_that_outside(tmp_path):
+    """Autocast keeps copies of weights until the outermost one ends; a step changes weights."""
+    config = dataclasses.replace(
+        Config.of("wae-gan"),
+        network=NetworkConfig(hidden=(8,), critic=(8,)),
+        training=TrainingConfig(batch=20, steps=3, precision="bf16"),
+    )
+    table = np.random.default_rng(0).normal(size=(60, 3))
+    plain = monge.fit(config=config, data=table, out=tmp_path / "plain", quiet=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = monge.fit(config=config, data=table, out=tmp_path / "inside", quiet=True)
+    expected = plain.model.state_dict()
+    assert all(torch.equal(w, expected[key]) for key, w in found.model.state_dict().items())
+
+
+@pytest.mark.parametrize("default", ELSEWHERE)
+def test_samples_in_batches_leave_the_program_its_defaults(default, tmp_path):
+    """Each batch is as by torch's own defaults, and the program has its own between two."""
+    table = np.random.default_rng(0).normal(size=(60, 3))
+    config = dataclasses.replace(Config.of("swae"), training=TrainingConfig(batch=20, steps=2))
+    run = monge.fit(config=config, data=table, out=tmp_path / "run", quiet=True)
+    expected = list(run.samples(5000, seeded()))
+    assert len(expected) > 1
+    with ELSEWHERE[default]():
+        before = torch.empty(0)
+        for batch, plain in zip(run.samples(5000, seeded()), expected, strict=True):
+            between = torch.empty(0)
+            assert (between.dtype, between.device) == (before.dtype, before.device)
+            assert torch.equal(batch, plain)
 
 
 def test_a_model_of_ones_own_keeps_the_defaults_of_its_program(tmp_path):
@@ -190,6 +255,14 @@ def test_a_model_of_ones_own_keeps_the_defaults_of_its_program(tmp_path):
         run = monge.fit(wae, table, config, tmp_path / "run", quiet=True)
         assert run.sample(3, seeded()).dtype is torch.float64
         assert torch.get_default_dtype() is torch.float64
+
+
+def test_a_mixture_of_tensors_with_a_graph_holds_none():
+    means = torch.from_numpy(np.arange(6.0).reshape(2, 3)).requires_grad_()
+    scale = means.exp().sum()  # covariances that are no leaves
+    mixture = Mixture(means, EYE.expand(2, 3, 3) * scale, [0.5, 0.5])
+    assert not mixture.sample(50, seeded()).requires_grad
+    assert all(torch.isfinite(z).all() for z in fit_gaussian(mixture, "mass-covering"))
 
 
 def test_the_last_thread_to_leave_restores_the_default_dtype():

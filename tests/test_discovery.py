@@ -118,7 +118,9 @@ def test_folders_that_cannot_be_read_are_named(tmp_path, monkeypatch):
 
 def test_a_folder_without_samples_says_what_it_holds(tmp_path):
     filled(tmp_path, {"x.csv": b"1,2\n", "y.csv": b"", ".a": b"", "a.avif": AVIF})
-    with pytest.raises(ValueError, match=r"no images .* but 2 tables, 1 \.avif .*, 1 hidden") as e:
+    with pytest.raises(
+        ValueError, match=r"no images .* it holds 2 tables, 1 \.avif .*, 1 hidden"
+    ) as e:
         read(tmp_path)
     assert "\n" not in str(e.value)
 

@@ -1,15 +1,20 @@
-"""Every snippet of the README and the docs runs; every command line in them parses."""
+"""Every snippet of the README, the docs and docstrings runs; every command line in them parses."""
 
+import ast
+import doctest
+import importlib
 import re
 import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import ot
 import pytest
+import torch
 
 import monge
-from monge import cli
+from monge import cli, priors, transport
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -82,6 +87,51 @@ class Asked:
         for explorer in self.explorers.values():
             assert "sample" in explorer.views
             assert len(explorer.sample(4, 0, "prior", 1.0)) == 4
+
+
+def _with_examples():
+    """Each docstring that holds an example, by module and name."""
+    for file in sorted((ROOT / "src").rglob("*.py")):
+        parts = file.relative_to(ROOT / "src").with_suffix("").parts
+        module = ".".join(parts).removesuffix(".__init__")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                text = ast.get_docstring(node) or ""
+                if ">>>" in text:
+                    yield pytest.param(module, text, id=f"{module}:{getattr(node, 'name', '')}")
+
+
+def _sampled() -> dict:
+    """What the names stand for that examples do not define: small samples of each kind."""
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 2, generator=random)
+    y = torch.randn(40, 2, generator=random) + 1
+    clouds = torch.rand(2, 5, 16, 3, generator=random)
+    pictures = (255 * torch.rand(2, 9, 9, 3, generator=random)).byte().numpy()
+    cost, a = torch.cdist(x.double(), y.double()), torch.full((40,), 1 / 40).double()
+    return {
+        **{name: getattr(transport, name) for name in transport.__all__},
+        **{"torch": torch, "ot": ot, "Gaussian": priors.Gaussian, "generator": random},
+        **{"x": x, "y": y, "noise": x, "data": y, "codes": x, "draws": y},
+        **{"X": x.numpy(), "Y": y.numpy(), "X_new": x.numpy(), "labels": (x[:, 0] > 0).long()},
+        **{"model_samples": x.clone().requires_grad_(), "images": (255 * y[:, None]).abs()},
+        **{"cost": cost, "M": cost, "a": a, "b": a, "reg": 0.5},
+        **{"clouds": clouds[0], "others": clouds[1], "photo": pictures[0]},
+        **{"painting": pictures[1], "ring": torch.eye(8) / 8, "cross": torch.ones(8, 8) / 64},
+        "first": (x[:2], torch.eye(2).repeat(2, 1, 1), [0.5, 0.5]),
+        "second": (y[:2], torch.eye(2).repeat(2, 1, 1), [0.5, 0.5]),
+    }
+
+
+@pytest.mark.parametrize(("module", "text"), list(_with_examples()))
+def test_examples_of_docstrings_run(module, text):
+    """In their modules, as `doctest` runs them; results are compared where they are given."""
+    namespace = {**_sampled(), **vars(importlib.import_module(module))}
+    for example in doctest.DocTestParser().get_examples(text):
+        if example.want:
+            assert repr(eval(example.source, namespace)) == example.want.strip()
+        else:
+            exec(example.source, namespace)
 
 
 @each_page(PAGES)

@@ -34,6 +34,16 @@ def by_linear_programme(cost, a, b):
     return result.fun
 
 
+@pytest.mark.parametrize("shift", [1e3, 1e6, 1e9])
+def test_a_far_shift_changes_no_squared_assignment(shift):
+    """Costs of (10⁹)² are rounded by more than the differences between assignments."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = (
+        torch.randn(2, 30, 3, generator=generator, dtype=torch.float64) * 2**10
+    ).round() / 2**10
+    assert torch.equal(monge_map(x + shift, y - shift), monge_map(x, y))
+
+
 @pytest.mark.parametrize(("n", "m"), [(5, 5), (4, 7), (1, 6), (1, 1)])
 def test_solve_equals_the_linear_programme_and_its_dual(n, m):
     cost, a, b = doubles(n, m), law(n), law(m)

@@ -433,6 +433,40 @@ def test_a_run_that_is_removed_while_it_is_open_is_not_made_again(tmp_path):
     assert not run.path.exists()
 
 
+def test_parameters_of_a_query_are_those_of_its_route(client):
+    """A parameter that is misspelt or given twice would otherwise be ignored."""
+    for path, name in (
+        ("/api/runs?bogus=1", "bogus"),
+        ("/api/runs/wae/test?frist=3", "frist"),
+        ("/api/runs/wae/test?first=3&first=4", "first"),
+        ("/api/runs/wae/map/principal?plane=worst", "plane"),
+    ):
+        assert repr(name) in refused(client.get(path), 400, "malformed")
+    answer = client.post("/api/runs/wae/sample?seed=3", json={"count": 2})
+    assert "'seed'" in refused(answer, 400, "malformed")
+    assert ask(client, "/api/runs/wae/test?first=3&count=2")["index"] == [3, 4]
+
+
+def test_answers_do_not_depend_on_the_programs_default_dtype(client):
+    """A notebook that has set another one serves what the command line does."""
+    code = [[0.5, -1.0, 0.25]]
+    asked = {
+        "/api/runs": None,
+        "/api/runs/wae/sample": {"count": 3, "seed": 3, "temperature": 0.5},
+        "/api/runs/wae/codes": {"count": 3, "seed": 3},
+        "/api/runs/wae/decode": {"codes": code},
+        "/api/runs/wae/reconstruct": {"sample": {"index": 3}},
+        "/api/runs/generator/decode": {"codes": code},
+        "/api/runs/conditional/complete": {"sample": {"index": 2}, "count": 2, "seed": 1},
+    }
+    expected = [ask(client, *one) for one in asked.items()]
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert [ask(client, *one) for one in asked.items()] == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_bad_arguments_are_refused_by_name(client):
     """What does not fit the run is a 422 that names the argument."""
     decode, one = "/api/runs/wae/decode", [0.0, 0.0, 0.0]
@@ -482,6 +516,36 @@ def test_bad_arguments_are_refused_by_name(client):
     refused(client.get("/api/runs/nobody/progress"), 404, "not_found")
     refused(client.get("/api/nothing"), 404, "not_found")
     refused(client.get("/api/runs/wae/decode"), 405, "not_allowed")
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/static/app.js", "/api/runs", "/api/runs/wae/test?count=2", "/api/openapi.json"]
+)
+def test_head_is_answered_as_get_without_a_body(client, path):
+    """RFC 9110, section 9.3.2."""
+    whole, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    names = {"content-type", "content-length", "content-security-policy"}
+    assert {n: head.headers[n] for n in names} == {n: whole.headers[n] for n in names}
+    assert client.get("/api/runs").status_code == 200  # on the same connection
+
+
+def test_head_is_refused_where_get_is(client):
+    assert client.head("/api/runs/nobody/progress").status_code == 404
+    assert client.head("/", headers={"authorization": "token of nobody"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"), [("/api/runs", "GET, HEAD"), ("/api/runs/wae/decode", "POST")]
+)
+def test_other_methods_are_told_which_are_allowed(client, path, allowed):
+    """RFC 9110, section 15.5.6; bodies are not waited for."""
+    for method in ("OPTIONS", "PUT", "PATCH", "DELETE", "GET" if allowed == "POST" else "POST"):
+        answer = client.request(method, path, json={"codes": []})
+        refused(answer, 405, "not_allowed")
+        assert answer.headers["allow"] == allowed
+    answer = client.put(path, content=b"x" * 100_000)
+    refused(answer, 405, "not_allowed")
 
 
 def test_strangers_are_refused(client):
@@ -539,7 +603,7 @@ def test_a_superseded_request_is_told_so(explorers):
         go_on.wait(10)
 
     async def three():
-        submit = [Submit(Request(), "decode") for _ in range(3)]
+        submit = [Submit(Request(), explorers["wae"], "decode") for _ in range(3)]
         tasks = [asyncio.create_task(submit[0](block))]
         await asyncio.to_thread(started.wait, 10)
         tasks += [asyncio.create_task(one(lambda: 1)) for one in submit[1:]]

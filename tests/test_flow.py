@@ -402,6 +402,10 @@ def test_what_a_flow_does_not_have_is_refused():
         flow.sample(2, prior=Gaussian(2))
     with pytest.raises(ValueError, match=r"`x` must be samples \(n, 2\), got shape \(3, 4\)"):
         flow.log_prob(torch.rand(3, 4))
+    with pytest.raises(
+        ValueError, match=r"`t` must be one time or .* 3 samples, got shape \(2,\)"
+    ):
+        flow.velocity(torch.rand(3, 2), torch.rand(2))
     with pytest.raises(ValueError, match="`x` must be finite"):
         flow.log_prob(torch.full((1, 2), math.nan))
     with pytest.raises(ValueError, match="`noise` is missing"):

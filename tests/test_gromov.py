@@ -15,6 +15,7 @@ from monge.transport import (
     sliced_gromov_wasserstein,
     solve,
     solve_entropic,
+    unbalanced_gromov_wasserstein,
 )
 from monge.transport.quadratic import Quadratic, objective
 
@@ -301,3 +302,29 @@ def test_derivatives_in_directed_graphs():
     expected = torch.autograd.grad(objective(cx, cy, plan), (cx, cy))
     for slope, other in zip(slopes, expected):
         torch.testing.assert_close(slope, other)
+
+
+@pytest.mark.parametrize("size", [1.0, 0.1, 3.7e5])
+@pytest.mark.parametrize("m", [6, 7, 11])
+def test_constant_matrices_leave_the_product_plan(size, m):
+    """Their slope is rounding alone, which is no cost."""
+    cx, cy = (torch.full((k, k), size, dtype=torch.float64) for k in (6, m))
+    plan = entropic_gromov_wasserstein(cx, cy, epsilon=0.3 * size**2)
+    torch.testing.assert_close(plan.plan, torch.full((6, m), 1 / 6 / m).double())
+    assert float(plan.value) == pytest.approx(0, abs=1e-13 * size**2)
+
+
+def test_a_large_epsilon_multiplies_no_rounding():
+    """The value tends to that of the product plan, in float32 as in float64."""
+    x, y = torch.rand(6, 2, dtype=torch.float64), torch.rand(7, 2, dtype=torch.float64)
+    cx, cy = torch.cdist(x, x), torch.cdist(y, y)
+    product = torch.full((6, 7), 1 / 42, dtype=torch.float64)
+    limit = objective(cx, cy, product).item()
+    for epsilon in (1e4, 1e6, 1e8):
+        found = entropic_gromov_wasserstein(cx.float(), cy.float(), epsilon=epsilon).value.item()
+        assert found == pytest.approx(limit, rel=1e-3)
+    for tiny in (1e-170, 1e-10):
+        with pytest.raises(ValueError, match=r"`epsilon` 0\.3 is over 10⁹ times costs of"):
+            entropic_gromov_wasserstein(cx * tiny, cy * tiny, epsilon=0.3)
+        with pytest.raises(ValueError, match=r"`epsilon` 0\.3 is over 10⁹ times costs of"):
+            unbalanced_gromov_wasserstein(cx * tiny, cy * tiny, epsilon=0.3, reach=1.0)

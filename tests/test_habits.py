@@ -130,7 +130,11 @@ def test_a_shell_completes_what_may_be_chosen(shell, monge_):
     assert not code
     assert {"'flow'", "'all'"} <= {one for row in offered for one in row.split(", ")}
     assert not any("None" in row for row in offered)
-    for told in ("recipes = ['", "return [one for one in recipes", "'__TYRO_COMPLETE_FILES__']"):
+    for told in (
+        "TRAIN['subcommands'][recipe]",
+        "return [one for one in recipes",
+        "'__TYRO_COMPLETE_FILES__']",
+    ):
         assert told in out
     assert "compgen -f" not in out  # which takes a name with a blank for two
     assert "5 % of" in out
@@ -142,6 +146,11 @@ def test_a_shell_completes_what_may_be_chosen(shell, monge_):
     [
         (("ev",), ["evaluate"]),
         (("train", "max-g"), ["max-gswae"]),
+        (("train", "--data", "mnist", "max-g"), ["max-gswae"]),
+        (("train", "wae-mmd", "--ker"), ["--kernel"]),
+        (("train", "vae", "--ker"), []),
+        (("train", "wae-mmd", "--lat"), ["--latent"]),
+        (("train", "flow-matching", "--epochs", "3", "--coupling", "e"), ["exact"]),
         (("sample", "my run", "--sampler", "m"), ["mixture"]),
         (("train", "vae", "--channels", "g"), ["grey"]),
         # names of files are readline's, which quotes their blanks
@@ -251,6 +260,11 @@ def test_runs_are_listed_with_what_they_are(monge_, tmp_path):
     code, text, err = monge_("runs", folder)
     assert text.startswith("run ")
     assert len(text.splitlines()) == 4
+    monge_("export", folder / "one", "--hub", folder / "published")
+    assert json.loads(monge_("runs", folder, "--json")[1].splitlines()[0])["step"] is None
+    assert " –  " in next(
+        line for line in monge_("runs", folder)[1].splitlines() if line.startswith("published")
+    )
     assert f"LeNet-FD {figure['value']:.3g} ({figure['floor']:.3g})" in text
     assert monge_("runs", tmp_path / "nowhere")[0] == 2
     assert "no runs in" in monge_("runs", folder / "no run")[1]

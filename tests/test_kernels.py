@@ -189,9 +189,9 @@ def test_a_sample_without_a_median_distance_is_refused(x):
         median_distance(x)
 
 
-@pytest.mark.parametrize("dim", [1, 2, 3, 8, 64, 784])
+@pytest.mark.parametrize("dim", [1, 2, 3, 8, 64, 784, 3000])
 def test_the_sliced_gaussian_is_a_hypergeometric_function(dim):
-    r = np.concatenate([[0.0], 10.0 ** np.arange(-3, 4)]) * dim**0.5
+    r = np.concatenate([[0.0], 10.0 ** np.linspace(-3, 3, 50)]) * 1.3 * dim**0.5
     ours = sliced_gaussian(dim, 1.3).of_squared(torch.from_numpy(r**2)).numpy()
     np.testing.assert_allclose(ours, hyp1f1(0.5, dim / 2, -(r**2) / 2 / 1.3**2), atol=1e-7)
 
@@ -205,3 +205,16 @@ def test_the_sliced_gaussian_is_a_mean_over_slices():
         sliced_gaussian(0, 1.0)
     with pytest.raises(ValueError, match="`s` must be positive"):
         sliced_gaussian(3, 0.0)
+
+
+def test_numbers_are_constant_kernels():
+    """In sums and products, on either side, so that Python's `sum` adds kernels."""
+    x, y = torch.randn(4, 2), torch.randn(3, 2)
+    one, other = IMQ(1.0), RBF(2.0)
+    expected = 3 + 2 * one(x, y)
+    for kernel in (3 + 2 * one, one * 2.0 + 3.0, torch.tensor(3.0) + one * torch.tensor(2.0)):
+        torch.testing.assert_close(kernel(x, y), expected)
+        torch.testing.assert_close(pair_sum(kernel, x, y), expected.double().sum())
+    torch.testing.assert_close(sum([one, other])(x, y), one(x, y) + other(x, y))
+    with pytest.raises(ValueError, match="`value` must be at least 0"):
+        one + "a"

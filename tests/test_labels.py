@@ -559,7 +559,7 @@ def labelled(train: list[int], test: list[int], classes=("a", "b")) -> Source:
         (unlabelled(), "`condition` is labels, and 'plain' has none: give folders by class"),
         (labelled([0] * 9 + [1], [0, 1]), "class 'b' of 'odd' has 1 training sample: at least 2"),
         (labelled([0] * 9 + [2], [0, 1]), "labels from 0 to 2, and its 2 classes are 0 to 1"),
-        (labelled([0] * 9 + [-1], [0, 1]), "labels from -1 to 1"),
+        (labelled([0] * 9 + [-1], [0, 1]), "`train_labels` must be 10 int64 from 0 on"),
         (labelled([0] * 9, [0, 0], ("a",)), "has only one class"),
     ],
 )

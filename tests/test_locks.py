@@ -257,6 +257,26 @@ def test_a_read_only_run_is_read_and_says_that_it_cannot_be_evaluated(read_only)
     assert contents(read_only) == before
 
 
+def test_a_finished_run_that_is_read_only_is_resumed_without_a_word(read_only, monkeypatch):
+    """There is nothing to write: as on a writable disk, it is done."""
+    before, finished = contents(read_only), Run(read_only)
+    resumed = monge.fit(config=config(), out=read_only, resume=True, quiet=True)
+    assert resumed.steps == finished.steps
+    drawn = [one.sample(3, torch.Generator().manual_seed(0)) for one in (resumed, finished)]
+    assert torch.equal(*drawn)
+    argv = ["monge", "train", "--resume", "--out", str(read_only)]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 0
+    assert contents(read_only) == before
+    with pytest.raises(ValueError, match=r"`out` .* cannot be written"):
+        monge.fit(config=config(6), out=read_only, resume=True, quiet=True)
+    with pytest.raises(ValueError, match=r"`out` .* exists already"):
+        monge.fit(config=config(), out=read_only, quiet=True)
+    assert contents(read_only) == before
+
+
 @pytest.mark.parametrize("out", ["a/b/c", "empty", None])
 def test_a_run_that_does_not_begin_leaves_no_directory(tmp_path, monkeypatch, out):
     monkeypatch.chdir(tmp_path)

@@ -242,3 +242,36 @@ def test_a_tolerance_below_rounding_ends_at_rounding():
             x, y, rank=3, tolerance=1e-17, starts=1, max_iterations=100
         )
     assert found.marginal_error < 1e-14
+
+
+@pytest.mark.parametrize("seed", [28, 112, 170, 222, 296])
+def test_clusters_that_empty_keep_the_marginals(seed):
+    """A cluster of mass 1e-5 may have a g that is far smaller, at which Q diag(1/g) Rᵀ has
+    another mass: of tied points with tiny weights in float32."""
+    random = seeded(seed)
+    x, y = (torch.randn(k, 2, generator=random).round() for k in (8, 9))
+    a, b = (torch.rand(k, generator=random) ** p for k, p in ((8, 40), (9, 8)))
+    a, b = a / a.sum(), b / b.sum()
+    plan = low_rank_gromov_wasserstein(x, y, a, b, rank=8, starts=2, generator=random)
+    assert plan.converged
+    assert (plan.plan.sum(1) - a).abs().sum() < 1e-3
+    assert (plan.plan.sum(0) - b).abs().sum() < 1e-3
+    wide = [z.double() for z in (x, y)]
+    expected = objective(*map(squares, wide), plan.plan.double())
+    torch.testing.assert_close(plan.value.double(), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_points_that_coincide_keep_the_marginals():
+    """Newton's steps between two sides of a minimum must not go back and forth: where clusters are
+    of points that coincide, the dual is linear for long in some directions."""
+    random = seeded(2327)
+    n, m, d, e = torch.cat([torch.randint(1, k, (1,), generator=random) for k in (13, 13, 4, 4)])
+    x, y = (torch.randn(n, d, generator=random, dtype=double) for n, d in ((n, d), (m, e)))
+    x, y = (z[torch.randint(len(z) // 3, (len(z),), generator=random)].float() for z in (x, y))
+    a, b = (torch.rand(len(z), generator=random, dtype=double) ** 8 for z in (x, y))
+    a, b = (a / a.sum()).float(), (b / b.sum()).float()
+    rank = int(torch.randint(1, 13, (1,), generator=random))
+    plan = low_rank_gromov_wasserstein(x, y, a, b, rank=rank, starts=2, generator=random)
+    assert plan.converged
+    assert (plan.plan.sum(1) - a).abs().sum() < 1e-3
+    assert (plan.plan.sum(0) - b).abs().sum() < 1e-3

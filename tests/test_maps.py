@@ -6,6 +6,7 @@ import numpy as np
 import ot
 import pytest
 import torch
+from frames import Frame
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -93,6 +94,73 @@ def test_names_of_columns_and_frames(made):
     assert list(fitted.get_feature_names_out()) == ["one", "two"]
     fitted.fit(torch.from_numpy(x), torch.from_numpy(y))
     assert not hasattr(fitted, "feature_names_in_")
+
+
+@each_map
+def test_columns_of_the_target_in_another_order_are_refused(made):
+    polars = pytest.importorskip("polars")
+    x, y = (z.numpy() for z in samples())
+    source, target = (polars.DataFrame(z, schema=["one", "two"], orient="row") for z in (x, y))
+    fitted, turned = clone(made).fit(source, target), target[["two", "one"]]
+    for call in (
+        lambda: clone(made).fit(source, turned),
+        lambda: fitted.inverse_transform(turned),
+        lambda: fitted.score(source, turned),
+    ):
+        with pytest.raises(ValueError, match=r"`Y` has the columns \['two', 'one'\] where `X`"):
+            call()
+    named = target.rename({"one": "1", "two": "2"})  # of another instrument
+    assert fitted.score(source, named) == fitted.score(source, target)
+
+
+@each_map
+def test_columns_called_by_numbers_have_an_order_too(made):
+    x, y = (z.numpy() for z in samples())
+    source, target = (Frame({0: z[:, 0], 1: z[:, 1]}) for z in (x, y))
+    turned = Frame({1: y[:, 1], 0: y[:, 0]})
+    with pytest.raises(ValueError, match=r"`Y` has the columns \[1, 0\] .* Y\[\[0, 1\]\]"):
+        clone(made).fit(source, turned)
+    fitted, moved = clone(made).fit(source, target), Frame({1: x[:, 1], 0: x[:, 0]})
+    for call, name in (
+        (lambda: fitted.transform(moved), "X"),
+        (lambda: fitted.inverse_transform(turned), "Y"),
+        (lambda: fitted.score(moved, target), "X"),
+        (lambda: fitted.score(source, turned), "Y"),
+    ):
+        with pytest.raises(ValueError, match=rf"`{name}` has the columns \[1, 0\] .* {name}\[\["):
+            call()
+    fitted.fit(x, y).transform(moved)  # of an array nothing is known
+    polars = pytest.importorskip("polars")
+    named = polars.DataFrame(x, schema=["0", "1"], orient="row")
+    np.testing.assert_array_equal(  # the same names, as numbers and texts
+        clone(made).fit(named, target).transform(named), clone(made).fit(x, y).transform(x)
+    )
+
+
+@each_map
+def test_integers_that_a_frame_would_round_beside_fractions_are_refused(made):
+    x, y = (z.numpy() for z in samples())
+    counts = 2**60 + np.arange(len(y))
+    for column in (counts, counts.astype(object)):
+        with pytest.raises(ValueError, match="`Y` holds integers beyond 2⁵³"):
+            clone(made).fit(x, Frame({"time": column, "value": y[:, 1]}))
+
+
+@each_map
+def test_what_scikit_learn_would_lose_is_refused(made):
+    x, y = (z.numpy() for z in samples())
+    masked = np.ma.masked_array(y, mask=y > 1)
+    count = int((y > 1).sum())
+    nanoseconds = 1_700_000_000_000_000_000 + np.arange(40).reshape(20, 2)
+    for bad, words in (
+        (masked, f"{count} masked values"),
+        (nanoseconds, "integers beyond 2⁵³"),
+        ([[1.0], [1.0, 2.0]], "must have shape"),
+    ):
+        with pytest.raises(ValueError, match=f"`Y` .*{words}"):
+            clone(made).fit(x, bad)
+        with pytest.raises(ValueError, match=f"`X` .*{words}"):
+            clone(made).fit(bad, y)
 
 
 # Laws of all maps
@@ -355,6 +423,24 @@ def test_entropic_blocks_do_not_show(monkeypatch):
     assert torch.allclose(fitted.transform(x), whole, atol=1e-12)
 
 
+@pytest.mark.parametrize("shift", [1e3, 1e6, 1e9])
+@pytest.mark.parametrize("size", [20, 30])
+@pytest.mark.parametrize("made", [ExactMap(), EntropicMap(), LinearMap(), SlicedMap(5)], ids=repr)
+def test_a_far_shift_changes_no_map(made, size, shift):
+    """It is a translation of the map, whose squared distances are 10²⁰ of those within samples."""
+    random = np.random.default_rng(0)
+    # numbers that a shift does not round
+    x, y = (np.round(random.normal(size=(n, 3)) * 2**10) / 2**10 for n in (30, size))
+    near = made.fit(x, y).transform(x)
+    far = made.fit(x + shift, y - shift).transform(x + shift) + shift
+    assert np.abs(far - near).max() < 1e-5 + 1e-15 * shift * 1e3
+    labels = np.arange(30) % 2
+    if isinstance(made, EntropicMap):
+        near = made.fit(x, y, labels=labels).transform(x)
+        far = made.fit(x + shift, y - shift, labels=labels).transform(x + shift) + shift
+        assert np.abs(far - near).max() < 1e-2
+
+
 def test_points_that_all_coincide():
     x = torch.ones(5, 2)
     assert torch.equal(EntropicMap().fit(x, x).transform(x), x)
@@ -592,9 +678,9 @@ def test_labels_without_a_meaning_are_refused():
         EntropicMap().fit(x, y, labels=labels, target_labels=np.full(30, 7))
 
 
-@pytest.mark.parametrize("size", [1e-200, 1e200])
+@pytest.mark.parametrize(("size", "where"), [(1e-200, "below"), (1e200, "beyond")])
 @pytest.mark.parametrize("made", [EntropicMap, LinearMap])
-def test_squares_beyond_float64_are_refused(made, size):
+def test_squares_out_of_the_range_of_float64_are_refused(made, size, where):
     x, y = (size * torch.randn(9, 2, dtype=torch.float64) for _ in range(2))
-    with pytest.raises(ValueError, match="`X` and `Y` have squared distances beyond float64"):
+    with pytest.raises(ValueError, match=f"`X` and `Y` have squared distances {where} float64"):
         made().fit(x, y)

@@ -1,5 +1,7 @@
 """Models with several matchings, with one under a name of its own, and with none."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -240,9 +242,26 @@ def test_names_that_the_log_cannot_hold_are_refused(names):
         Trainer(model)
 
 
-def test_fewer_inner_steps_than_one_are_refused():
-    with pytest.raises(ValueError, match="`steps` of the matching 'one' is 0"):
-        Trainer(Compared(Matching("one", critic(), inner=Inner(steps=0))))
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("steps", [0, -1, 1.5, True, "2"]),
+        ("lr", [0.0, -1.0, math.nan, math.inf, True, "a", 10**400]),
+        ("betas", [0.5, (0.5,), (0.5, 1.0), (0.5, -0.1), "ab", (math.nan, 0.5)]),
+    ],
+)
+def test_inner_settings_that_cannot_be_are_refused(name, values):
+    for value in values:
+        with pytest.raises(ValueError, match=f"`{name}` must be"):
+            Inner(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("name", 1), ("inner", 2), ("schedule", 0.5), ("every", 0), ("every", 1.5)]
+)
+def test_settings_of_a_matching_that_cannot_be_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be"):
+        Matching(**{"name": "one", "divergence": SlicedWasserstein(3)} | {name: value})
 
 
 def test_a_critic_that_would_not_be_saved_is_refused():

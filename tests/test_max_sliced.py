@@ -244,3 +244,13 @@ def test_weights_are_repeated_points():
 def test_bad_counts_are_named(word):
     with pytest.raises(ValueError, match=f"`{word}`"):
         max_sliced_wasserstein(torch.zeros(4, 2), torch.ones(3, 2), **{word: 0})
+
+
+def test_slices_that_cannot_be_optimised_are_refused():
+    x = torch.linspace(0, 1, 12).reshape(6, 2)
+    with pytest.raises(ValueError, match="no parameters that require gradients"):
+        max_generalized_sliced_wasserstein(x, x, Linear(2).requires_grad_(False))
+    with torch.inference_mode():
+        made = Linear(2)
+    with pytest.raises(ValueError, match="`slicer` was made in inference mode"):
+        max_generalized_sliced_wasserstein(x, x, made)

@@ -403,15 +403,16 @@ def test_a_run_under_another_locale_is_the_same(output, tmp_path):
     more = {**OTHER_LOCALE, **({"PYTHONIOENCODING": output} if output else {})}
     data, out = folder_of_images(tmp_path / "bilder-ä"), tmp_path / "lauf-ö"
     made = [tmp_path / "münze.npy", tmp_path / "vergleich-ü", tmp_path / "hub-ß"]
-    lines = [
-        f"$monge train wae-mmd --data {data} --batch 5 --steps 2 --threads 1 --out {out}",
-        f"$monge sample {out} -n 4 --out {made[0]}",
-        f"$monge compare {out} {out} --out {made[1]}",
-        f"$monge export {out} --hub {made[2]}",
-    ]
-    for line in lines:
+    missing = "no figures of samples, which monge evaluate RUN adds to this table"
+    lines = {
+        f"$monge train wae-mmd --data {data} --batch 5 --steps 2 --threads 1 --out {out}": "",
+        f"$monge sample {out} -n 4 --out {made[0]}": "",
+        f"$monge compare {out} {out} --out {made[1]}": f"lauf-\\xf6 has {missing}\n",
+        f"$monge export {out} --hub {made[2]}": "",
+    }
+    for line, said in lines.items():
         done = shell(f"{line} > /dev/null", **more)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (0, said)
     assert all(path.exists() for path in made)
     assert "lauf-ö</h1>" in (out / "report.html").read_text("utf-8")
     assert "lauf-ö" in (made[1] / "compare.md").read_text("utf-8")

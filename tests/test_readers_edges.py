@@ -14,6 +14,7 @@ import pytest
 from folders import filled, levels, loaded, picture
 from PIL import Image
 
+from monge.cli import parse
 from monge.data import CLOUD, IMAGE
 from monge.data.readers import clouds, idx
 from monge.data.readers.arrays import from_array, read
@@ -149,6 +150,24 @@ def test_keys_of_an_archive_that_are_not_read_are_said(tmp_path):
     source = loaded(tmp_path / "x.npz")  # quietly: they are not its labels
     assert source.classes == ("0", "1")
     assert source.summary.startswith("read 30 vectors; left out the keys 'label', 'y'")
+
+
+def test_a_distance_says_which_keys_it_leaves_out(tmp_path):
+    x = np.random.default_rng(0).normal(size=(6, 3))
+    np.savez(tmp_path / "a.npz", x=x, points=x + 1)
+    np.save(tmp_path / "b.npy", x)
+    with pytest.warns(UserWarning, match=r"a\.npz': left out the keys 'x': beside 'points' only"):
+        parse(["distance", str(tmp_path / "a.npz"), str(tmp_path / "b.npy")]).run()
+
+
+def test_several_arrays_in_one_file_are_refused(tmp_path):
+    """Of which the first one was taken for all."""
+    x = np.random.default_rng(0).normal(size=(6, 3))
+    with (tmp_path / "two.npy").open("wb") as file:
+        np.save(file, x)
+        np.save(file, x + 1)
+    with pytest.raises(ValueError, match=r"two\.npy' .*272 bytes follow its array \(6, 3\)"):
+        loaded(tmp_path / "two.npy")
 
 
 def test_samples_that_are_all_the_same_are_said(tmp_path):

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from frames import Frame
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import gammaln, logsumexp
@@ -12,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import BayesianRidge
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from monge.inference import VariationalLinearRegression
+from monge.inference import ProbitEP, VariationalLinearRegression
 
 
 def problem(seed: int, n: int = 0, d: int = 0, noise: float = 0.0, correlated: bool = True):
@@ -261,3 +262,15 @@ def test_a_large_problem_takes_no_longer_than_twice_bayesian_ridge():
         ours.append(middle - start)
         peers.append(time.perf_counter() - middle)
     assert min(ours) < 2 * min(peers)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("estimator", [VariationalLinearRegression(), ProbitEP()])
+def test_columns_called_by_numbers_that_come_in_another_order_are_refused(estimator):
+    X, y, _ = problem(0, n=30, d=2)
+    y = y > 2 if isinstance(estimator, ProbitEP) else y
+    straight, turned = Frame({0: X[:, 0], 1: X[:, 1]}), Frame({1: X[:, 1], 0: X[:, 0]})
+    fitted = estimator.fit(straight, y)
+    np.testing.assert_array_equal(fitted.predict(straight), fitted.predict(X))
+    with pytest.raises(ValueError, match=r"`X` has the columns \[1, 0\] where .* X\[\[0, 1\]\]"):
+        fitted.predict(turned)

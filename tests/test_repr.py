@@ -137,6 +137,16 @@ def test_a_plan_says_how_it_was_solved():
     assert f"iterations={plan.iterations}, converged=True)" in repr(plan)
 
 
+def test_a_batch_of_plans_shows_both_ends_of_its_values():
+    x = torch.arange(20.0)[:, None, None] * torch.tensor([[0.0], [1.0]])
+    plan = sinkhorn(torch.zeros(20, 2, 1), x, epsilon=1.0)
+    assert repr(plan).startswith("Plan(value=[0.0, ")
+    assert "…, " in repr(plan)
+    assert len(repr(plan)) < 160
+    assert "…, " in plan._repr_html_()
+    assert "…" not in repr(sinkhorn(x[:3], x[:3], epsilon=1.0))
+
+
 def test_a_kernel_of_ones_own_shows_what_it_keeps():
     class Cosine(Kernel):
         def __init__(self, s: float, unused: int = 0):

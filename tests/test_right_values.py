@@ -388,6 +388,16 @@ def test_what_cannot_be_samples_or_weights_is_named(call, words):
         call(torch.randn(4, 2))
 
 
+@pytest.mark.filterwarnings("ignore:.*nested tensors", "ignore:.*quantize")
+def test_tensors_of_other_kinds_are_named():
+    x = torch.randn(4, 2)
+    with pytest.raises(ValueError, match=r"`y` must .* got a nested tensor: pad it"):
+        wasserstein(x, torch.nested.nested_tensor([x, x[:1]]))
+    whole = torch.quantize_per_tensor(x, 0.1, 0, torch.qint8)
+    with pytest.raises(ValueError, match=r"`y` must .* got torch.qint8: give y.dequantize\(\)"):
+        wasserstein(x, whole)
+
+
 def test_a_batch_has_a_value_for_each_problem():
     x, y = torch.randn(3, 20, 2), torch.randn(3, 15, 2)
     w = torch.rand(3, 20)

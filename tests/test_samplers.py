@@ -393,6 +393,13 @@ def test_temperatures_that_mean_nothing_are_refused():
     for bad in (0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="`temperature` must be positive and finite"):
             tempered(Gaussian(2), bad)
+    for bad in (1e-11, 1e200):
+        with pytest.raises(ValueError, match="`temperature` must be from 1e-10 to 1e\\+10, got"):
+            tempered(Gaussian(2), bad)
+    mixture = Mixture([[1.0, 2.0]], torch.eye(2)[None], [1.0])
+    for far in (1e-10, 1e10):
+        drawn = (tempered(mixture, far).sample(9) - mixture.means).abs() / max(far, 1e-6)
+        assert drawn.max() < 5
     with pytest.raises(ValueError, match=r"`temperature` is 0\.5, but draws of a sphere"):
         tempered(Sphere(3), 0.5)
 

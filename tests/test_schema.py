@@ -181,7 +181,7 @@ def test_a_schema_is_stored_and_read_again(people):
         ("a,b\n1,x\n2\n3,x\n", {"missing": "indicator"}, "line 3 has 1 cell"),
         ("a,b\n1,x\n2,\n3\n", {"missing": "indicator"}, "line 4 has 1 cell"),
         ("a,b\n1,12 %\n2,13 %\n", {}, "'12 %' to a number in line 2, column 'b'"),
-        ("a,b\n1,\n2,\n", {"missing": "indicator"}, "column 'b' is empty in every row: leave"),
+        ("a,b\n1,\n2,\n", {"missing": "indicator"}, "column 'b' is empty in every row: remove"),
         ("1,x\n2,y\n", {}, "'x' to a number in line 1, column 1: .*--categorical"),
         ("a,b\n1,x\n", {"categorical": ("q",)}, "`categorical` 'q' names no column.*: a, b"),
         ("a,a\n1,2\n", {"leave_out": ("a",)}, "`leave_out` 'a' names 2 columns"),
@@ -193,6 +193,57 @@ def test_what_is_refused_names_the_place_and_the_way_out(tmp_path, content, sett
     path.write_text(content)
     with pytest.raises(ValueError, match=reason):
         tables.read(path, DataConfig(**settings))
+
+
+NOT_READ = (
+    *("12 %", "5‰", "$5", "12.50 €", "¥500", "-₹1", "1'234", "1’234", "1 234", "1_000"),
+    *("−5", "5-", "(5)", "1.0D+05", "1d5", "1.5×10^3", "2x10**4", "3·10⁻²", "∞", "-∞", "0x1F"),
+    *("0x1.8p+1", "np.float64(5.0)", "tensor(3.)", "1.2.3", "1..5", "٥"),
+)
+IN_DOUBT = ("1/2", "12:30", "2020-01-02", "18-25", "5 kg", "5k", "<5", "~5", "1st", "5±1", "3²")
+NAMES = ("A1", "USD 5", "IV", "Jan 2020", "No. 5", "#5", "[1 2]", "x-5", "it", "Fiji", "taxi")
+
+
+def of_cell(tmp_path, cell, **settings):
+    (tmp_path / "x.csv").write_text(f"a;b\n1;{cell}\n2;{cell}\n", encoding="utf-8")
+    return tables.read(tmp_path / "x.csv", DataConfig(**settings))
+
+
+@pytest.mark.parametrize("cell", NOT_READ)
+def test_numbers_in_notations_that_are_not_read_become_no_categories(tmp_path, cell):
+    with pytest.raises(ValueError, match=r"to a number in line 2, column 'b': .*--categorical"):
+        of_cell(tmp_path, cell)
+    asked = of_cell(tmp_path, cell, categorical=("b",))
+    assert asked.schema.columns[1].values == (cell,)
+    assert "quantities" not in asked.summary
+
+
+@pytest.mark.parametrize("cell", IN_DOUBT + NAMES)
+def test_texts_that_begin_as_numbers_are_categories_and_pointed_out(tmp_path, cell):
+    found = of_cell(tmp_path, cell)
+    assert found.schema.columns[1].values == (cell,)
+    words = f"column 'b' holds categories such as '{cell}': if they are quantities"
+    assert (words in found.summary) == (cell in IN_DOUBT)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+@pytest.mark.parametrize("settings", [{}, {"delimiter": ","}, {"header": "z"}, {"fmt": "%.3g"}])
+def test_complex_numbers_are_refused_by_name(tmp_path, columns, settings):
+    values = np.random.default_rng(0).normal(size=(20, 2 * columns)).view(complex)
+    np.savetxt(tmp_path / "x.csv", values, **settings)
+    with pytest.raises(
+        ValueError, match=r"is complex, .* give real and imaginary parts as columns"
+    ):
+        tables.read(tmp_path / "x.csv")
+    for cell in ("1+2j", "-1e3i", "(nan+2j)", "2j"):
+        with pytest.raises(ValueError, match="line 2, column 'b' is complex"):
+            of_cell(tmp_path, cell)
+
+
+def test_letters_are_no_imaginary_units(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("a,axis\n" + "".join(f"{n},{'ijJk'[n % 4]}\n" for n in range(20)))
+    assert tables.read(path).schema.columns[1].values == ("J", "i", "j", "k")
 
 
 @pytest.mark.parametrize(("rows", "distinct"), [(100, 51), (4000, 1001)])
@@ -208,6 +259,16 @@ def test_too_many_categories_are_refused_by_name(tmp_path, rows, distinct):
         found = tables.read(path, DataConfig(leave_out=("who",)))
         assert found.schema.names == ("a",)
         assert "left out column 'who'" in found.summary
+
+
+def test_cells_with_blanks_below_names_between_commas_are_no_columns(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("phone,x\n" + "".join(f"555 {1000 + i % 3},{i}\n" for i in range(9)))
+    assert tables.read(path, DataConfig(leave_out=("phone",))).schema.names == ("x",)
+    found = tables.read(path, DataConfig(categorical=("phone",)))
+    assert found.schema.columns[0].values == ("555 1000", "555 1001", "555 1002")
+    with pytest.raises(ValueError, match="'555 1000' to a number in line 2, column 'phone'"):
+        tables.read(path)
 
 
 def test_a_table_without_a_header_names_columns_by_number(tmp_path):

@@ -21,7 +21,8 @@ from monge.evaluation import extractors, figures, frechet
 from monge.evaluation.latent import principal_directions
 from monge.models import sampling
 from monge.recipes.options import ConditionalOptions
-from monge.show import comparison, pictures, report
+from monge.show import comparison, pictures
+from monge.show.drawn import Drawn
 from monge.training.validation import held_apart
 
 SIZES = (2, 3, 4, 5, 9, 10, 19, 50, 99)
@@ -107,7 +108,7 @@ def test_few_samples_are_evaluated(kind, n, monkeypatch):
 def test_few_samples_are_trained_on_and_shown(kind, n, tmp_path):
     run = monge.fit(RECIPES[kind], source(kind, n), short(RECIPES[kind]), tmp_path / "run")
     assert run.batch == run.settled.batch == n < run.config.training.batch
-    assert {"samples", "reconstructions", "latent_map"} <= set(report.draw_all(run))
+    assert {"samples", "reconstructions", "latent_map"} <= set(Drawn(run).pictures())
     if kind != "vectors":
         assert len(comparison.write([run, run], tmp_path / "compared")) == 3
 
@@ -181,7 +182,7 @@ def test_a_batch_that_was_asked_for_is_not_made_smaller(tmp_path):
 
 
 def test_patience_needs_samples_to_hold_apart():
-    with pytest.raises(ValueError, match=r"`patience` .* there are 3 in all"):
+    with pytest.raises(ValueError, match=r"`patience` .* only 3 training samples"):
         held_apart(torch.randn(3, 2), 0)
     assert [len(part) for part in held_apart(torch.randn(4, 2), 0)] == [2, 2]
 

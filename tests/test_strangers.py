@@ -1,8 +1,11 @@
 """What strangers hand in, wrong: one line that names it, and no run that is half written."""
 
 import dataclasses
+import importlib
+import inspect
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -103,6 +106,69 @@ def test_what_is_no_model_and_no_name_is_refused(given):
 def test_a_kind_is_for_arrays():
     with pytest.raises(ValueError, match="`kind` 'vector' is for arrays, and 'digits' holds"):
         load(DataConfig("digits", kind="vector"))
+
+
+NOT_TENSORS = {
+    "a number": 2,
+    "a text": "a",
+    "nothing": None,
+    "an object": object(),
+    "a dictionary": {},
+    "unequal lists": [[1.0], [1.0, 2.0]],
+    "missing items": [None, 1.0],
+    "booleans": np.array([True]),
+    "texts": np.array(["a", "b"]),
+    "an empty list": [],
+}
+ROOMS = (
+    *("costs", "divergences", "inference", "maps", "networks", "particles", "priors"),
+    "transport",
+)
+
+
+def is_of(one, module) -> bool:
+    public = not getattr(one, "__name__", "_").startswith("_")
+    return public and getattr(one, "__module__", "") == module.__name__
+
+
+def public_callables():
+    """Functions and classes of a room that need arguments, each once, by its name."""
+    found = {}
+    for room in ROOMS:
+        module = importlib.import_module(f"monge.{room}")
+        own = [
+            n
+            for n, one in vars(module).items()
+            if getattr(one, "__module__", "") == f"monge.{room}"
+        ]
+        for name in getattr(module, "__all__", [n for n in own if not n.startswith("_")]):
+            one = getattr(module, name)
+            made = not inspect.isabstract(one) and not getattr(one, "_is_protocol", False)
+            if callable(one) and made and not (inspect.isclass(one) and issubclass(one, tuple)):
+                found.setdefault(id(one), (f"{room}.{name}", one))
+    return dict(found.values())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("given", NOT_TENSORS)
+def test_what_is_no_tensor_is_refused_by_every_public_name(given):
+    """A class or function takes it, or says by a ValueError why it does not."""
+    raised = []
+    for name, one in public_callables().items():
+        needed = [
+            parameter
+            for parameter in inspect.signature(one).parameters.values()
+            if parameter.default is parameter.empty and "VAR" not in parameter.kind.name
+        ]
+        by_name = {p.name for p in needed if p.kind is p.KEYWORD_ONLY}
+        value = NOT_TENSORS[given]
+        try:
+            one(*[value] * (len(needed) - len(by_name)), **dict.fromkeys(by_name, value))
+        except ValueError:
+            pass
+        except Exception as error:
+            raised.append(f"{name}: {type(error).__name__}: {error}")
+    assert not raised
 
 
 @dataclasses.dataclass(frozen=True)

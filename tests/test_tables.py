@@ -62,6 +62,13 @@ def test_numbers_are_those_that_numpy_reads(table):
         ("\n\na,b\n\n1,2\n \n3,4\n\n\n", [[1, 2], [3, 4]]),
         ("sep=;\na;b\n1;2\n", [[1, 2]]),  # Excel
         ("# a,b\n1,2\n", [[1, 2]]),  # numpy.savetxt
+        ("1.5e+00 2.5e-01\n-1e+00 0\n", [[1.5, 0.25], [-1, 0]]),  # and as it does by default
+        ("# a b\n1 2\n3 4\n", [[1, 2], [3, 4]]),
+        ("\n  a     b  \n  1    20 \n\n 100    2\n", [[1, 20], [100, 2]]),  # aligned
+        ("x label\n1 0\n2 1\n", [[1], [2]]),
+        ("1 2 3\n4 5 6\n", [[1, 2, 3], [4, 5, 6]]),
+        ("my run,other run\n1, 2\n3, 4\n", [[1, 2], [3, 4]]),  # which no blanks separate
+        ("1" + 10**6 * " " + "2\n3 4\n", [[1, 2], [3, 4]]),  # whose runs of blanks are read once
         (",a,b\n0,1,2\n1,3,4\n", [[1, 2], [3, 4]]),  # pandas, with its index
         ("Unnamed: 0;a;b\n7;1;2\n3;3;4\n", [[1, 2], [3, 4]]),  # and once more, a part of it
         (",0,1\n0,5,2\n1,3,4\n", [[5, 2], [3, 4]]),  # names that are numbers
@@ -100,7 +107,17 @@ def test_tables_as_programs_write_them(table, content, values):
         ("a,label\n1,\n2,3\n", "line 2, column 'label' is empty"),
         ("a;b\n1.234;2,5\n1.500;3,5\n", "string '2,5' to a number in line 2, column 'b'"),
         ("a;b\n1,5;1.234\n1,5;2,5\n1,5;2,5\n", "string '1.234' to a number in line 2"),
-        ("1 2 3\n4 5 6\n", "string '4 5 6' to a number in line 2"),
+        ("1 2 3\n4 5\n", "line 1 has 3 cells, and most rows have 2"),
+        ("a b\n" + "1 2\n" * 300 + "3\n", "line 302 has 1 cell, and most rows have 2"),
+        ("x y\n1 2\n3 4\n# end\n", "string '#' to a number in line 4, column 'x'"),
+        ("x y\n1 2\n3 4\n5 NA\n", "line 4, column 'y' is missing, 'NA'"),
+        ("# made by hand\n# x y\n1 2\n3 4\n", "line 1 has 3 cells and the rows below it have 2"),
+        ("label\n1\n2\n", "no column is left beside column 'label': classes, ind"),
+        ("my run of May\n1 2\n3 4\n", "line 1 has 4 cells and the rows below it have 2"),
+        ('"a" "b"\n1 2\n3 4\n', "separated by blanks and it has quotes: separate them by commas"),
+        ("1 234\n12 345\n", "line 2, '12 345', may be several numbers with blanks between them"),
+        ("1,5 2\n2,5 3\n", "line 2, '2,5 3', may be several numbers with blanks between them"),
+        ("0 1,5 2\n1 2,5 3\n", "line 2, '1 2,5 3', may be several numbers with blanks between"),
         ("1_000,2\n3,4\n", "string '1_000' to a number in line 1, column 0"),
         (",x\nbob,1\nbob,2\n", "string 'bob' to a number in line 2"),
         ('a,b\n1,2\n3,"\n', "line 3 has a quote that is not closed"),

@@ -1,5 +1,7 @@
 """The step: who is touched by it, what it returns, and what it does with what is not finite."""
 
+import contextlib
+import dataclasses
 import gc
 import math
 
@@ -9,6 +11,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 from zoo import AUTOENCODERS, GENERATORS, RECIPES, model
 
+import monge
 from monge._core.errors import FailedRun
 from monge.adversarial import JensenShannon
 from monge.config import Config, TrainingConfig
@@ -302,6 +305,27 @@ def test_pretraining_needs_codes(tmp_path):
     trainer, batches = Trainer(model("vae"), TrainingConfig(pretrain=2)), Batches(16, 4, 0)
     with pytest.raises(ValueError, match="VAE has no method `codes`, which `pretrain` needs"):
         loop.run(trainer, images(), batches, 4, tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "reason"),
+    [
+        ("vae", {"inner_steps": 2}, "`inner_steps` is 2, but this VAE has no critic: leave it"),
+        (
+            "swae",
+            {"inner_first": (3, 2)},
+            r"`inner_first` is \(3, 2\), but this WAE has no critic",
+        ),
+        ("wae-gan", {"inner_steps": 2}, None),
+    ],
+)
+def test_inner_steps_that_nothing_takes_are_refused(recipe, settings, reason, tmp_path):
+    config = dataclasses.replace(
+        Config.of(recipe), training=TrainingConfig(batch=8, steps=1, **settings)
+    )
+    refused = pytest.raises(ValueError, match=reason) if reason else contextlib.nullcontext()
+    with refused:
+        monge.fit(recipe, images(), config, out=tmp_path / "run", quiet=True)
 
 
 def test_the_loop_gives_the_share_done_to_the_schedules_of_weights(tmp_path):

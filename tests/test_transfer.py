@@ -140,6 +140,45 @@ def test_sixteen_bits_and_jpeg(files):
     assert np.abs(np.asarray(shown).astype(int) - grey).mean() < 3
 
 
+def test_what_pixels_do_not_tell_is_said(files):
+    """Values that 8 bits cut off or make black, as the readers of data say, and further frames."""
+    values = np.arange(64, dtype=np.int32).reshape(8, 8)
+    Image.fromarray(values).save(files / "integers.tif")
+    Image.fromarray((60 * values).astype(np.uint16)).save(files / "twelve.png")
+    Image.fromarray(1000 * values + 5000).save(files / "beyond.tif")
+    frames = [Image.fromarray(z).quantize(8) for z in (WARM, 255 - WARM)]
+    frames[0].save(files / "two.gif", save_all=True, append_images=frames[1:])
+    cases = {
+        "integers.tif": "has values from 0 to 63, which are read as if .*at most 0 of 255",
+        "twelve.png": "has values from 0 to 3,780, .*at most 14 of 255",
+        "beyond.tif": "has values from 5,000 to 68,000, .*cut off",
+        "two.gif": "holds several frames, of which the first is read",
+    }
+    for name, message in cases.items():
+        with pytest.warns(UserWarning, match=f"`like` .*{name}' {message}"):
+            transfer(files, like=name)
+        with pytest.warns(UserWarning, match=f"`image` .*{name}' {message}"):
+            transfer(files, image=name)
+
+
+@pytest.mark.parametrize("out", ["out.png", "out.jpg"])
+def test_the_profile_is_that_of_the_colours(files, out):
+    """Numbers of one colour space are not to be shown as those of another one."""
+    header = bytearray(128)
+    header[16:20] = b"RGB "
+    wide, other, grey = (bytes([k]) + bytes(header)[1:] for k in range(3))
+    grey = grey[:16] + b"GRAY" + grey[20:]
+    Image.fromarray(COLD).save(files / "wide.png", icc_profile=wide)
+    Image.fromarray(WARM).save(files / "other.png", icc_profile=other)
+    Image.fromarray(COLD[..., 0]).save(files / "grey.png", icc_profile=grey)
+    assert transfer(files, like="wide.png", out=out).info["icc_profile"] == wide
+    assert transfer(files, image="other.png", like="wide.png", out=out).info["icc_profile"] == wide
+    assert transfer(files, image="grey.png", like="wide.png", out=out).info["icc_profile"] == wide
+    assert transfer(files, image="grey.png", like="grey.png", out=out).info["icc_profile"] == grey
+    for image, like in [("other.png", "cold.png"), ("other.png", "grey.png")]:
+        assert "icc_profile" not in transfer(files, image=image, like=like, out=out).info
+
+
 def test_bad_input_is_one_line(files):
     content = io.BytesIO()
     Image.fromarray(np.dstack([WARM, WARM[..., 0]])).save(content, "PNG")

@@ -279,3 +279,14 @@ def test_a_number_of_any_kind_is_the_rho_of_a_kl(reach):
     x, y = torch.rand(2, 6, 2, generator=generator(0, "numbers"), dtype=torch.float64)
     expected = sinkhorn(x, y, epsilon=0.1, reach=2).value
     torch.testing.assert_close(sinkhorn(x, y, epsilon=0.1, reach=reach).value, expected)
+
+
+@pytest.mark.parametrize("reach", [1.0, KL(0.1), TV(1.0), 100.0])
+def test_equal_samples_have_no_gradient(reach):
+    """However roughly their potentials are solved: all three solutions are one."""
+    x, w = torch.randn(30, 2, dtype=torch.float64), torch.rand(30, dtype=torch.float64)
+    inputs = [z.clone().requires_grad_() for z in (x, x, w, w)]
+    value = sinkhorn_divergence(*inputs, epsilon=0.1, reach=reach, tolerance=1e-2)
+    assert value.item() == 0
+    for gradient in torch.autograd.grad(value, inputs):
+        assert gradient.abs().max() < 1e-12

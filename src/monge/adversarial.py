@@ -96,7 +96,7 @@ class Critical(Learned):
 
     @abc.abstractmethod
     def game(self, x: Tensor, y: Tensor) -> Tensor:
-        """What the critic decreases, without the constraint's penalty."""
+        """The loss of the critic, without the constraint's penalty."""
 
     @promoted_critic(x=ANY, y=ANY)
     def inner_loss(self, x: Tensor, y: Tensor, *, draws: Draws | None = None) -> Tensor:
@@ -115,6 +115,11 @@ class JensenShannon(Critical):
     - -mean log D(x) by default (non-saturating; log 2 at equality),
     - mean log D(y) + mean log(1 - D(x)) with `saturating=True` (the value of the minimax game;
       -log 4 at equality).
+
+    Args:
+        critic: samples (n, \*) to logits (n,) or (n, 1).
+        saturating: whether the model decreases the value of the minimax game.
+        constraint: what keeps the critic regular; nothing by default.
 
     Source: Goodfellow et al., "Generative adversarial nets", 2014; as a latent penalty:
     Makhzani et al., "Adversarial autoencoders", 2015.
@@ -150,6 +155,10 @@ class Relativistic(Critical):
     the data, so covering a single mode is not an equilibrium. Under a `ZeroCentredPenalty` of
     both samples the game converges to equality from nearby.
 
+    Args:
+        critic: samples (n, \*) to values (n,) or (n, 1).
+        constraint: what keeps the critic regular.
+
     Source: Jolicoeur-Martineau, "The relativistic discriminator: a key element missing from
     standard GAN", 2019; Huang, Gokaslan, Kuleshov, Tompkin, "The GAN is dead; long live the GAN!
     A modern baseline GAN", 2024, where samples are paired one by one.
@@ -173,6 +182,10 @@ class KantorovichRubinstein(Critical):
     inner_loss = mean D(x) - mean D(y) + the constraint's penalty; the divergence itself is
     mean D(y) - mean D(x), which the model decreases through x.
 
+    Args:
+        critic: samples (n, \*) to values (n,) or (n, 1).
+        constraint: what keeps the critic 1-Lipschitz, e.g. `GradientPenalty()`.
+
     Source: Arjovsky, Chintala, Bottou, "Wasserstein generative adversarial networks", 2017.
     """
 
@@ -188,6 +201,10 @@ class KantorovichRubinstein(Critical):
 
 class MaxGeneralizedSliced(Learned):
     """The largest W_p^p over a slicer's slices, each of which ascends.
+
+    Args:
+        slicer: maps samples to their slices, whose parameters are trained.
+        p: order, at least 1.
 
     Source: Kolouri, Nadjahi, Simsekli, Badeau, Rohde, "Generalized sliced Wasserstein distances",
     2019.
@@ -216,6 +233,10 @@ class MaxGeneralizedSliced(Learned):
 class MaxSliced(MaxGeneralizedSliced):
     """The largest W_p^p over one straight slice: at its best max_θ W_p^p(θ_# x, θ_# y).
 
+    Args:
+        dim: elements of a sample.
+        p: order, at least 1.
+
     Source: Deshpande et al., "Max-sliced Wasserstein distance and its use for GANs", 2019.
     """
 
@@ -229,6 +250,12 @@ class FeatureSliced(Learned):
 
     The discriminator head(φ(·)) returns logits and is trained by cross-entropy. Features are
     normalised to the unit sphere, because with unbounded features the distance diverges.
+
+    Args:
+        features: φ, samples (n, \*) to features (n, \*).
+        head: features (n, k) to logits (n,) or (n, 1).
+        directions: how many random directions of the features are drawn at each call.
+        p: order, at least 1.
 
     Source: Deshpande, Zhang, Schwing, "Generative modeling using the sliced Wasserstein distance",
     2018.

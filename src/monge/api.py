@@ -1,16 +1,15 @@
 """The Python interface: `monge.fit` trains, `monge.load` gives a trained model back."""
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from monge._core.defaults import float32_on_cpu
+from monge._core.defaults import float32_on_cpu, outside_autocast, recording
 from monge._core.devices import chosen_device
-from monge._core.errors import FailedRun, NotFinite
+from monge._core.errors import FIX_OF_DIVERGENCE, FailedRun, NotFinite
+from monge._core.names import WriterName
 from monge._core.processes import first
-from monge._core.writer_names import WriterName
 from monge.config import Config
 from monge.data import Data
 from monge.runs import Run, load
@@ -52,20 +51,20 @@ def fit(
             `checkpoint_seconds` may be others; every other setting must be as it was, or None.
             The data must be the same samples.
         data_changed: go on although the data have changed, which the run then records.
-        trust_data: with `resume`, opens folders that the run names although it has no seal of
+        trust_data: with `resume`, open folders that the run names although it has no seal of
             this account.
         quiet: show no progress.
         log_to: where the log goes besides `metrics.jsonl`: names of tensorboard, wandb and mlflow,
             or writers of your own (`monge.training.writers`). The run does not remember them.
 
-    `config.device` is auto by default: the GPU where there is one, otherwise the CPU. The device
-    that was found is kept in `run.settled.device`, the precision of the networks in
-    `run.settled.precision`.
+    `config.device` is auto by default: a GPU if there is one, otherwise the CPU. The chosen device
+    is kept in `run.settled.device`, and the precision of the networks in `run.settled.precision`.
 
-    No other process writes into the run directory meanwhile: one that tries is told who does.
+    The run directory is locked meanwhile: another process that would write into it gets an error
+    that names this one.
 
-    Where torchrun has started several processes, each calls this alike: they share every batch
-    and train what one process would; the first one writes.
+    Under torchrun every process makes the same call: they share each batch and train what a single
+    process would, and the first one writes.
 
     Returns:
         The run; `run.model` is the trained model, `run.report` the page that shows it.
@@ -80,16 +79,16 @@ def fit(
     config = asked(model_or_recipe, data, config)
     own = isinstance(model_or_recipe, torch.nn.Module)  # keeps the defaults of its program
     with (
-        contextlib.nullcontext() if own else float32_on_cpu(),
+        outside_autocast() if own else float32_on_cpu(),
+        recording(),
         group(chosen_device(config.check().device)),
-        opened(config, out, resume, trust_data) as (path, stored),
+        opened(config, out, resume, trust_data) as directory,
     ):
         trained = train(
             model_or_recipe,
             data,
             config,
-            path,
-            stored,
+            directory,
             data_changed=data_changed,
             quiet=quiet,
             log_to=log_to,
@@ -98,7 +97,8 @@ def fit(
         run.source = trained.source
         if trained.model is not None:
             run.model = trained.model
-        if first() and (trained.further or not run.report.exists()):
+        missing = not directory.read_only and not run.report.exists()
+        if first() and (trained.further or missing):
             from monge.show import report  # with matplotlib: half a second, after the training
 
             try:
@@ -106,7 +106,7 @@ def fit(
             except NotFinite as error:
                 raise FailedRun(
                     f"the training is done and saved in {str(run.path)!r}, but it has diverged "
-                    f"and has no report: {error}: lower the learning rate or the weight"
+                    f"and has no report: {error}: {FIX_OF_DIVERGENCE}"
                 ) from None
             except OSError as error:
                 raise FailedRun(

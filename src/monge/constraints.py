@@ -1,4 +1,4 @@
-r"""What keeps a critic regular: clipped weights, penalties of its gradient, spectral norms.
+r"""Constraints that keep a critic regular: clipped weights, gradient penalties, spectral norms.
 
 A constraint changes the critic once (`prepare`), adds a penalty to its inner loss (`penalty`), and
 puts its parameters back after each inner step (`project_`).
@@ -21,7 +21,7 @@ from monge._core.shown import Shown
 from monge.draws import Draws, generator, standard_normal
 
 SINGULAR_VECTORS, MOST_STEPS = 2, 100
-"""Of spectral normalisation: how many vectors follow a layer, and the most steps at a time."""
+"""How many singular vectors of a layer are tracked, and the most steps of `iterate_`."""
 
 
 def critic_values(critic: nn.Module, x: Tensor) -> Tensor:
@@ -106,9 +106,13 @@ class WeightClipping(Constraint):
 class GradientPenalty(Constraint):
     r"""weight · E (‖∇D(x̂)‖ - 1)² at x̂ = t y + (1 - t) x, one t ~ U(0, 1) per sample.
 
-    The norm is over all dimensions of a sample. `one_sided` penalises only norms above 1. The
-    first min(n, m) samples of each side are joined. Critics that mix the samples of a batch are
-    refused, because they have no gradient at a single sample.
+    The norm is over all dimensions of a sample. The first min(n, m) samples of each side are
+    joined. Critics that mix the samples of a batch are refused, because they have no gradient at a
+    single sample.
+
+    Args:
+        weight: of the penalty, positive.
+        one_sided: penalise only norms above 1.
 
     Source: Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville, "Improved training of Wasserstein
     GANs", 2017.
@@ -319,7 +323,7 @@ class OperatorNorm(nn.Module):
         """Moves the vectors until ‖A v‖ of the first grows by less than 1e-4 of it in a step.
 
         A step takes the best vectors in the span of v and AᵀA v. Training flattens the spectrum of
-        a normalised layer, and steps in the span of AᵀA v alone are slow there.
+        a normalised layer, and steps in the span of AᵀA v only are slow there.
         """
         if not len(self.vectors):
             return

@@ -21,11 +21,12 @@ from monge._core.numerics import absolute_power, root
 from monge._core.promotion import ANY, as_tensor, promoted, promoted_powers
 from monge._core.shown import Shown
 from monge._core.tuning import threads
+from monge.transport.directions import uniform_directions
 from monge.transport.entropic import sinkhorn_divergence
 from monge.transport.exact import matching
 from monge.transport.line import power_1d
 from monge.transport.neighbours import nearest_in_sets
-from monge.transport.sliced import is_projection_resolved, uniform_directions
+from monge.transport.sliced import is_projection_resolved
 
 
 class Cost(Shown, nn.Module, abc.ABC):
@@ -144,6 +145,10 @@ class GaussianLikelihood(Cost):
     With `learned=True` σ is a parameter. Its optimum is the root mean squared error, so the
     balance of reconstruction and KL needs no tuning (Rybkin, Daniilidis, Levine, "Simple and
     effective VAE training with calibrated decoders", 2021).
+
+    Args:
+        sigma: σ > 0, in units of the data; the first value where it is learned.
+        learned: whether σ is a parameter.
     """
 
     def __init__(self, sigma: float = 1.0, learned: bool = False):
@@ -268,6 +273,10 @@ class EarthMover(SetCost):
     clouds, where others report N times it. Exact, in O(N³), one thread a set; for thousands of
     points `SlicedSets` is faster.
 
+    Args:
+        p: order, at least 1.
+        scale: factor of the whole.
+
     Source: Kuhn, "The Hungarian method", 1955; Fan, Su, Guibas, 2017, for point clouds.
     """
 
@@ -294,8 +303,11 @@ class EarthMover(SetCost):
 class SinkhornSets(SetCost):
     r"""c(x, y) = scale · S_ε(x, y), the debiased Sinkhorn divergence of W_2² between the sets.
 
-    ε is in units of squared distances. At least 0, and W_2² as ε → 0, which it can exceed for
-    ε > 0; for sets of different sizes too.
+    At least 0, and W_2² as ε → 0, which it can exceed for ε > 0; for sets of different sizes too.
+
+    Args:
+        epsilon: regularisation, in units of squared distances.
+        scale: factor of the whole.
 
     Source: Feydy et al., "Interpolating between optimal transport and MMD using Sinkhorn
     divergences", 2019.
@@ -313,6 +325,11 @@ class SlicedSets(SetCost):
     r"""c(x, y) = scale · mean over directions θ of W_p^p between θ·x_i and θ·y_j.
 
     Unbiased for SW_p^p between the sets, with directions drawn anew at each call.
+
+    Args:
+        directions: how many are drawn, by torch's global generator.
+        p: order, at least 1.
+        scale: factor of the whole.
 
     Source: Bonneel, Rabin, Peyré, Pfister, "Sliced and Radon Wasserstein barycenters of measures",
     2015; Nguyen, Pham, Le, Pham, Ho, Hua, "Point-set distances for learning representations of
@@ -349,7 +366,7 @@ def earth_mover(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _taken(y: Tensor, index: Tensor) -> Tensor:
-    """Of each set of y (n, M, d) the points with the indices (n, N)."""
+    """The points of each set of y (n, M, d) with the indices (n, N)."""
     return torch.gather(y, 1, index[..., None].expand(-1, -1, y.shape[2]))
 
 

@@ -20,10 +20,11 @@ from monge._core.shown import Shown
 from monge._core.tuning import tuning
 from monge.draws import Draws
 from monge.kernels import Energy, Kernel, pair_sum, sliced_gaussian
+from monge.transport.directions import uniform_directions
 from monge.transport.entropic import sinkhorn_divergence
 from monge.transport.exact import power_and_scale
 from monge.transport.penalties import Penalty, one_penalty, penalties
-from monge.transport.sliced import slice_powers, sliced_power, uniform_directions
+from monge.transport.sliced import slice_powers, sliced_power
 from monge.transport.slicers import Slicer
 
 
@@ -118,6 +119,10 @@ class SlicedWasserstein(Divergence):
     """SW_p^p, a mean over fresh random directions at each call.
 
     The directions come from `draws`, or from torch's global generator without them.
+
+    Args:
+        directions: how many.
+        p: order, at least 1.
     """
 
     random = True
@@ -150,6 +155,10 @@ class GeneralizedSlicedWasserstein(Divergence):
     """GSW_p^p over the slices of a slicer, drawn afresh at each call.
 
     The slices come from `draws`, or from torch's global generator without them.
+
+    Args:
+        slicer: maps samples to their slices; its parameters are redrawn at each call.
+        p: order, at least 1.
 
     Source: Kolouri, Nadjahi, Simsekli, Badeau, Rohde, "Generalized sliced Wasserstein distances",
     2019.
@@ -254,6 +263,9 @@ class ExactWasserstein(Divergence):
     """W_p^p between the samples, by assignment or linear programme.
 
     As an estimate between distributions it is biased upwards, by about n^{-p/d} in dimension d.
+
+    Args:
+        p: order, at least 1.
     """
 
     def __init__(self, p: float = 2):

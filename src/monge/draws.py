@@ -125,7 +125,7 @@ class _OwnGenerators(TorchDispatchMode):
 
 
 def _device_of(arguments: Mapping[str, Any]) -> torch.device:
-    """Where an operation computes."""
+    """The device of an operation."""
     named = arguments.get("device")
     if named is not None:
         return torch.device(named)

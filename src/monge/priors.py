@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from monge._core import html
 from monge._core.checks import cpu_generator, dimension, finite, nonnegative, positive, rows, share
 from monge._core.checks import weights as checked
+from monge._core.defaults import outside_autocast
 from monge._core.devices import to_device
 from monge._core.promotion import ANY, as_tensor, as_weights, promoted
 from monge._core.shown import Shown
 from monge.draws import generator, standard_normal
 
 MOST_SKEW = 1e-3
-"""How far a correlation may be from symmetric by rounding."""
+"""The largest asymmetry of a correlation that counts as rounding."""
 
 
 SMALLEST, LARGEST = 1e-37, 1e37
@@ -65,7 +66,12 @@ class Prior(Shown, nn.Module, abc.ABC):
 
 
 class Gaussian(Prior):
-    """N(0, scale² I); spread 2 dim scale²."""
+    """N(0, scale² I); spread 2 dim scale².
+
+    Args:
+        dim: of the codes.
+        scale: the standard deviation of each coordinate.
+    """
 
     def __init__(self, dim: int, scale: float = 1.0):
         super().__init__()
@@ -87,7 +93,12 @@ class Gaussian(Prior):
 
 
 class Uniform(Prior):
-    """The uniform distribution on the cube [-radius, radius]^dim; spread (2/3) dim radius²."""
+    """The uniform distribution on the cube [-radius, radius]^dim; spread (2/3) dim radius².
+
+    Args:
+        dim: of the codes.
+        radius: half the side of the cube.
+    """
 
     def __init__(self, dim: int, radius: float = 1.0):
         super().__init__()
@@ -139,7 +150,7 @@ class Mixture(Prior):
         covariances: (k, dim, dim), symmetric positive definite.
         weights: (k,), at least 0 with sum 1.
 
-    Each is a tensor, an array, or lists of numbers.
+    Each is a tensor, whose gradient is not taken, an array, or lists of numbers.
 
     Raises:
         ValueError: for other shapes, means or covariances that are not finite in float32, or
@@ -152,8 +163,8 @@ class Mixture(Prior):
 
     def __init__(self, means: Numbers, covariances: Numbers, weights: Numbers):
         super().__init__()
-        m, c = as_tensor("means", means), as_tensor("covariances", covariances)
-        w = as_weights("weights", weights)
+        m, c = as_tensor("means", means).detach(), as_tensor("covariances", covariances).detach()
+        w = as_weights("weights", weights).detach()
         if m.ndim != 2 or m.numel() == 0:
             raise ValueError(f"`means` must have shape (k, dim), got {tuple(m.shape)}")
         k, self.dim = m.shape
@@ -194,7 +205,8 @@ class Mixture(Prior):
         levels = torch.special.ndtr(normal[:, 0].double())
         k = torch.searchsorted(self.weights.double().cumsum(0), levels)
         k = k.clamp(max=len(self.weights) - 1)
-        return self.means[k] + torch.einsum("nij,nj->ni", self.factors[k], normal[:, 1:])
+        with outside_autocast():
+            return self.means[k] + torch.einsum("nij,nj->ni", self.factors[k], normal[:, 1:])
 
     def _shown(self) -> list[str]:
         return [f"components={len(self.means)}", f"dim={self.dim}"]
@@ -257,7 +269,9 @@ class SwissRoll(Prior):
 
     def __init__(self, noise: float = 0.02):
         super().__init__()
-        self.noise = float(nonnegative("noise", noise))
+        self.noise = nonnegative("noise", noise)
+        if self.noise > LARGEST:
+            raise ValueError(f"`noise` must be at most {LARGEST:g}, as draws are float32")
 
     @staticmethod
     def _curve(u: Tensor) -> Tensor:

@@ -89,7 +89,14 @@ def data(recipe: str) -> Source:
         points = np.random.default_rng(0).normal(size=(60, 16, 3))
         return from_array(points, name="clouds")
     source = load(DataConfig("rings" if recipe in TABLES else "digits"))
-    return dataclasses.replace(source, train=source.train[:200], test=source.test[:50])
+    return dataclasses.replace(
+        source,
+        train=source.train[:200],
+        test=source.test[:50],
+        train_labels=None,
+        test_labels=None,
+        contents=None,
+    )
 
 
 def train(config: Config, out: Path, source: Source | None = None) -> None:

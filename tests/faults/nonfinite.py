@@ -212,7 +212,7 @@ def at_the_door(work: Path, tally: Tally) -> None:
             source = data(recipe)
             samples = as_floats(source.train).clone()
             samples.view(-1)[0] = bad
-            given = dataclasses.replace(source, train=samples)
+            given = dataclasses.replace(source, train=samples, test=as_floats(source.test))
             tally.add(f"data, Source of {source.kind} with {bad}", taken(given, work / "taken"))
 
 

@@ -2,8 +2,10 @@
 
 import math
 import operator
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,11 +14,13 @@ from torch import Tensor
 from monge._core.errors import NotFinite
 from monge._core.numerics import on_host
 from monge._core.seeds import SEEDS, is_seed
+from monge._core.transforms import is_transformed
 
 T = TypeVar("T")
 MOST_ORDER = 1000
 MOST = 2**63 - 1
 """The largest count of anything in torch."""
+PLAIN = frozenset({float, int, bool, str, type(None)})
 
 
 def instance(name: str, value: T, kind: type, example: str) -> T:
@@ -28,8 +32,25 @@ def instance(name: str, value: T, kind: type, example: str) -> T:
 
 def _got(value: object) -> str:
     """A value in a message of one line."""
+    if isinstance(value, int) and abs(value) > MOST:  # Python refuses to write very large ones
+        return f"an integer of {value.bit_length():,} bits"
     text = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
     return f"a {type(value).__name__}" if "\n" in text else text  # an array takes several lines
+
+
+def plain_number(value: Any) -> Any:
+    """`value` as a number of Python, if it is one number of NumPy, of torch, of `fractions` or of
+    `decimal`: those compute in a precision of their own, or not at all with tensors. Anything else
+    as it is."""
+    if type(value) in PLAIN:
+        return value
+    if isinstance(value, Tensor):
+        is_plain = value.ndim == 0 and not value.requires_grad and not is_transformed(value)
+        return value.item() if is_plain and value.dtype is not torch.bool else value
+    if isinstance(value, (np.generic, np.ndarray)):
+        is_plain = value.ndim == 0 and value.dtype.kind in "iuf"
+        return (float if value.dtype.kind == "f" else int)(value) if is_plain else value
+    return float(value) if isinstance(value, (Fraction, Decimal)) else value
 
 
 def _number(name: str, value: object) -> float:
@@ -44,34 +65,63 @@ def _number(name: str, value: object) -> float:
         if isinstance(value, (str, bool)) or of_bool or getattr(value, "ndim", 0) > 0:
             return math.nan
         return float(value)  # pyright: ignore
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         return math.nan
 
 
 def positive(name: str, value: float) -> float:
     """`value` as a float, if it is positive and finite."""
     if not (_number(name, value) > 0 and math.isfinite(value)):
-        raise ValueError(f"`{name}` must be positive and finite, got {value!r}")
+        raise ValueError(f"`{name}` must be positive and finite, got {_got(value)}")
     return float(value)
 
 
 def nonnegative(name: str, value: float) -> float:
-    """`value`, if it is at least 0 and finite."""
+    """`value` as a number of Python, if it is at least 0 and finite."""
     if not (_number(name, value) >= 0 and math.isfinite(value)):
-        raise ValueError(f"`{name}` must be at least 0 and finite, got {value!r}")
-    return value
+        raise ValueError(f"`{name}` must be at least 0 and finite, got {_got(value)}")
+    return plain_number(value)
 
 
 def share(name: str, value: float) -> float:
     """`value` as a float, if it is in [0, 1]."""
     if not 0 <= _number(name, value) <= 1:
-        raise ValueError(f"`{name}` must be in [0, 1], got {value!r}")
+        raise ValueError(f"`{name}` must be in [0, 1], got {_got(value)}")
     return float(value)
+
+
+def listed(name: str, values: Any, what: str) -> list[Any]:
+    """The items of `values`, a list or another collection in an order."""
+    several = isinstance(values, Iterable) and getattr(values, "ndim", 1) > 0
+    if several and not isinstance(values, (str, bytes, Mapping)):
+        return list(values)
+    raise ValueError(f"`{name}` must be a list of {what}, got {_got(values)}")
+
+
+def of_rank(name: str, x: Tensor, rank: int, shape: str) -> Tensor:
+    """`x`, if it has as many dimensions as `shape` says."""
+    if not isinstance(x, Tensor) or x.ndim != rank:
+        got = tuple(x.shape) if isinstance(x, Tensor) else _got(x)
+        raise ValueError(f"`{name}` must be a tensor of shape {shape}, got {got}")
+    return x
 
 
 def dimension(name: str, value: int) -> int:
     """`value`, if it is an integer of at least 1."""
     return _count(name, value, 1)
+
+
+def dimensions(
+    name: str, values: Sequence[int], count: int | None = None, *, least: int = 1
+) -> list[int]:
+    """`values`, if they are a list of integers of at least 1: of `count` or, without one, of
+    `least` numbers or more."""
+    is_list = isinstance(values, (Sequence, np.ndarray)) and not isinstance(values, (str, bytes))
+    size = len(values) if is_list and getattr(values, "ndim", 1) == 1 else -1
+    if not (size >= least if count is None else size == count):
+        wanted = f"{least} or more integers" if count is None else f"{count} integers"
+        raise ValueError(f"`{name}` must be a list of {wanted}, got {_got(values)}")
+    return [dimension(name, value) for value in values]
 
 
 def rows(value: int, name: str = "n") -> int:
@@ -88,7 +138,7 @@ def _count(name: str, value: int, least: int) -> int:
     if number < least:
         raise ValueError(f"`{name}` must be an integer of at least {least}, got {_got(value)}")
     if number > MOST:
-        raise ValueError(f"`{name}` must be at most {MOST}, got {number}")
+        raise ValueError(f"`{name}` must be at most {MOST}, got {_got(number)}")
     return number
 
 
@@ -120,15 +170,16 @@ def seed(value: int, name: str = "seed") -> int:
 
 
 def order(p: float) -> float:
-    """`p`, if W_p is a distance for it, and its powers of numbers up to 2 are in float64."""
+    """`p` as a number of Python, if W_p is a distance for it, and its powers of numbers up to 2
+    are in float64."""
     if not (_number("p", p) >= 1 and math.isfinite(p)):
-        raise ValueError(f"`p` must be a finite number of at least 1, got {p!r}")
+        raise ValueError(f"`p` must be a finite number of at least 1, got {_got(p)}")
     if p > MOST_ORDER:
         raise ValueError(
             f"`p` must be at most {MOST_ORDER:,}, got {p!r}: W_p of n points is within a factor "
             f"of n^{{1/{MOST_ORDER}}} of its limit there"
         )
-    return p
+    return plain_number(p)
 
 
 def floating(name: str, x: Tensor) -> Tensor:
@@ -219,7 +270,7 @@ def points(x: Tensor, y: Tensor, p: float) -> tuple[Tensor, Tensor]:
     if not all(map(math.isfinite, on_host(x.detach().sum(), y.detach().sum()))):
         finite("x", x)
         finite("y", y)
-    order(p)
+    order(p)  # which decorated functions get as a number of Python
     return x, y
 
 
@@ -274,12 +325,12 @@ def distribution_weights(name: str, w: Tensor | None, like: Tensor, count: int) 
 # Points of surfaces
 
 MOST_OFF = 1e-2
-"""How far points may be off their surface, which half precision needs."""
+"""The tolerance for points off their surface, which half precision needs."""
 
 
 def on_sphere(name: str, x: Tensor) -> Tensor:
     """Unit vectors (n, d) in float64, if they are up to rounding."""
-    wide = x.double()
+    wide = of_rank(name, x, 2, "(n, d)").double()
     norms = wide.norm(dim=1, keepdim=True)
     low, high = (float(z.detach()) for z in norms.aminmax())
     if x.shape[1] < 2 or low < 1 - MOST_OFF or high > 1 + MOST_OFF:
@@ -292,7 +343,7 @@ def on_sphere(name: str, x: Tensor) -> Tensor:
 
 def on_hyperboloid(name: str, x: Tensor) -> Tensor:
     """Points (n, d + 1) of the hyperboloid in float64: x_0 is that of the other coordinates."""
-    wide = x.double()
+    wide = of_rank(name, x, 2, "(n, d + 1)").double()
     height = (1 + wide[:, 1:].square().sum(1, keepdim=True)).sqrt()
     off = float(((wide[:, :1] - height) / height).detach().abs().amax())
     if x.shape[1] < 2 or off > MOST_OFF:

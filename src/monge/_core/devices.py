@@ -1,4 +1,4 @@
-"""Which device a run uses, and copies to it that the host does not wait for."""
+"""The choice of a device, and copies to it for which the host does not wait."""
 
 import contextlib
 import os

@@ -1,4 +1,7 @@
-"""How a run ends that does not end well. Bad input is a plain ValueError."""
+"""Errors and warnings: failed and interrupted runs, and missing packages.
+
+Invalid input raises a plain ValueError.
+"""
 
 import contextlib
 import logging
@@ -8,13 +11,17 @@ import threading
 import warnings
 from collections.abc import Iterator
 
+FIX_OF_DIVERGENCE = (
+    "lower the learning rate, the weight, or another setting that is large, and check the data"
+)
+
 
 class FailedRun(RuntimeError):
     """Training cannot go on; the message says at which step and why."""
 
 
 class NotFinite(ValueError):
-    """NaN or infinity where there must be none: bad input, or in training what it has come to."""
+    """NaN or infinity where there must be none: invalid input or, in training, divergence."""
 
 
 class Interrupted(Exception):

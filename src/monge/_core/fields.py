@@ -8,7 +8,10 @@ import typing
 from typing import Any, Literal
 
 LARGEST = 2**31 - 1
-"""Of counts and sizes; no tensor holds more of anything."""
+"""The largest count or size; no tensor holds more of anything."""
+WEAKEST, STRONGEST = 1e-9, 1e9
+"""Bounds of weights, scales and deviations, which are about 1 in their units: networks are trained
+in float32, which does not hold the squares of gradients far beyond."""
 _WORDS = {int: "an integer", float: "a number", bool: "True or False", str: "a text"}
 
 
@@ -39,8 +42,10 @@ def _is_of(value: Any, annotation: Any) -> bool:
     """Whether a value has a type that fields have; what lists its values is left to `choices`."""
     arguments = typing.get_args(annotation)
     if typing.get_origin(annotation) is tuple:
-        kinds = arguments[:1] * len(value) if isinstance(value, tuple) else ()
-        return isinstance(value, tuple) and all(map(_is_of, value, kinds))
+        if not isinstance(value, tuple):
+            return False
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        return len(kinds) == len(value) and all(map(_is_of, value, kinds))
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return any(_is_of(value, one) for one in arguments)
     if annotation in (int, float):
@@ -54,7 +59,9 @@ def _is_of(value: Any, annotation: Any) -> bool:
 def _in_words(annotation: Any) -> str:
     arguments = typing.get_args(annotation)
     if typing.get_origin(annotation) is tuple:
-        return f"a tuple, each of which is {_in_words(arguments[0])}"
+        if arguments[-1] is Ellipsis:
+            return f"a tuple, each of which is {_in_words(arguments[0])}"
+        return f"a tuple of {len(arguments)}: {', '.join(map(_in_words, arguments))}"
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return " or ".join("None" if one is type(None) else _in_words(one) for one in arguments)
     return _WORDS.get(annotation, f"a {getattr(annotation, '__name__', annotation)}")
@@ -78,6 +85,15 @@ def positive(record: Any, *names: str) -> None:
         value = getattr(record, name)
         good = value is None or (value > 0 and math.isfinite(value))
         demand(good, name, value, "positive and finite")
+
+
+def bounded(record: Any, *names: str, most: float = STRONGEST) -> None:
+    """Demands of weights, scales and deviations, where they are given and not 0, a size that
+    float32 can train with."""
+    for name in names:
+        value = getattr(record, name)
+        good = value is None or value == 0 or WEAKEST <= value <= most
+        demand(good, name, value, f"from {WEAKEST:g} to {most:g}")
 
 
 def idle(record: Any, used: bool, wanted: str, *names: str) -> None:

@@ -33,9 +33,9 @@ DAMAGED = (
     tokenize.TokenError,
     Image.DecompressionBombError,
 )
-"""What NumPy and Pillow raise on damaged files."""
+"""The errors of NumPy and Pillow for damaged files."""
 PART = ".part"
-"""How the names of files end that are being written; a killed process leaves them."""
+"""The suffix of files that are being written; a killed process leaves them."""
 
 
 def user_cache() -> Path:
@@ -125,7 +125,7 @@ def write_whole(path: Path, content: str | bytes | Iterable[bytes]) -> None:
         except BaseException:  # also what raises while pieces are made
             partial.unlink(missing_ok=True)
             raise
-    except OSError as error:  # of a file whose name nobody knows, or of none
+    except OSError as error:  # which names the temporary file, or none
         raise OSError(error.errno, error.strerror, str(path)) from None
     sync_folder(path.parent)
 

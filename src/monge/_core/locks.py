@@ -20,15 +20,19 @@ from monge._core.errors import warn
 
 LOCK, HOLDER = ".lock", ".lock.json"
 MISSING = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
-"""What file systems answer that have no locks."""
+"""The errors of file systems without locks."""
 PATIENCE = 1.0
-"""Seconds in which the holder of a lock has said who it is, or has ended."""
+"""Seconds to wait until the holder of a lock has written who it is, or has ended."""
 
 _held: set[tuple[int, int, str]] = set()
 
 
 class NotWritable(ValueError):
     """A folder is locked by another process, or cannot be written."""
+
+
+class ReadOnly(NotWritable):
+    """A folder cannot be written by this account, or at all."""
 
 
 @contextlib.contextmanager
@@ -50,8 +54,8 @@ def alone(folder: Path, name: str) -> Iterator[None]:
         name: the argument that gave it.
 
     Raises:
-        NotWritable: in one line, if another process holds the lock, or the folder cannot be
-            written.
+        NotWritable: in one line, if another process holds the lock; ReadOnly, if the folder
+            cannot be written.
     """
     place = os.path.realpath(folder)
     key = (os.getpid(), threading.get_ident(), place)
@@ -104,7 +108,9 @@ def _acquired(folder: Path, place: str, name: str) -> FileLock | None:
                     "see that no other process writes there"
                 )
                 return None
-            raise NotWritable(f"`{name}` {str(folder)!r} cannot be written: {error}") from None
+            raise ReadOnly(
+                f"`{name}` {str(folder)!r} cannot be written: {error}: work on a copy of it"
+            ) from None
 
 
 def _is(file: str, locked: os.stat_result) -> bool:

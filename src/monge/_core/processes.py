@@ -42,7 +42,7 @@ class _Gather(torch.autograd.Function):
 
 
 def global_sizes(counts: Sequence[int]) -> list[int]:
-    """The sizes of the global batches of which this process has so many rows: one message."""
+    """The sizes of the global batches of which this process has `counts` rows, in one message."""
     if world()[1] == 1:
         return list(counts)
     sizes = torch.tensor(counts)

@@ -13,6 +13,8 @@ function sees them,
 - a default device is left: what a function allocates for itself is on the CPU or with its inputs;
 - inference mode is left: some functions take derivatives of their own.
 
+Every other argument that is one number, of whatever library, becomes a number of Python.
+
 The result comes back in the promoted dtype of the inputs, which may be half precision.
 
 The 2 in `x=2` is the number of dimensions of one problem. An input with one more is a batch: the
@@ -26,7 +28,6 @@ Solvers outside torch can read neither the tensors of `torch.func` nor those of 
 `torch.compile` runs it eagerly, between the graphs of what surrounds it.
 """
 
-import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterable
@@ -36,8 +37,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from monge._core.checks import cpu_generator, vanished
-from monge._core.defaults import default_device_is_set
+from monge._core.checks import cpu_generator, plain_number, vanished
+from monge._core.defaults import default_device_is_set, outside_autocast
 from monge._core.errors import NotFinite
 from monge._core.products import true_products
 from monge._core.results import replaced, stacked
@@ -157,8 +158,9 @@ def _decorator(
                 if name not in defaults and name in arguments and arguments[name] is None:
                     as_tensor(name, None)  # which says what it must be
             given = {n: arguments[n] for n in dimensions if arguments.get(n) is not None}
+            arguments |= {n: plain_number(v) for n, v in arguments.items() if n not in dimensions}
             if _are_plain(given, dimensions):
-                result = function(*args, **kwargs)
+                result = cast(Callable[..., R], function)(**arguments)
                 dtype = next(iter(given.values())).dtype
                 if isinstance(result, Tensor) and result.dtype is dtype:
                     return result
@@ -179,7 +181,7 @@ def _decorator(
             def problems(tensors: Tensors) -> Any:
                 return _by_items(problem, batch, tensors, dimensions)
 
-            with _outside_autocast(tensors):
+            with outside_autocast():
                 return cast(R, run(problems, tensors, arguments))
 
         return call
@@ -248,6 +250,7 @@ def _is_ready(value: Any) -> bool:
         isinstance(value, Tensor)
         and value.dtype in (torch.float32, torch.float64)
         and value.layout is torch.strided
+        and not value.is_nested
         and not value.is_inference()
     )
 
@@ -267,6 +270,10 @@ def as_tensor(name: str, value: Any) -> Tensor:
         )
     if not isinstance(value, Tensor):
         value = _of_array(name, value)
+    if value.is_nested or value.is_quantized:
+        what = "a nested tensor" if value.is_nested else str(value.dtype)
+        way = "pad it" if value.is_nested else f"give {name}.dequantize()"
+        raise ValueError(f"`{name}` must hold real numbers in a dense tensor, got {what}: {way}")
     value = recordable(value)
     if value.is_floating_point() and value.dtype.itemsize < 2:
         raise ValueError(
@@ -328,16 +335,6 @@ def _normalised_half(w: Tensor, dtype: torch.dtype, all_axes: bool = False) -> T
     total = w.detach().double().sum(axes, keepdim=True)
     near = ((total - 1).abs() <= 4 * torch.finfo(dtype).eps).all()
     return w / total.to(w.dtype) if near else w
-
-
-def _outside_autocast(tensors: Tensors) -> contextlib.AbstractContextManager[Any]:
-    if not torch._C._is_any_autocast_enabled():  # pyright: ignore
-        return contextlib.nullcontext()
-    stack = contextlib.ExitStack()
-    for kind in {z.device.type for z in tensors.values()}:
-        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-            stack.enter_context(torch.autocast(kind, enabled=False))
-    return stack
 
 
 # Batches and results

@@ -1,4 +1,4 @@
-"""What a seed is: one rule for settings, which are read without torch, and for functions."""
+"""The range of seeds: one rule for settings, which are read without torch, and for functions."""
 
 from numbers import Integral
 

@@ -5,6 +5,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+MOST_NUMBERS = 8
+"""Numbers of a tensor that are shown one by one."""
+
 
 def described(value: object) -> str:
     """A parameter's value on one line: floats to six digits, tensors by shape, foreign modules
@@ -18,15 +21,22 @@ def described(value: object) -> str:
     return repr(value)
 
 
+def numbers(x: Tensor, digits: int) -> str:
+    """The number of a tensor, or a list of them, of which a long one shows both of its ends."""
+    flat = x.detach().reshape(-1)
+    ends = (flat,) if len(flat) <= MOST_NUMBERS else (flat[:3], flat[-3:])
+    texts = (", ".join(repr(float(f"{float(one):.{digits}g}")) for one in end) for end in ends)
+    text = ", …, ".join(texts)
+    return text if x.ndim == 0 else f"[{text}]"
+
+
 def of_attributes(thing: object, *names: str) -> str:
     """An object on one line by its type and some attributes; tensors show their numbers."""
     fields: list[str] = []
     for name in names:
         value = getattr(thing, name)
-        if isinstance(value, Tensor):
-            numbers = [float(number) for number in value.detach().reshape(-1)]
-            value = numbers[0] if value.ndim == 0 else numbers
-        fields.append(f"{name}={described(value)}")
+        shown = numbers(value, 6) if isinstance(value, Tensor) else described(value)
+        fields.append(f"{name}={shown}")
     return f"{type(thing).__name__}({', '.join(fields)})"
 
 

@@ -14,7 +14,7 @@ import msgspec
 T = TypeVar("T")
 
 MOST_BYTES = 2**26
-"""Of a file that describes something else."""
+"""Bytes of a file that describes something else."""
 MOST_NESTED = 64
 """Folders within folders."""
 
@@ -163,7 +163,7 @@ def _at(values: Any, path: str) -> Any:
 
 
 def shortened(value: Any, most: int = 60) -> str:
-    """A value on one line of at most so many characters."""
+    """A value on one line of at most `most` characters."""
     text = {dict: "an object", list: "a list"}.get(type(value))
     if text is None:
         text = repr(value[: most + 1] if isinstance(value, str) else value)

@@ -32,7 +32,7 @@ def visible_lines(text: str) -> str:
 
 
 def brief(text: str, most: int = 100) -> str:
-    """A text in one line of at most so many characters, the middle left out."""
+    """A text in one line of at most `most` characters, the middle left out."""
     text = visible(" ".join(text.split()))
     half = most // 2
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"

@@ -8,6 +8,7 @@ from monge.adversarial import (
     MaxSliced,
 )
 from monge.builders.parts import Parts
+from monge.constraints import ZeroCentredPenalty
 from monge.costs import Bernoulli, GaussianLikelihood
 from monge.divergences import (
     EnergyDistance,
@@ -25,8 +26,10 @@ def wae_mmd(parts: Parts) -> Model:
 
 
 def wae_gan(parts: Parts) -> Model:
-    """Codes by a critic."""
-    return parts.wae(JensenShannon(parts.critic()))
+    """Codes by a critic, under a penalty in units of the prior."""
+    penalty = (parts.options.penalty or 0.0) * parts.prior.spread / (2 * parts.prior.dim)
+    constraint = ZeroCentredPenalty(penalty) if penalty else None
+    return parts.wae(JensenShannon(parts.critic(), constraint=constraint))
 
 
 def wae_wgan_gp(parts: Parts) -> Model:
@@ -56,18 +59,13 @@ def max_gswae(parts: Parts) -> Model:
 
 
 def sinkhorn_ae(parts: Parts) -> Model:
-    """Codes by a Sinkhorn divergence, whose ε is a twentieth of the prior's spread."""
-    return parts.wae(SinkhornDivergence(parts.prior.spread / 20))
+    """Codes by a Sinkhorn divergence, with ε by the option `epsilon`."""
+    return parts.wae(SinkhornDivergence(parts.prior.spread * parts.options.epsilon))
 
 
 def energy_ae(parts: Parts) -> Model:
     """Codes by the energy distance."""
     return parts.wae(EnergyDistance())
-
-
-def pointcloud_wae(parts: Parts) -> Model:
-    """Codes of point clouds by an MMD."""
-    return parts.wae(parts.mmd(parts.kernel))
 
 
 def vae(parts: Parts) -> Model:

@@ -58,7 +58,7 @@ FEATURES = 256
 
 
 class Parts:
-    """What a recipe's `build` composes its model of.
+    """The parts from which a recipe's `build` composes its model.
 
     For a class-conditional run networks and divergences take labels as well: a recipe that takes
     `encoder`, `decoder`, `critic`, `features`, `mmd` and `width` from here has that form at no
@@ -139,7 +139,7 @@ class Parts:
 
     @property
     def width(self) -> int:
-        """How many numbers a code has as a divergence sees it: with its label, dim + K."""
+        """The elements of a code as a divergence sees it, with its label: dim + K."""
         return self.prior.dim + self.classes
 
     @property
@@ -217,8 +217,8 @@ class Parts:
         return cost if self.moments is None else Scaled(cost, self.moments[1])
 
     def encoder(self, networks: Networks, random: bool | None = None) -> nn.Module:
-        """To codes, or to the means and variances of Q(Z|x), by default by the option
-        `encoder`."""
+        """The encoder to codes, or to the means and variances of Q(Z|x) if `random`, by default as
+        the option `encoder` says."""
         if random is None:
             random = self.option("encoder") == "random"
         outputs = (2 if random else 1) * self.prior.dim
@@ -230,11 +230,11 @@ class Parts:
         return NormalEncoder(encoder) if random else encoder
 
     def decoder(self) -> nn.Module:
-        """From codes, or from codes and their labels, to samples."""
+        """The decoder, of codes or of codes and their labels."""
         decoder = self.networks.decoder(self.width)
         return LabelledDecoder(decoder, self.prior.dim) if self.classes else decoder
 
-    def wae(self, divergence) -> Model:
+    def wae(self, divergence: Divergence) -> Model:
         """A Wasserstein auto-encoder with the divergence between codes and prior."""
         sigma, encoder = self.option("sigma"), self.encoder(self.networks)
         decoder = self.decoder()
@@ -270,7 +270,7 @@ class Parts:
             class_prior=self.class_prior(self.prior.spread),
         )
 
-    def generator(self, divergence) -> Model:
+    def generator(self, divergence: Divergence) -> Model:
         """A generator, fitted to data by the divergence."""
         return ImplicitGenerator(
             self.decoder(),

@@ -1,4 +1,4 @@
-"""From what was asked and the data that were read to the facts of a run."""
+"""Derives the facts of a run from its configuration and its data."""
 
 import dataclasses
 import math
@@ -133,7 +133,10 @@ def classes(source: Source) -> dict[str, tuple]:
         )
     counts = torch.bincount(source.train_labels, minlength=len(names)).tolist()
     if len(names) < 2:
-        raise ValueError(f"`condition` is labels, and {source.name!r} has only one class")
+        raise ValueError(
+            f"`condition` is labels, and {source.name!r} has only one class: leave it out, or "
+            "give data with several"
+        )
     for name, count in zip(names, counts):
         if count < LEAST_OF_CLASS:
             raise ValueError(
@@ -177,7 +180,7 @@ def settled(
     weight = getattr(config.options, "weight", None)
     if weight is None and row is not None and row.weight is not None:
         scale = getattr(config.options, "scale", 1.0)
-        weight = round(scale * row.weight * math.sqrt(math.prod(shape)), 3)
+        weight = scale * round(row.weight * math.sqrt(math.prod(shape)), 3)
     return Settled(
         kind.reference,
         shape,

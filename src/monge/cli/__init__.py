@@ -16,7 +16,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any, Union, get_type_hints
+from typing import Any, TextIO, Union, get_type_hints
 
 import tyro
 
@@ -56,8 +56,10 @@ VERBS = (
 )
 NAMES = {one.__name__.lower(): one for one in VERBS}
 """The verbs as they are typed."""
+CONFIG = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
+"""How tyro reads the flags of verbs."""
 NARROWEST = 20
-"""Columns of a terminal: into one, tyro never ends to fold its help."""
+"""The fewest columns that a terminal is taken to have: in one column tyro folds help forever."""
 
 
 def parse(argv: list[str]) -> Any:
@@ -80,7 +82,7 @@ def parse(argv: list[str]) -> Any:
                 prog="monge",
                 args=["--tyro-print-completion", shell] if shell else argv or ["--help"],
                 description="Optimal-transport generative modelling.",
-                config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
+                config=CONFIG,
             )
     except SystemExit as stop:
         if not stop.code:
@@ -103,11 +105,24 @@ def _save_completion(script: str, place: str) -> None:
     """Writes the script by which a shell completes to a file; to standard output for -."""
     from monge.recipes import names
 
-    script = shells.completed(script, names())
+    common = {flag for one in _options_of(Train) for flag in one["flags"]}
+    recipes = {
+        name: [one for one in _options_of(verb([name])) if not common.issuperset(one["flags"])]
+        for name in names()
+    }
+    script = shells.completed(script, recipes)
     if place == "-":
         print(script, end="")
     else:
         write_all(Path(place).parent, {Path(place).name: script}, "--tyro-write-completion")
+
+
+def _options_of(train: type[Train]) -> list[dict[str, Any]]:
+    """The flags of `train` for a recipe, as scripts for shells hold them."""
+    script = io.StringIO()
+    with contextlib.redirect_stdout(script), contextlib.suppress(SystemExit):
+        tyro.cli(explained(train), args=["--tyro-print-completion", "bash"], config=CONFIG)
+    return shells.options(script.getvalue())
 
 
 def _with_home(tilde: re.Match[str]) -> str:
@@ -169,7 +184,15 @@ def _is_rule(line: str) -> bool:
     return re.fullmatch(r"[─╰╯+-]*", line) is not None
 
 
-def _warn(message, category, filename, lineno, file=None, line=None) -> None:
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning in one line, in place of `warnings.showwarning`."""
     print(visible(f"monge: warning: {' '.join(str(message).split())}"), file=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""What the verbs share: the types of their flags, and which process speaks."""
+"""Shared by the verbs: types of flags, the flags of runs, and printing."""
 
 import os
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Place = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
 
 @dataclass(frozen=True, kw_only=True)
 class OfRun:
-    """What a verb says of the runs it opens, of their data and of the device."""
+    """Flags for the runs that a verb opens, their data and the device."""
 
     data: Text = None
     """Name or path of the data of the run; by default where they were last."""

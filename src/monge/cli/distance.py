@@ -5,17 +5,22 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
 from monge.cli.common import Float, Int, Place, tell
+from monge.cli.samples import SLICED, Weights, in_float64, read_both, read_weights
 
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+Measured = dict[str, Any]
+"""The `value` of a distance, and what it rests on, by name."""
 WEIGHTED = ("exact", "w1", "sliced", "max-sliced", "gsliced", "max-gsliced", "sinkhorn")
-SLICED = ("gsliced", "max-gsliced")
-"""Methods that slice along curves, which see where the origin is."""
 DRAWN = {"sliced": 1000, "gsliced": 1000, "max-gsliced": 32}
-"""How many directions or slices each method draws by default."""
+"""The number of directions or slices that each method draws by default."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,8 @@ class Distance:
     a: Positional[Path]
     """The first sample, (n, …)."""
     b: Positional[Path]
-    """The second sample, (m, …)."""
+    """The second sample, (m, …). Columns of two tables that both name the same columns are matched
+    by their names."""
     method: Literal[
         "exact",
         "w1",
@@ -71,23 +77,26 @@ class Distance:
 
     def run(self) -> None:
         self._check()
-        x, y = _pair(self)
+        first, second = read_both(self.a, self.b, self.method)
+        x, y = in_float64(first, second, self.method)
         if x.shape[1] != y.shape[1] and self.method != "gromov":
             raise ValueError(
                 f"`b` {str(self.b)!r} has samples of {y.shape[1]} numbers, `a` of {x.shape[1]}"
             )
         as_given = self.reach is not None
         weights = (
-            _weights("weights_a", self.weights_a, x, as_given),
-            _weights("weights_b", self.weights_b, y, as_given),
+            read_weights("weights_a", self.weights_a, x, as_given),
+            read_weights("weights_b", self.weights_b, y, as_given),
         )
         began = time.perf_counter()
         values = METHODS[self.method](self, x, y, *weights)
         if not math.isfinite(values["value"]):
             raise ValueError(
-                f"`--method` {self.method} gives {values['value']}: samples of this size leave "
-                "float64, rescale both"
+                f"`--method` {self.method} gives {values['value']}: samples of this size exceed "
+                "the range of float64, rescale both"
             )
+        if self.map is not None:
+            _save_map(self.map, x, y, second.rows, values["p"])
         seconds = round(time.perf_counter() - began, 4)
         sizes = {"n": len(x), "m": len(y), "d": x.shape[1]}
         result = {"method": self.method, **values, **sizes, "seconds": seconds}
@@ -95,9 +104,12 @@ class Distance:
         tell(json.dumps(result) if self.json else text)
 
     def _check(self) -> None:
-        """Refuses flags that would change what is measured if the method heeded them, before
-        anything is read. Settings of the computation are ignored where a method has none, as the
-        order and the seed are, so that a loop over methods may give them all."""
+        """Refuses flags that would change what is measured if the method used them, before
+        anything is read.
+
+        Settings of the computation, such as the order and the seed, are ignored by methods that do
+        not have them, so that a loop over methods may pass them all.
+        """
         only = {
             "weights_a": WEIGHTED,
             "weights_b": WEIGHTED,
@@ -126,22 +138,19 @@ class Distance:
 
     @property
     def drawn(self) -> int:
-        """How many directions or slices are drawn."""
+        """The number of directions or slices that are drawn."""
         return self.directions or DRAWN[self.method]
 
 
-def _exact(given: Distance, x, y, a, b) -> dict:
+def _exact(given: Distance, x: "Tensor", y: "Tensor", a: Weights, b: Weights) -> Measured:
     from monge.transport import wasserstein
 
     p = 1.0 if given.method == "w1" else given.p
-    value = float(wasserstein(x, y, a, b, p=p))
-    if given.map is not None and math.isfinite(value):  # otherwise the verb fails
-        _save_map(given, x, y, p)
-    return {"value": value, "p": p}
+    return {"value": float(wasserstein(x, y, a, b, p=p)), "p": p}
 
 
-def _save_map(given: Distance, x, y, p: float) -> None:
-    """Writes the images of x, in the units of the files."""
+def _save_map(place: Path, x: "Tensor", y: "Tensor", rows: "np.ndarray", p: float) -> None:
+    """Writes the images of x, which are `rows`, those of y as they are in their file."""
     import io
 
     import numpy as np
@@ -150,8 +159,6 @@ def _save_map(given: Distance, x, y, p: float) -> None:
     from monge._core.files import write_all
     from monge.transport import monge_map, quantile_map
 
-    assert given.map is not None
-    rows, *_ = _read(given.b)
     if x.shape[1] == 1:
         # of the positions, which are exact whatever the values are
         images = quantile_map(x[:, 0], y[:, 0])
@@ -161,10 +168,10 @@ def _save_map(given: Distance, x, y, p: float) -> None:
         index = monge_map(x, y, p=p)
     content = io.BytesIO()
     np.save(content, rows[index.numpy()])
-    write_all(given.map.parent, {given.map.name: content.getvalue()}, "--map")
+    write_all(place.parent, {place.name: content.getvalue()}, "--map")
 
 
-def _sliced(given: Distance, x, y, a, b) -> dict:
+def _sliced(given: Distance, x: "Tensor", y: "Tensor", a: Weights, b: Weights) -> Measured:
     from monge.draws import generator
     from monge.transport import sliced_wasserstein_estimate
 
@@ -176,7 +183,7 @@ def _sliced(given: Distance, x, y, a, b) -> dict:
     return {"value": float(value), "standard_error": float(error), **drawn}
 
 
-def _max_sliced(given: Distance, x, y, a, b) -> dict:
+def _max_sliced(given: Distance, x: "Tensor", y: "Tensor", a: Weights, b: Weights) -> Measured:
     from monge.draws import generator
     from monge.transport import max_sliced_wasserstein
 
@@ -185,7 +192,7 @@ def _max_sliced(given: Distance, x, y, a, b) -> dict:
     return {"value": float(value), "p": given.p, "seed": given.seed}
 
 
-def _gsliced(given: Distance, x, y, a, b) -> dict:
+def _gsliced(given: Distance, x: "Tensor", y: "Tensor", a: Weights, b: Weights) -> Measured:
     from monge import transport
     from monge.builders.parts import slicer
     from monge.draws import generator
@@ -202,7 +209,7 @@ def _gsliced(given: Distance, x, y, a, b) -> dict:
     return {"value": value, **drawn, **({} if radius is None else {"radius": radius})}
 
 
-def _sinkhorn(given: Distance, x, y, a, b) -> dict:
+def _sinkhorn(given: Distance, x: "Tensor", y: "Tensor", a: Weights, b: Weights) -> Measured:
     from monge.transport import sinkhorn, sinkhorn_divergence
 
     epsilon = given.epsilon
@@ -223,7 +230,7 @@ def _sinkhorn(given: Distance, x, y, a, b) -> dict:
     return {"value": value, "epsilon": epsilon, "p": given.p, **unbalanced, **account}
 
 
-def _mean_cost(x, y, a, b, p: float) -> float:
+def _mean_cost(x: "Tensor", y: "Tensor", a: Weights, b: Weights, p: float) -> float:
     """E ‖x - y‖^p of independent x and y."""
     import torch
 
@@ -238,7 +245,7 @@ def _mean_cost(x, y, a, b, p: float) -> float:
     return float(sum(w @ (torch.cdist(some, y) ** p) @ b for some, w in rows))
 
 
-def _mmd(given: Distance, x, y, a, b) -> dict:
+def _mmd(given: Distance, x: "Tensor", y: "Tensor", a: Weights, b: Weights) -> Measured:
     from monge.divergences import MMD
     from monge.kernels import multiscale_imq
 
@@ -250,13 +257,13 @@ def _mmd(given: Distance, x, y, a, b) -> dict:
     return {"value": float(MMD(multiscale_imq(base))(x, y)), "base": base}
 
 
-def _energy(given: Distance, x, y, a, b) -> dict:
+def _energy(given: Distance, x: "Tensor", y: "Tensor", a: Weights, b: Weights) -> Measured:
     from monge.divergences import EnergyDistance
 
     return {"value": float(EnergyDistance()(x, y))}
 
 
-def _gromov(given: Distance, x, y, a, b) -> dict:
+def _gromov(given: Distance, x: "Tensor", y: "Tensor", a: Weights, b: Weights) -> Measured:
     from monge.draws import generator
     from monge.kernels import distances
     from monge.transport import gromov_wasserstein
@@ -278,90 +285,3 @@ METHODS = {
     "energy": _energy,
     "gromov": _gromov,
 }
-
-
-def _read(path: Path):
-    """The samples of a file as rows (n, d), in the dtype of the file, whether they are bytes of
-    images, which are divided by 255, and whether they are images."""
-    from monge.data.kinds import kind_of
-    from monge.data.readers.arrays import real
-
-    samples = real(_numbers(path), str(path))
-    kind = kind_of(samples, str(path))
-    if kind.unordered:
-        raise ValueError(
-            f"{str(path)!r} holds point clouds, whose order a distance between rows would depend "
-            "on: give one cloud as rows (n, 3)"
-        )
-    rows = kind.layout(samples, str(path)).reshape(len(samples), -1)
-    scaled = kind.bounded and samples.dtype == "uint8"
-    return (rows / 255.0 if scaled else rows), scaled, kind.bounded
-
-
-def _numbers(path: Path):
-    """The numbers in a file."""
-    from monge.data.readers.arrays import read
-
-    found = read(path)
-    for column in () if found.schema is None else found.schema.columns:
-        if column.kind == "category":
-            raise ValueError(
-                f"{str(path)!r} has a column {column.name!r} of texts, such as "
-                f"{column.values[0]!r}: distances are between rows of numbers"
-            )
-    return found.samples
-
-
-def _pair(given: Distance):
-    """Both samples in float64; integers that float64 would round are first shifted by one offset,
-    which no distance but those along curves sees."""
-    import numpy as np
-    import torch
-
-    from monge._core.promotion import EXACT_INTEGERS
-
-    (one, scaled, images), (two, others_scaled, others_images) = _read(given.a), _read(given.b)
-    if (scaled and not others_images) or (others_scaled and not images):
-        raise ValueError(
-            f"`a` {str(given.a)!r} and `b` {str(given.b)!r} are bytes of images, which are "
-            "divided by 255, and rows of numbers, which are not: give both in one layout"
-        )
-    rows = one, two
-    wide = [z.dtype.kind in "iu" and abs(z.astype(float)).max() > EXACT_INTEGERS for z in rows]
-    if not any(wide):
-        return [torch.from_numpy(z.astype(np.float64)) for z in rows]
-    if given.method == "gromov":
-        columns = [z.min(0) for z in rows]  # each space has an offset of its own
-    elif all(z.dtype.kind in "iu" for z in rows) and given.method not in SLICED:
-        least = [min(map(int, pair)) for pair in zip(*(z.min(0) for z in rows))]
-        columns = [np.array(least, dtype=object)] * 2
-    else:
-        name = "a" if wide[0] else "b"
-        raise ValueError(
-            f"`{name}` {str(getattr(given, name))!r} holds integers beyond 2^53, which float64 "
-            "rounds: subtract one offset from both samples"
-        )
-    # exact, as Python's integers
-    return [
-        torch.from_numpy((z.astype(object) - least).astype(np.float64))
-        for z, least in zip(rows, columns)
-    ]
-
-
-def _weights(name: str, path: Path | None, samples, as_given: bool):
-    """The weights in a file, as given or divided by their sum; None without a file."""
-    import torch
-
-    from monge.data.readers.arrays import real
-
-    if path is None:
-        return None
-    w = real(_numbers(path), str(path)).astype("float64")
-    flag = f"`--{name.replace('_', '-')}` {str(path)!r}"
-    if w.size != w.shape[0] or len(w) != len(samples):
-        raise ValueError(
-            f"{flag} must hold {len(samples)} weights, one for each sample, got shape {w.shape}"
-        )
-    if not (w.min() >= 0 and 0 < w.sum() < float("inf")):
-        raise ValueError(f"{flag} must be at least 0 with a positive, finite sum")
-    return torch.from_numpy((w if as_given else w / w.sum()).ravel())

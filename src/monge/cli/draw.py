@@ -10,17 +10,17 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from monge._core.sampler_names import SamplerName
+from monge._core.names import SamplerName
 from monge._core.visible import counted
 from monge.cli.common import Float, Int, Number, OfRun, Text, tell
 
 MOST_FRAMES = 5000
-"""Of a path; as many are decoded at a time."""
+"""Frames of a path, and how many frames are decoded at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Drawing(OfRun):
-    """What a verb says of the run whose samples it draws."""
+    """Flags for the run whose samples a verb draws."""
 
     path: Annotated[Positional[Path], arg(name="run")]
     """A run directory."""
@@ -59,6 +59,7 @@ class _Drawing(OfRun):
         them in a file of their own beside .npy, and in a column of .csv."""
         from monge._core.files import write_all
 
+        batches = self._finite(batches)
         if self.out.suffix == ".npy":
             contents = {self.out.name: _npy(batches, count, self.out.parent)}
             if labels is not None:
@@ -79,6 +80,16 @@ class _Drawing(OfRun):
             content = png(picture(samples), run.provenance)
         write_all(self.out.parent, {self.out.name: content})
         tell(self.out)
+
+    def _finite(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The batches; a ValueError for one that holds NaN or infinity."""
+        for batch in batches:
+            if not batch.isfinite().all():
+                raise ValueError(
+                    f"`run` {str(self.path)!r} gives samples with NaN or infinity: has the "
+                    "training diverged, or is a setting of this command too large?"
+                )
+            yield batch
 
     def _of_class(self, run: Any, labels: Any) -> tuple[str, list[str]] | None:
         """The name and the cells of the column of a table that holds the classes of its rows."""

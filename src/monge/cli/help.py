@@ -1,4 +1,4 @@
-"""What the help of a verb says of its flags, beside what tyro reads from their types."""
+"""The texts of a verb's help, in addition to what tyro reads from the types of flags."""
 
 import ast
 import dataclasses
@@ -55,7 +55,7 @@ def explained(verb: type) -> type:
 
 
 def _metavar(field: dataclasses.Field[Any], kind: Any, known: tuple[Any, ...]) -> str | None:
-    """What stands for the value of a flag; None for what tyro chooses."""
+    """The placeholder for the value of a flag; None for the one that tyro chooses."""
     if POSITIONAL in known:
         bare = get_args(kind)[0]
         names = (getattr(one, "name", None) for one in known)
@@ -67,7 +67,7 @@ def _metavar(field: dataclasses.Field[Any], kind: Any, known: tuple[Any, ...]) -
 
 
 def _chosen(kind: Any) -> Any:
-    """A type without None among what may be chosen, which nobody would type."""
+    """A type whose listed choices leave out None, which is not for typing."""
     known = getattr(kind, "__metadata__", ())
     bare = get_args(kind)[0] if known else kind
     named = [one for one in get_args(bare) if get_origin(one) is Literal]

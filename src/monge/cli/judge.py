@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from monge._core.sampler_names import SamplerName
-from monge._core.visible import counted
+from monge._core.names import SamplerName
+from monge._core.visible import counted, visible
 from monge.cli.common import Int, Number, OfRun, Place, Text, first, tell
 
 
@@ -96,7 +96,7 @@ class Evaluate(OfRun):
 
 @contextlib.contextmanager
 def _progress() -> Iterator[None]:
-    """What takes long is told as it goes, beside the figures and not among them."""
+    """Shows progress messages on standard error, apart from the figures."""
     log, handler = logging.getLogger("monge"), logging.StreamHandler(sys.stderr)
     before = log.level
     log.setLevel(logging.INFO)
@@ -127,6 +127,13 @@ class Compare(OfRun):
             tell(line)
         for file in files:
             tell(file)
+        # a run may be given twice
+        if missing := list(dict.fromkeys(run.name for run in runs if run.evaluation() is None)):
+            have = "has" if len(missing) == 1 else "have"
+            text = (
+                f"{', '.join(missing)} {have} no figures of samples, which monge evaluate RUN adds"
+            )
+            print(visible(f"{text} to this table"), file=sys.stderr)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The verbs that list what there is: recipes, data, runs, and what monge runs on."""
+"""The verbs that list recipes, data sets and runs, and describe the installation."""
 
 import contextlib
 import importlib.metadata
@@ -34,7 +34,7 @@ EXTRAS = {
     "mlflow": ("mlflow",),
     "ode": ("torchdiffeq",),
 }
-"""The packages of the extras whose absence a person may want to know of."""
+"""The packages of the extras, by which `monge info` finds the installed ones."""
 VARIABLES = (
     *("MONGE_DATA", "MONGE_CACHE", "XDG_CACHE_HOME", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"),
     *("WORLD_SIZE", "NO_COLOR"),
@@ -129,7 +129,7 @@ def _written(run: Path) -> float:
 
 
 def _described(path: Path) -> dict[str, Any]:
-    """What there is to say of a run."""
+    """A run as a row of the list."""
     from monge.config import DATA, read_config
     from monge.runs import evaluated
     from monge.training.loop import read_metrics
@@ -140,6 +140,8 @@ def _described(path: Path) -> dict[str, Any]:
         logged = read_metrics(path)
     except ValueError as error:
         return {**row, "error": str(error)}
+    # weights that were exported have no log, and do not say how long they were trained
+    start = None if os.path.isfile(path / "model.safetensors") else 0
     name = config.data.name
     figures = (evaluated.read(path) or {"figures": {}})["figures"]
     return {
@@ -147,8 +149,8 @@ def _described(path: Path) -> dict[str, Any]:
         "recipe": config.recipe,
         "data": name if name in (*DATA, "array") else Path(name).name,
         "samples": settled.samples,
-        "step": logged[-1]["step"] if logged else 0,
-        "seconds": logged[-1]["seconds"] if logged else 0.0,
+        "step": logged[-1]["step"] if logged else start,
+        "seconds": logged[-1]["seconds"] if logged else start,
         "figures": {
             figure: {part: _finite(one[part]) for part in ("value", "floor")}
             for figure, one in figures.items()
@@ -176,7 +178,8 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     if "error" in row:
         return row["run"], "cannot be read", "", "", "", size, when
     figure = next((_figure(*one) for one in row["figures"].items()), "not evaluated")
-    return row["run"], row["recipe"], row["data"], str(row["step"]), figure, size, when
+    step = "–" if row["step"] is None else str(row["step"])
+    return row["run"], row["recipe"], row["data"], step, figure, size, when
 
 
 def _figure(name: str, figure: dict[str, float | None]) -> str:
@@ -203,7 +206,7 @@ class Info:
 
 
 def _found() -> Iterator[tuple[str, str]]:
-    """What a report of a fault should say, by a name each."""
+    """The facts that a bug report needs, each with its name."""
     import torch
 
     from monge._core.files import user_cache

@@ -1,6 +1,8 @@
 """Tab completion: the scripts that tyro writes for shells, and what positional arguments are."""
 
-from collections.abc import Sequence
+import ast
+import re
+from collections.abc import Mapping, Sequence
 
 SHELLS = ("bash", "zsh", "fish")
 FILES = "__TYRO_COMPLETE_FILES__"
@@ -24,17 +26,31 @@ def shell_of(argv: Sequence[str]) -> str | None:
     return shell
 
 
-def completed(script: str, recipes: Sequence[str]) -> str:
-    """tyro's script, which completes commands, flags and their values, with names of recipes
-    behind `train` and names of files for all other positional arguments."""
+def options(script: str) -> list[dict[str, object]]:
+    """The flags of a command without subcommands, as tyro's script holds them."""
+    written = re.search(r"^COMPLETION_SPEC = (.*)$", script, re.MULTILINE)
+    assert written is not None, "tyro's script has no list of flags"
+    return ast.literal_eval(written[1])["options"]
+
+
+def completed(script: str, recipes: Mapping[str, Sequence[dict[str, object]]]) -> str:
+    """tyro's script, which completes commands, flags and their values, with the recipes behind
+    `train`, the flags of each, and names of files for all other positional arguments."""
+    known = f"""\
+TRAIN = COMPLETION_SPEC['subcommands']['train']
+for recipe, options in {dict(recipes)}.items():
+    options = {{'options': TRAIN['options'] + options, 'subcommands': {{}}, 'description': recipe}}
+    TRAIN['subcommands'][recipe] = options
+
+import sys
+"""
     positional = f"""\
     if current_word_index > 0 and not current_word.startswith('-'):
-        recipes = {[*recipes]}
-        if words[0] != 'train' or current_word_index > 1:
-            recipes = []
+        recipes = current_spec['subcommands']
         return [one for one in recipes if one.startswith(current_word)] or ['{FILES}']
 
 """
+    script = script.replace("import sys\n", known, 1)
     script = script.replace("    # Generate completions.\n", f"{positional}    # Otherwise\n")
     # tyro's own list would take a name with blanks for several: readline knows better
     script = script.replace('COMPREPLY=($(compgen -f -- "$cur"))', "COMPREPLY=()")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, g
 from tyro.conf import Positional, arg
 
 from monge._core.errors import Interrupted
-from monge._core.writer_names import WriterName
+from monge._core.names import WriterName
 from monge.cli.common import Float, Int, Place, Text, first, tell
 from monge.cli.help import documented
 
@@ -54,7 +54,7 @@ FIELDS = {
     "device": "device",
     "threads": "threads",
 }
-"""Which setting of the configuration each flag sets."""
+"""The setting of the configuration that each flag sets."""
 
 
 @dataclass(frozen=True)

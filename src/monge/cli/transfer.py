@@ -19,7 +19,7 @@ class Transfer:
     image: Positional[Path]
     """The picture to change. Transparency is kept, orientation of cameras is applied."""
     like: Positional[Path]
-    """The picture whose colours are taken."""
+    """The picture whose colours are taken, with their colour profile."""
     out: Path
     """A .png, .jpg or .jpeg file to write."""
     method: Literal["linear", "sliced", "entropic", "exact"] = "linear"
@@ -41,8 +41,8 @@ class Transfer:
             raise ValueError(
                 f"`--out` {str(self.out)!r} is one of the pictures: name another file"
             )
-        colours, alpha = _read("image", self.image)
-        others, other_alpha = _read("like", self.like)
+        colours, alpha, _ = _read("image", self.image)
+        others, other_alpha, profile = _read("like", self.like)
         if alpha is not None and kind == "JPEG":
             raise ValueError(
                 f"`--out` {str(self.out)!r} keeps no transparency, and {str(self.image)!r} has "
@@ -67,7 +67,12 @@ class Transfer:
         if alpha is not None:
             moved.putalpha(Image.fromarray(alpha))
         content = io.BytesIO()
-        moved.save(content, kind, **({"quality": 95} if kind == "JPEG" else {}))
+        options: dict[str, Any] = {"quality": 95} if kind == "JPEG" else {}
+        # the result has the colours of `like`; bytes 16 to 19 name the colour space of a profile
+        space = b"GRAY" if moved.mode[0] == "L" else b"RGB "
+        if profile is not None and profile[16:20] == space:
+            options["icc_profile"] = profile
+        moved.save(content, kind, **options)
         for written in write_all(self.out.parent, {self.out.name: content.getvalue()}):
             tell(written)
 
@@ -84,17 +89,22 @@ def _map(method: str, seed: int) -> Any:
     return made[method]()
 
 
-def _read(name: str, path: Path) -> tuple[Any, Any]:
-    """The pixels of a picture, upright, uint8 (h, w) or (h, w, 3), and its transparency (h, w)."""
+def _read(name: str, path: Path) -> tuple[Any, Any, bytes | None]:
+    """The pixels of a picture, upright, uint8 (h, w) or (h, w, 3), its transparency (h, w), and
+    the ICC profile in its file, if any.
+
+    Warns of what its pixels do not tell.
+    """
     import numpy as np
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    from monge._core.errors import silence
+    from monge._core.errors import silence, warn
     from monge._core.files import DAMAGED
     from monge._core.formats import FORMATS
     from monge._core.pixels import colours_and_alpha
     from monge._core.untrusted import read_regular
     from monge.data.readers.caps import MOST_BYTES, MOST_PIXELS
+    from monge.data.readers.images import load_seen, misread
 
     try:
         content = read_regular(path, MOST_BYTES)
@@ -102,7 +112,7 @@ def _read(name: str, path: Path) -> tuple[Any, Any]:
             width, height = image.size
             if width * height > MOST_PIXELS:
                 raise ValueError(f"{width}×{height} pixels are over the cap of {MOST_PIXELS:,}")
-            image.load()
+            seen, profile = load_seen(image), image.info.get("icc_profile")
             colours, alpha = colours_and_alpha(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:  # whose message is the address of a buffer
         raise ValueError(
@@ -111,9 +121,16 @@ def _read(name: str, path: Path) -> tuple[Any, Any]:
     except DAMAGED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"`{name}` {str(path)!r} cannot be read: {reason}") from None
+    if seen.several:
+        warn(
+            f"`{name}` {str(path)!r} holds several frames, of which the first is read: save "
+            "another one as a file of its own to take its colours"
+        )
+    if text := seen.wide and misread(seen.wide):
+        warn(f"`{name}` {str(path)!r} has {text}")
     hidden = np.zeros(0) if alpha is None else np.asarray(alpha)
     if (hidden == 255).all():  # transparency that hides nothing
-        return np.asarray(colours), None
+        return np.asarray(colours), None, profile
     if not hidden.any():
         raise ValueError(f"`{name}` {str(path)!r} is transparent in all of its pixels")
-    return np.asarray(colours), hidden
+    return np.asarray(colours), hidden, profile

@@ -1,4 +1,4 @@
-"""What a person asks of a run: one frozen record, from which everything is rebuilt."""
+"""The requested configuration of a run: one frozen record, from which everything is rebuilt."""
 
 import dataclasses
 import re
@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from monge._core.fields import at_least, choices, demand, from_text, idle, of_types, positive
+from monge._core.fields import (
+    at_least,
+    bounded,
+    choices,
+    demand,
+    from_text,
+    idle,
+    of_types,
+    positive,
+)
 from monge._core.seeds import SEEDS, is_seed
 from monge._core.spelling import meant
 from monge.config.settings import DATA, DataConfig, NetworkConfig, TrainingConfig
@@ -26,14 +35,14 @@ PARAMETERS = {
     "prior_inner": ("ring",),
     "prior_components": ("mixture",),
 }
-"""Which priors each parameter of priors is for."""
+"""The priors that each parameter of priors is for."""
 GUIDED = ("label_dropout", "guidance")
 """Options of recipes that only a class-conditional run uses."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a person asks of a run; None where the data decide."""
+    """The requested configuration of a run; None where the data decide."""
 
     recipe: str = "wae-mmd"
     preset: str = "small"
@@ -111,6 +120,7 @@ class Config:
         guided = [name for name in GUIDED if hasattr(self.options, name)]
         idle(self.options, self.condition is not None, "without --condition labels", *guided)
         positive(self, "prior_scale", "prior_radius")
+        bounded(self, "prior_scale", "prior_radius")
         given = self.condition == "clusters"
         idle(self, given, "without --condition clusters", "clusters")
         demand(self.clusters is None or self.clusters > 1, "clusters", self.clusters, "at least 2")
@@ -129,6 +139,7 @@ class Config:
         at_least(self, 1, "latent", "threads", "prior_components")
         few = self.threads is None or self.threads <= MOST_THREADS
         demand(few, "threads", self.threads, f"at most {MOST_THREADS}")
+        of_types(self.options)
         choices(self.options)
         for record in (self.options, self.data, self.network, self.training):
             if hasattr(record, "check"):  # a stranger's options need not have it

@@ -1,4 +1,4 @@
-"""What the columns of a table are, and the way between a table and the numbers of a model.
+"""The columns of a table, and the conversion between its rows and the numbers of a model.
 
 Inside, a sample is a vector: a number takes one element, a category one for each of its values,
 exactly one of which is 1 (one-hot), and a column with missing cells one more, which is 1 where the
@@ -126,6 +126,11 @@ class Schema:
     columns: tuple[Column, ...]
     header: bool = True
     """Whether the file gives their names."""
+
+    @classmethod
+    def unnamed(cls, width: int) -> Schema:
+        """The schema of plain vectors: `width` columns of numbers without names."""
+        return cls(tuple(Column(str(i), "float") for i in range(width)), header=False)
 
     @property
     def width(self) -> int:

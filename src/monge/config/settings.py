@@ -1,11 +1,10 @@
-"""What a person settles of a run besides its recipe: data, networks, training. Without torch."""
+"""The settings of a run besides its recipe: data, networks and training; without torch."""
 
-import math
 import os
 from dataclasses import dataclass
 from typing import Literal
 
-from monge._core.fields import LARGEST, at_least, choices, demand, of_types, positive
+from monge._core.fields import LARGEST, at_least, bounded, choices, demand, of_types, positive
 
 PUBLISHED = ("mnist", "fashion-mnist")
 MOST_LAYERS = 100
@@ -80,12 +79,8 @@ class DataConfig:
         of_types(self)
         choices(self)
         at_least(self, 1, "size", "crop", "points")
-        demand(
-            self.jitter >= 0 and math.isfinite(self.jitter),
-            "jitter",
-            self.jitter,
-            "at least 0 and finite",
-        )
+        at_least(self, 0, "jitter")
+        bounded(self, "jitter")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a run has found: facts that follow from what was asked and from the data."""
+"""The facts of a run, which follow from its configuration and its data."""
 
 import math
 import re
@@ -15,11 +15,11 @@ class Settled:
     """Facts of a run, which its model is built from besides the configuration."""
 
     kind: str
-    """What the data are: image, vector, cloud, or `module:name` of a kind of one's own."""
+    """The kind of data: image, vector, cloud, or `module:name` of a kind of your own."""
     shape: tuple[int, ...]
     """Shape of one sample."""
     samples: int
-    """How many training samples there are."""
+    """The number of training samples."""
     latent: int
     """Dimension of the codes."""
     weight: float | None = None
@@ -39,7 +39,7 @@ class Settled:
     """The share of each class in the training part; none of clusters, whose shares the model
     holds."""
     schema: Schema | None = None
-    """What the columns of a table in a text file are; None of other data, and in older runs."""
+    """The columns of a table in a text file; None for other data, and in older runs."""
     device: str | None = None
     """Where the run was last trained: cpu, cuda, cuda:1, … or mps; None in older runs."""
     precision: str | None = None
@@ -51,13 +51,13 @@ class Settled:
     torch: str | None = None
     """Version of torch there; None in older runs."""
     fingerprint: str | None = None
-    """Of the data, `monge.data.identity.Identity.fingerprint`; None in older runs."""
+    """`monge.data.identity.Identity.fingerprint` of the data; None in older runs."""
     order: str | None = None
     """A digest of the order of the training samples, by which batches are made."""
     changes: tuple[str, ...] = ()
-    """What was changed of the data on purpose, a line for each resume with `data_changed`."""
+    """Deliberate changes of the data, a line for each resume with `data_changed`."""
     version: str = __version__
-    """Of monge, when the run was started."""
+    """The version of monge that started the run."""
 
     def check(self) -> None:
         """A ValueError for facts that no run can have found."""

@@ -46,7 +46,7 @@ FILES = (
 FOLDERS = ("checkpoints", "best", "pictures")
 """The folders."""
 SUFFIXES = {Path(file).suffix for file in FILES} - {""}
-"""Of those files, and of the others in the folders."""
+"""The suffixes of those files, and of the others in the folders."""
 
 
 def to_json(config: Config, settled: Settled) -> str:
@@ -225,7 +225,7 @@ def _values_of(values: Any, name: str) -> Iterator[Any]:
 
 
 def read_config(run: Path) -> tuple[Config, Settled]:
-    """What the run in a folder was asked and found.
+    """The configuration and the facts of the run in a folder.
 
     Raises:
         ValueError: if the folder holds no run, one whose config.json cannot be used, or entries

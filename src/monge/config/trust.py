@@ -18,7 +18,9 @@ from monge.config.asked import Config
 from monge.config.settings import DATA
 
 FIELDS = ("name", "dir", "cache")
-"""Which settings of the data are paths."""
+"""The settings of the data that are paths."""
+PLACES = (*FIELDS, "known")
+"""Settings of a run that may hold paths, of which others are shown the last part."""
 
 
 def paths_of(config: Config) -> dict[str, str]:

@@ -1,4 +1,4 @@
-r"""What a kind of data is: all that differs between images, vectors and point clouds.
+r"""Kinds of data: all that differs between images, vectors and point clouds.
 
 A kind validates samples, names the networks and costs that suit them, and says how they are
 measured, drawn and sent. Another kind is a subclass of `Kind`, in any module that can be imported:
@@ -26,10 +26,10 @@ Augmentation = Callable[[Tensor, Draws], Tensor]
 
 
 class Kind(abc.ABC):
-    """What samples of one kind have in common. Kinds hold no data and are equal by their type."""
+    """The properties of samples of one kind. Kinds hold no data and are equal by their type."""
 
     name: str
-    """What samples are called, in messages and in stored runs: `image`, …"""
+    """The name of a sample in messages and in stored runs: `image`, …"""
     values: str
     """The range or unit of their values, e.g. `in [0, 1]`."""
     ordered: bool = True
@@ -40,11 +40,11 @@ class Kind(abc.ABC):
     """Whether equal samples are draws of their own, as the rows of a table are, of which some may
     be held out; otherwise they are copies of one."""
     dimensions: int | None = None
-    """How many sizes the shape of a sample has; None for any number."""
+    """The number of dimensions of a sample's shape; None for any number."""
     grid: bool = False
     """Whether samples are images (c, h, w), for convolutions, masks and classifiers of images."""
     shown: int = 64
-    """How many samples a picture holds."""
+    """The number of samples in a picture."""
     view: str = "vector"
     """How the explorer draws samples: as `image` (c, h, w), `cloud` (N, 3) or `vector` (d,)."""
     turns: bool = False
@@ -70,7 +70,7 @@ class Kind(abc.ABC):
 
     @property
     def reference(self) -> str:
-        """How a stored run names the kind."""
+        """The name of the kind in a stored run."""
         if type(self).__module__.startswith("monge."):
             return self.name
         return f"{type(self).__module__}:{type(self).__qualname__}"
@@ -157,11 +157,11 @@ class Kind(abc.ABC):
         return cost if moments is None else Scaled(cost, moments[1])
 
     def error(self) -> nn.Module:
-        """What a reconstruction is judged by, c(x, y) → (n,)."""
+        """The error of a reconstruction, c(x, y) → (n,)."""
         return SquaredL2()
 
     def augmentation(self, config: DataConfig) -> Augmentation | None:
-        """What training does to every batch before the model sees it, if anything."""
+        """The augmentation of every training batch, if there is one."""
         for name in ("points", "turn", "jitter"):
             value = getattr(config, name)
             demand(not value, name, value, f"left out for {self.name}s: only clouds have points")

@@ -38,6 +38,8 @@ def mapped(path: Path) -> Tensor:
 def demand_whole() -> None:
     """Stops where a mapped file was cut short: to read what is gone would end the process.
 
+    Asked before each batch, so that only a file cut within one still ends the process.
+
     Raises:
         FailedRun: naming the file.
     """

@@ -1,4 +1,4 @@
-"""Which floating dtype holds the samples: its range, and how finely it resolves columns."""
+"""The choice of a floating dtype for samples, by its range and its resolution of columns."""
 
 from typing import Any
 

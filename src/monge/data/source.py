@@ -1,4 +1,4 @@
-"""What a data set is once it is read."""
+"""A data set in memory: its training and test parts, labels, and identity."""
 
 import dataclasses
 import functools
@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from monge._core.visible import counted
 from monge.config import DataConfig, Schema
 from monge.costs import Scaled
+from monge.data.consistency import demand_part, demand_plain
 from monge.data.identity import (
     Identity,
     combined,
@@ -31,13 +33,13 @@ from monge.labels import as_floats
 
 HELD_OUT = 0.1
 LEAST = 2
-"""Samples that each part has: divergences compare samples."""
+"""The fewest samples of a part: divergences compare samples."""
 PARTS = {
     "train": {"train", "training"},
     "test": {"test", "testing", "holdout"},
     "val": {"val", "valid", "validation", "dev", "eval"},
 }
-"""What an official part may be called, in upper or lower case."""
+"""The names of official parts, in upper or lower case."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Source:
     classes: tuple[str, ...] = ()
     """The names of the labels 0, 1, …"""
     schema: Schema | None = None
-    """What the columns of a table in a text file are, and how samples become its rows."""
+    """The columns of a table in a text file, by which samples become its rows."""
     summary: str = ""
     """One line on what was read, and what was left out and why."""
     contents: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
@@ -70,7 +72,7 @@ class Source:
 
     @functools.cached_property
     def identity(self) -> Identity:
-        """What identifies the data: content, part and label of each sample, in no order."""
+        """The identity of the data: content, part and label of each sample, in no order."""
         form = form_of(self.kind.reference, self.shape)
         return Identity(np.sort(np.concatenate(self._digests)), form)
 
@@ -120,7 +122,11 @@ class Source:
         return self.schema.names if self.schema is not None and self.schema.header else ()
 
     def heeding(self, config: DataConfig) -> "Source":
-        """Itself, or a ValueError where settings of tables are given for other data."""
+        """The source itself.
+
+        Raises:
+            ValueError: for settings of tables, if the data are not a table.
+        """
         for name in ("categorical", "leave_out", "missing"):
             value = getattr(config, name)
             if self.schema is None and value != getattr(DataConfig, name):
@@ -171,12 +177,19 @@ class Source:
         ).checked()
 
     def checked(self) -> "Source":
-        """Itself, or a ValueError where a part has fewer than two samples, or NaN or infinity."""
+        """The source itself.
+
+        Raises:
+            ValueError: for a part with fewer than two samples, NaN or infinity, or samples of
+                another shape or range; for labels or contents that are not one for each sample.
+        """
         demand_whole()
+        demand_plain("train", self.train)
+        demand_plain("test", self.test)
         _enough(self.name, len(self.train), len(self.test))
-        for part in (self.train, self.test):
-            if part.is_floating_point() and not torch.isfinite(part).all():
-                raise ValueError(f"`data` {self.name!r} has NaN or infinite values")
+        ours, theirs = self.contents or (None, None)
+        demand_part("train", self.train, self.train_labels, ours, self.kind, self.train)
+        demand_part("test", self.test, self.test_labels, theirs, self.kind, self.train)
         return self
 
     def spread(self) -> float:
@@ -193,8 +206,8 @@ class Source:
         return 2 * float(torch.cat([block.var(0, correction=0) for block in blocks]).sum())
 
     def error(self) -> nn.Module:
-        """What reconstructions of its samples are judged by, c(x, y) → (n,): the error of the
-        kind, of a table in standard units of its columns, as its cost is."""
+        """The error of reconstructions, c(x, y) → (n,): that of the kind of data, and for a table
+        in standard units of its columns, as its cost is."""
         error, moments = self.kind.error(), self.moments()
         return error if moments is None else Scaled(error, moments[1])
 
@@ -204,13 +217,13 @@ class Source:
 
 
 Data = str | Path | np.ndarray | Tensor | Source | None
-"""What data may be given as: a name or path, an array (n, …), or what was read."""
+"""Data: a name or path, an array (n, …), or a `Source`."""
 
 
 def division(
     name: str,
     contents: np.ndarray,
-    parts=None,
+    parts: ArrayLike | None = None,
     *,
     labels: np.ndarray | None = None,
     repeats: bool = False,
@@ -244,7 +257,8 @@ def division(
             raise ValueError(
                 f"`data` {name!r} has parts called {shown}: call them train, test and val"
             )
-        _enough(name, train.sum(), test.sum())
+        others = [repr(str(part)) for part, one in zip(names, known) if not one]
+        _enough(name, train.sum(), test.sum(), others[:3])
         return train, test
     if n < LEAST:
         raise ValueError(
@@ -283,7 +297,7 @@ def part_named(name: str) -> str | None:
     return next((part for part, names in PARTS.items() if name.strip().lower() in names), None)
 
 
-def unused_parts(parts: Sequence[str] | None, n: int) -> list[str]:
+def unused_parts(parts: ArrayLike | None, n: int) -> list[str]:
     """Why each of n samples is in neither part, as `of the validation part`; empty where it is in
     one."""
     if parts is None:
@@ -297,15 +311,17 @@ def unused_parts(parts: Sequence[str] | None, n: int) -> list[str]:
     return [said[i] for i in which]
 
 
-def _enough(name: str, train: int, test: int) -> None:
+def _enough(name: str, train: int, test: int, others: Sequence[str] = ()) -> None:
     if min(train, test) < LEAST:
+        parts = f", beside parts called {', '.join(others)}" if others else ""
+        way = ": call parts train, test and val" if others else ""
         raise ValueError(
-            f"`data` {name!r} has {train} training and {test} test samples: at least {LEAST} of "
-            "each are needed"
+            f"`data` {name!r} has {train} training and {test} test samples{parts}, of which at "
+            f"least {LEAST} each are needed{way}"
         )
 
 
-def numbered(name: str, labels) -> tuple[np.ndarray, tuple[str, ...]]:
+def numbered(name: str, labels: ArrayLike) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels of any type as numbers 0, 1, …, and the names of the classes, with accents in one
     form.
 
@@ -343,7 +359,7 @@ def _whole(name: str, labels: np.ndarray) -> np.ndarray:
     return labels.astype(np.int64) if np.abs(labels).max(initial=0) < 2**53 else labels
 
 
-def decoded(texts) -> np.ndarray:
+def decoded(texts: ArrayLike) -> np.ndarray:
     """Labels or names as an array, bytes decoded from UTF-8."""
     texts = np.asarray(texts)
     return np.char.decode(texts, "utf-8") if texts.dtype.kind == "S" else texts
@@ -353,8 +369,8 @@ def split(
     name: str,
     kind: Kind,
     samples: np.ndarray,
-    labels=None,
-    parts=None,
+    labels: ArrayLike | None = None,
+    parts: ArrayLike | None = None,
     schema: Schema | None = None,
     summary: str = "",
     contents: np.ndarray | None = None,
@@ -363,6 +379,9 @@ def split(
     """A source from samples (n, …), a held-out part set apart by `division`.
 
     Args:
+        name: of the data.
+        kind: of the samples.
+        samples: (n, …), in the layout of the kind.
         labels: a class for each sample, of any type.
         parts: the part each sample belongs to.
         schema: what the columns of a table are.

@@ -38,7 +38,15 @@ def _pairs(completions: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, float]:
 
 @promoted(completions=ANY, truth=ANY)
 def best_of(completions: Tensor, truth: Tensor) -> float:
-    """The mean squared error Σ (y - t)² of the best of the k completions."""
+    """The mean squared error Σ (y - t)² of the best of the k completions.
+
+    Args:
+        completions: (n, k, *).
+        truth: (n, *).
+
+    Raises:
+        ValueError: for shapes that do not fit, NaN or infinity.
+    """
     y, t, unit = _pairs(completions, truth)
     return unit * unit * float((y - t[:, None]).square().sum(2).amin(1).mean())
 
@@ -47,8 +55,11 @@ def best_of(completions: Tensor, truth: Tensor) -> float:
 def diversity(completions: Tensor) -> float:
     """The mean Σ (y - y')² of two completions of one sample; 0 where all are the same.
 
+    Args:
+        completions: (n, k, *).
+
     Raises:
-        ValueError: for fewer than two completions a sample.
+        ValueError: for fewer than two completions of each sample, NaN or infinity.
     """
     if completions.ndim < 3 or completions.shape[1] < 2:
         raise ValueError(
@@ -66,6 +77,13 @@ def energy_score(completions: Tensor, truth: Tensor) -> float:
     A strictly proper score: no distribution of completions has a lower expected score than the
     conditional distribution of the truth. The second mean is over distinct pairs, so the score is
     unbiased in k.
+
+    Args:
+        completions: (n, k, *).
+        truth: (n, *).
+
+    Raises:
+        ValueError: for shapes that do not fit, NaN or infinity.
 
     Source: Gneiting, Raftery, "Strictly proper scoring rules, prediction, and estimation", 2007.
     """
@@ -85,8 +103,13 @@ def agreement(completions: Tensor, labels: Tensor, classify: Callable[[Tensor], 
         completions: (n, k, *).
         labels: classes of the truth (n,).
         classify: samples (b, *) to scores (b, classes).
+
+    Raises:
+        ValueError: for labels of another number.
     """
-    k = completions.shape[1]
+    if not isinstance(completions, Tensor) or completions.ndim < 2:
+        raise ValueError(f"`completions` must be a tensor (n, k, *), got {completions!r}"[:300])
+    k, labels = completions.shape[1], torch.as_tensor(labels)
     if labels.shape != completions.shape[:1]:
         raise ValueError(
             f"`labels` must hold a class for each of {len(completions)} samples, got shape "

@@ -25,6 +25,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from monge._core.checks import unit_range
+from monge._core.defaults import float32_on_cpu, outside_autocast, recording
 from monge._core.files import keep, user_cache
 from monge.data import Batches, Source, as_floats
 from monge.draws import permutation, stream
@@ -56,7 +57,7 @@ class Extractor(NamedTuple):
         Raises:
             ValueError: for images of another range, or NaN.
         """
-        with evaluating(self.network):
+        with outside_autocast(), evaluating(self.network):
             parts = [unit_range("images", as_floats(part)) for part in images.split(self.batch)]
             return torch.cat([self.network(part) for part in parts])
 
@@ -104,6 +105,8 @@ def floor_rows(source: Source) -> Tensor:
     return order[: min(len(source.test), most)]
 
 
+@float32_on_cpu()
+@recording()
 def classifier(source: Source, cache: Path | None = None) -> tuple[Extractor, nn.Module]:
     """The features of a classifier of the source's training part, and its last layer.
 
@@ -161,6 +164,7 @@ def _extractor(source: Source, network: nn.Module, head: nn.Module) -> Extractor
     return extractor._replace(accuracy=accuracy)
 
 
+@float32_on_cpu()
 def random_network(shape: Sequence[int]) -> Extractor:
     """Convolutions with fixed random weights, (n, c, h, w) → (n, 256): for data without labels."""
     layers: list[nn.Module] = []

@@ -113,6 +113,16 @@ def nearest_neighbour_test(model: Tensor, real: Tensor) -> Share:
     Wilson's interval has the number of independent hits that would have this variance. Among
     nearest samples at the same distance, as among counts or categories, one is drawn for each
     sample, with fixed draws.
+
+    Args:
+        model: features of a model's samples, (n, d).
+        real: features of real samples, (m, d).
+
+    Returns:
+        (value, low, high): the share with its 95 % interval.
+
+    Raises:
+        ValueError: for other shapes, NaN or infinity.
     """
     model, real = _centred(model, real)
     n = min(len(model), len(real))
@@ -167,6 +177,10 @@ def memorisation(model: Tensor, train: Tensor, test: Tensor, quantile: float = 0
         model: (n, d).
         train: (m, d).
         test: (k, d), which the model has not seen.
+        quantile: which share of the test samples counts as near, in [0, 1].
+
+    Raises:
+        ValueError: for other shapes, NaN or infinity, or a quantile outside [0, 1].
     """
     if not 0 <= quantile <= 1:
         raise ValueError(f"`quantile` must be in [0, 1], got {quantile}")

@@ -33,12 +33,12 @@ from monge.models.protocols import classes_of, clusters_of, generates, require
 from monge.priors import Prior
 
 SINGLE = ("columns", "classes")
-"""What an evaluation may have figures of one by one."""
+"""The parts of an evaluation that list figures one by one."""
 MISSING: Figure = {"value": None, "deviation": None, "floor": None}
 
 
 class Evaluation(dict[str, Any]):
-    """What `evaluate` returns, which a notebook shows as a table."""
+    """The result of `evaluate`, which a notebook shows as a table."""
 
     def _repr_html_(self) -> str:
         found = by_sampler(self)
@@ -71,10 +71,9 @@ def evaluate(
     Figures of samples come with a noise floor: the same figure of as many training samples, which
     a perfect model would have. The classifier whose features compare labelled images was not
     trained on them; they are therefore at most half of the training part. Figures of
-    reconstructions and completions have no floor, and none has one where nothing is held out. The
-    figures depend on which methods the model has: completions, reconstructions and codes are
-    measured where there are any. Figures that need more samples than there are, are left out, and
-    so are their floors; the protocol names them.
+    reconstructions and completions have no floor, and without a held-out set there are no floors.
+    Completions, reconstructions and codes are measured if the model has the methods for them.
+    Figures and floors that need more samples than there are are left out; the protocol names them.
 
     Args:
         model: a model that can be sampled; see `monge.models.protocols`.
@@ -215,7 +214,7 @@ def _separated(
 
 
 def _best(found: Mapping[str, dict[str, dict[str, Figure]]]) -> dict[str, str] | None:
-    """Which sampler is best, by the first figure that has a best value; None where none has."""
+    """The best sampler by the first figure that has a best value; None if none has."""
     for name in next(iter(found.values()))["figures"]:
         values = {sampler: one["figures"][name]["value"] for sampler, one in found.items()}
         known = {k: v for k, v in values.items() if v is not None and math.isfinite(v)}
@@ -228,7 +227,11 @@ def _best(found: Mapping[str, dict[str, dict[str, Figure]]]) -> dict[str, str] |
 def _checked_count(
     model: nn.Module, source: Source, n: int, prior: Prior | None, seeds: int
 ) -> int:
-    """How many samples are compared where n are asked for; raises what `evaluate` raises."""
+    """The number of samples that are compared, at most n.
+
+    Raises:
+        ValueError: as `evaluate`.
+    """
     if seeds < 1:
         raise ValueError(f"`seeds` must be at least 1, got {seeds}")
     n = min(n, len(source.test))
@@ -277,10 +280,12 @@ def _of_samples(
 
 
 def by_sampler(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """An evaluation as one of each of its samplers by name, `figures` and those of `single`
-    columns and classes; those of the
-    model itself, e.g. of reconstructions, are among the figures of each. An evaluation of one
-    sampler, which its protocol names, is called `value`."""
+    """The `figures` of each sampler of an evaluation by its name, and those of `single` columns
+    and classes.
+
+    Figures of the model itself, e.g. of reconstructions, are among those of each sampler. If there
+    is only one sampler, which the protocol names, it is called `value`.
+    """
     found = result.get("samplers") or {"value": result}
     return {
         name: {
@@ -299,14 +304,14 @@ def shown_protocol(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def verdict(result: dict[str, Any]) -> str | None:
-    """Which of several samplers is best, in words; None for an evaluation of one."""
+    """The best of several samplers, in words; None for an evaluation of one."""
     best = result.get("best")
     return best and f"best sampler by {best['figure']}: {best['sampler']}"
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """The figures of an evaluation as the rows of a Markdown table, the worst of single columns
-    and classes below the others; of several samplers a column each."""
+    """The figures of an evaluation as the rows of a Markdown table, with a column for each sampler
+    and the worst of single columns and classes below the others."""
     found, worst = by_sampler(result), worst_of_single(result)
     heads = [head for name in found for head in (markdown(name), "±")] + ["floor"]
     rows = [f"| figure | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]

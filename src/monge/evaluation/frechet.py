@@ -28,14 +28,14 @@ from monge._core.promotion import ANY, promoted
 PARTS = 5
 """Into how many parts samples are cut for the extrapolation."""
 COLUMNS, ROWS = 4096, 1024
-"""Of wide tables so many columns are in float64 at a time, and of a kernel matrix so many rows."""
+"""How many columns of a wide table, and rows of a kernel matrix, are in float64 at a time."""
 
 
 class Moments:
     """Mean and covariance of rows (n, d) that come in batches, in float64 and memory O(d²)."""
 
     def __init__(self, dim: int):
-        self.count = 0
+        self.count, dim = 0, dimension("dim", dim)
         self.mean = torch.zeros(dim, dtype=torch.float64)
         self.scatter = torch.zeros(dim, dim, dtype=torch.float64)
 
@@ -51,7 +51,7 @@ class Moments:
         return self._merge(len(rows), mean, centred.T @ centred)
 
     def __add__(self, other: "Moments") -> "Moments":
-        """Those of the rows of both."""
+        """The moments of the rows of both."""
         both = Moments(len(self.mean))
         for part in (self, other):
             both._merge(part.count, part.mean, part.scatter)
@@ -86,12 +86,17 @@ def features(name: str, x: Tensor) -> Tensor:
 
 
 def moments(x: Tensor) -> Moments:
-    """Those of an array of features (n, d)."""
+    """The moments of an array of features (n, d)."""
     return Moments(x.shape[1]).update(x)
 
 
 def frechet_of_moments(one: Moments, two: Moments) -> float:
-    """FD of two distributions by their moments, without root; never below 0."""
+    """FD of two distributions by their moments, without root; never below 0.
+
+    Raises:
+        ValueError: for moments of unlike dimensions or of fewer than two rows, and for features
+            whose squares are beyond float64.
+    """
     a, b = one.covariance, two.covariance
     if len(a) != len(b):
         raise ValueError(f"`one` has {len(a)} features and `two` has {len(b)}")
@@ -160,7 +165,15 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
 @promoted(x=ANY, y=ANY)
 def frechet_extrapolated(x: Tensor, y: Tensor) -> float:
     """FD at n → ∞: the intercept of a line in 1/n through the FDs of the first one to five fifths
-    of both samples, whose bias is linear in 1/n."""
+    of both samples, whose bias is linear in 1/n.
+
+    Args:
+        x: features (n, d), in random order.
+        y: features (m, d), in random order.
+
+    Raises:
+        ValueError: for fewer than ten rows, unlike dimensions, NaN or infinity.
+    """
     for name, z in (("x", x), ("y", y)):
         if len(features(name, z)) < 10:
             raise ValueError(f"`{name}` must have at least 10 rows, two a fifth, got {len(z)}")
@@ -202,8 +215,21 @@ def kernel_distance(
 ) -> Spread:
     """The kernel distance: unbiased MMD² of k(x, y) = (x·y / d + 1)³ between features.
 
-    A mean over `subsets` of `size` rows of each (fewer if there are fewer), in float64; it may be
-    below 0. Its expectation does not depend on how many rows there are.
+    A mean over subsets of the rows, in float64; it may be below 0. Its expectation does not depend
+    on how many rows there are.
+
+    Args:
+        x: features (n, d).
+        y: features (m, d).
+        subsets: how many pairs of subsets are drawn.
+        size: rows of each; all of them if there are fewer.
+        generator: a CPU generator; torch's global one by default.
+
+    Returns:
+        (value, deviation): the mean, and the standard deviation between subsets.
+
+    Raises:
+        ValueError: for other shapes, fewer than two rows, NaN or infinity, or invalid settings.
     """
     x, y = features("x", x).double(), features("y", y).double()
     if x.shape[1] != y.shape[1]:

@@ -25,7 +25,8 @@ from monge.transport import jensen_shannon, wasserstein_1d
 
 GROUPS = ("frechet", "kernel", "neighbours", "tests", "memory", "sliced")
 """The measures of all images."""
-PATCHES, MOST_PATCHES = 128, 2**17  # an image, and in all
+PATCHES, MOST_PATCHES = 128, 2**17
+"""Patches per level of the pyramid: of each image, and at most of all images together."""
 
 
 class ImageMeasures(Measures):
@@ -43,9 +44,12 @@ class ImageMeasures(Measures):
         extractor: Extractor | None = None,
     ):
         self.head, labelled = None, extractor is None and source.train_labels is not None
-        sharp = ("sharpness",) * (source.shape[0] in (1, 3))
-        # before a classifier is trained
-        refuse_unknown(metrics, GROUPS + sharp + ("classes",) * labelled, source)
+        groups = [*GROUPS]
+        if source.shape[0] in (1, 3):
+            groups.append("sharpness")
+        if labelled:
+            groups.append("classes")
+        refuse_unknown(metrics, groups, source)  # before a classifier is trained
         if labelled:
             extractor, self.head = classifier(source)
         self.extractor = extractor or random_network(source.shape)

@@ -35,7 +35,7 @@ Resize = Literal["tf1", "clean"]
 class Unit(nn.Module):
     """Convolution, normalisation, rectifier."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: Any, stride=1, padding: Any = 0):
+    def __init__(self, inputs: int, outputs: int, kernel: Any, stride: Any = 1, padding: Any = 0):
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(outputs, eps=1e-3)

@@ -18,7 +18,7 @@ from monge.transport import max_sliced_wasserstein
 from monge.transport.neighbours import nearest
 
 MOST_CODES = 2000
-"""How many held-out samples stand for the aggregate posterior Q_Z."""
+"""The most held-out samples that represent the aggregate posterior Q_Z."""
 
 
 def encode_all(model: nn.Module, x: Rows) -> Tensor:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from monge.config import Column, Schema
+from monge.config import Schema
 from monge.data import Source
 from monge.evaluation.statistics import OF_COLUMN, Measured
 from monge.transport import wasserstein_1d
 
 MOST_VALUES = 10_000_000
-"""Of so many values of a table the first rows are compared column by column: 2,000 rows of 5,000
-columns."""
+"""How many values of a table are compared column by column, those of its first rows: 2,000 rows of
+5,000 columns."""
 
 
 class Marginals:
@@ -39,8 +39,7 @@ class Marginals:
         assert moments is not None
         self.mean, self.deviation = moments
         width = source.shape[0]
-        unnamed = (Column(str(i), "float") for i in range(width))
-        self.schema = source.schema or Schema(tuple(unnamed), header=False)
+        self.schema = source.schema or Schema.unnamed(width)
         self.rows = max(100, MOST_VALUES // width)
         names = self.schema.distinct_names
         self.names = names if self.schema.header else [f"column {name}" for name in names]

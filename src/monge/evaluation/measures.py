@@ -32,7 +32,7 @@ from monge.evaluation.summary import errors
 from monge.evaluation.two_sample import network_test
 from monge.models.protocols import Completer
 from monge.transport import wasserstein_1d
-from monge.transport.sliced import uniform_directions
+from monge.transport.directions import uniform_directions
 
 DIRECTIONS = 1000
 NEIGHBOUR = 5
@@ -40,7 +40,7 @@ NEIGHBOUR = 5
 NEAR = 0.01
 """The share of test samples that counts as near to the training part."""
 LEAST_NEAR = round(1 / NEAR)
-"""How many test samples have such a share."""
+"""The fewest test samples of which that share is at least one."""
 
 
 def refuse_unknown(metrics: Sequence[str], groups: Collection[str], source: Source) -> None:
@@ -112,12 +112,12 @@ class Measures(abc.ABC):
 
     @property
     def _least_extrapolated(self) -> int:
-        """How many samples are parts whose covariances have full rank."""
+        """The fewest samples whose parts have covariances of full rank."""
         return PARTS * (self.dim + 1)
 
     @property
     def estimators(self) -> list[Estimator]:
-        """Those of the wanted groups."""
+        """The estimators of the wanted groups."""
         return [one for group in self.wanted.values() for one in group]
 
     @abc.abstractmethod
@@ -126,7 +126,7 @@ class Measures(abc.ABC):
 
     @abc.abstractmethod
     def protocol(self) -> dict[str, Any]:
-        """What the figures rest on."""
+        """The conditions under which the figures were measured, for the protocol."""
 
     def of_model(self, model: nn.Module, seed: int = 0) -> dict[str, Figure]:
         """The figures that need the model itself: of completions, reconstructions and codes.
@@ -170,7 +170,7 @@ class Measures(abc.ABC):
             statistics.keep("features", features)
 
     def statistics(self, batches: Iterable[Tensor], n: int) -> Statistics:
-        """What is kept of n samples that come in batches."""
+        """The statistics of n samples that come in batches."""
         kept = Statistics(n)
         for batch in batches:
             self.collect(kept, batch)

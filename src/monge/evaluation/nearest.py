@@ -7,7 +7,7 @@ from monge.data import Kind, as_floats
 from monge.transport.neighbours import nearest
 
 MOST_SETS, MOST_POINTS = 500, 200
-"""Of sets the first 500 are searched, by some 200 points of each."""
+"""Sets that are searched, the first ones, and about how many points of each."""
 
 
 def nearest_samples(x: Tensor, train: Tensor, kind: Kind, count: int = 1) -> tuple[Tensor, Tensor]:

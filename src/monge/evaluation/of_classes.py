@@ -1,4 +1,4 @@
-"""How far samples of a class-conditional model are of the classes that were asked for."""
+"""Whether samples of a class-conditional model belong to the classes that were asked for."""
 
 from collections.abc import Sequence
 from functools import partial

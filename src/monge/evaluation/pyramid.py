@@ -58,7 +58,19 @@ def laplacian_pyramid(images: Tensor) -> list[Tensor]:
 def pyramid_patches(
     images: Tensor, count: int, generator: torch.Generator | None = None
 ) -> list[Tensor]:
-    """`count` random 7 × 7 patches of each image at each level, (n · count, c · 49)."""
+    """Random 7 × 7 patches of images at each level of their Laplacian pyramids.
+
+    Args:
+        images: (n, c, h, w), with sides of at least 16.
+        count: patches of each image at each level.
+        generator: a CPU generator; torch's global one by default.
+
+    Returns:
+        Patches (n · count, c · 49) for each level, from fine to coarse.
+
+    Raises:
+        ValueError: as `laplacian_pyramid`.
+    """
     cpu_generator(generator)
     patches = []
     for level in laplacian_pyramid(images):
@@ -72,7 +84,11 @@ def pyramid_patches(
 
 
 def pyramid_distances(
-    x: list[Tensor], y: list[Tensor], *, directions: Tensor | int = 512, generator=None
+    x: list[Tensor],
+    y: list[Tensor],
+    *,
+    directions: Tensor | int = 512,
+    generator: torch.Generator | None = None,
 ) -> list[float]:
     """10³ SW_1 between the patches of each level, in standard units of each channel, from fine to
     coarse.

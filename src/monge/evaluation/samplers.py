@@ -4,6 +4,7 @@ A sampler is a prior: `model.sample(n, prior=sampler)` decodes its draws. A samp
 codes helps an auto-encoder whose aggregate posterior Q_Z differs from its prior.
 """
 
+import copy
 import math
 import warnings
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from monge._core.checks import dimension, finite, floating, positive
 from monge._core.checks import seed as checked_seed
+from monge._core.defaults import float32_on_cpu, recording
 from monge.data import Source, as_floats
 from monge.data.batches import Batches
 from monge.draws import Draws, permutation, stream
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 COMPLETED = 10_000
 """How many samples are completed at a time."""
 COMPONENTS, SEARCH_STEPS = (1, 2, 5, 10, 20, 50, 100), 20
-"""Of `best_components`: the numbers that it tries, and the steps of EM for each."""
+"""The numbers that `best_components` tries, and the steps of EM for each."""
+MOST_TEMPERATURE = 1e10
+"""Temperatures up to this, and down to its inverse, keep draws and their squares in float32."""
 FLOW_STEPS = 4000
 """Steps of `fit_flow`."""
 FLOW_BATCH, FLOW_RATE = 192, 2e-3
@@ -133,7 +137,7 @@ def best_components(codes: Tensor, seed: int = 0) -> int:
 
 
 def _em(codes: Tensor, components: int, seed: int, steps: int) -> "GaussianMixture":
-    """What at most so many steps of EM make of codes."""
+    """A mixture fitted to codes by at most `steps` steps of EM."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
@@ -151,6 +155,8 @@ def _em(codes: Tensor, components: int, seed: int, steps: int) -> "GaussianMixtu
         return fitted.fit(x.numpy())
 
 
+@float32_on_cpu()
+@recording()
 def fit_flow(codes: Tensor, steps: int = FLOW_STEPS, seed: int = 0) -> FlowPrior:
     """A flow fitted to codes (n, dim): a linear path, exact couplings of batches of 192, and rates
     along half a cosine.
@@ -169,7 +175,7 @@ def fit_flow(codes: Tensor, steps: int = FLOW_STEPS, seed: int = 0) -> FlowPrior
     flow, average = prior.flow, Average(prior.flow, decay=0.999)
     optimiser = torch.optim.Adam(flow.parameters(), lr=FLOW_RATE)
     batches = Batches(len(codes), min(FLOW_BATCH, len(codes)), seed)
-    # a loop of its own, since of several processes the first one alone fits
+    # a loop of its own, since only the first of several processes fits
     for step in range(dimension("steps", steps)):
         x = codes[batches.outer(step)]
         optimiser.param_groups[0]["lr"] = FLOW_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -222,13 +228,18 @@ def tempered(prior: Prior, temperature: float) -> Prior:
     their means, and the noise of a flow. Below 1 samples are more typical and less diverse.
 
     Raises:
-        ValueError: for a temperature that is not positive and finite, and for a sphere, of which
-            all draws are equally far from the middle.
+        ValueError: for a temperature beyond 10^±10, and for a sphere, of which all draws are
+            equally far from the middle.
 
     Source: Kingma, Dhariwal, "Glow: generative flow with invertible 1×1 convolutions", 2018,
     section 6, where the noise of a flow has the deviation T.
     """
     temperature = positive("temperature", temperature)
+    if not 1 / MOST_TEMPERATURE <= temperature <= MOST_TEMPERATURE:
+        raise ValueError(
+            f"`temperature` must be from {1 / MOST_TEMPERATURE:g} to {MOST_TEMPERATURE:g}, got "
+            f"{temperature:g}: draws are float32"
+        )
     if temperature == 1:
         return prior
     if isinstance(prior, Sphere):
@@ -237,6 +248,7 @@ def tempered(prior: Prior, temperature: float) -> Prior:
             "its middle: leave it out"
         )
     if isinstance(prior, Mixture):
-        factors = temperature * prior.factors.double()
-        return Mixture(prior.means, factors @ factors.mT, prior.weights)
+        scaled = copy.deepcopy(prior)
+        scaled.factors = (temperature * prior.factors.double()).float()
+        return scaled
     return (TemperedFlow if isinstance(prior, FlowPrior) else Tempered)(prior, temperature)

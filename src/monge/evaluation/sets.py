@@ -30,7 +30,7 @@ CELLS = 28
 
 
 class SetScores(NamedTuple):
-    """How fake clouds stand to real ones under a distance between clouds."""
+    """Scores of generated clouds against real ones, under a distance between clouds."""
 
     minimum: float
     """MMD: the mean over real clouds of the distance to the nearest fake. Lower is better."""
@@ -41,9 +41,17 @@ class SetScores(NamedTuple):
 
 
 def pairwise_chamfer(x: Tensor, y: Tensor | None = None) -> Tensor:
-    """Chamfer distances (n, m) of clouds (n, N, 3) and (m, M, 3), by search trees.
+    """Chamfer distances between clouds, by search trees.
 
-    Without y they are those within x, for half of the work.
+    Args:
+        x: clouds (n, N, 3).
+        y: clouds (m, M, 3); by default those of x, for half of the work.
+
+    Returns:
+        (n, m), float64; see `monge.costs.Chamfer`.
+
+    Raises:
+        ValueError: for other shapes, clouds of at most three points, NaN or infinity.
     """
     one, two = _clouds(x, y)
     trees = point_trees(one)
@@ -57,8 +65,22 @@ def pairwise_chamfer(x: Tensor, y: Tensor | None = None) -> Tensor:
 
 
 def pairwise_earth_mover(x: Tensor, y: Tensor | None = None, points: int = MATCHED) -> Tensor:
-    """Earth mover's distances (n, m) of the first `points` points of clouds, whose order is taken
-    to be random: of all points they would cost the cube of their number."""
+    """Earth mover's distances between clouds, by some of their points.
+
+    An optimal matching costs the cube of the number of points. The order of the points of a cloud
+    is taken to be random, so that the first of them are a random subset.
+
+    Args:
+        x: clouds (n, N, 3).
+        y: clouds (m, M, 3); by default those of x, for half of the work.
+        points: how many points of each cloud are matched, fewer if there are fewer.
+
+    Returns:
+        (n, m), float64: means of unsquared distances of matched points.
+
+    Raises:
+        ValueError: for other shapes, clouds of at most three points, NaN or infinity.
+    """
     one, two = _clouds(x, y)
     count = min(dimension("points", points), one.shape[1], two.shape[1])
 
@@ -70,10 +92,19 @@ def pairwise_earth_mover(x: Tensor, y: Tensor | None = None, points: int = MATCH
 
 
 def set_scores(fake: Tensor, between: Tensor, real: Tensor) -> SetScores:
-    """Scores from distances of fakes (n, n), of fakes and real clouds (n, m), and of real (m, m).
+    """Scores of generated clouds from distances between clouds, of any kind.
+
+    Args:
+        fake: distances within the generated clouds, (n, n).
+        between: distances of generated and real clouds, (n, m).
+        real: distances within the real clouds, (m, m).
 
     Raises:
-        ValueError: for other shapes.
+        ValueError: for other shapes, fewer than two clouds of a kind, NaN or infinity.
+
+    Example:
+        >>> within, across = pairwise_chamfer(clouds), pairwise_chamfer(clouds, others)
+        >>> set_scores(within, across, pairwise_chamfer(others)).coverage
     """
     n, m = between.shape
     if fake.shape != (n, n) or real.shape != (m, m) or min(n, m) < 2:
@@ -94,8 +125,16 @@ def set_scores(fake: Tensor, between: Tensor, real: Tensor) -> SetScores:
 
 
 def occupancy_divergence(x: Tensor, y: Tensor, cells: int = CELLS) -> float:
-    """Jensen-Shannon divergence, in nats, of where the points of all clouds x (n, N, 3) and y
-    (m, M, 3) of the unit sphere lie, on a grid of `cells`³ over [-1, 1]³."""
+    """Jensen-Shannon divergence, in nats, of the places of the points of two sets of clouds.
+
+    Args:
+        x: clouds (n, N, 3) in the unit sphere.
+        y: clouds (m, M, 3) in the unit sphere.
+        cells: along each axis of the grid over [-1, 1]³ in which points are counted.
+
+    Raises:
+        ValueError: for other shapes, clouds of at most three points, NaN or infinity.
+    """
     dimension("cells", cells)
     counts = []
     for clouds in _clouds(x, y):

@@ -1,4 +1,4 @@
-"""How sharp images are."""
+"""The sharpness of images."""
 
 import torch
 import torch.nn.functional as F

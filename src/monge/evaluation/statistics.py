@@ -1,4 +1,4 @@
-"""What is measured, and what is kept of samples to measure it."""
+"""Figures, the estimators behind them, and the statistics of samples that estimators need."""
 
 import statistics
 from collections.abc import Callable, Iterable
@@ -62,7 +62,7 @@ def mean_figure(values: list[float], floor: float | None) -> Figure:
 
 
 class Statistics:
-    """What is kept of n samples that come in batches."""
+    """The statistics of n samples that come in batches."""
 
     def __init__(self, n: int):
         self.n, self.count = n, 0
@@ -95,7 +95,7 @@ class Estimator(NamedTuple):
 
     names: tuple[str, ...]
     least: int
-    """From how many samples, a model's and held-out ones, the figures are what they are called."""
+    """The fewest samples, of the model and held out, for which the figures mean what they say."""
     compute: Callable[[Statistics], Measured]
 
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from monge._core.defaults import float32_on_cpu, recording
 from monge._core.promotion import ANY, promoted
 from monge.draws import generator, stream
 from monge.evaluation.frechet import features
@@ -78,6 +79,8 @@ def network_test(model: Tensor, real: Tensor) -> Share:
     return wilson(int(right.sum()), n)
 
 
+@float32_on_cpu()
+@recording()
 def _classifier(seen: Tensor, label: Tensor, drawn: torch.Generator) -> Callable[[Tensor], Tensor]:
     """Logits (m,) of rows (m, d), by a network that is trained on rows (n, d) and labels (n,)."""
     n = len(seen)
@@ -88,12 +91,11 @@ def _classifier(seen: Tensor, label: Tensor, drawn: torch.Generator) -> Callable
     with stream("two-sample network"):
         network = mlp([seen.shape[1], HIDDEN, 1])
     optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.1)
-    with torch.enable_grad():
-        for _ in range(STEPS):
-            index = torch.randint(n, (min(BATCH, n),), generator=drawn, device="cpu")
-            score = network(seen[index])[:, 0]
-            optimiser.zero_grad()
-            F.binary_cross_entropy_with_logits(score, label[index]).backward()
-            optimiser.step()
+    for _ in range(STEPS):
+        index = torch.randint(n, (min(BATCH, n),), generator=drawn, device="cpu")
+        score = network(seen[index])[:, 0]
+        optimiser.zero_grad()
+        F.binary_cross_entropy_with_logits(score, label[index]).backward()
+        optimiser.step()
     network.requires_grad_(False)
     return lambda x: network(((x - mean) / deviation).float())[:, 0]

@@ -79,8 +79,17 @@ def mean_field(mean: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
 def moment_matched(mean: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
     """The product of densities that minimises KL(N(mean, precision^{-1}) ‖ q): the marginals.
 
-    Arguments, errors and shapes as of `mean_field`; returns (mean, variances) with
-    q_j = N(μ_j, (Λ^{-1})_jj).
+    Args:
+        mean: μ (d,).
+        precision: Λ (d, d), symmetric positive definite.
+
+    A leading dimension of either is one of several Gaussians.
+
+    Returns:
+        (mean, variances), both (d,): q_j = N(μ_j, (Λ^{-1})_jj).
+
+    Raises:
+        ValueError: as `mean_field`.
     """
     units, scaled = _in_own_units(mean, precision)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(scaled))

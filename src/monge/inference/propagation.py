@@ -36,6 +36,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from monge._core.checks import dimension, finite, positive, share
+from monge._core.frames import columns, refuse_reordered
 from monge._core.promotion import ANY, promoted
 
 SOBOL_DIMENSIONS = torch.quasirandom.SobolEngine.MAXDIM
@@ -53,7 +54,7 @@ class Propagated(NamedTuple):
     """log p(x), approximately, in nats; NaN where a cavity has a negative variance."""
     sweeps: int
     error: float
-    """Of mean (in deviations) or variance (relative), against importance sampling."""
+    """The larger error of mean (in deviations) and variance (relative), by importance sampling."""
     converged: bool
 
 
@@ -228,6 +229,7 @@ class ProbitEP(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: for NaN, labels other than two, or settings that are not positive.
         """
+        self._fit_columns = columns(X)
         X, y = map(np.asarray, validate_data(self, X, y, dtype=np.float64))
         check_classification_targets(y)
         self.classes_ = np.unique(y)
@@ -307,6 +309,7 @@ class ProbitEP(ClassifierMixin, BaseEstimator):
     def decision_function(self, X):
         """mᵀx / √(1 + xᵀVx), as (n,): above 0 for `classes_[1]`."""
         check_is_fitted(self)
+        refuse_reordered(self._fit_columns, X)
         A = self._design(np.asarray(validate_data(self, X, dtype=np.float64, reset=False)))
         mean = A @ np.append(self.coef_[0], self.intercept_[: int(self.fit_intercept)])
         return mean / np.sqrt(1 + ((A @ self.covariance_) * A).sum(1))

@@ -30,6 +30,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from monge._core.checks import dimension, positive
+from monge._core.frames import columns, refuse_reordered
 from monge._core.tuning import CPU
 
 
@@ -77,6 +78,7 @@ class VariationalLinearRegression(RegressorMixin, BaseEstimator):
         for name in ("shape", "rate", "tolerance"):
             positive(name, getattr(self, name))
         dimension("max_iterations", self.max_iterations)
+        self._fit_columns = columns(X)
         X, y = map(
             np.asarray,
             validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2),
@@ -165,6 +167,7 @@ class VariationalLinearRegression(RegressorMixin, BaseEstimator):
         data.
         """
         check_is_fitted(self)
+        refuse_reordered(self._fit_columns, X)
         X = np.asarray(validate_data(self, X, dtype=np.float64, reset=False))
         mean = X @ self.coef_ + self.intercept_
         if not return_std:
@@ -206,7 +209,7 @@ class _Problem(NamedTuple):
 
 
 def _reduced(X: np.ndarray, y: np.ndarray, center: np.ndarray, middle: float) -> _Problem:
-    """Of the centred data. R of [X y] = QR holds every inner product, without the squared
+    """The problem of centred data. R of [X y] = QR holds every inner product, without the squared
     condition of XᵀX, and the R of all rows is that of the stacked R of the blocks."""
     factors = []
     size = CPU.regression_rows

@@ -25,9 +25,15 @@ from monge._core.shown import Shown, described
 
 @promoted(x=ANY)
 def median_distance(x: Tensor) -> float:
-    """The lower median of ‖x_i - x_j‖ over i < j: the usual scale of a kernel for (n, d).
+    """The lower median of ‖x_i - x_j‖ over i < j: the usual scale of a kernel.
 
     It takes memory n²/2: pass a thousand rows of a larger sample.
+
+    Args:
+        x: the sample, (n, d).
+
+    Returns:
+        The median, in units of the sample.
 
     Raises:
         ValueError: for fewer than two rows, or where the median is 0.
@@ -63,7 +69,7 @@ def squarable(x: Tensor, y: Tensor) -> None:
 
 
 class Kernel(Shown, nn.Module, abc.ABC):
-    """A kernel of the distance; `a + b`, `a * b` and `2.0 * a` are kernels again."""
+    """A kernel of the distance; `a + b`, `a * b`, `2.0 * a` and `1.0 + a` are kernels again."""
 
     @abc.abstractmethod
     def of_squared(self, squared: Tensor) -> Tensor:
@@ -90,13 +96,13 @@ class Kernel(Shown, nn.Module, abc.ABC):
         # neither squares nor the constants of a kernel need stay in the range of float32
         return self.of_squared(distances(x.double(), y.double()).square()).to(x.dtype)
 
-    def __add__(self, other: "Kernel") -> "Kernel":
-        return Sum([self, other])
+    def __add__(self, other: "Kernel | float") -> "Kernel":
+        return Sum([self, other if isinstance(other, Kernel) else Constant(other)])
 
     def __mul__(self, other: "Kernel | float") -> "Kernel":
         return Product([self, other if isinstance(other, Kernel) else Constant(other)])
 
-    __rmul__ = __mul__
+    __radd__, __rmul__ = __add__, __mul__
 
 
 class Constant(Kernel):
@@ -121,6 +127,9 @@ class _Combined(Kernel):
 
     def __init__(self, kernels: Iterable[Kernel]):
         super().__init__()
+        instance("kernels", kernels, Iterable, "[IMQ(1.0), IMQ(2.0)]")
+        if getattr(kernels, "ndim", 1) == 0:  # an array of one number, which is no list
+            instance("kernels", kernels, Kernel, "IMQ(1.0)")
         each = [instance("kernels", kernel, Kernel, "IMQ(1.0)") for kernel in kernels]
         if not each:
             raise ValueError("`kernels` must hold at least one kernel, got none")
@@ -177,12 +186,19 @@ def _length(s: float) -> float:
 
 
 def _square(s: float, dtype: torch.dtype) -> float:
-    """s², at least a normal number, since 0 / 0 at equal points is none."""
+    """s², at least the least normal number: 0 / 0 at equal points would be NaN."""
     return max(s * s, torch.finfo(dtype).tiny)
 
 
 class RBF(Kernel):
-    r"""k = exp(-‖x - y‖² / 2s²)."""
+    r"""The Gaussian kernel k = exp(-‖x - y‖² / 2s²).
+
+    Args:
+        s: the length scale, in units of the samples.
+
+    Raises:
+        ValueError: for s that is not positive, or whose square is beyond float64.
+    """
 
     def __init__(self, s: float):
         super().__init__()
@@ -197,7 +213,14 @@ class RBF(Kernel):
 
 
 class IMQ(Kernel):
-    r"""Inverse multiquadratic k = c / (c + ‖x - y‖²), in the scaling of the WAE paper."""
+    r"""Inverse multiquadratic k = c / (c + ‖x - y‖²), in the scaling of the WAE paper.
+
+    Args:
+        c: the squared distance at which k is ½.
+
+    Raises:
+        ValueError: for c that is not positive.
+    """
 
     def __init__(self, c: float):
         super().__init__()
@@ -218,7 +241,14 @@ class IMQ(Kernel):
 
 
 class Laplace(Kernel):
-    r"""k = exp(-‖x - y‖ / s)."""
+    r"""The Laplace kernel k = exp(-‖x - y‖ / s).
+
+    Args:
+        s: the length scale, in units of the samples.
+
+    Raises:
+        ValueError: for s that is not positive.
+    """
 
     def __init__(self, s: float):
         super().__init__()
@@ -233,7 +263,15 @@ class Laplace(Kernel):
 
 
 class RationalQuadratic(Kernel):
-    r"""k = (1 + ‖x - y‖² / 2αs²)^-α."""
+    r"""k = (1 + ‖x - y‖² / 2αs²)^-α.
+
+    Args:
+        s: the length scale, in units of the samples.
+        alpha: α > 0, by which the tail falls like ‖x - y‖^-2α; `RBF(s)` in the limit α → ∞.
+
+    Raises:
+        ValueError: for s or α that is not positive, or s whose square is beyond float64.
+    """
 
     def __init__(self, s: float, alpha: float):
         super().__init__()
@@ -266,6 +304,9 @@ class Compiled(Kernel):
 
     That takes seconds, once a process, and a C++ compiler; without one a warning says so and the
     kernel works as before. Worth it for long trainings on a CPU with kernels of many terms.
+
+    Args:
+        kernel: the kernel, whose values it has.
     """
 
     def __init__(self, kernel: Kernel):
@@ -291,13 +332,21 @@ class Compiled(Kernel):
 def multiscale_imq(base: float) -> Kernel:
     r"""The kernel of the WAE paper: Σ_s sC / (sC + ‖x - y‖²) over seven scales s, **summed**.
 
-    `base` is C = E‖z - z'‖² under the prior, `prior.spread`; the scales are
-    s ∈ {.1, .2, .5, 1, 2, 5, 10}. k(x, x) = 7.
+    The scales are s ∈ {.1, .2, .5, 1, 2, 5, 10}, and k(x, x) = 7.
+
+    Args:
+        base: C = E‖z - z'‖² under the prior, `prior.spread`.
+
+    Returns:
+        A sum of seven `IMQ`.
+
+    Raises:
+        ValueError: for C that is not positive.
 
     Source: Tolstikhin, Bousquet, Gelly, Schölkopf, "Wasserstein auto-encoders", 2018, and its
     released code.
     """
-    positive("base", base)
+    base = positive("base", base)
     return Sum(IMQ(scale * base) for scale in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0))
 
 
@@ -308,17 +357,26 @@ def sliced_gaussian(dim: int, s: float) -> Kernel:
     It is ₁F₁(1/2; dim/2; -‖x - y‖² / 2s²). With t = |θ_1|, ‖x - y‖ t is the length of a slice, so
     that the kernel is a mixture of `RBF(s / t)`. It is summed by the trapezoidal rule in log tan
     of the angle, to 10⁻⁷ for distances up to 10³ √dim s; k(x, x) = 1. It costs as much as about
-    forty kernels.
+    fifty kernels.
+
+    Args:
+        dim: the dimension of the samples.
+        s: the length scale of the kernel on slices, in units of the samples.
+
+    Returns:
+        A sum of `RBF`; `RBF(s)` itself in one dimension.
+
+    Raises:
+        ValueError: for a dimension below 1, or s that is not positive.
 
     Source: Knop, Spurek, Tabor, Podolak, Mazur, Jastrzębski, "Cramer-Wold auto-encoder", 2020.
     """
-    positive("s", s)
+    s = positive("s", s)
     if dimension("dim", dim) == 1:
         return RBF(s)
-    step, centre = 0.3, -0.5 * math.log(dim)
-    above = (
-        9.0 if dim > 2 else 16.0
-    )  # the angles near a right one, whose share falls like tan^{1-dim}
+    step, centre = 0.25, -0.5 * math.log(dim)
+    # the angles near a right one, whose share falls like tan^{1-dim}
+    above = 9.0 if dim > 2 else 16.0
     places = [centre + step * i for i in range(-round(10 / step), round(above / step))]
     logs = [v - dim / 2 * math.log1p(math.exp(2 * v)) for v in places]
     shares = [math.exp(log - max(logs)) for log in logs]

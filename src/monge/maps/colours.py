@@ -12,8 +12,8 @@ from monge.maps.linear_map import LinearMap
 
 Pixels = NDArray[np.uint8]
 RIDGE = 1e-2
-"""Of the linear map by default: of a picture that is nearly grey, a tint of one level of 255 is
-multiplied by at most ten or so, and not by a thousand."""
+"""The regularisation of the linear map by default. It multiplies a tint of one level of 255 in a
+picture that is nearly grey by ten or so at most, and not by a thousand."""
 AT_ONCE = 2**18
 """Colours that are moved at a time."""
 

@@ -5,7 +5,8 @@ With the dual potentials (f, g) of the entropic plan between two samples,
     T(x) = Σ_j w_j(x) y_j,   w(x) = softmax_j (log b_j + (g_j - ‖x - y_j‖²)/ε),
 
 which at a point of the fit is the barycentric projection of the plan. The map back is the same
-with f, x_i and a_i.
+with f, x_i and a_i. Each sample is taken about its median: a shift changes no plan, but a far one
+would hide the cost beneath its own rounding.
 
 Source: Pooladian, Niles-Weed, "Entropic estimation of optimal transport maps", 2021.
 """
@@ -105,6 +106,9 @@ class EntropicMap(TransportMap):
         """
         samples = self._samples(X, Y, a, b)
         x, y, a, b, _, _ = samples
+        self.points_, self._centres = (x, y), (x.median(0).values, y.median(0).values)
+        x, y = x - self._centres[0], y - self._centres[1]
+        samples = samples._replace(x=x, y=y)
         mean = _mean_cost(x, y, a, b)
         # where all points coincide every ε gives the same map
         epsilon = (EPSILON * mean or 1.0) if self.epsilon is None else self.epsilon
@@ -117,32 +121,43 @@ class EntropicMap(TransportMap):
         else:
             self.classes_ = classes_of(labels, target_labels, samples)
             eta = CLASS_PENALTY * mean if self.class_penalty is None else self.class_penalty
-            nonnegative("class_penalty", eta)
+            eta = nonnegative("class_penalty", eta)
             plan = solve_classes(samples, self.classes_, self.epsilon_, eta, self.tolerance)
             self.penalty_ = plan.penalty
         f, g = plan.potentials
-        self.points_, self.potentials_ = (x, y), (f, g)
+        self._centred_potentials = f, g
+        shift = self._centres[0] - self._centres[1]
+        half = shift.square().sum() / 2
+        self.potentials_ = f + 2 * x @ shift + half, g - 2 * y @ shift + half
         self._weights = a, b
         self.marginal_error_ = plan.marginal_error
         return self
 
     def _forth(self, x: Tensor) -> Tensor:
-        (source, target), (_, g), (_, b) = self.points_, self.potentials_, self._weights
+        (source, target), (_, g), (_, b) = self.points_, self._centred_potentials, self._weights
+        start, end = self._centres
         heights = g + self.epsilon_ * log_weights(b)
         if self.penalty_ is None or self.classes_ is None:
-            return soft_images(x, target, lambda rows: heights, self.epsilon_)
+            moved = soft_images(x - start, target - end, lambda rows: heights, self.epsilon_)
+            return moved + end
         _, index = nearest(x, source)
         penalty, of = self.penalty_, self.classes_.of_source[index[:, 0]]
-        return soft_images(x, target, lambda rows: heights - penalty[of[rows]], self.epsilon_)
+        return end + soft_images(
+            x - start, target - end, lambda rows: heights - penalty[of[rows]], self.epsilon_
+        )
 
     def _back(self, y: Tensor) -> Tensor:
-        (source, target), (f, _), (a, _) = self.points_, self.potentials_, self._weights
+        (source, target), (f, _), (a, _) = self.points_, self._centred_potentials, self._weights
+        start, end = self._centres
         heights = f + self.epsilon_ * log_weights(a)
         if self.penalty_ is None or self.classes_ is None:
-            return soft_images(y, source, lambda rows: heights, self.epsilon_)
+            moved = soft_images(y - end, source - start, lambda rows: heights, self.epsilon_)
+            return moved + start
         _, index = nearest(y, target)
         penalty, of = self.penalty_[:, index[:, 0]].T, self.classes_.of_source
-        return soft_images(y, source, lambda rows: heights - penalty[rows][:, of], self.epsilon_)
+        return start + soft_images(
+            y - end, source - start, lambda rows: heights - penalty[rows][:, of], self.epsilon_
+        )
 
 
 def _mean_cost(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> float:

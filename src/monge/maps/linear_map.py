@@ -62,30 +62,31 @@ class LinearMap(TransportMap):
             ValueError: for samples of unlike columns, NaN or infinity, invalid weights, or
                 singular covariances without a regularisation.
         """
-        nonnegative("regularisation", self.regularisation)
+        ridge = nonnegative("regularisation", self.regularisation)
         x, y, a, b, _, _ = self._samples(X, Y, a, b)
-        mean0, cov0 = self._moments(x, a)
-        mean1, cov1 = self._moments(y, b)
+        mean0, cov0 = _moments(x, a, ridge)
+        mean1, cov1 = _moments(y, b, ridge)
         refuse_near(float(cov0.trace() + cov1.trace()), x, y)
         self.matrix_, self.shift_ = _affine(mean0, cov0, mean1, cov1)
         self.inverse_matrix_, self.inverse_shift_ = _affine(mean1, cov1, mean0, cov0)
         return self
-
-    def _moments(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean (d,) and the regularised covariance (d, d)."""
-        # from one of the points, so that points which coincide have no variance by rounding
-        first, x = x[0], x - x[0]
-        mean = w @ x
-        about = x - mean
-        cov = about.T @ (w[:, None] * about)
-        ridge = self.regularisation * cov.trace() / len(mean)
-        return first + mean, cov + ridge * torch.eye(len(mean), dtype=cov.dtype, device=cov.device)
 
     def _forth(self, x: Tensor) -> Tensor:
         return x @ self.matrix_ + self.shift_
 
     def _back(self, y: Tensor) -> Tensor:
         return y @ self.inverse_matrix_ + self.inverse_shift_
+
+
+def _moments(x: Tensor, w: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+    """The mean (d,) and the covariance (d, d), regularised by `ridge` times its mean variance."""
+    # from one of the points, so that points which coincide have no variance by rounding
+    first, x = x[0], x - x[0]
+    mean = w @ x
+    about = x - mean
+    cov = about.T @ (w[:, None] * about)
+    variance = ridge * cov.trace() / len(mean)
+    return first + mean, cov + variance * torch.eye(len(mean), dtype=cov.dtype, device=cov.device)
 
 
 def _affine(mean0: Tensor, cov0: Tensor, mean1: Tensor, cov1: Tensor) -> tuple[Tensor, Tensor]:

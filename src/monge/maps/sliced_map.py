@@ -21,7 +21,7 @@ from torch import Tensor
 from monge._core.checks import dimension, seed
 from monge._core.typed import distinct_rows
 from monge.maps.estimator import TransportMap
-from monge.transport.sliced import orthogonal_directions
+from monge.transport.directions import orthogonal_directions
 
 TIED = 1e-12
 """Projections that are closer than this, in units of their range, are one."""
@@ -60,8 +60,8 @@ class SlicedMap(TransportMap):
     for distributions that differ little.
 
     Args:
-        iterations: how many bases are drawn, more for more dimensions. Each adds to the rounding
-            of the map and its inverse. In one dimension the first suffices.
+        iterations: how many bases are drawn, more for more dimensions. Each multiplies
+            the rounding of the inverse by about six. In one dimension the first suffices.
         quantiles: most quantiles that are kept for each axis. If they are as many as there are
             points, of both samples together where weights or sizes differ, lines are exact.
         seed: draws the bases.

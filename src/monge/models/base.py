@@ -15,7 +15,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import dimension, floating, instance, nonnegative
+from monge._core.checks import dimension, floating, instance, nonnegative, positive, share
 from monge._core.shown import described
 from monge.divergences import MMD, Divergence
 from monge.draws import Draws
@@ -46,7 +46,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 class Pass(NamedTuple):
-    """What one batch gives to the trainer."""
+    """The result of one batch, for the trainer."""
 
     terms: dict[str, Tensor]
     """The model's own means over its samples, weighted."""
@@ -62,6 +62,21 @@ class Inner:
     lr: float | None = None
     steps: int | None = None
     betas: tuple[float, float] | None = None
+
+    def __post_init__(self):
+        if self.lr is not None:
+            object.__setattr__(self, "lr", positive("lr", self.lr))
+        if self.steps is not None:
+            dimension("steps", self.steps)
+        if self.betas is not None:
+            object.__setattr__(self, "betas", _decay_rates(self.betas))
+
+
+def _decay_rates(betas: tuple[float, float]) -> tuple[float, ...]:
+    rates = tuple(share("betas", it) for it in instance("betas", betas, Sequence, "(0.5, 0.9)"))
+    if len(rates) != 2 or 1 in rates:
+        raise ValueError(f"`betas` must be two numbers in [0, 1), got {betas!r}")
+    return rates
 
 
 @dataclass(frozen=True)
@@ -87,6 +102,13 @@ class Matching:
     every: int = 1
 
     def __post_init__(self):
+        instance("name", self.name, str, "'codes'")
+        instance("inner", self.inner, Inner, "Inner(lr=1e-3)")
+        if not (self.schedule is None or callable(self.schedule)):
+            raise ValueError(
+                "`schedule` must be None or a function of the share of training that is done, "
+                f"e.g. lambda done: done, got {self.schedule!r}"
+            )
         dimension("every", self.every)
 
 
@@ -123,7 +145,7 @@ def pairs(made: Pass, wanted: Collection[str] | None = None) -> dict[str, Pair]:
 
 
 def checked(model: nn.Module, made: object) -> Pass:
-    """What a model's `forward` has returned, if it is a `Pass`.
+    """The value of a model's `forward`, if it is a `Pass`.
 
     Raises:
         ValueError: naming the model's class and what it returned.
@@ -160,7 +182,7 @@ class Model(nn.Module, abc.ABC):
     class_prior: ClassPrior | None
     """P_Y, of a class-conditional model."""
     clusters: Clusters
-    """What gives samples their labels, of a model that is conditioned on clusters."""
+    """The clusters that label samples, in a model that is conditioned on them."""
     divergence: Divergence | None
     weight: float
     shown: tuple[str, ...] = ("prior", "divergence", "weight")
@@ -183,7 +205,7 @@ class Model(nn.Module, abc.ABC):
 
     @property
     def classes(self) -> int | None:
-        """How many classes the labels of a class-conditional model have; None for any other."""
+        """The number of classes of a class-conditional model; None for any other."""
         prior = getattr(self, "class_prior", None)
         return None if prior is None else prior.classes
 

@@ -113,12 +113,16 @@ class FlowMatching(Model):
         self.network = instance("network", network, nn.Module, "VectorVelocity(2, [64, 64])")
         instance("shape", shape, Sequence, "(2,)")
         self.shape = tuple(dimension("shape", size) for size in shape)
-        self.path = instance("path", path or LinearPath(), ProbabilityPath, "LinearPath()")
-        default = Independent() if class_prior is None else PerLabel(Independent())
-        self.coupling = instance("coupling", coupling or default, Coupling, "Exact()")
-        self.solver = instance("solver", solver or Midpoint(), Solver, "Midpoint(20)")
-        mean, deviation = moments or (torch.zeros(()), torch.ones(()))
-        self.units, self.bounded = self._standard_units(mean, deviation), bounded
+        path = LinearPath() if path is None else path
+        self.path = instance("path", path, ProbabilityPath, "LinearPath()")
+        if coupling is None:
+            coupling = Independent() if class_prior is None else PerLabel(Independent())
+        self.coupling = instance("coupling", coupling, Coupling, "Exact()")
+        solver = Midpoint() if solver is None else solver
+        self.solver = instance("solver", solver, Solver, "Midpoint(20)")
+        mean, deviation = (torch.zeros(()), torch.ones(())) if moments is None else moments
+        flag = instance("bounded", bounded, bool, "True")
+        self.units, self.bounded = self._standard_units(mean, deviation), flag
         self.class_prior, self.label_dropout, self.guidance = class_prior, label_dropout, 1.0
         if class_prior is not None:
             instance("class_prior", class_prior, ClassPrior, "ClassPrior([0.5, 0.5])")
@@ -194,7 +198,13 @@ class FlowMatching(Model):
         class-conditional flow with labels (n,) or weights of the classes (n, K), and with
         guidance."""
         times = torch.as_tensor(t, dtype=x.dtype, device=x.device)
-        times = times.expand(x.shape[0])  # which an export keeps open
+        try:
+            times = times.expand(x.shape[0])  # which an export keeps open
+        except RuntimeError:
+            raise ValueError(
+                f"`t` must be one time or one for each of {len(x)} samples, got shape "
+                f"{tuple(times.shape)}"
+            ) from None
         condition = self.condition(labels, x)
         found = self.network(x, times, *condition)
         if self.guidance == 1:
@@ -374,7 +384,7 @@ def with_guidance(flow: Any, guidance: float) -> None:
     Raises:
         ValueError: for anything else, and for a flow that was trained with every label.
     """
-    nonnegative("guidance", guidance)
+    guidance = nonnegative("guidance", guidance)
     if not isinstance(flow, FlowMatching) or flow.classes is None:
         raise ValueError(
             f"`guidance` is {guidance:g}, but this {type(flow).__name__} is not a "

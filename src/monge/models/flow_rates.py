@@ -1,4 +1,4 @@
-r"""What is integrated beside the samples of a flow: numbers that change along its paths."""
+r"""Quantities that are integrated along with the samples of a flow: energy and log density."""
 
 from collections.abc import Callable
 

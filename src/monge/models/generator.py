@@ -44,7 +44,8 @@ class ImplicitGenerator(Model):
             refuse_unpaired(divergence, "labels")
         self.decoder, self.prior, self.divergence, self.weight = decoder, prior, divergence, 1.0
         self.class_prior = class_prior
-        self.transform = transform or nn.Identity()
+        transform = nn.Identity() if transform is None else transform
+        self.transform = instance("transform", transform, nn.Module, "Standardise(mean, std)")
         self.register_load_state_dict_pre_hook(_renamed)  # pyright: ignore[reportUnknownMemberType]
 
     def forward(self, x: Tensor, draws: Draws, labels: Tensor | None = None) -> Pass:

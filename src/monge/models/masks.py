@@ -1,4 +1,4 @@
-"""Which part of a sample is known when the rest is completed.
+"""Masks: which part of a sample is known when the rest is completed.
 
 A mask maps (n, generator) to n masks, 1 where a sample is known and 0 where it is not, that
 broadcast against the samples: one channel for images, one number a column for vectors.
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from monge._core.checks import cpu_generator
+from monge._core.checks import cpu_generator, dimension, dimensions, instance
 from monge._core.errors import silence
 from monge._core.files import DAMAGED
 from monge._core.formats import FORMATS
@@ -39,6 +39,9 @@ class Mask(Shown, nn.Module):
 
     def __init__(self, known: Tensor):
         super().__init__()
+        instance("known", known, Tensor, "torch.tensor([1.0, 0.0])")
+        if known.ndim == 0:
+            raise ValueError("`known` must have the shape (1, h, w) or (d,), got a single number")
         if not ((known == 0) | (known == 1)).all():
             raise ValueError("`known` must be 1 where a sample is known and 0 elsewhere")
         share = float(known.float().mean())
@@ -60,7 +63,12 @@ class RandomBox(Shown, nn.Module):
 
     def __init__(self, height: int, width: int):
         super().__init__()
-        self.height, self.width = height, width
+        self.height, self.width = dimension("height", height), dimension("width", width)
+        if min(self.height, self.width) < 2:
+            raise ValueError(
+                f"`height` and `width` must be at least 2, got {height} and {width}: a box in a "
+                "single row or column would be all of it"
+            )
 
     def forward(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         inside: list[Tensor] = []
@@ -96,9 +104,11 @@ def mask(known: str, shape: Sequence[int]) -> Mask | RandomBox:
         ValueError: for another name, a mask image of another size, or a part that is everything
             or nothing.
     """
-    if len(shape) == 1:
-        return _columns(known, shape[0])
-    _, height, width = shape
+    instance("known", known, str, "'top'")
+    sides = dimensions("shape", shape)
+    if len(sides) == 1:
+        return _columns(known, sides[0])
+    _, height, width = dimensions("shape", shape, 3)
     if known == "random":
         return RandomBox(height, width)
     if known in HALVES:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from monge._core.promotion import as_tensor
 from monge._core.typed import vector_norm
 
 Path = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -17,6 +18,7 @@ def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 
     Source: White, "Sampling generative networks", 2016.
     """
+    a, b, t = as_tensor("a", a), as_tensor("b", b), as_tensor("t", t)
     near, far = _length(a), _length(b)
     u, v = a / near.clamp_min(1e-30), b / far.clamp_min(1e-30)
     # exact for small and for straight angles

@@ -1,4 +1,4 @@
-r"""What monge asks of a model: of its own models and of yours alike.
+r"""The interface of a model, for monge's own models and yours alike.
 
 Training calls `forward(x, draws) -> Pass`. Every other use calls a method:
 
@@ -101,13 +101,13 @@ def has(model: object, *methods: str) -> bool:
 
 
 def classes_of(model: object) -> int | None:
-    """How many classes the labels of a class-conditional model have; None for any other."""
+    """The number of classes of a class-conditional model; None for any other."""
     classes = getattr(model, "classes", None)
     return classes if isinstance(classes, int) else None
 
 
 def clusters_of(model: object) -> Clusters | None:
-    """What gives samples their labels, of a model that is conditioned on clusters."""
+    """The clusters that label samples, for a model that is conditioned on them."""
     found = getattr(model, "clusters", None)
     return found if isinstance(found, Clusters) else None
 
@@ -178,7 +178,7 @@ def require(model: object, method: str, purpose: str) -> None:
 
 
 def lacks(model: object, method: str, purpose: str) -> ValueError:
-    """What `require` raises."""
+    """The error that `require` raises."""
     return ValueError(
         f"`model` {type(model).__name__} has no method `{method}`, which {purpose} needs"
     )
@@ -191,12 +191,12 @@ def prior_of(model: object) -> Prior | None:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model's parameters are; the CPU for one without any."""
+    """The device of a model's parameters; the CPU for a model without any."""
     return next(model.parameters(), torch.empty(0)).device
 
 
 def posterior(model: Any, x: Rows) -> Any:
-    r"""What `model.encode` makes of samples x (n, \*): codes (n, dim), or a distribution of codes,
+    r"""`model.encode` of samples x (n, \*): codes (n, dim), or a distribution of codes,
     on the model's device.
 
     Raises:
@@ -308,7 +308,7 @@ def traverse(model: Any, x: Rows, levels: Tensor) -> Tensor:
 
 
 def traversals(model: Any, x: Rows, levels: Tensor) -> Iterator[Tensor]:
-    r"""What `traverse` returns, in batches of at most 5,000."""
+    r"""The result of `traverse` in batches of at most 5,000."""
     _require_codes(model, "traversal")
     with evaluating(model):
         codes = moved(mean_codes(model, x), levels)

@@ -27,7 +27,7 @@ from monge.networks.codes import GaussianDecoder
 from monge.priors import Prior
 
 CODES = 100_000
-"""How many codes of a prior are held at a time; they are decoded in smaller batches."""
+"""The most codes of a prior that are held at a time; they are decoded in smaller batches."""
 
 
 def samples(

@@ -94,7 +94,7 @@ class Adaptive(Solver):
     most: int = 10_000
 
     def __post_init__(self):
-        positive("tolerance", self.tolerance)
+        object.__setattr__(self, "tolerance", positive("tolerance", self.tolerance))
         dimension("most", self.most)
 
     def __call__(self, field: Field, x: Tensor, start: float = 0.0, end: float = 1.0) -> Tensor:

@@ -45,7 +45,7 @@ class VAE(AutoEncoder):
         instance("encoder", encoder, nn.Module, "mlp([d, 64, dim])")
         instance("decoder", decoder, nn.Module, "mlp([dim, 64, d])")
         instance("likelihood", likelihood, nn.Module, "GaussianLikelihood()")
-        positive("beta", beta)
+        beta = positive("beta", beta)
         if not isinstance(prior, Gaussian):
             raise ValueError(
                 f"`prior` must be a Gaussian for the closed-form KL, got {type(prior).__name__}: "

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from monge._core.checks import dimension, dimensions, instance
 from monge.labels import as_floats
 
 LARGEST_SIDE = 32
@@ -39,9 +40,10 @@ class Clusters(nn.Module):
 
     def __init__(self, count: int, shape: tuple[int, ...], standard: nn.Module | None = None):
         super().__init__()
-        self.standard = standard or nn.Identity()
-        like = self._coordinates(torch.zeros(1, *shape))
-        self.register_buffer("centres", torch.zeros(count, like.shape[1]))
+        standard = nn.Identity() if standard is None else standard
+        self.standard = instance("standard", standard, nn.Module, "Standardise(mean, std)")
+        like = self._coordinates(torch.zeros(1, *dimensions("shape", shape)))
+        self.register_buffer("centres", torch.zeros(dimension("count", count), like.shape[1]))
 
     def forward(self, x: Tensor) -> Tensor:
         r"""The labels, int64 (n,), of samples x (n, \*), images in [0, 1]."""

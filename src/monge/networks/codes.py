@@ -8,20 +8,21 @@ import math
 import torch
 from torch import Tensor, nn
 
-from monge._core.checks import instance
+from monge._core.checks import floating, instance, nonnegative, plain_number
+from monge._core.promotion import as_tensor
 from monge.draws import Draws
 
 
-def at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(name: str, x: Tensor) -> Tensor:
     """Casts codes to at least float32, because divergences lose accuracy below it."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return floating(name, x).to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Dirac:
     """A point mass at `mean` (n, d): the distribution of a deterministic encoder."""
 
     def __init__(self, mean: Tensor):
-        self.mean = at_least_float32(mean)
+        self.mean = at_least_float32("mean", mean)
 
     def rsample(self, draws: Draws | None = None) -> Tensor:
         """The mean."""
@@ -32,8 +33,8 @@ class Normal:
     """N(mean, diag exp(log_variance)), both (n, d)."""
 
     def __init__(self, mean: Tensor, log_variance: Tensor):
-        self.mean = at_least_float32(mean)
-        self.log_variance = at_least_float32(log_variance)
+        self.mean = at_least_float32("mean", mean)
+        self.log_variance = at_least_float32("log_variance", log_variance)
 
     def rsample(self, draws: Draws | None = None) -> Tensor:
         """mean + σ ξ, with ξ from the step's draws, or from torch's global generator."""
@@ -79,7 +80,11 @@ class GaussianDecoder(nn.Module):
 
     def __init__(self, network: nn.Module, sigma: float | Tensor):
         super().__init__()
-        sigma = torch.as_tensor(sigma, dtype=torch.float32)
+        number = plain_number(sigma)
+        if isinstance(number, (int, float)):
+            sigma = torch.tensor(nonnegative("sigma", number), dtype=torch.float32)
+        else:
+            sigma = as_tensor("sigma", number).to(torch.float32)
         if not ((sigma >= 0) & torch.isfinite(sigma)).all():
             raise ValueError(f"`sigma` must be at least 0 and finite, got {sigma.tolist()}")
         self.network = instance("network", network, nn.Module, "mlp([dim, 64, d])")

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monge._core.checks import nonnegative
+from monge._core.checks import dimension, dimensions, nonnegative
 from monge._core.visible import counted
 from monge.networks.norm import BatchNorm
 
@@ -30,21 +30,23 @@ def _sides(side: int, blocks: int) -> list[int]:
 
 def conv_encoder(shape: Sequence[int], outputs: int, filters: Sequence[int]) -> nn.Sequential:
     """(n, c, h, w) → (n, outputs): a block of each number of filters, then a linear layer."""
+    shape, filters = dimensions("shape", shape, 3), dimensions("filters", filters)
     layers: list[nn.Module] = []
     for inputs, count in zip([shape[0], *filters], filters):
         layers += [nn.Conv2d(inputs, count, 4, 2, 1, bias=False), BatchNorm(count), nn.ReLU()]
-    last = nn.Linear(conv_features(shape, filters), outputs)
+    last = nn.Linear(conv_features(shape, filters), dimension("outputs", outputs))
     return nn.Sequential(*layers, nn.Flatten(), last)
 
 
 def conv_decoder(shape: Sequence[int], inputs: int, filters: Sequence[int]) -> nn.Sequential:
     """(n, inputs) → (n, c, h, w) in [0, 1]: the mirror of `conv_encoder` with the same filters."""
-    channels, height, width = shape
+    channels, height, width = dimensions("shape", shape, 3)
+    filters = dimensions("filters", filters)
     heights, widths = _sides(height, len(filters)), _sides(width, len(filters))
     counts = [channels, *filters]
     start = (filters[-1], heights[-1], widths[-1])
     layers: list[nn.Module] = [
-        nn.Linear(inputs, start[0] * start[1] * start[2]),
+        nn.Linear(dimension("inputs", inputs), start[0] * start[1] * start[2]),
         nn.Unflatten(1, start),
         nn.ReLU(),
     ]
@@ -68,7 +70,8 @@ def conv_critic(
     A critic under a gradient penalty must see each sample by itself, and a clipped one would
     have its normalisation clipped too. `norm(filters)` makes one, for all layers but the first.
     """
-    channels, height, width = shape
+    channels, height, width = dimensions("shape", shape, 3)
+    filters = dimensions("filters", filters)
     _sides(min(height, width), len(filters))
     layers: list[nn.Module] = []
     for inputs, count in zip([channels, *filters], filters):
@@ -101,6 +104,7 @@ class Details(nn.Module):
 
 
 def conv_features(shape: Sequence[int], filters: Sequence[int]) -> int:
-    """How many numbers the last block of `conv_encoder` and `conv_critic` has."""
-    _, height, width = shape
+    """The number of elements in the last block of `conv_encoder` and `conv_critic`."""
+    _, height, width = dimensions("shape", shape, 3)
+    filters = dimensions("filters", filters)
     return filters[-1] * _sides(height, len(filters))[-1] * _sides(width, len(filters))[-1]

@@ -1,4 +1,4 @@
-"""Which networks a model is made of: for tables, for images, and as published.
+"""The networks of models: for tables, for images, for point clouds, and as published.
 
 A family makes an encoder, a decoder, the two stages of a critic of data, and a velocity field, for
 samples of one shape.
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from monge._core.checks import dimensions
 from monge.adversarial import LogPriorCritic
 from monge.config import NetworkConfig
 from monge.networks.conv import Details, conv_critic, conv_decoder, conv_encoder, conv_features
@@ -27,7 +28,7 @@ class Networks(abc.ABC):
     """Builders of networks for samples of a shape (*)."""
 
     def __init__(self, shape: Sequence[int], sizes: NetworkConfig):
-        self.shape, self.sizes = tuple(shape), sizes
+        self.shape, self.sizes = tuple(dimensions("shape", shape)), sizes
 
     @abc.abstractmethod
     def encoder(self, outputs: int) -> nn.Module:
@@ -67,7 +68,12 @@ class Networks(abc.ABC):
 class VectorNetworks(Networks):
     """Multi-layer perceptrons that standardise the columns of a table on the way in and out."""
 
-    def __init__(self, shape, sizes, moments: tuple[torch.Tensor, torch.Tensor]):
+    def __init__(
+        self,
+        shape: Sequence[int],
+        sizes: NetworkConfig,
+        moments: tuple[torch.Tensor, torch.Tensor],
+    ):
         super().__init__(shape, sizes)
         self.moments = moments
 
@@ -134,7 +140,7 @@ class PublishedNetworks(Networks):
     """The networks of the WAE paper; a critic of data has the filters of the encoder, with layer
     normalisation."""
 
-    def __init__(self, shape, sizes):
+    def __init__(self, shape: Sequence[int], sizes: NetworkConfig):
         super().__init__(shape, sizes)
         self.published = published(shape)
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from monge._core.checks import dimension, dimensions, instance
 from monge.networks.mlp import mlp
 
 
@@ -25,7 +26,8 @@ class LabelledDecoder(nn.Module):
 
     def __init__(self, network: nn.Module, dim: int):
         super().__init__()
-        self.network, self.factor = network, math.sqrt(dim)
+        self.network = instance("network", network, nn.Module, "mlp([dim + classes, 64, d])")
+        self.factor = math.sqrt(dimension("dim", dim))
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         return self.network(torch.cat([z, self.factor * labels.to(z.dtype)], 1))
@@ -45,6 +47,8 @@ class LabelledEncoder(nn.Module):
     def __init__(self, features: nn.Module, size: int, classes: int, outputs: int):
         super().__init__()
         self.features = features
+        for name, value in (("size", size), ("classes", classes), ("outputs", outputs)):
+            dimension(name, value)
         self.head = LabelledDecoder(mlp([size + classes, size, outputs]), size)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
@@ -81,7 +85,8 @@ class JointFeatures(nn.Module):
 
     def __init__(self, features: nn.Module, shape: Sequence[int], *, unit: bool = False):
         super().__init__()
-        self.features, self.shape, self.unit = features, tuple(shape), unit
+        self.features, self.unit = features, unit
+        self.shape = tuple(dimensions("shape", shape))
 
     def forward(self, joint: Tensor) -> Tensor:
         d = math.prod(self.shape)
@@ -105,7 +110,8 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, head: nn.Module, size: int, classes: int):
         super().__init__()
-        self.head, self.size = head, size
+        self.head, self.size = head, dimension("size", size)
+        dimension("classes", classes)
         self.vectors = nn.Linear(classes, size, bias=False)
         self.offsets = nn.Linear(classes, 1, bias=False)
         nn.init.zeros_(self.offsets.weight)

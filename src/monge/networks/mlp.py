@@ -6,9 +6,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from monge._core.checks import dimensions
+
 
 def mlp(sizes: Sequence[int]) -> nn.Sequential:
     """Linear layers of the given sizes with ReLU between: (n, sizes[0]) → (n, sizes[-1])."""
+    sizes = dimensions("sizes", sizes)
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
@@ -27,14 +30,21 @@ class Standardise(nn.Module):
 
     def __init__(self, mean: Tensor, deviation: Tensor):
         super().__init__()
-        # clones, since torch.export cannot tell buffers that share memory apart
-        self.register_buffer("mean", torch.as_tensor(mean).clone())
-        self.register_buffer("deviation", torch.as_tensor(deviation).clone())
+        self.register_buffer("mean", _moments("mean", mean))
+        self.register_buffer("deviation", _moments("deviation", deviation))
         self.narrow = self.mean.dtype == torch.float64
 
     def forward(self, x: Tensor) -> Tensor:
         standard = (x - self.mean) / self.deviation
         return standard.float() if self.narrow else standard
+
+
+def _moments(name: str, values: Tensor) -> Tensor:
+    try:
+        # a clone, since torch.export cannot tell buffers that share memory apart
+        return torch.as_tensor(values).clone()
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"`{name}` must be a tensor of numbers, got {values!r}") from None
 
 
 class Unstandardise(Standardise):

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from monge._core.checks import dimension, nonnegative, share
 from monge._core.processes import gather, sum_of_all, world
 
 
@@ -39,7 +40,9 @@ class BatchNorm(nn.Module):
         self, channels: int, momentum: float = 0.1, eps: float = 1e-5, *, affine: bool = True
     ):
         super().__init__()
-        self.momentum, self.eps, self.override = momentum, eps, None
+        dimension("channels", channels)
+        self.momentum, self.eps = share("momentum", momentum), nonnegative("eps", eps)
+        self.override = None
         self.weight = nn.Parameter(torch.ones(channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
         self.register_buffer("running_mean", torch.zeros(channels))

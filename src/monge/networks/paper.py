@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from monge._core.checks import dimension, dimensions
 from monge.networks.mlp import Standardise, Unstandardise
 from monge.networks.norm import BatchNorm
 
@@ -24,7 +25,7 @@ DEVIATION = 0.01
 
 
 class Architecture(NamedTuple):
-    """What the two published architectures differ in."""
+    """The differences between the two published architectures."""
 
     kernel: int
     down: tuple[int, ...]
@@ -49,12 +50,13 @@ NETWORKS: dict[tuple[int, ...], Architecture] = {
 
 def published(shape: Sequence[int]) -> Architecture:
     """The architecture for images of a shape; a ValueError where none was published."""
-    if tuple(shape) not in NETWORKS:
+    shape = tuple(dimensions("shape", shape))
+    if shape not in NETWORKS:
         raise ValueError(
             f"`preset` paper has networks for images of shape (1, 28, 28) and (3, 64, 64), got "
-            f"{tuple(shape)}: use --size 64 --channels colour, or the preset small"
+            f"{shape}: use --size 64 --channels colour, or the preset small"
         )
-    return NETWORKS[tuple(shape)]
+    return NETWORKS[shape]
 
 
 class Down(nn.Conv2d):
@@ -98,6 +100,7 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
 def paper_encoder(shape: Sequence[int], outputs: int) -> nn.Sequential:
     """(n, c, h, w) in [0, 1] → (n, outputs)."""
     net, side = published(shape), shape[-1]
+    dimension("outputs", outputs)
     half = torch.tensor(0.5)
     layers: list[nn.Module] = [Standardise(half, half)] if net.symmetric else []
     for channels, filters in pairwise([shape[0], *net.down]):
@@ -109,6 +112,7 @@ def paper_encoder(shape: Sequence[int], outputs: int) -> nn.Sequential:
 def paper_decoder(shape: Sequence[int], inputs: int) -> nn.Sequential:
     """(n, inputs) → (n, c, h, w) in [0, 1]."""
     net = published(shape)
+    dimension("inputs", inputs)
     side, first = shape[-1] // 2 ** (len(net.up) - 1), net.up[0]
     half = torch.tensor(0.5)
     layers: list[nn.Module] = [
@@ -125,7 +129,8 @@ def paper_decoder(shape: Sequence[int], inputs: int) -> nn.Sequential:
 
 def paper_critic(inputs: int, hidden: Sequence[int]) -> nn.Sequential:
     """Critic of codes: (n, inputs) → (n, 1), linear layers with ReLU between."""
+    hidden = dimensions("hidden", hidden)
     layers: list[nn.Module] = []
-    for a, b in pairwise([inputs, *hidden]):
+    for a, b in pairwise([dimension("inputs", inputs), *hidden]):
         layers += [linear(a, b), nn.ReLU()]
     return nn.Sequential(*layers, linear(hidden[-1], 1))

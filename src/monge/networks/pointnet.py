@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from monge._core.checks import dimension, dimensions
 from monge.networks.mlp import mlp
 from monge.networks.norm import BatchNorm
 
@@ -27,7 +28,8 @@ class PointNet(nn.Module):
 
     def __init__(self, dim: int, filters: Sequence[int]):
         super().__init__()
-        self.points = nn.Sequential(mlp([dim, *filters]), nn.ReLU())
+        sizes = [dimension("dim", dim), *dimensions("filters", filters)]
+        self.points = nn.Sequential(mlp(sizes), nn.ReLU())
         for weight in self.points.parameters():
             if weight.ndim == 2:
                 nn.init.kaiming_normal_(weight, nonlinearity="relu")
@@ -47,11 +49,16 @@ class PointNet(nn.Module):
 
 def pointnet_encoder(shape: Sequence[int], outputs: int, filters: Sequence[int]) -> nn.Sequential:
     """(n, N, d) → (n, outputs), features of sets normalised over the batch."""
-    size = filters[-1]
-    return nn.Sequential(PointNet(shape[1], filters), BatchNorm(size), nn.Linear(size, outputs))
+    _, dim = dimensions("shape", shape, 2)
+    size = dimensions("filters", filters)[-1]
+    dimension("outputs", outputs)
+    return nn.Sequential(PointNet(dim, filters), BatchNorm(size), nn.Linear(size, outputs))
 
 
 def pointnet_decoder(shape: Sequence[int], inputs: int, hidden: Sequence[int]) -> nn.Sequential:
     """(n, inputs) → (n, N, d): fully connected, a separate head for each output point."""
-    count, dim = shape
-    return nn.Sequential(mlp([inputs, *hidden, count * dim]), nn.Unflatten(1, (count, dim)))
+    count, dim = dimensions("shape", shape, 2)
+    hidden = dimensions("hidden", hidden, least=0)
+    return nn.Sequential(
+        mlp([dimension("inputs", inputs), *hidden, count * dim]), nn.Unflatten(1, (count, dim))
+    )

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from monge._core.checks import dimensions
 from monge.networks.velocity import TimeEmbedding
 
 PATCH = 2
@@ -88,7 +89,8 @@ class ImageVelocity(nn.Module):
 
     def __init__(self, shape: Sequence[int], filters: Sequence[int], classes: int = 0):
         super().__init__()
-        channels, height, width = shape
+        channels, height, width = dimensions("shape", shape, 3)
+        filters = dimensions("filters", filters)
         times = 4 * filters[0]
         embedding = TimeEmbedding(classes=classes)
         self.time = nn.Sequential(

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from monge._core.checks import dimension, dimensions, rows
+
 FASTEST = 64.0
 """The largest angular frequency of a time embedding, for t in [0, 1]."""
 
@@ -33,7 +35,7 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, size: int = 32, classes: int = 0):
         super().__init__()
-        half = size // 2
+        half, classes = size // 2, rows(classes, "classes")
         self.size, self.length = 2 * half + classes, math.sqrt(half)
         powers = [FASTEST ** (k / max(1, half - 1)) for k in range(half)]
         self.register_buffer("frequencies", torch.tensor(powers))
@@ -65,7 +67,8 @@ class VectorVelocity(nn.Module):
     def __init__(self, dim: int, hidden: Sequence[int], classes: int = 0):
         super().__init__()
         self.time = TimeEmbedding(classes=classes)
-        self.body = smooth_mlp([dim + self.time.size, *hidden, dim])
+        sizes = dimensions("hidden", hidden, least=0)
+        self.body = smooth_mlp([dimension("dim", dim) + self.time.size, *sizes, dim])
 
     def forward(self, x: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
         return self.body(torch.cat([x, self.time(t, *labels).to(x.dtype)], 1))
@@ -100,7 +103,9 @@ class CloudVelocity(nn.Module):
     def __init__(self, dim: int, filters: Sequence[int], classes: int = 0):
         super().__init__()
         self.time = TimeEmbedding(classes=classes)
-        layers = [SetLayer(a, b, self.time.size) for a, b in pairwise([dim, *filters])]
+        filters = dimensions("filters", filters)
+        sizes = [dimension("dim", dim), *filters]
+        layers = [SetLayer(a, b, self.time.size) for a, b in pairwise(sizes)]
         self.layers = nn.ModuleList(layers)
         self.out = nn.Linear(filters[-1] + dim, dim)
 

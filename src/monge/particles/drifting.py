@@ -26,7 +26,7 @@ from monge.particles.gradient_flow import velocity
 
 
 class Field(Shown, nn.Module, abc.ABC):
-    """How a sample moves towards another one, as one drift or several that are added."""
+    """The drift of one sample towards another, as one field or several that are added."""
 
     random: bool = False
     """Whether the drift draws random numbers, which `forward` then takes from `draws`."""
@@ -87,8 +87,8 @@ class MeanShift(Field):
         pairs = len(x) * (len(x) + len(y) - 1)
         unit = (distances.sum() / pairs).clamp(min=_least(distances))
         distances[:, len(y) :].fill_diagonal_(torch.inf)
-        # differences of barycentres keep few digits of either
-        wide = x.double(), y.double()
+        # differences of barycentres keep few digits of either, and all about one of the points
+        wide = x.double() - y[0].double(), y.double() - y[0].double()
         drifts = [self._drift(*wide, distances / (t * unit)) for t in self.temperatures]
         return torch.stack(drifts).to(x.dtype)
 
@@ -240,7 +240,7 @@ def _distances(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _root_mean_squares(drifts: Tensor) -> Tensor:
-    """That of each drift (k, n, d), (k, 1, 1), whatever its size."""
+    """The root mean square of each drift (k, n, d), as (k, 1, 1), at every magnitude."""
     largest = drifts.abs().amax((1, 2), keepdim=True).clamp(min=_least(drifts))
     return largest * (drifts / largest).square().mean((1, 2), keepdim=True).sqrt()
 

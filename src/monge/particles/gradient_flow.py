@@ -126,7 +126,7 @@ def flow(
     finite("x", x)
     finite("target", target)
     dimension("steps", steps)
-    positive("rate", rate)
+    rate = positive("rate", rate)
     every = steps if record is None else dimension("record", record)
     count = len(target) if batch is None else dimension("batch", batch)
     if count > len(target):

@@ -3,7 +3,20 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from monge._core.fields import at_least, choices, demand, idle, positive
+from monge._core.fields import (
+    STRONGEST,
+    WEAKEST,
+    at_least,
+    bounded,
+    choices,
+    demand,
+    idle,
+    positive,
+)
+
+MOST_EPSILON = 1e6
+"""In units of the spread, from far below which on a plan is the product of its marginals: rounding
+is to leave the cost."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,7 @@ class SharpenOptions:
         """A ValueError for values that cannot be."""
         choices(self)
         positive(self, "sharpen_weight", "sharpen_lr")
+        bounded(self, "sharpen_weight")
         at_least(self, 1, "sharpen_every", "sharpen_steps")
         demand(0 <= self.sharpen_from < 1, "sharpen_from", self.sharpen_from, "in [0, 1)")
         sharpened = self.sharpen is not None
@@ -99,10 +113,10 @@ class WAEOptions(SharpenOptions):
         | None
     ) = None
     """Cost c. For images and tables: squared-l2 by default, l2, l1, elastic-net (0.7 times
-    squared and 0.3 times absolute errors, to which wae-mmd, wae-gan and alpha-gan are tuned for
-    small images), or bernoulli (cross-entropy, images only); the default λ is for squared-l2 and
-    elastic-net. For point clouds: chamfer by default, earth-mover, sinkhorn, sliced, or
-    elementwise, which depends on the order of the points and produces blobs."""
+    squared and 0.3 times absolute errors, to which wae-mmd, wae-gan, alpha-gan and swae are
+    tuned for small images), or bernoulli (cross-entropy, images only); the default λ is for
+    squared-l2 and elastic-net. For point clouds: chamfer by default, earth-mover, sinkhorn,
+    sliced, or elementwise, which depends on the order of the points and produces blobs."""
     cost_directions: int = 64
     """Random directions per batch, for the cost `sliced`."""
     encoder: Literal["deterministic", "random"] = "deterministic"
@@ -118,6 +132,22 @@ class WAEOptions(SharpenOptions):
         positive(self, "weight", "scale", "sigma")
         at_least(self, 1, "cost_directions")
         at_least(self, 0, "noise")
+        bounded(self, "weight", "scale", "sigma", "noise")
+
+
+@dataclass(frozen=True)
+class CriticOptions(WAEOptions):
+    """Options of an auto-encoder with a critic of codes."""
+
+    penalty: float | None = None
+    """γ of the critic's penalty ½ γ σ² (E ‖∇D(z)‖² + E ‖∇D(z')‖²), over codes z and draws z' of
+    the prior, whose coordinates have deviation σ. It keeps codes from circling around the prior,
+    and the critic from details. The default is no penalty, or what the recipe is tuned to."""
+
+    def check(self) -> None:
+        super().check()
+        at_least(self, 0, "penalty")
+        bounded(self, "penalty")
 
 
 @dataclass(frozen=True)
@@ -128,6 +158,20 @@ class MMDOptions(WAEOptions):
     """imq, seven inverse multiquadratics; rbf, one Gaussian as wide as the root mean squared
     distance of two draws of the prior; or imq-near, the seven and 16 times a Gaussian √20 times
     narrower, which fills gaps between codes. imq by default, or what the recipe is tuned to."""
+
+
+@dataclass(frozen=True)
+class SinkhornOptions(WAEOptions):
+    """Options of an auto-encoder with a Sinkhorn divergence."""
+
+    epsilon: float = 0.05
+    """ε in units of the mean squared distance of two draws of the prior. Between batches a small
+    ε draws codes towards their mean; a larger one does less so, and needs a larger λ."""
+
+    def check(self) -> None:
+        super().check()
+        positive(self, "epsilon")
+        bounded(self, "epsilon", most=MOST_EPSILON)
 
 
 @dataclass(frozen=True)
@@ -205,6 +249,7 @@ class ConditionalOptions(SharpenOptions):
     def check(self) -> None:
         super().check()
         positive(self, "weight", "scale")
+        bounded(self, "weight", "scale")
         at_least(self, 1, "summary")
         demand(bool(self.known), "known", self.known, "the name of a part, or of a mask image")
 
@@ -219,6 +264,7 @@ class VAEOptions(SharpenOptions):
     def check(self) -> None:
         super().check()
         positive(self, "beta")
+        bounded(self, "beta")
 
 
 @dataclass(frozen=True)
@@ -231,6 +277,7 @@ class GaussianVAEOptions(VAEOptions):
     def check(self) -> None:
         super().check()
         positive(self, "sigma")
+        bounded(self, "sigma")
 
 
 @dataclass(frozen=True)
@@ -291,11 +338,13 @@ class FlowOptions:
         """A ValueError for values that cannot be."""
         choices(self)
         at_least(self, 0, "sigma", "guidance")
+        bounded(self, "sigma", "guidance")
         demand(0 <= self.label_dropout < 1, "label_dropout", self.label_dropout, "in [0, 1)")
         dropped = self.label_dropout > 0
         idle(self, dropped, "for --label-dropout 0, which leaves nothing to guide by", "guidance")
         at_least(self, 1, "ode_steps")
         positive(self, "tolerance")
+        bounded(self, "tolerance")
         demand(
             self.path != "sb" or self.sigma > 0,
             "sigma",
@@ -332,9 +381,11 @@ class DriftingOptions(SlicedGeneratorOptions, MMDGeneratorOptions):
         SlicedGeneratorOptions.check(self)
         MMDGeneratorOptions.check(self)
         positive(self, "rate")
+        bounded(self, "rate")
         at_least(self, 1, "moves")
-        ranges = len(self.temperatures) > 0 and all(one > 0 for one in self.temperatures)
-        demand(ranges, "temperatures", self.temperatures, "one or more positive numbers")
+        sized = all(WEAKEST <= one <= STRONGEST for one in self.temperatures)
+        wanted = f"one or more numbers from {WEAKEST:g} to {STRONGEST:g}"
+        demand(sized and len(self.temperatures) > 0, "temperatures", self.temperatures, wanted)
         for name, drift in (
             ("temperatures", "mean-shift"),
             ("kernel", "mmd"),

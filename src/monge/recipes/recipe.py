@@ -1,4 +1,4 @@
-"""What a recipe is: one row that holds every fact about a named method, without torch."""
+"""A recipe: one row that holds every fact about a named method, without torch."""
 
 import dataclasses
 import typing
@@ -18,7 +18,7 @@ NEEDS = {
     "unordered": "point clouds: give an array (n, N, 3), or a folder of .ply, .xyz or .off files",
     "grid": "images",
 }
-"""What a recipe may need of a kind of data: attributes of `monge.data.Kind`, in words."""
+"""What a recipe may require of a kind of data: attributes of `monge.data.Kind`, in words."""
 
 Settings = Mapping[str, Any]
 """Values by their dotted names in a configuration, e.g. `training.lr`, or an option's name."""
@@ -37,15 +37,15 @@ class Recipe:
     build: str
     """`module:function`, called with `monge.builders.Parts`, returns the untrained model."""
     line: str
-    """What it is, in a line, as `monge recipes` lists it."""
+    """A description in one line, as `monge recipes` lists it."""
     paper: str = ""
-    """Where it is from: authors, title, year."""
+    """The source: authors, title, year."""
     family: Literal["auto-encoder", "generator", "flow"] = "auto-encoder"
     options: type = NoOptions
     """A frozen dataclass of the options that this recipe has, with defaults; its fields are flags
     of `monge train NAME` and the keys of `options` in config.json."""
     settings: Settings = field(default_factory=dict)
-    """What it sets in place of the defaults."""
+    """Settings in place of the defaults."""
     weight: float | None = None
     """λ / √d for data of d elements, in units of c = Σ squared error on [0, 1]."""
     tuned: Settings = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Recipe:
     """What other presets set over `settings`: by their names, then by the name of a data set, or
     `images` for other images, or `files` for whatever is named by a path, or `any`."""
     needs: tuple[str, ...] = ()
-    """What the kind of data must be: some of `bounded`, `ordered`, `unordered`, `grid`."""
+    """Requirements on the kind of data: some of `bounded`, `ordered`, `unordered`, `grid`."""
     aliases: tuple[str, ...] = ()
 
     def __post_init__(self):

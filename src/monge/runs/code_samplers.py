@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from monge._core.sampler_names import SamplerName
+from monge._core.names import SamplerName
 from monge.evaluation.samplers import draw_codes, fit_flow, fit_mixture, tempered
 from monge.labels import Rows
 from monge.models.flow_prior import FlowPrior
@@ -86,7 +86,7 @@ class FittedSamplers:
     model: nn.Module
     """Its trained model."""
     seed: int
-    """Of the fits."""
+    """The seed of the fits."""
     train: Callable[[], Rows]
     """Reads the training samples, as the model takes them."""
     fingerprint: Callable[[], str | None]

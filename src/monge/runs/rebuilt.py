@@ -106,7 +106,7 @@ def _built(config: Config, settled: Settled, weights: dict[str, Tensor], path: P
     except (RuntimeError, OverflowError, TypeError, ZeroDivisionError, IndexError) as error:
         reason = brief(f"{type(error).__name__}: {error}", 300)
         raise ValueError(
-            f"`run` {str(path)!r} has a config.json of which no model can be built: {reason}"
+            f"`run` {str(path)!r} has a config.json from which no model can be built: {reason}"
         ) from None
 
 

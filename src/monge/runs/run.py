@@ -13,14 +13,13 @@ from torch import Tensor, nn
 
 from monge._core import processes
 from monge._core.checks import positive
-from monge._core.defaults import float32_on_cpu
+from monge._core.defaults import each_inside, float32_on_cpu, outside_autocast
 from monge._core.devices import chosen_device
 from monge._core.files import write_whole
 from monge._core.locks import NotWritable, alone
 from monge._core.references import resolve
 from monge.config import (
     CUSTOM,
-    Column,
     Config,
     Schema,
     Settled,
@@ -109,9 +108,9 @@ class Run:
 
     def defaults(self) -> contextlib.AbstractContextManager[None]:
         """Inside, new tensors are as recipes expect them; a model of your own keeps the defaults
-        of its program."""
+        of its program. Autocast is left."""
         own = self.config.recipe == CUSTOM
-        return contextlib.nullcontext() if own else float32_on_cpu()
+        return outside_autocast() if own else float32_on_cpu()
 
     @property
     def line(self) -> str:
@@ -358,7 +357,8 @@ class Run:
         """n draws of the model in batches; a model that completes samples completes those of the
         test part in turn. For `labels` see `sample`."""
         source = self.source if isinstance(self.model, Completer) else None
-        return draw(self.model, source, n, generator, prior, labels)
+        batches = draw(self.model, source, n, generator, prior, labels)
+        return each_inside(self.defaults, batches)
 
     def sample(
         self,
@@ -378,8 +378,7 @@ class Run:
                 each (n,), or weights of the classes (n, K); see `class_numbers` for names. By
                 default classes are drawn in the proportions of the training part.
         """
-        with self.defaults():
-            return torch.cat(list(self.samples(n, generator, prior, labels)))
+        return torch.cat(list(self.samples(n, generator, prior, labels)))
 
     def class_numbers(self, wanted: Sequence[str]) -> list[int]:
         """The numbers of classes that are given by name, or by number where no name is a number.
@@ -417,8 +416,7 @@ class Run:
                 f"`run` {str(self.path)!r} is of {settled.kind}s, which are not rows of a table: "
                 "give .png or .npy"
             )
-        columns = (Column(str(i), "float") for i in range(settled.shape[0]))
-        return Schema(tuple(columns), header=False)
+        return Schema.unnamed(settled.shape[0])
 
     def table(
         self, n: int, generator: torch.Generator | None = None, prior: Prior | None = None

@@ -21,10 +21,10 @@ COLOURS = (
     "#b4b464",
     "#3c5050",
 )
-"""Of classes: those of Okabe and Ito, "Color universal design", 2008, then four that a search has
-put as far from them and from each other. Seen with normal vision or without one kind of cones, any
-two are at least 16 apart in CIELAB. Marks differ as well, so that no class rests on colour. The
-explorer has the same, in draw.js."""
+"""The colours of classes: those of Okabe and Ito, "Color universal design", 2008, then four that a
+search has put as far from them and from each other as possible. Seen with normal vision or without
+one kind of cones, any two are at least 16 apart in CIELAB. Marks differ as well, so that no class
+rests on colour. The explorer has the same, in draw.js."""
 HIGHLIGHTED = 6
 """How many of more than ten classes are in colour at first."""
 CELLS, MOST_LETTERS = 64, 700
@@ -42,7 +42,7 @@ class CodeMap(NamedTuple):
     extent: tuple[float, float, float, float]
     """The window: least a, most a, least b, most b."""
     density: Tensor | None
-    """Of the prior, in [0, 1], (CELLS, CELLS), the row of the largest b first."""
+    """The density of the prior, in [0, 1], (CELLS, CELLS), the row of the largest b first."""
 
     @property
     def letters(self) -> bool:

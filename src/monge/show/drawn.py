@@ -13,6 +13,7 @@ from monge.draws import generator
 from monge.evaluation.latent import MOST_CODES, coordinate_deviation, encode_all
 from monge.labels import Rows, labels_of, unlabelled
 from monge.models import evaluating
+from monge.models.paths import Path
 from monge.models.protocols import (
     Completer,
     complete,
@@ -54,7 +55,7 @@ CAPTIONS = {
 MOST_TRAVERSED, MOST_ROWS, MOST_CLASSES, COLUMNS = 16, 16, 64, 8
 
 
-def paired(model: nn.Module, x: Rows, count: int, path=torch.lerp) -> Tensor:
+def paired(model: nn.Module, x: Rows, count: int, path: Path = torch.lerp) -> Tensor:
     """The decoded paths between successive samples of x; an odd last sample is left out."""
     with evaluating(model):
         return interpolate(model, x[0 : len(x) // 2 * 2 : 2], x[1::2], count, path)

@@ -29,9 +29,9 @@ MOST_MARGINALS = 24
 TURN, TURNING = 36, 4
 """Frames of a turntable, and the samples in a row of it."""
 MOST_PIXELS = 2**26
-"""Of a picture, or of all frames of a film."""
+"""Pixels of a picture, or of all frames of a film."""
 MOST_POINTS, MOST_NUMBERS = 10**6, 2**26
-"""Of a scatter plot: points, and what they are made of."""
+"""Points of a scatter plot, and the numbers they are made of."""
 
 
 def pictures_of(kind: Kind) -> "Pictures":
@@ -250,7 +250,7 @@ class VectorPictures(Pictures):
         return scatter(groups, "samples")
 
     def marginals(self, drawn: Tensor, test: Tensor, schema: Schema) -> Image.Image | None:
-        """Of the first columns, as they are outside."""
+        """The distributions of the first columns, in the units of the table."""
         first = dataclasses.replace(schema, columns=schema.columns[:MOST_MARGINALS])
         real, samples = (first.decode(x.flatten(1)[:, : first.width]) for x in (test, drawn))
         return marginals(real, samples)

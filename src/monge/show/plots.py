@@ -4,8 +4,8 @@ They are drawn with matplotlib and returned as Pillow images, as all pictures ar
 """
 
 import io
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -20,7 +20,7 @@ from monge.show.codemap import CodeMap
 
 BLUE, ORANGE, GREY = "#1f77b4", "#ff7f0e", "#b8b8b8"
 MARKS = "os^DvPX<>d"
-"""Of classes whose names are no characters."""
+"""The marks of classes whose names are not single characters."""
 
 
 def _rendered(figure: Figure) -> Image.Image:
@@ -146,7 +146,7 @@ def _plain(text: str) -> str:
     return visible(" ".join(text.split())).replace("$", r"\$")
 
 
-def term_names(rows: Sequence[dict]) -> list[str]:
+def term_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The names of the terms in the rows of a log, not all of which are in every row."""
     names = dict.fromkeys(name for row in rows for name in row)
     return [name for name in names if name not in ("step", "epoch", "seconds")]
@@ -164,7 +164,7 @@ class LoggedTerm(NamedTuple):
     """The range that is shown: the first steps are far off and would flatten the rest."""
 
 
-def terms(rows: Sequence[dict], smooth: int = 25) -> list[LoggedTerm]:
+def terms(rows: Sequence[Mapping[str, Any]], smooth: int = 25) -> list[LoggedTerm]:
     """The terms of a log."""
     rows, made = [row for row in rows if "stage" not in row], []
     for name in term_names(rows):
@@ -179,15 +179,20 @@ def terms(rows: Sequence[dict], smooth: int = 25) -> list[LoggedTerm]:
     return made
 
 
-def curves(rows: Sequence[dict]) -> Image.Image:
+def with_margin(low: float, high: float, share: float) -> tuple[float, float]:
+    """A range with some room around it, which a term that is constant has, too, at any size."""
+    margin = share * (high - low) + 1e-9 * max(abs(low), abs(high)) + 1e-12
+    return low - margin, high + margin
+
+
+def curves(rows: Sequence[Mapping[str, Any]]) -> Image.Image:
     """Each term over the steps, thin as logged and thick as a running mean."""
     shown = terms(rows)
     figure = Figure(figsize=(3.3 * len(shown), 2.5))
     for axes, one in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown):
         axes.plot(one.steps, one.values, color=GREY, linewidth=0.6)
         axes.plot(one.steps, one.means, color=BLUE, linewidth=1.4)
-        margin = 0.05 * (one.high - one.low) + 1e-12
-        axes.set_ylim(one.low - margin, one.high + margin)
+        axes.set_ylim(with_margin(one.low, one.high, 0.05))
         axes.set_title(_plain(one.name), fontsize=9)
         axes.tick_params(labelsize=7)
     figure.tight_layout()

@@ -8,7 +8,6 @@ from typing import Any
 
 import jinja2
 import torch
-from PIL import Image
 
 from monge._core.files import write_whole
 from monge._core.locks import alone
@@ -21,11 +20,6 @@ from monge.show.codemap import COLOURS
 from monge.show.drawn import Drawn
 from monge.show.sections import section
 from monge.show.stamped import png
-
-
-def draw_all(run: Run) -> dict[str, Image.Image]:
-    """The pictures of a run, by name: those for which its model has methods."""
-    return Drawn(run).pictures()
 
 
 def write(run: Run) -> Path:

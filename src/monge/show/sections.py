@@ -45,8 +45,8 @@ class Section(NamedTuple):
     legend: Sequence[tuple[int, str, str]] = ()
     """Classes that can be highlighted: label, name, colour ("" where it has none at first)."""
     layout: str = "one"
-    """one beside another section where there is room; or as wide as the page, with panels that are
-    wide, two, curves or classes."""
+    """`one` shares a row with another section where there is room; `wide`, `two`, `curves` and
+    `classes` take the width of the page."""
 
 
 def section(drawn: Drawn, name: str, picture: Image.Image) -> Section:

@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from monge._core.files import DAMAGED
 
 PREFIX = "monge "
-"""Of the text entries of a picture, e.g. `monge checkpoint`."""
+"""How the text entries of a picture begin, e.g. `monge checkpoint`."""
 
 
 def png(picture: Image.Image, provenance: Mapping[str, str]) -> bytes:

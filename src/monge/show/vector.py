@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from monge.show.codemap import CodeMap
-from monge.show.plots import LoggedTerm
+from monge.show.plots import LoggedTerm, with_margin
 from monge.show.words import NoiseLevel
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 340, 190, 46, 22, 8
@@ -27,8 +27,7 @@ def curve(term: LoggedTerm, level: NoiseLevel | None) -> str:
     low, high = term.low, term.high
     if level is not None and low - 1.5 * (high - low) < level.value < high + 1.5 * (high - low):
         low, high = min(low, level.value - level.noise), max(high, level.value + level.noise)
-    margin = 0.06 * (high - low) + 1e-12
-    low, high = low - margin, high + margin
+    low, high = with_margin(low, high, 0.06)
     first, last = float(term.steps[0]), float(max(term.steps[-1], term.steps[0] + 1))
 
     def x(step: float) -> float:

@@ -22,7 +22,7 @@ from monge.networks.norm import BatchNorm
 from monge.training.passes import Accumulated, Batch, Network, passed
 
 BATCHES = 50
-"""From how many training batches the moments are recomputed, at most."""
+"""The most training batches from which the moments are recomputed."""
 
 
 class Average:

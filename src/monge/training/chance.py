@@ -13,7 +13,7 @@ from monge.models import matchings
 from monge.models.base import SAMPLES
 
 NEAR = 0.01
-"""How far from its value at chance the loss may be."""
+"""The largest distance of the loss from its value at chance."""
 
 
 def inner_at_chance(divergence: Divergence) -> float | None:

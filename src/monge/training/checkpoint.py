@@ -52,7 +52,7 @@ MAY_CHANGE = (
 """Settings that decide where, how and how long a run is trained, and not what a step computes, up
 to rounding. Data that lie elsewhere are known by their fingerprint."""
 FACTS = ("kind", "shape", "latent", "weight", "spread", "moments", "float64", "schema", "classes")
-"""What a run has found that its weights rest on."""
+"""The facts of a run on which its weights depend."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,15 @@ class Manifest:
 
 @dataclass(frozen=True)
 class CheckpointNotes:
-    """training.json: what a checkpoint is of."""
+    """training.json: the step, the data and the settings of a checkpoint."""
 
     step: int
     seconds: float = 0.0
-    """How long the run had trained."""
+    """Seconds of training up to this checkpoint."""
     data: str | None = None
     """The fingerprint of the data; None in older runs."""
     settings: dict[str, str] = field(default_factory=dict)
-    """What the weights rest on, see `settings_of`; empty in older runs."""
+    """The settings on which the weights depend, see `settings_of`; empty in older runs."""
     validation: float | None = None
     """The figure of the validation set, of the best model."""
 
@@ -126,7 +126,7 @@ def save(
     step: int,
     model: dict[str, Tensor],
     training: dict[str, Tensor],
-    notes: dict[str, Any],
+    notes: Mapping[str, Any],
 ) -> Path:
     """Writes `folder/step-<step>` and removes all but the newest two checkpoints.
 
@@ -287,15 +287,18 @@ def notes(contents: dict[str, bytes]) -> CheckpointNotes:
     """
     noted = converted(parsed(contents["training.json"]), CheckpointNotes, "training.json")
     if noted.step < 0 or not 0 <= noted.seconds < math.inf:
-        raise ValueError("`training.json` has a step or seconds that cannot be")
+        raise ValueError("`training.json` has an invalid step or number of seconds")
     if noted.data is not None and re.fullmatch("[0-9a-f]{1,64}", noted.data) is None:
         raise ValueError(f"`training.json` has the fingerprint {shortened(noted.data)}")
     return noted
 
 
 def settings_of(config: Config, settled: Settled) -> dict[str, str]:
-    """What the weights of a run rest on, by name: settings that a resumed run may not change, and
-    facts. Long values are named by their digests."""
+    """The settings and facts on which the weights of a run depend, by name.
+
+    These are the settings that a resumed run may not change. Long values are named by their
+    digests.
+    """
     left_out = (*MAY_CHANGE, "training.precision")  # which `auto` leaves to each machine
     asked = {name: value for name, value in leaves(config).items() if name not in left_out}
     facts = {f"settled.{name}": getattr(settled, name) for name in FACTS}

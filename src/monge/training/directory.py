@@ -7,10 +7,11 @@ import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from monge._core import processes
 from monge._core.files import PART
-from monge._core.locks import HOLDER, LOCK, alone
+from monge._core.locks import HOLDER, LOCK, ReadOnly, alone
 from monge.config import Config, Settled, read_sealed
 from monge.config.trust import refuse_paths
 
@@ -21,21 +22,30 @@ RUNS = "runs"
 LATEST = "latest"
 """The link in it to the run that was begun or resumed last."""
 LEFTOVERS = {LOCK, HOLDER}
-"""What a process that was killed at its start leaves, besides files that it was writing."""
+"""Files that a process killed at its start leaves, besides those that it was writing."""
+
+
+class Directory(NamedTuple):
+    """A run directory that a training has opened."""
+
+    path: Path
+    stored: Stored
+    """What is stored there of a run that is resumed."""
+    read_only: str = ""
+    """Why nothing can be written there; a run that is resumed may be finished."""
 
 
 @contextlib.contextmanager
 def opened(
     config: Config, out: str | Path | None, resume: bool, trust_data: bool = False
-) -> Iterator[tuple[Path, Stored]]:
-    """Gives the run directory, into which no other process writes inside, and what is stored
-    there of a run that is to be resumed.
+) -> Iterator[Directory]:
+    """Gives the run directory, into which no other process writes inside.
 
     With several processes, the first one opens it. What was made for a run that does not begin is
     removed.
 
     Raises:
-        ValueError: if it is not free, cannot be made, or is being written.
+        ValueError: if it is not free, cannot be made or written, or is being written.
     """
     with contextlib.ExitStack() as stack:
         yield processes.from_first(
@@ -46,23 +56,39 @@ def opened(
 @contextlib.contextmanager
 def _opened(
     config: Config, out: str | Path | None, resume: bool, trust_data: bool
-) -> Iterator[tuple[Path, Stored]]:
+) -> Iterator[Directory]:
     path = None if out is None else Path(os.path.expanduser(out))
     path, made = _numbered(config, resume) if path is None else _given(path, resume)
     try:
-        with alone(path, "out"):
+        with _alone(path, resume) as read_only:
             _refuse_taken(path, resume)  # whoever had it before may have filled it
             for left in path.glob(f".*{PART}"):
                 with contextlib.suppress(OSError):
                     left.unlink()
             exists = resume and os.path.lexists(path / "config.json")
             with _latest(path):
-                yield path, _stored(path, config, trust_data) if exists else None
+                stored = _stored(path, config, trust_data) if exists else None
+                yield Directory(path, stored, read_only)
     finally:
         if not (path / "config.json").exists():
             with contextlib.suppress(OSError):  # another process has it, or one of its parents
                 for folder in made:
                     folder.rmdir()
+
+
+@contextlib.contextmanager
+def _alone(path: Path, resume: bool) -> Iterator[str]:
+    """Keeps other processes from writing into a directory; gives why this one cannot either, of a
+    run that is to be resumed."""
+    with contextlib.ExitStack() as stack:
+        read_only = ""
+        try:
+            stack.enter_context(alone(path, "out"))
+        except ReadOnly as error:
+            if not (resume and os.path.lexists(path / "config.json")):
+                raise
+            read_only = str(error)
+        yield read_only
 
 
 @contextlib.contextmanager
@@ -110,7 +136,7 @@ def _stored(path: Path, config: Config, trust_data: bool) -> Stored:
 def _numbered(config: Config, resume: bool) -> tuple[Path, list[Path]]:
     """A new directory under `runs`, and all that was made for it."""
     if resume:
-        raise ValueError("`resume` needs `out`, the run directory to go on with: give --out")
+        raise ValueError("`resume` needs `out`, the run directory to continue: give --out")
     # the name of the data may be a pattern
     names = (config.recipe, Path(config.data.name).stem)
     stem = "-".join(re.sub(r"[^\w.-]+", "-", name) for name in names)
@@ -159,7 +185,7 @@ def _refuse_taken(path: Path, resume: bool) -> None:
         )
     taken = not path.is_dir() or any(not _is_left_over(p.name) for p in path.iterdir())
     if taken and not (resume and (path / "config.json").exists()):
-        way = "it holds no run to resume" if resume else "go on with --resume"
+        way = "it holds no run to resume" if resume else "continue it with --resume"
         raise ValueError(f"`out` {str(path)!r} exists already: {way}, or choose another")
 
 

@@ -1,4 +1,4 @@
-"""The group of processes that torchrun started: how they meet, and what the loss of one means."""
+"""The group of processes that torchrun started: connecting them, and the loss of one."""
 
 import contextlib
 import os
@@ -16,12 +16,14 @@ MEETING = timedelta(minutes=2)
 
 @contextlib.contextmanager
 def group(device: str) -> Iterator[None]:
-    """Inside, the processes that torchrun started are a group, which sends tensors of the host
-    through gloo and those of GPUs through NCCL. On cuda each process has the GPU of its local
-    rank. A single process, or one that is in a group already, is left as it is.
+    """Joins the processes that torchrun started into a group while the block runs.
+
+    Tensors of the host are sent through gloo, those of GPUs through NCCL. On cuda each process has
+    the GPU of its local rank. Nothing is done for a single process, or inside a group.
 
     Raises:
-        ValueError: if they do not meet: another program has their port, or one was not started.
+        ValueError: if they do not connect, because another program has their port, or one of them
+            was not started.
         FailedRun: if another process ends before its work is done.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
@@ -59,7 +61,7 @@ def _meet(device: str) -> None:
         place = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
         reason = str(error).split("Exception raised from")[0].strip().splitlines()[0]
         raise ValueError(
-            f"`WORLD_SIZE` is {os.environ['WORLD_SIZE']}, but so many processes did not meet at "
-            f"{place} ({reason}): start all of them, or take another port"
+            f"`WORLD_SIZE` is {os.environ['WORLD_SIZE']}, but that many processes did not meet at "
+            f"{place} ({reason}): start all of them, or choose another port"
         ) from None
     dist.init_process_group(backend, store=store, rank=rank, world_size=count)

@@ -1,4 +1,4 @@
-"""From a recipe (or a model of your own) and data to trained weights in a run directory."""
+"""Trains a recipe, or a model of your own, on data and writes a run directory."""
 
 import copy
 import dataclasses
@@ -15,8 +15,9 @@ from monge._core import processes
 from monge._core.devices import chosen_device, current, described
 from monge._core.errors import FailedRun
 from monge._core.files import write_all
+from monge._core.locks import ReadOnly
+from monge._core.names import WriterName
 from monge._core.tuning import using_threads
-from monge._core.writer_names import WriterName
 from monge.builders import settle
 from monge.builders.settle import MASK, with_tuned
 from monge.config import (
@@ -39,7 +40,7 @@ from monge.models.protocols import (
     trainable,
 )
 from monge.training import checkpoint, loop, resumed, writers
-from monge.training.directory import Stored
+from monge.training.directory import Directory, Stored
 from monge.training.memory import is_resident
 from monge.training.prepared import located, prepared, refuse_unusable
 from monge.training.progress import say
@@ -49,7 +50,7 @@ from monge.training.whole_set import fit_coupling
 
 
 class Trained(NamedTuple):
-    """What training leaves."""
+    """The result of a training."""
 
     path: Path
     """The run directory."""
@@ -84,8 +85,7 @@ def train(
     model_or_recipe: nn.Module | str | None,
     data: Data,
     config: Config,
-    path: Path,
-    stored: Stored,
+    directory: Directory,
     *,
     data_changed: bool,
     quiet: bool,
@@ -93,15 +93,16 @@ def train(
 ) -> Trained:
     """Trains in the group of this run's processes; see `monge.fit`.
 
-    `path` and `stored` are what `directory.opened` gives.
+    `directory` is what `monge.training.directory.opened` gives.
     """
+    path, stored, _ = directory
     if stored:
         config = resumed.completed(config, stored[0])
         resumed.refuse_changes(stored[0], config, path)
     device = chosen_device(config.check().device)
     with current(device), using_threads(config.threads):
         return _trained(
-            model_or_recipe, data, config, device, path, stored, data_changed, quiet, log_to
+            model_or_recipe, data, config, device, directory, data_changed, quiet, log_to
         )
 
 
@@ -110,13 +111,13 @@ def _trained(
     data: Data,
     config: Config,
     device: str,
-    path: Path,
-    stored: Stored,
+    directory: Directory,
     data_changed: bool,
     quiet: bool,
     log_to: Sequence[WriterName | writers.Writer],
 ) -> Trained:
     """Trains on a device, in a run directory that is new or holds the stored configuration."""
+    path, stored, read_only = directory
     refuse_unusable(config, device)
     source = given(data, config.data)
     if stored and not stored[1].float64:
@@ -136,7 +137,11 @@ def _trained(
     if trainer.foreign and not config.training.shard:
         rehearse(model, config.training, samples, augment)
     settings = checkpoint.settings_of(config, settled)
-    seconds = loop.resume(trainer, path, settings) if stored else 0.0
+    seconds = loop.resume(trainer, path, settings, not read_only) if stored else 0.0
+    if read_only:
+        if change is not None or not loop.finished(trainer, steps, path):
+            raise ReadOnly(read_only)
+        return Trained(path, _whole(trainer, path), source, further=False)
     if config.condition == "clusters":  # those of the checkpoint, if there is one
         samples = rows_for(model, unlabelled(samples))
         held = None if held is None else rows_for(model, unlabelled(held))
@@ -177,13 +182,15 @@ def _trained(
             quiet=quiet,
             logged=logged,
         )
-    whole = None if config.training.shard else _whole(model, trainer, path)
-    return Trained(path, whole, source, trainer.position > start)
+    return Trained(path, _whole(trainer, path), source, trainer.position > start)
 
 
-def _whole(model: nn.Module, trainer: Trainer, path: Path) -> nn.Module:
-    """The trained model in evaluation mode, on the CPU; one that was sharded is read from the
-    checkpoint instead."""
+def _whole(trainer: Trainer, path: Path) -> nn.Module | None:
+    """The trained model in evaluation mode, on the CPU; None for one that was sharded, which is
+    read from the checkpoint instead."""
+    if trainer.config.shard:
+        return None
+    model = trainer.model
     model.load_state_dict(loop.trained(trainer, path))
     order = torch.contiguous_format
     return model.to("cpu", memory_format=order).eval()  # pyright: ignore[reportCallIssue]

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from monge._core.errors import FailedRun, Interrupted, warn
+from monge._core.errors import FIX_OF_DIVERGENCE, FailedRun, Interrupted, warn
 from monge._core.files import write_whole
 from monge._core.processes import first, largest, means, wait
 from monge._core.untrusted import converted, parsed, read_regular, shortened
@@ -33,13 +33,13 @@ from monge.training.schedule import decay, last_begin
 from monge.training.sharding import full_tensors
 from monge.training.signals import Signals
 from monge.training.trainer import Trainer
-from monge.training.validation import figure, since_best
+from monge.training.validation import figure, out_of_patience, validations
 
 PRETRAINED = 0.1
 """The loss of pretraining at which it stops."""
 NO_NOTES: Mapping[str, Any] = {}
 NAMED = ("stage",)
-"""What a row holds that is not a number."""
+"""The fields of a row that are not numbers."""
 
 
 def run(
@@ -69,7 +69,7 @@ def run(
             `patience` stops after that many epochs without a better one.
         seconds: how long the run had trained before it was resumed.
         quiet: shows no progress.
-        logged: is told each row of the metrics that belongs to a step.
+        logged: called with the step and the values of each row of the metrics that has a step.
 
     Raises:
         FailedRun: for a term that is not finite, or a checkpoint that cannot be written.
@@ -78,13 +78,9 @@ def run(
     config, start = trainer.config, trainer.position
     began = saved = time.monotonic()
     before = read_metrics(folder)
-    figures = [row["validation"] for row in before if "validation" in row]
+    figures = validations(before)
     watch = ChanceWatch(trainer.model, before)
-
-    def out_of_patience() -> bool:
-        return config.patience is not None and since_best(figures) >= config.patience
-
-    stopped, received = out_of_patience(), 0
+    stopped, received = out_of_patience(config, figures), 0
     with (
         batches_of(trainer, samples, batches) as next_batches,
         Signals() as signals,
@@ -122,7 +118,7 @@ def run(
                 if watch.follow(row):
                     display.note(f"{watch.remark}")
             if validating:
-                stopped = bool(largest(int(out_of_patience())))
+                stopped = bool(largest(int(out_of_patience(config, figures))))
             # the processes agree on the signal and on saving: one number holds both
             due = now - saved > config.checkpoint_seconds
             received, due = divmod(largest(2 * (signals.received or 0) + due), 2)
@@ -134,6 +130,12 @@ def run(
         if received:
             raise Interrupted(received, f"saved step {trainer.position} of {steps} in {folder}")
     wait()
+
+
+def finished(trainer: Trainer, steps: int, folder: Path) -> bool:
+    """Whether a run that was resumed has no step left to train."""
+    figures = validations(read_metrics(folder))
+    return trainer.position >= steps or out_of_patience(trainer.config, figures)
 
 
 @contextlib.contextmanager
@@ -194,7 +196,7 @@ def pretrain(
     signals: Signals,
     began: float,
 ) -> None:
-    """Trains the encoder to match mean and covariance of the codes to the prior's, before step 0.
+    """Trains the encoder, before step 0, to match the codes' mean and covariance to the prior's.
 
     Its rows in the metrics have a `stage` and the step 0. A run that is stopped meanwhile starts
     pretraining again.
@@ -249,7 +251,9 @@ def save(
     write(folder / "checkpoints", trainer, trainer.state(), kept)
 
 
-def write(folder: Path, trainer: Trainer, state: dict[str, Tensor], notes: dict) -> None:
+def write(
+    folder: Path, trainer: Trainer, state: dict[str, Tensor], notes: Mapping[str, Any]
+) -> None:
     """Writes the trained model and `state` as a checkpoint; the run fails if it cannot."""
     step, weights = trainer.position, full_tensors(trainer.trained.state_dict())
     state = full_tensors(state)
@@ -259,7 +263,7 @@ def write(folder: Path, trainer: Trainer, state: dict[str, Tensor], notes: dict)
         checkpoint.save(folder, step, weights, state, notes)
     except (OSError, ValueError) as error:
         diverged = isinstance(error, ValueError)
-        way = ": lower the learning rate or the weight, and check the data" if diverged else ""
+        way = f": {FIX_OF_DIVERGENCE}" if diverged else ""
         raise FailedRun(
             f"step {step}: no checkpoint could be saved: {error}{way}; "
             + remaining(folder.parent, step)
@@ -267,15 +271,21 @@ def write(folder: Path, trainer: Trainer, state: dict[str, Tensor], notes: dict)
 
 
 def remaining(folder: Path, step: int) -> str:
-    """What the run in `folder`, which has failed at `step`, can go on from, in words."""
+    """The checkpoint from which a run that failed at `step` can be resumed, in words."""
     newest = checkpoint.newest(folder / "checkpoints", before=step)
     return f"{newest[0].name} is intact" if newest else "there is no checkpoint to go on from"
 
 
-def resume(trainer: Trainer, folder: Path, settings: Mapping[str, str] = NO_NOTES) -> float:
+def resume(
+    trainer: Trainer,
+    folder: Path,
+    settings: Mapping[str, str] = NO_NOTES,
+    writable: bool = True,
+) -> float:
     """Restores the newest valid checkpoint, if there is one; returns the seconds trained so far.
 
-    Cuts the metrics back to its step, and removes newer checkpoints, which are damaged.
+    Cuts the metrics back to its step, and removes newer checkpoints, which are damaged, where the
+    folder is writable.
 
     Raises:
         ValueError: for a checkpoint of another model, or of other settings, see
@@ -293,7 +303,7 @@ def resume(trainer: Trainer, folder: Path, settings: Mapping[str, str] = NO_NOTE
     elif checkpoint.newest_first(folder / "checkpoints"):
         warnings.warn(f"no checkpoint in {folder} verifies: starting at step 0", stacklevel=2)
     wait()
-    if first():
+    if first() and writable:
         for kept in ("checkpoints", "best"):
             checkpoint.discard_newer(folder / kept, step)
         metrics = folder / "metrics.jsonl"
@@ -305,7 +315,7 @@ def resume(trainer: Trainer, folder: Path, settings: Mapping[str, str] = NO_NOTE
 
 @dataclass(frozen=True)
 class Logged:
-    """What every row of metrics.jsonl has, besides its terms."""
+    """The fields of every row of metrics.jsonl, besides its terms."""
 
     step: int
     epoch: float

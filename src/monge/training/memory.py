@@ -1,4 +1,4 @@
-"""What happens when memory runs out, and how much of a device the data may take."""
+"""Errors when memory runs out, and the share of a device's memory that data may take."""
 
 import contextlib
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def running_out(step: int, batch: int, micro_batch: int | None) -> Iterator[None
 
 
 SIGNS = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
-"""How errors without a type of their own say it: those of a CPU, of CUDA and of its libraries."""
+"""Parts of messages of errors without a type of their own: of a CPU, of CUDA, of its libraries."""
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

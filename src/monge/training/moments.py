@@ -35,7 +35,7 @@ def layers(model: nn.Module) -> list[BatchNorm]:
 
 
 class Record:
-    """What one micro-batch contributes to the moments of the layers that it reaches."""
+    """The contribution of one micro-batch to the moments of the layers that it reaches."""
 
     def __init__(self, first: int):
         self.first, self.calls = first, 0

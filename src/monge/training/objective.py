@@ -38,7 +38,9 @@ class Objective:
         names = [type(layer).__name__ for layer in self.divergence.modules()]
         self.splits = self.divergence.additive and not any("BatchNorm" in name for name in names)
 
-    def gradient(self, pair: Pair, batch: Batch, weight: float) -> tuple[Tensor, list]:
+    def gradient(
+        self, pair: Pair, batch: Batch, weight: float
+    ) -> tuple[Tensor, list[Tensor | None]]:
         """This process's share of the divergence, and of the gradient of weight · divergence with
         respect to the pair."""
         x, y = (z.detach().requires_grad_(z.requires_grad) for z in pair)
@@ -166,10 +168,6 @@ def objectives(model: nn.Module, config: TrainingConfig) -> list[Objective]:
             raise ValueError(
                 f"`matchings` has a learned divergence {one.name!r} that is not a module of "
                 f"{type(model).__name__}: assign it to an attribute, so that it is saved"
-            )
-        if one.inner.steps is not None and one.inner.steps < 1:
-            raise ValueError(
-                f"`steps` of the matching {one.name!r} is {one.inner.steps}: give it at least 1"
             )
         made.append(LearnedObjective(one, one.divergence, config, only=only))
     return made

@@ -25,9 +25,12 @@ from monge.draws import Draws
 from monge.labels import Rows, labels_of, unlabelled
 from monge.models.base import Pair, checked, named_pairs, pairs
 from monge.training.moments import SharedMoments, layers
+from monge.training.precision import in_precision
 
 Gradients = Mapping[str, Sequence[Tensor | None]]
 """The gradient with respect to both samples of each pair, None where there is none."""
+Roots = tuple[list[Tensor], list[Tensor | None]]
+"""The tensors from which a backward pass starts, and the gradients there (None for 1)."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Batch:
 
 
 class Outputs(NamedTuple):
-    """What a model returns for some samples: a `Pass` whose pairs are named."""
+    """The output of a model for some samples: a `Pass` whose pairs are named."""
 
     terms: dict[str, Tensor]
     pairs: dict[str, Pair]
@@ -93,7 +96,7 @@ class Network:
             x = self.augment(x, draws)
         with (
             draws.stream("network"),
-            torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None),
+            in_precision(self.device, self.dtype),
         ):
             made = checked(self.model, self.model(x, draws, *labels_of(rows)))
             if (found := named_pairs(made).keys()) != self.names:
@@ -194,9 +197,9 @@ class Accumulated:
             torch.autograd.backward(roots, given)
         self.moments.update_running()
 
-    def _backward_roots(self, share: float, gradients: Gradients, first: int) -> Iterator[tuple]:
-        """The tensors from which the backward pass of each micro-batch starts, and the gradients
-        there; the moments from number `first` on are among them."""
+    def _backward_roots(self, share: float, gradients: Gradients, first: int) -> Iterator[Roots]:
+        """The roots of the backward pass of each micro-batch; the moments from number `first` on
+        are among them."""
         count = len(self.micro_batches)
         for i, (x, draws) in enumerate(self.micro_batches):
             with self.moments.shared(first) as record:
@@ -218,8 +221,8 @@ def _interleaved(rows: Sequence[Tensor]) -> Tensor:
     return batch
 
 
-def _roots(outputs: Outputs, share: float, gradients: Gradients) -> tuple[list[Tensor], list]:
-    """Where the backward pass of some outputs starts, and the gradients there (None for 1)."""
+def _roots(outputs: Outputs, share: float, gradients: Gradients) -> Roots:
+    """The roots of the backward pass of some outputs."""
     roots = [(share * term, None) for term in outputs.terms.values()]
     for name, pair in outputs.pairs.items():
         roots += [(z, g) for z, g in zip(pair, gradients[name]) if g is not None]

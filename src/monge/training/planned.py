@@ -1,4 +1,4 @@
-"""What a training would do and take, from a few of its steps; nothing is written."""
+"""Estimates what a training would do and cost from a few of its steps; nothing is written."""
 
 import statistics
 import tempfile
@@ -27,13 +27,13 @@ DONE = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 class TrainingPlan(NamedTuple):
-    """What a training would do and take."""
+    """An estimate of a training."""
 
     lines: dict[str, str]
     """Each fact in words, by its name."""
     steps: int
     seconds: float
-    """How long the steps would take, without evaluations, checkpoints and the report."""
+    """The duration of the steps, without evaluations, checkpoints and the report."""
 
 
 def planned(config: Config) -> TrainingPlan:

@@ -1,5 +1,8 @@
 """The precision of the networks in training."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
@@ -24,3 +27,12 @@ def chosen_precision(asked: str, model: nn.Module, device: torch.device) -> str:
 def is_convolutional(model: nn.Module) -> bool:
     """Whether a model has convolutions of images."""
     return any(isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) for layer in model.modules())
+
+
+@contextlib.contextmanager
+def in_precision(device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
+    """Inside, networks compute in half precision; in that of their tensors if `dtype` is None."""
+    with torch.autocast(device.type, dtype, enabled=dtype is not None):
+        yield
+    if dtype is not None:  # a program's own autocast would keep copies of weights that change
+        torch.clear_autocast_cache()

@@ -1,4 +1,4 @@
-"""From a configuration and data to what is ready to be trained: model, batches and trainer.
+"""Builds the model, the batches and the trainer of a configuration and its data.
 
 `monge.training.fit` trains it, `monge.training.planned` times a few of its steps.
 """
@@ -31,7 +31,7 @@ from monge.training.trainer import Trainer
 from monge.training.validation import held_apart
 
 STEPS = 3000
-"""Of a training for which neither steps nor epochs were asked."""
+"""The steps of a training for which neither steps nor epochs are given."""
 
 
 class Prepared(NamedTuple):
@@ -41,10 +41,10 @@ class Prepared(NamedTuple):
     """The facts of the run, its batch among them."""
     samples: Rows
     held: Rows | None
-    """Samples that are held out, where patience needs them."""
+    """The validation set, which `patience` needs."""
     batches: Batches
     steps: int
-    """How many outer steps there are."""
+    """The outer steps of the whole training."""
     trainer: Trainer
     augment: Augmentation | None
 
@@ -85,7 +85,22 @@ def prepared(
         augment = source.kind.augmentation(config.data)
         trainer = trainer_of(model, config, augment, device)
     refuse_idle(model, steps)
+    if run is None:
+        _refuse_idle_steps(trainer)
     return Prepared(settled, samples, held, batches, steps, trainer, augment)
+
+
+def _refuse_idle_steps(trainer: Trainer) -> None:
+    """Refuses a number of inner steps where no critic takes them."""
+    count, first = trainer.config.inner_steps, trainer.config.inner_first
+    if (count, first) == (1, (0, 0)) or any(one.steps is None for one in trainer.learned):
+        return
+    name, value = ("inner_steps", count) if count != 1 else ("inner_first", first)
+    own = " but that of a second matching, which takes `sharpen_steps`" if trainer.learned else ""
+    raise ValueError(
+        f"`{name}` is {value}, but this {type(trainer.model).__name__} has no critic{own}: leave "
+        "it out"
+    )
 
 
 def refuse_unusable(config: Config, device: str) -> None:
@@ -170,7 +185,7 @@ def _default_batches(config: Config) -> set[int]:
 
 
 def steps_of(training: TrainingConfig, batches: Batches) -> int:
-    """How many outer steps a training has."""
+    """The outer steps of a training."""
     if training.epochs is not None:
         return training.epochs * batches.per_epoch
     return training.steps or STEPS

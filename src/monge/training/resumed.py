@@ -1,4 +1,4 @@
-"""What a resumed run may change, and what it must not."""
+"""Checks of a resumed run: which settings and data may change."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ HORIZON = ("training.epochs", "training.steps")
 FREE = tuple(name for name in MAY_CHANGE if name not in HORIZON)
 """Settings that decide where and how a run is trained, and not what it computes."""
 OPEN = ("device", "training.precision")
-"""What `auto` leaves to each machine on which a run is started or resumed."""
+"""The settings whose `auto` each machine resolves when it starts or resumes a run."""
 
 
 def completed(given: Config, stored: Config) -> Config:
@@ -78,7 +78,7 @@ def facts(
     if change is None and stored.order != found.order:
         warn(
             f"`data` {source.name!r} are those of the run {str(path)!r} in another order: batches "
-            "are others than those of a run that is not interrupted"
+            "differ from those of an uninterrupted run"
         )
     if change is not None and not data_changed:
         raise ValueError(
@@ -137,7 +137,7 @@ def _refuse_other_facts(stored: Settled, found: Settled, path: Path) -> None:
     changed = [name for name in names if old[name] not in (None, new[name])]
     if changed:
         raise ValueError(
-            f"`data` of the run {str(path)!r} differ from those it was started with in "
+            f"`data` differ from those that the run {str(path)!r} was started with in "
             f"{', '.join(changed)}: a resumed run needs the same data"
         )
 
@@ -158,6 +158,6 @@ def warn_of_bits(stored: Settled, now: Settled) -> None:
     ]
     if changed:
         warn(
-            f"resumed with {', '.join(changed)}: the bits may differ from those of a run that is "
-            "not interrupted"
+            f"resumed with {', '.join(changed)}: the bits may differ from those of an "
+            "uninterrupted run"
         )

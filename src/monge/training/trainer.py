@@ -18,7 +18,8 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from monge._core.checks import seed as checked_seed
-from monge._core.errors import FailedRun, NotFinite
+from monge._core.defaults import outside_autocast, recording
+from monge._core.errors import FIX_OF_DIVERGENCE, FailedRun, NotFinite
 from monge._core.frozen import frozen
 from monge._core.processes import average_gradients, global_sizes, read, world
 from monge.config import TrainingConfig
@@ -145,7 +146,7 @@ class Trainer:
         # backward passes, too: a checkpointed layer draws there once more
         turn = alone_with_global_generators() if self.foreign else contextlib.nullcontext()
         running = running_out(self.position + 1, total, self.config.micro_batch)
-        with turn, running, self._failing():
+        with recording(), outside_autocast(), turn, running, self._failing():
             for i, x in enumerate(inner):
                 batch = self._batch(x, f"{self.position} inner {i}", inner_totals[i], wanted)
                 with torch.no_grad(), frozen([], self.buffers):
@@ -250,8 +251,7 @@ class Trainer:
         for name, value in read(terms).items():
             if not math.isfinite(value):
                 raise FailedRun(
-                    f"step {self.position + 1}: the term {name!r} is {value}: "
-                    "lower the learning rate or the weight, and check the data"
+                    f"step {self.position + 1}: the term {name!r} is {value}: {FIX_OF_DIVERGENCE}"
                 )
 
     @contextlib.contextmanager
@@ -272,7 +272,7 @@ class Trainer:
             what = f"the weights {bad[0]!r} are not finite: " if bad else ""
             raise FailedRun(
                 f"step {self.position + 1}: {what}{' '.join(str(error).split())}: "
-                "lower the learning rate or the weight, and check the data"
+                f"{FIX_OF_DIVERGENCE}"
             ) from None
 
     def state(self) -> dict[str, Tensor]:

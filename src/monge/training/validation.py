@@ -1,10 +1,14 @@
 """The figure of a validation set, by which training can stop early."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
 
 from monge.adversarial import Learned
+from monge.config import TrainingConfig
 from monge.data.identity import combined
 from monge.data.source import as_floats, division
 from monge.divergences import SlicedWasserstein, arguments
@@ -31,8 +35,8 @@ def held_apart(
     """
     if len(samples) < 4:
         raise ValueError(
-            f"`patience` holds samples apart to judge by, and there are {len(samples)} in all: "
-            "leave it out for fewer than 4"
+            f"`patience` needs a validation set, and there are only {len(samples)} training "
+            "samples: leave it out for fewer than 4"
         )
     if contents is not None:
         drawn = combined(contents, np.full_like(contents, seed_of(seed, "validation")))
@@ -80,6 +84,16 @@ def figure(model: nn.Module, held: Rows, batch: int, seed: int, *, foreign: bool
     return total / count
 
 
-def since_best(figures: list[float]) -> int:
-    """How many figures came after the lowest one."""
+def since_best(figures: Sequence[float]) -> int:
+    """The number of figures after the lowest one."""
     return len(figures) - 1 - figures.index(min(figures)) if figures else 0
+
+
+def validations(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The figures of the validation set in the rows of a log."""
+    return [row["validation"] for row in rows if "validation" in row]
+
+
+def out_of_patience(config: TrainingConfig, figures: Sequence[float]) -> bool:
+    """Whether training ends because figures of the validation set have not become better."""
+    return config.patience is not None and since_best(figures) >= config.patience

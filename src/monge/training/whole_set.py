@@ -17,11 +17,11 @@ from monge.models.flow import FlowMatching
 from monge.models.flow_coupling import WholeSet, fitted
 
 NAME = "coupling.safetensors"
-"""Of the file with the plans, in the run directory."""
+"""The file with the plans, in the run directory."""
 
 
 class FittedCoupling(NamedTuple):
-    """What a run keeps of its coupling, and says of it."""
+    """What a run stores of its coupling, and a line about it."""
 
     content: bytes
     line: str

@@ -1,14 +1,14 @@
-"""Where the log of a training goes besides `metrics.jsonl`: TensorBoard, Weights & Biases, MLflow.
+"""Destinations of the log besides `metrics.jsonl`: TensorBoard, Weights & Biases and MLflow.
 
-A writer is told each logged step. One that fails, as where a server is gone, ends with a warning;
-the training goes on.
+A writer receives each logged step. One that fails, e.g. because a server is gone, is closed with a
+warning, and the training goes on.
 """
 
 import abc
 import importlib.util
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
@@ -16,21 +16,20 @@ from typing import Any, get_args
 from monge._core.errors import needs, warn
 from monge._core.fields import leaves
 from monge._core.files import write_whole
+from monge._core.names import WriterName
 from monge._core.processes import first
 from monge._core.untrusted import parsed, read_regular
-from monge._core.writer_names import WriterName
 from monge.config import Config
+from monge.config.trust import PLACES
 
 PROJECT = "monge"
 NAME = "log.json"
-"""The file of a run that holds the identifiers which services gave it, to go on with when it is
-resumed."""
-PLACES = ("dir", "name", "cache", "known")
-"""Fields of a configuration that may hold paths, which no service is told."""
+"""The file of a run with the identifiers that services gave it, by which a resumed run continues
+there."""
 
 
 class Writer(abc.ABC):
-    """What is told each logged step of a training."""
+    """Receives each logged step of a training."""
 
     @abc.abstractmethod
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -132,7 +131,7 @@ def _holds_path(name: str, value: object) -> bool:
 
 
 def identifier(run: Path, service: str) -> str | None:
-    """What a service calls the run, if it has been told of it."""
+    """The identifier of the run at a service, if it has one there."""
     try:
         found = parsed(read_regular(run / NAME, 2**16))
     except (OSError, ValueError):
@@ -142,35 +141,36 @@ def identifier(run: Path, service: str) -> str | None:
 
 
 def keep(run: Path, service: str, name: str) -> None:
-    """Keeps what a service calls the run."""
+    """Stores the identifier of the run at a service."""
     known = {one: identifier(run, one) for one in ("wandb", "mlflow")} | {service: name}
     write_whole(run / NAME, json.dumps({k: v for k, v in known.items() if v is not None}) + "\n")
 
 
 class Writers:
-    """Several writers as one, of which each ends where it fails."""
+    """Several writers as one; a writer that fails is left out from then on."""
 
     def __init__(self, writers: Sequence[Writer]):
         self.writers = list(writers)
 
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
-        """Tells each of them."""
+        """Passes a logged step to each of them."""
         for writer in list(self.writers):
             self._tried(writer, lambda writer=writer: writer.write(step, values))
 
     def close(self) -> None:
-        """Ends each of them."""
+        """Closes each of them."""
         for writer in list(self.writers):
             self._tried(writer, writer.close)
 
-    def _tried(self, writer: Writer, act: Any) -> None:
+    def _tried(self, writer: Writer, act: Callable[[], None]) -> None:
         try:
             act()
         except Exception as error:  # whatever a service or a stranger's writer raises
             self.writers.remove(writer)
             reason = f"{type(error).__name__}: {error}"
             warn(
-                f"{type(writer).__name__} takes no more of the log, the training goes on: {reason}"
+                f"{type(writer).__name__} failed and no longer receives the log: {reason}; "
+                "the training goes on"
             )
 
 
@@ -178,7 +178,7 @@ def check(log_to: object) -> None:
     """Refuses what is neither a writer nor the name of one whose package is installed.
 
     Raises:
-        ValueError: naming those there are, or what to install.
+        ValueError: with the known names, or with what to install.
     """
     names = get_args(WriterName)
     if isinstance(log_to, str) or not isinstance(log_to, Sequence):

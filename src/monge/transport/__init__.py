@@ -21,6 +21,11 @@ from monge.transport.couplings import (
     Semidiscrete,
     Sinkhorn,
 )
+from monge.transport.directions import (
+    orthogonal_directions,
+    sobol_directions,
+    uniform_directions,
+)
 from monge.transport.discrete import jensen_shannon, kullback_leibler, total_variation
 from monge.transport.entropic import sinkhorn, sinkhorn_divergence, solve_entropic
 from monge.transport.entropic_partial import solve_entropic_partial
@@ -64,11 +69,8 @@ from monge.transport.potentials import Anderson, Randkhorn
 from monge.transport.semidiscrete import SemidiscretePlan, solve_semidiscrete
 from monge.transport.sliced import (
     generalized_sliced_wasserstein,
-    orthogonal_directions,
     sliced_wasserstein,
     sliced_wasserstein_estimate,
-    sobol_directions,
-    uniform_directions,
 )
 from monge.transport.sliced_gromov import sliced_gromov_wasserstein
 from monge.transport.slicers import (

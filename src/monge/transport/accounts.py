@@ -1,4 +1,4 @@
-r"""What is common to the solvers of entropic transport: their settings, and their accounts."""
+"""Settings and convergence accounts that all solvers of entropic transport share."""
 
 import math
 from collections.abc import Callable
@@ -125,8 +125,8 @@ def checked_settings(
     epsilon: float, tolerance: float, most: int, acceleration: object
 ) -> SinkhornSettings:
     """The settings of the solver, if they are valid."""
-    positive("epsilon", epsilon)
-    positive("tolerance", tolerance)
+    epsilon = positive("epsilon", epsilon)
+    tolerance = positive("tolerance", tolerance)
     dimension("max_iterations", most)
     if not isinstance(acceleration, (Anderson, Randkhorn, type(None))):
         raise ValueError(

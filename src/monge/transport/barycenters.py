@@ -25,15 +25,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monge._core.checks import dimension, distribution_weights, finite, positive
+from monge._core.checks import dimension, distribution_weights, finite, listed, positive
 from monge._core.errors import warn
-from monge._core.promotion import as_tensor, as_weights
+from monge._core.promotion import as_tensor, as_weights, recordable
 from monge._core.shown import described
 from monge._core.typed import eigvalsh, linear_solve
+from monge.transport.directions import ready_directions
 from monge.transport.entropic import sinkhorn
 from monge.transport.ground import log_weights
 from monge.transport.projections import exact_projections, soft_images
-from monge.transport.sliced import ready_directions, sliced_power
+from monge.transport.sliced import sliced_power
 
 LEAST_SPAN = 1e-9
 """The least eigenvalue of the mean of θ θᵀ, whose sum is 1, that directions may have."""
@@ -95,11 +96,13 @@ class WeightedSets:
 
 
 def _given(name: str, w: Any, like: Tensor) -> Tensor | None:
-    return None if w is None else as_weights(name, w).to(like.device)
+    return None if w is None else recordable(as_weights(name, w)).to(like.device)
 
 
 def weighted_sets(samples: Sequence[Any], weights: Any, masses: Any) -> WeightedSets:
     """Samples as matrices (n_k, d) of one dimension, without points of mass 0."""
+    samples = listed("samples", samples, "samples")
+    masses = None if masses is None else listed("sample_masses", masses, "masses")
     if len(samples) == 0:
         raise ValueError("`samples` must hold at least one sample, got none")
     points = [as_tensor(f"samples[{k}]", sample) for k, sample in enumerate(samples)]
@@ -111,7 +114,7 @@ def weighted_sets(samples: Sequence[Any], weights: Any, masses: Any) -> Weighted
         if y.device != points[0].device:
             raise ValueError(f"`samples[{k}]` must be on {points[0].device}, got {y.device}")
         finite(f"samples[{k}]", y)
-    points = [y.detach().double() for y in points]
+    points = [recordable(y.detach().double()) for y in points]
     if masses is not None and len(masses) != len(points):
         raise ValueError(
             f"`sample_masses` must hold masses for each of the {len(points)} samples, got "
@@ -151,6 +154,7 @@ def barycenter_1d(
     Raises:
         ValueError: for samples that are empty or no numbers, or invalid weights.
     """
+    samples = listed("samples", samples, "samples")
     columns = [as_tensor(f"samples[{k}]", z) for k, z in enumerate(samples)]
     for k, z in enumerate(columns):
         if z.ndim != 1:
@@ -243,7 +247,7 @@ def sinkhorn_barycenter(
     Raises:
         ValueError: for samples of different dimensions, NaN or infinity, or invalid settings.
     """
-    positive("epsilon", epsilon)
+    epsilon = positive("epsilon", epsilon)
     sets = weighted_sets(samples, weights, sample_masses)
     x, a = sets.start(start, masses)
 
@@ -258,6 +262,7 @@ def sinkhorn_barycenter(
     return _iterated(moved, x, a, sets, tolerance, max_iterations)
 
 
+@torch.inference_mode(False)  # a step takes derivatives
 def sliced_barycenter(
     samples: Sequence[Any],
     weights: Any = None,
@@ -292,7 +297,7 @@ def sliced_barycenter(
     """
     sets = weighted_sets(samples, weights, sample_masses)
     x, a = sets.start(start, masses)
-    theta = ready_directions(directions, x, generator)
+    theta = recordable(ready_directions(directions, x, generator))
     spanned = theta.T @ theta / len(theta)
     if float(eigvalsh(spanned)[0]) < LEAST_SPAN:
         raise ValueError(f"`directions` must span {x.shape[1]} dimensions: draw more")
@@ -323,7 +328,7 @@ def _iterated(
     step: Projections, x: Tensor, a: Tensor, sets: WeightedSets, tolerance: float, most: int
 ) -> Barycenter:
     """Repeats a step until it hardly moves the points."""
-    positive("tolerance", tolerance)
+    tolerance = positive("tolerance", tolerance)
     dimension("max_iterations", most)
     scale = sets.spread or 1.0
     if not math.isfinite(scale):

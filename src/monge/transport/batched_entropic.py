@@ -5,7 +5,9 @@ potentials by `monge.transport.batched_gibbs`. For p = 2 the means of all sample
 (`monge.transport.dual.Separated`), otherwise a common offset.
 """
 
+import functools
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -85,15 +87,11 @@ class SeparatedBatch(NamedTuple):
         f = solution.f + 2 * _dot(self.x, self.shift) + self.shift.square().sum(1, keepdim=True)
         return f, solution.g - 2 * _dot(self.y, self.shift)
 
-    def linear(self, costs: Tensor, plans: Tensor) -> Tensor:
-        """⟨C, π⟩ of the whole cost."""
-        rows, columns = plans.sum(2).double(), plans.sum(1).double()
+    def linear(self, rows: Tensor, columns: Tensor, near: Tensor) -> Tensor:
+        """⟨C, π⟩ of the whole cost from that of the part that decides, and marginals of plans."""
         moved = (rows * _dot(self.x, self.shift)).sum(1)
         moved = moved - (columns * _dot(self.y, self.shift)).sum(1)
-        square = self.shift.square().sum(1)
-        pairs = plans.flatten(1)[:, None] @ costs.to(plans.dtype).flatten(1)[:, :, None]
-        linear = pairs[:, 0, 0].double()
-        return linear + 2 * moved + square * rows.sum(1)
+        return near + 2 * moved + self.shift.square().sum(1) * rows.sum(1)
 
 
 def separated_batch(x: Tensor, y: Tensor, a: Tensor, b: Tensor, p: float) -> SeparatedBatch:
@@ -121,7 +119,8 @@ def _dot(x: Tensor, shift: Tensor) -> Tensor:
     return (x @ shift[:, :, None])[:, :, 0]
 
 
-class Solved(NamedTuple):
+@dataclass(frozen=True)
+class Solved:
     """A batch with its potentials and plans, for one ε."""
 
     batch: Problems
@@ -129,9 +128,18 @@ class Solved(NamedTuple):
     epsilon: float
     plans: Tensor
 
+    @functools.cached_property
+    def marginals(self) -> tuple[Tensor, Tensor]:
+        """Those of the plans, (B, n) and (B, m), float64."""
+        return self.plans.sum(2).double(), self.plans.sum(1).double()
+
+    def linear(self, cost: Tensor) -> Tensor:
+        """⟨C, π⟩ of each problem (B,), float64."""
+        return (self.plans * cost.to(self.plans.dtype)).sum((1, 2)).double()
+
     def observed(self) -> Potentials:
         """The solution with the worst marginal error of the plans, in place of the solver's."""
-        rows, columns = (self.plans.sum(side).double() for side in (2, 1))
+        rows, columns = self.marginals
         of_rows = (rows - self.batch.a).abs().sum(1)
         of_columns = (columns - self.batch.b).abs().sum(1)
         error = float(torch.maximum(of_rows, of_columns).max())
@@ -142,8 +150,8 @@ def solved(
     batch: Problems, epsilon: float, settings: SinkhornSettings, dtype: torch.dtype
 ) -> Solved:
     """The batch, solved."""
-    solution = solve_batch(batch, epsilon, settings, dtype)
-    return Solved(batch, solution, epsilon, batch.plans(solution.f, solution.g, epsilon, dtype))
+    solution, plans = solve_batch(batch, epsilon, settings, dtype)
+    return Solved(batch, solution, epsilon, plans)
 
 
 def dual_of_points(
@@ -225,13 +233,13 @@ def _in_points(
     if not (wanted[0] or wanted[1]):
         return None, None
     x, y, a, b, p, shift = samples
-    batch, solution, epsilon, plans = solved
+    batch, solution, plans = solved.batch, solved.solution, solved.plans
     size = torch.maximum(x.abs().amax((1, 2)), y.abs().amax((1, 2)))
     moved = solution.value.abs() ** (1 / p)
     fine = p != 2 or bool((torch.finfo(dtype).eps * size > MOST_LOST[dtype] * moved).any())
     work = torch.float64 if fine else dtype
     if plans.dtype != work:
-        plans = batch.plans(solution.f, solution.g, epsilon, work)
+        plans = batch.plans(solution.f, solution.g, solved.epsilon, work)
     w = plans if p == 2 else _slopes(plans, x, y, p)
     of_x = _pulled(w, x.to(work), y.to(work)) if wanted[0] else None
     of_y = _pulled(w.mT, y.to(work), x.to(work)) if wanted[1] else None
@@ -250,7 +258,9 @@ def _in_points(
 
 def _pulled(w: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Σ_j w_ij (x_i - y_j), (B, n, d), float64."""
-    return (x * w.sum(2, keepdim=True) - w @ y).double()
+    # few rows times a matrix are several times faster than the matrix times few columns
+    attracted = (y.mT.contiguous() @ w.mT).mT
+    return (x * w.sum(2, keepdim=True) - attracted).double()
 
 
 def _slopes(plans: Tensor, x: Tensor, y: Tensor, p: float) -> Tensor:
@@ -326,9 +336,12 @@ def solve_entropic_together(
     batch = Problems(cost.detach().double() - least, mu.detach(), nu.detach())
     found = _solved(batch, epsilon, settings, cost)
     value = dual_of_costs(cost, mu, nu, found, least).to(cost.dtype)
-    linear = (found.plans * cost.detach()).sum((1, 2))
     return _account(
-        value, linear, (found.solution.f + least[:, 0], found.solution.g), found, settings
+        value,
+        found.linear(cost.detach()),
+        (found.solution.f + least[:, 0], found.solution.g),
+        found,
+        settings,
     )
 
 
@@ -354,7 +367,7 @@ def sinkhorn_together(
     samples = separated_batch(x.detach(), y.detach(), mu.detach(), nu.detach(), p)
     found = _solved(samples.batch(epsilon), epsilon, settings, x)
     value = dual_of_points(x, y, mu, nu, samples, found).to(x.dtype)
-    linear = samples.linear(found.batch.cost, found.plans)
+    linear = samples.linear(*found.marginals, found.linear(found.batch.cost))
     return _account(value, linear, samples.potentials(found.solution), found, settings)
 
 
@@ -378,16 +391,31 @@ def sinkhorn_divergence_together(
         return None
     mu, nu = weight_batch("a", a, x), weight_batch("b", b, y)
     samples = separated_batch(x.detach(), y.detach(), mu.detach(), nu.detach(), p)
-    cross = _solved(samples.batch(epsilon), epsilon, settings, x)
-    judge_balanced(cross.solution, epsilon, settings, x.dtype)
-    within: list[Tensor] = []
-    for z, w in ((x, mu), (y, nu)):
-        one = within_batch(z.detach(), w.detach(), p)
-        found = solved(one.batch(epsilon, symmetric=True), epsilon, settings, cross.plans.dtype)
-        judge_balanced(found.solution, epsilon, settings, x.dtype)
-        within.append(dual_within_samples(z, w, one, found))
-    value = dual_of_points(x, y, mu, nu, samples, cross) - (within[0] + within[1]) / 2
     equal = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     if x.shape == y.shape:
         equal = (x == y).all(2).all(1) & (mu == nu).all(1)
+    cross = _solved(samples.batch(epsilon), epsilon, settings, x)
+    ones = [within_batch(z.detach(), w.detach(), p) for z, w in ((x, mu), (y, nu))]
+    dtype = cross.plans.dtype
+    within = [solved(z.batch(epsilon, symmetric=True), epsilon, settings, dtype) for z in ones]
+    if bool(equal.any()):
+        cross = _replaced(cross, equal, within[0])
+    for found in (cross, *within):
+        judge_balanced(found.solution, epsilon, settings, x.dtype)
+    of_x = dual_within_samples(x, mu, ones[0], within[0])
+    of_y = dual_within_samples(y, nu, ones[1], within[1])
+    value = dual_of_points(x, y, mu, nu, samples, cross) - (of_x + of_y) / 2
     return at_least_zero(value, equal).to(x.dtype)
+
+
+def _replaced(one: Solved, items: Tensor, by: Solved) -> Solved:
+    """The solutions of some problems replaced by others of the same problems.
+
+    Samples that are equal have gradients that cancel only where all three solutions are one.
+    """
+    solution, other = one.solution, by.solution
+    kept = items[:, None]
+    f, g = torch.where(kept, other.f, solution.f), torch.where(kept, other.g, solution.g)
+    value = torch.where(items, other.value, solution.value)
+    plans = torch.where(kept[:, None], by.plans, one.plans)
+    return replace(one, solution=solution._replace(f=f, g=g, value=value), plans=plans)

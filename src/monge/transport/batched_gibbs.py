@@ -105,6 +105,15 @@ class Kernels:
         self.f0, self.g0 = self.f0.index_copy(0, items, f), self.g0.index_copy(0, items, g)
         self.kernel[items], self.transpose[items] = kernel, kernel.mT
 
+    def into_plans(self, f: Tensor, g: Tensor) -> Tensor:
+        """The plans of potentials within range of the kernels, into which they are written."""
+        _, a, b, _ = self.batch
+        u, v = (
+            (w * ((new - old) / self.epsilon).exp()).to(self.dtype)
+            for w, new, old in ((a, f, self.f0), (b, g, self.g0))
+        )
+        return self.kernel.mul_(u[:, :, None]).mul_(v[:, None])
+
     def _gibbs(self, f: Tensor, g: Tensor, cost: Tensor, epsilon: Tensor) -> Tensor:
         return exponentials(f, g, cost, epsilon, self.dtype)
 
@@ -194,8 +203,8 @@ def _scales(batch: Problems, epsilon: float) -> list[Tensor]:
 
 def _solved(
     batch: Problems, epsilon: float, settings: SinkhornSettings, dtype: torch.dtype
-) -> Potentials:
-    """`solve_batch` of problems all of whose points have mass."""
+) -> tuple[Potentials, Kernels]:
+    """The potentials of problems all of whose points have mass, and kernels about them."""
     acceleration, tolerance, most = settings
     memory = acceleration.memory if isinstance(acceleration, Anderson) else 0
     f, g = torch.zeros_like(batch.a), torch.zeros_like(batch.b)
@@ -210,7 +219,8 @@ def _solved(
     if batch.symmetric:
         f, mass = g, (batch.a * ((g - f) / epsilon).exp()).sum(1)
     values = (batch.a * f).sum(1) + (batch.b * g).sum(1) - epsilon * (mass - 1)
-    return Potentials(f, g, values, float(errors.max()), int((used + counts).max()))
+    solution = Potentials(f, g, values, float(errors.max()), int((used + counts).max()))
+    return solution, kernels
 
 
 def _like_sizes(w: Tensor) -> Tensor:
@@ -248,21 +258,23 @@ def _parts(batch: Problems) -> Iterator[tuple[Tensor, Tensor, Tensor, Problems]]
 
 def solve_batch(
     batch: Problems, epsilon: float, settings: SinkhornSettings, dtype: torch.dtype
-) -> Potentials:
+) -> tuple[Potentials, Tensor]:
     """The potentials of a batch, also at points without mass, with the values (B,) and the worst
-    of the errors and numbers of iterations."""
+    of the errors and numbers of iterations; and the plans (B, n, m)."""
     size = batch.a.shape[1] * batch.b.shape[1] * len(batch.a)
     full = bool((batch.a > 0).all() & (batch.b > 0).all())
     if full and size <= tuning(batch.a.device).batch_entries:
-        return _solved(batch, epsilon, settings, dtype)
+        solution, kernels = _solved(batch, epsilon, settings, dtype)
+        return solution, kernels.into_plans(solution.f, solution.g)
     f, g = torch.zeros_like(batch.a), torch.zeros_like(batch.b)
     values, error, iterations = f.new_zeros(len(f)), 0.0, 0
     for items, rows, columns, part in _parts(batch):
-        solution = _solved(part, epsilon, settings, dtype)
+        solution, _ = _solved(part, epsilon, settings, dtype)
         f[items[:, None], rows], g[items[:, None], columns] = solution.f, solution.g
         values[items] = solution.value
         error, iterations = max(error, solution.error), max(iterations, solution.iterations)
     if not full:
         f = torch.where(batch.a > 0, f, soft_minima(batch.cost, batch.b, g, epsilon))
         g = torch.where(batch.b > 0, g, soft_minima(batch.cost.mT, batch.a, f, epsilon))
-    return Potentials(f, g, values, error, iterations)
+    solution = Potentials(f, g, values, error, iterations)
+    return solution, batch.plans(f, g, epsilon, dtype)

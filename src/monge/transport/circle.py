@@ -73,7 +73,7 @@ def wasserstein_circle(
     >>> round(float(wasserstein_circle([23.0, 0.5], [0.0, 1.5], period=24)), 6)
     1.0
     """
-    order(p)
+    p = order(p)
     period = positive("period", period)
     for name, values in (("u", u), ("v", v)):
         floating(name, values)

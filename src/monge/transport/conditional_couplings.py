@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from monge._core.checks import cpu_generator, instance
+from monge._core.promotion import as_tensor
 from monge.transport.couplings import Coupling, Pairs, Semidiscrete, refuse_shapes
 from monge.transport.semidiscrete import Sampler, SemidiscretePlan, solve_semidiscrete
 
@@ -107,10 +108,14 @@ class SemidiscretePerLabel(Coupling):
     """
 
     def __init__(self, data: Tensor, labels: Tensor, plans: Mapping[int, SemidiscretePlan]):
-        self.data, self.labels = data, _labels("labels", labels, len(data))
+        self.data = as_tensor("data", data)
+        self.labels = _labels("labels", labels, len(self.data))
+        example = "SemidiscretePerLabel.fit(source, data, labels)"
+        for plan in instance("plans", plans, Mapping, example).values():
+            instance("plans", plan, SemidiscretePlan, example)
         self.plans, self.rows = dict(plans), _rows(self.labels)
         counts = {label: len(rows) for label, rows in self.rows.items()}
-        fitted = {label: len(plan) for label, plan in plans.items()}
+        fitted = {label: len(plan) for label, plan in self.plans.items()}
         if counts != fitted:
             raise ValueError(
                 f"`plans` must be those of the data of each label, {counts}, got {fitted}"
@@ -128,6 +133,7 @@ class SemidiscretePerLabel(Coupling):
         generator: torch.Generator | None = None,
     ) -> "SemidiscretePerLabel":
         """Fits a plan for each label; arguments are those of `solve_semidiscrete`."""
+        data = as_tensor("data", data)
         plans = {
             label: solve_semidiscrete(
                 source, data[rows], tolerance=tolerance, draws=draws, generator=generator

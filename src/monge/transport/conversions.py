@@ -152,7 +152,7 @@ def from_pot(
         >>> plan = from_pot(*ot.emd(a, b, M, log=True), M, a, b)
         >>> plan = from_pot(*ot.sinkhorn(a, b, M, reg, log=True), M, a, b, epsilon=reg)
     """
-    positive("tolerance", tolerance)
+    tolerance = positive("tolerance", tolerance)
     if matrix.ndim != 2 or matrix.shape != cost.shape:
         raise ValueError(
             f"`matrix` and `cost` must be matrices of one shape, got {tuple(matrix.shape)} and "
@@ -276,7 +276,7 @@ def from_geomloss(
     Example:
         >>> value = sinkhorn_divergence(x, y, **from_geomloss(p=2, blur=0.05)) / 2
     """
-    order(p)
+    p = order(p)
     made = {"p": p, "epsilon": _of_length("blur", blur, p)}
     return made if reach is None else made | {"reach": _of_length("reach", reach, p)}
 

@@ -137,7 +137,8 @@ class Exact(Coupling):
             return monge_map(x1, x0, p=self.p), j
         lengths = distances(x1, x0)
         # in units of the longest, of which no power overflows
-        plan = solve((lengths / lengths.max().clamp_min(_tiny(lengths))).pow(self.p)).plan
+        longest = lengths.max().clamp_min(torch.finfo(lengths.dtype).tiny)
+        plan = solve((lengths / longest).pow(self.p)).plan
         return drawn(plan, _uniform((m,), plan, generator)), j
 
 
@@ -249,10 +250,6 @@ def _centred(x0: Tensor, x1: Tensor, p: float) -> Pairs:
     """Samples in float64, about their means for p = 2, which decide on no optimal pair."""
     x0, x1 = x0.double(), x1.double()
     return (x0 - x0.mean(0), x1 - x1.mean(0)) if p == 2 else (x0, x1)
-
-
-def _tiny(x: Tensor) -> float:
-    return torch.finfo(x.dtype).tiny
 
 
 def _uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:

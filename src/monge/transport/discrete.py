@@ -20,7 +20,18 @@ def _checked(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
 
 @promoted(p=ANY, q=ANY)
 def total_variation(p: Tensor, q: Tensor) -> Tensor:
-    """½ Σ |p - q|, between 0 and 1."""
+    r"""½ Σ |p - q|, between 0 and 1.
+
+    Args:
+        p: (\*, k), at least 0 with sum 1 over the last dimension.
+        q: (\*, k).
+
+    Returns:
+        (\*).
+
+    Raises:
+        ValueError: for other shapes, NaN, a negative entry, or a sum that is not 1.
+    """
     p, q = _checked(p, q)
     return 0.5 * (p - q).abs().sum(-1)
 
@@ -39,9 +50,19 @@ def _on_support(p: Tensor) -> Tensor:
 
 @promoted(p=ANY, q=ANY)
 def kullback_leibler(p: Tensor, q: Tensor) -> Tensor:
-    """KL(p ‖ q) = Σ p log(p / q) in nats, infinite where p has mass and q has none.
+    r"""KL(p ‖ q) = Σ p log(p / q) in nats, infinite where p has mass and q has none.
 
     The gradient in p is 0 in its empty bins, where the derivative is infinite.
+
+    Args:
+        p: (\*, k), at least 0 with sum 1 over the last dimension.
+        q: (\*, k).
+
+    Returns:
+        (\*).
+
+    Raises:
+        ValueError: for other shapes, NaN, a negative entry, or a sum that is not 1.
     """
     p, q = _checked(p, q)
     return xlog_ratio(_on_support(p), q).sum(-1)
@@ -49,10 +70,20 @@ def kullback_leibler(p: Tensor, q: Tensor) -> Tensor:
 
 @promoted(p=ANY, q=ANY)
 def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
-    """½ KL(p ‖ m) + ½ KL(q ‖ m) with m = ½ (p + q), in nats, between 0 and log 2.
+    r"""½ KL(p ‖ m) + ½ KL(q ‖ m) with m = ½ (p + q), in nats, between 0 and log 2.
 
     The gradient in p is 0 in its empty bins, and that in q in those of q, where the derivative
     is infinite or, for a bin that is empty in both, does not exist.
+
+    Args:
+        p: (\*, k), at least 0 with sum 1 over the last dimension.
+        q: (\*, k).
+
+    Returns:
+        (\*).
+
+    Raises:
+        ValueError: for other shapes, NaN, a negative entry, or a sum that is not 1.
     """
     p, q = (_on_support(w) for w in _checked(p, q))
     middle = 0.5 * (p + q)

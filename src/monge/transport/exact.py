@@ -46,7 +46,7 @@ from monge.transport.batched_exact import plans as batched_plans
 from monge.transport.exact_simplex import simplex
 from monge.transport.forbidden import feasible_weights, forbidden_pairs, open_simplex
 from monge.transport.gaussian_potentials import gaussian_potentials
-from monge.transport.ground import GroundCost, Points
+from monge.transport.ground import GroundCost, Points, about_medians
 from monge.transport.plan import Plan
 from monge.transport.potentials import rough_potentials
 
@@ -198,6 +198,10 @@ def matching(x: Tensor, y: Tensor, p: float) -> tuple[Integers, float]:
         columns[x[:, 0].argsort(stable=True)] = y[:, 0].argsort(stable=True)
         return to_numpy(columns.cpu()), scale
     x, y = x / scale, y / scale
+    if p == 2:
+        x, y = about_medians(x, y)
+        unit = _scale(torch.cat([x, y]))
+        x, y = x / unit, y / unit
     columns = assignment(Points(x, y, p, torch.float32))
     # the costs, of about 1, have absolute errors that may outweigh an optimum this small
     squares = (x - y[from_numpy(columns).to(y.device)]).square().sum(1)
@@ -369,6 +373,9 @@ def kantorovich_potential(
 
     Returns:
         (φ on x (n,), φ on y (m,)), without gradient.
+
+    Raises:
+        ValueError: for an empty sample, NaN or infinity, different dimensions, or invalid weights.
     """
     x, y = points(x, y, 1)
     mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))

@@ -168,7 +168,7 @@ class State(NamedTuple):
     best: Tensor
     best_image: Tensor
     image: Tensor
-    """Of the iterate before h."""
+    """The image of the iterate before h."""
     residual: Tensor
     moves: Tensor
     """The differences of successive images, (memory, n), the last one last."""

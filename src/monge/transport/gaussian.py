@@ -154,10 +154,17 @@ def gaussian_wasserstein(mean0: Tensor, cov0: Tensor, mean1: Tensor, cov1: Tenso
 def gaussian_map(
     mean0: Tensor, cov0: Tensor, mean1: Tensor, cov1: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The optimal map T(x) = A x + b from N(mean0, cov0) to N(mean1, cov1), as (A, b).
+    """The optimal map T(x) = A x + b from N(mean0, cov0) to N(mean1, cov1).
 
-    A (d, d) is symmetric positive semidefinite; b (d,). `x @ A + b` maps points (n, d). Both are
-    differentiable twice at nonsingular covariances.
+    Args:
+        mean0: (d,).
+        cov0: (d, d), symmetric positive semidefinite.
+        mean1: (d,).
+        cov1: (d, d).
+
+    Returns:
+        (A, b): A (d, d), symmetric positive semidefinite, and b (d,), so that `x @ A + b` maps
+        points (n, d). Both are differentiable twice at nonsingular covariances.
 
     Raises:
         ValueError: as for `gaussian_wasserstein`; for a singular cov0 whose range does not hold
@@ -190,7 +197,18 @@ def gaussian_map(
 
 @promoted(mean0=1, cov0=2, mean1=1, cov1=2)
 def gaussian_kl(mean0: Tensor, cov0: Tensor, mean1: Tensor, cov1: Tensor) -> Tensor:
-    """KL(N(mean0, cov0) ‖ N(mean1, cov1)) in nats; covariances must be positive definite."""
+    """KL(N(mean0, cov0) ‖ N(mean1, cov1)) in nats.
+
+    Args:
+        mean0: (d,).
+        cov0: (d, d), symmetric positive definite.
+        mean1: (d,).
+        cov1: (d, d).
+
+    Raises:
+        ValueError: for shapes that do not fit, NaN or infinity, or a covariance that is not
+            positive definite.
+    """
     normals: list[torch.distributions.Distribution] = []
     for which, mean, cov in (("0", mean0, cov0), ("1", mean1, cov1)):
         mean, cov = checked_moments(mean, cov, which)

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from monge._core.checks import dimension, distribution_weights, positive
+from monge._core.checks import dimension, distribution_weights, listed, positive
 from monge._core.errors import warn
 from monge._core.promotion import ANY, WEIGHTS, as_tensor, as_weights, promoted
 from monge._core.typed import eigh, svd, vector_norm
@@ -34,7 +34,7 @@ from monge.transport.fixed_point import accelerated
 from monge.transport.gaussian import checked_moments, gaussian_wasserstein
 
 MEMORY = 5
-"""Of Anderson's acceleration."""
+"""The memory of Anderson's acceleration."""
 
 
 class GaussianComponents(NamedTuple):
@@ -73,7 +73,7 @@ def gaussian_barycenter(
         ValueError: for shapes that do not fit, NaN or infinity, a matrix that is not a covariance,
             or invalid weights.
     """
-    positive("tolerance", tolerance)
+    tolerance = positive("tolerance", tolerance)
     dimension("max_iterations", max_iterations)
     if means.ndim != 2 or covs.shape != (*means.shape, means.shape[-1]) or means.numel() == 0:
         raise ValueError(
@@ -137,15 +137,19 @@ def gaussian_mixture_barycenter(
             root mean square distance to their means.
         max_iterations: the iteration limit; reaching it warns.
 
+    Returns:
+        The components of the barycenter, without gradient.
+
     Raises:
         ValueError: for shapes that do not fit, NaN or infinity, a matrix that is not a covariance,
             or invalid weights.
 
     Example:
-        >>> gaussian_mixture_barycenter([one, two], [0.3, 0.7], start=one).means
+        >>> gaussian_mixture_barycenter([first, second], [0.3, 0.7], start=first).means
     """
-    positive("tolerance", tolerance)
+    tolerance = positive("tolerance", tolerance)
     dimension("max_iterations", max_iterations)
+    mixtures = listed("mixtures", mixtures, "mixtures (means, covariances, masses)")
     if len(mixtures) == 0:
         raise ValueError("`mixtures` must hold at least one, got none")
     given = [_components(f"mixtures[{k}]", mixture) for k, mixture in enumerate(mixtures)]
@@ -176,8 +180,9 @@ def gaussian_mixture_barycenter(
     return GaussianComponents(*(z.to(dtype) for z in now))
 
 
-def _components(name: str, mixture: tuple[Any, Any, Any]) -> GaussianComponents:
+def _components(name: str, mixture: Any) -> GaussianComponents:
     """Checked components, float64."""
+    mixture = tuple(listed(name, mixture, "means, covariances and masses"))
     if len(mixture) != 3:
         raise ValueError(f"`{name}` must be (means, covariances, masses), got {len(mixture)}")
     means, covs = (as_tensor(name, z).detach() for z in mixture[:2])
@@ -198,7 +203,7 @@ def _components(name: str, mixture: tuple[Any, Any, Any]) -> GaussianComponents:
 def _plans(
     now: GaussianComponents, given: list[GaussianComponents], lambdas: Tensor
 ) -> list[Tensor]:
-    """λ_k π_k (n, n_k) for each mixture, and the objective Σ_k λ_k ⟨C_k, π_k⟩."""
+    """λ_k π_k (n, n_k) for each mixture."""
     plans: list[Tensor] = []
     for w, mixture in zip(lambdas, given):
         rows = [

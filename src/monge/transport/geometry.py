@@ -23,6 +23,7 @@ from monge._core.checks import (
     cpu_generator,
     dimension,
     given_weights,
+    of_rank,
     on_hyperboloid,
     on_sphere,
     order,
@@ -114,8 +115,19 @@ def _of_directions(x: Tensor, y: Tensor) -> Tensor:
 
 
 def great_circles(count: int, dim: int, *, generator: torch.Generator | None = None) -> Tensor:
-    """`count` independent uniform great circles of S^{dim-1}, as orthonormal pairs of vectors,
-    (count, dim, 2), float64."""
+    """Independent uniform great circles of the sphere S^{dim-1}.
+
+    Args:
+        count: how many.
+        dim: of the space around the sphere, at least 2.
+        generator: a CPU generator; torch's global one by default.
+
+    Returns:
+        Orthonormal pairs of vectors that span the planes of the circles, (count, dim, 2), float64.
+
+    Raises:
+        ValueError: for a count that is not a positive integer, or a dimension under 2.
+    """
     if dimension("dim", dim) < 2:
         raise ValueError(f"`dim` must be at least 2 for a circle, got {dim}")
     shape = (dimension("count", count), dim, 2)
@@ -157,6 +169,7 @@ def spherical_sliced_wasserstein(
 
     Source: Bonet, Berg, Courty, Septier, Drumetz, Pham, "Spherical sliced-Wasserstein", 2023.
     """
+    x, y = of_rank("x", x, 2, "(n, d)"), of_rank("y", y, 2, "(m, d)")
     points(x, y, order(p))
     a, b = given_weights("a", a, len(x)), given_weights("b", b, len(y))
     dtype, planes = x.dtype, _planes(circles, x, generator)

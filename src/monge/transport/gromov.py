@@ -72,7 +72,7 @@ def exact_plan(
     generator: torch.Generator | None,
 ) -> Plan:
     """The best stationary point of a quadratic problem (cx, cy, linear) from several starts."""
-    positive("tolerance", tolerance)
+    tolerance = positive("tolerance", tolerance)
     dimension("max_iterations", most)
     moving, unit = in_units(*problem)
     a, b = _weights(moving, weights)
@@ -100,19 +100,22 @@ def entropic_plan(
     generator: torch.Generator | None,
 ) -> Plan:
     """The best fixed point of Sinkhorn on the slope of a quadratic problem."""
-    positive("tolerance", tolerance)
+    tolerance = positive("tolerance", tolerance)
     dimension("max_iterations", most)
     moving, unit = in_units(*problem)
     epsilon = epsilon_in_units(epsilon, unit, problem[0].dtype)
     a, b = _weights(moving, weights)
     dtype = problem[0].dtype
     fixed, mu, nu = moving.detached(dtype), a.detach().to(dtype), b.detach().to(dtype)
-    product = mu[:, None] * nu
+    product = a.detach()[:, None] * b.detach()
     plans = entropic_starting_plans(fixed, Couplings(mu, nu), starts, generator)
 
     def regularised(plan: Tensor) -> Tensor:
-        ratio = plan / product.clamp_min(torch.finfo(plan.dtype).tiny)
-        return fixed.value(plan) + epsilon * torch.xlogy(plan, ratio).sum()
+        wide = plan.double()
+        ratio = wide / product.clamp_min(torch.finfo(torch.float64).tiny)
+        # with both masses, whose rounding a large ε would multiply; those of a plan are equal
+        divergence = (torch.xlogy(wide, ratio) - wide + product).sum()
+        return fixed.value(plan) + epsilon * divergence
 
     results = [_alternated(fixed, mu, nu, plan, epsilon, tolerance, most) for plan in plans]
     found = min(results, key=lambda result: float(regularised(result.last.plan)))

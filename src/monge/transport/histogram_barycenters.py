@@ -172,14 +172,19 @@ def histogram_barycenter(
         weights: λ (k,), at least 0 with sum 1; uniform by default.
         epsilon: regularisation, in units of the cost.
         debiased: whether the blur of entropic transport is removed (Janati et al. 2020), by the
-            Sinkhorn divergence instead of the entropic cost.
-        tolerance: on `marginal_error`.
+            Sinkhorn divergence instead of the entropic cost. For an ε near the largest cost and
+            above, histograms with equal means are nearly equal to it, and it converges slowly.
+        tolerance: on `marginal_error`; if debiased and for an ε above the largest cost, on
+            (ε / max C)² times that.
         max_iterations: the iteration limit; reaching it warns.
+
+    Returns:
+        The barycenter, `masses` (n,), and the convergence of the iteration.
 
     Raises:
         ValueError: for invalid histograms, a cost of another shape, or invalid settings.
     """
-    positive("epsilon", epsilon)
+    epsilon = positive("epsilon", epsilon)
     if (
         histograms.ndim != 2
         or cost.shape != (histograms.shape[-1],) * 2
@@ -195,6 +200,7 @@ def histogram_barycenter(
     if float((matrix - matrix.T).amax()) > 1e-6 * max(float(high), -float(low)):
         raise ValueError("`cost` must be symmetric: it is between points of one support")
     kernel = [choose_kernel(matrix, epsilon)]
+    tolerance = _at_the_scale(tolerance, debiased, epsilon, float(high - low))
     settings = (debiased, tolerance, max_iterations)
     return _iterated(kernel, *_checked("histograms", histograms, weights), *settings)
 
@@ -221,17 +227,20 @@ def grid_barycenter(
         epsilon: regularisation, in units of the cost: of squared cells with the default spacing.
         spacing: the distance between neighbouring cells.
         debiased: whether the blur of entropic transport, of about √ε, is removed.
-        tolerance: on `marginal_error`.
+        tolerance: on `marginal_error`, as that of `histogram_barycenter`.
         max_iterations: the iteration limit; reaching it warns.
+
+    Returns:
+        The barycenter, `masses` of the shape of one image, and the convergence of the iteration.
 
     Raises:
         ValueError: for images that are not distributions, or invalid settings.
 
     Example:
-        >>> between = grid_barycenter(torch.stack([one, two]), epsilon=2.0).masses
+        >>> between = grid_barycenter(torch.stack([ring, cross]), epsilon=2.0).masses
     """
-    positive("epsilon", epsilon)
-    positive("spacing", spacing)
+    epsilon = positive("epsilon", epsilon)
+    spacing = positive("spacing", spacing)
     if images.ndim < 2 or images.numel() == 0:
         raise ValueError(f"`images` must have shape (k, n, …), got {tuple(images.shape)}")
     places = [
@@ -239,6 +248,8 @@ def grid_barycenter(
         for size in images.shape[1:]
     ]
     kernel = [choose_kernel((z[:, None] - z).square_(), epsilon) for z in places]
+    largest = sum(float(z[-1]) ** 2 for z in places)
+    tolerance = _at_the_scale(tolerance, debiased, epsilon, largest)
     settings = (debiased, tolerance, max_iterations)
     return _iterated(kernel, *_checked("images", images, weights), *settings)
 
@@ -250,6 +261,14 @@ def _checked(name: str, b: Tensor, weights: Tensor | None) -> tuple[Tensor, Tens
     return flat.view(b.shape)[lambdas > 0], lambdas[lambdas > 0], b.dtype
 
 
+def _at_the_scale(tolerance: float, debiased: bool, epsilon: float, largest: float) -> float:
+    """The tolerance on marginals. Kernels of an ε above the largest cost are nearly constant, and
+    marginals of debiased barycenters of equal means differ by (max C / ε)² whatever they are."""
+    tolerance = positive("tolerance", tolerance)
+    above = max(1.0, epsilon / largest) if debiased and largest > 0 else 1.0
+    return tolerance / above / above
+
+
 def _iterated(
     kernel: Kernel,
     b: Tensor,
@@ -259,7 +278,6 @@ def _iterated(
     tolerance: float,
     most: int,
 ) -> HistogramBarycenter:
-    positive("tolerance", tolerance)
     dimension("max_iterations", most)
     step = (_DebiasedStep if debiased else _BregmanStep)(kernel, b, lambdas)
     found = accelerated(step, step.start.flatten(), step.memory, tolerance, most)
@@ -267,9 +285,11 @@ def _iterated(
     converged = error <= tolerance
     if not converged:
         step(scalings)  # these need not be the last ones
+        fix = "change `epsilon`, or raise" if debiased else "raise `epsilon`,"
         warn(
             f"the barycenter has a marginal error of {error:.2g} after {iterations} iterations, "
-            f"above `tolerance` {tolerance:.2g}: raise `epsilon`, `tolerance` or `max_iterations`"
+            f"above the {tolerance:.2g} that `tolerance` allows: {fix} `tolerance` or "
+            "`max_iterations`"
         )
     masses = step.log_a[0].exp()
     return HistogramBarycenter((masses / masses.sum()).to(dtype), error, iterations, converged)
@@ -279,7 +299,7 @@ class _Step(abc.ABC):
     """An iteration for all histograms: scalings ↦ (scalings, the largest marginal error)."""
 
     memory: int
-    """Of Anderson's acceleration."""
+    """The memory of Anderson's acceleration."""
 
     def __init__(self, kernel: Kernel, b: Tensor, lambdas: Tensor):
         self.kernel, self.log_b = kernel, log_weights(b)

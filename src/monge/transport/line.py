@@ -25,7 +25,7 @@ from monge.transport.sorting import sort, sort_, sorted_with_order
 TIE = 2.0**-43
 """Levels that are nearer than this are equal, but for the rounding of sums of weights."""
 MOST_EXPONENT = 1000
-"""Of powers of 2 in derivatives in weights of 0, which may be those of a far point."""
+"""The largest exponent of 2 in derivatives in weights of 0, which may be those of a far point."""
 
 
 def _levels(values: Tensor, weights: Tensor | None, order: Tensor | None) -> Tensor:
@@ -304,7 +304,7 @@ def wasserstein_1d(
     Raises:
         ValueError: for an empty sample, NaN or infinity, p < 1, or invalid weights.
     """
-    order(p)
+    p = order(p)
     u, v = _values("u", u), _values("v", v)
     a, b = given_weights("a", a, u.shape[-1]), given_weights("b", b, v.shape[-1])
     u, v = _batched(u, v, *(w for w in (a, b) if w is not None))
@@ -313,10 +313,20 @@ def wasserstein_1d(
 
 @promoted(u=ANY, v=ANY)
 def quantile_map(u: Tensor, v: Tensor) -> Tensor:
-    r"""The monotone map F_ν^{-1} ∘ F_μ of samples u (\*, n) and v (\*, m), at each u: (\*, n).
+    r"""The monotone map F_ν^{-1} ∘ F_μ between samples on the line, at each value of the first.
 
     With n = m it is a permutation of v, the optimal assignment for every convex cost; equal
     values of u share out their images in the order of their indices.
+
+    Args:
+        u: values (\*, n).
+        v: values (\*, m), with the same leading dimensions or ones that broadcast.
+
+    Returns:
+        The image of each value of u, (\*, n).
+
+    Raises:
+        ValueError: for empty samples, NaN or infinity, or leading dimensions that do not fit.
     """
     u, v = _batched(_values("u", u), _values("v", v))
     n, m = u.shape[-1], v.shape[-1]

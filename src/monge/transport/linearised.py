@@ -26,12 +26,15 @@ from monge.transport.potentials import (
 from monge.transport.unbalanced import solve_penalised
 
 LOOSENESS = 0.03
-"""The tolerance of an intermediate problem, in units of how far the plan has moved last."""
+"""The tolerance of an intermediate problem, in units of the last move of the plan."""
+
+ROUNDINGS = 8
+"""The differences of a cost, in roundings of numbers of order 1, up to which it is constant."""
 
 NEARBY = 0.3
-"""How far a plan may have moved for the potentials of its problem to be a start of the next. Past
-it the cost has changed by many ε, and thousands of iterations would unlearn them; a solution from
-larger ε down, as of a single problem, takes some dozens."""
+"""The most that a plan may have moved for the potentials of its problem to start the next. Beyond
+it the cost has changed by many ε, which thousands of iterations would have to undo; a solution
+from larger ε down, as of a single problem, takes a few dozen."""
 
 
 class Linearised(NamedTuple):
@@ -39,11 +42,11 @@ class Linearised(NamedTuple):
 
     plan: Tensor
     potentials: tuple[Tensor, Tensor]
-    """Those of the cost less its least entry."""
+    """The potentials of the cost less its least entry."""
     error: float
     """The marginal error of the plan, or the residual of the potentials beside penalties."""
     iterations: int
-    """Those of Sinkhorn, with those of its warm-up."""
+    """The iterations of Sinkhorn, with those of its warm-up."""
 
     def stands(self, change: float, tolerance: float) -> bool:
         """Whether it has converged, and the plan does not move any more."""
@@ -52,11 +55,11 @@ class Linearised(NamedTuple):
 
 
 class Alternated(NamedTuple):
-    """Where the solutions of one linearised problem after the other have ended."""
+    """The end of a sequence of linearised problems."""
 
     last: Linearised
     iterations: int
-    """How many problems were solved."""
+    """The number of problems that were solved."""
     used: int
     """The iterations of Sinkhorn in all of them."""
     change: float
@@ -103,7 +106,7 @@ def entropic_plan_of(
     """The entropic plan of a cost (n, m) between weights, in the dtype of the cost.
 
     Args:
-        cost: a cost, of which the least entry is taken out.
+        cost: a cost, in units in which its terms are of order 1, whose least entry is taken out.
         weights: a (n,) and b (m,).
         epsilon: regularisation.
         tolerance: on the marginal error, or the residual of the potentials.
@@ -113,6 +116,9 @@ def entropic_plan_of(
     """
     # a constant is no cost, but could hide one
     cost = cost - cost.min()
+    # what rounding leaves of differences of numbers of order 1 is none either
+    if float(cost.max()) <= ROUNDINGS * torch.finfo(cost.dtype).eps:
+        cost = torch.zeros_like(cost)
     mean = float(cost.mean())
     matrix = Matrix(cost.to(kernel_dtype(mean, epsilon, cost.dtype)), mean)
     wide = None if start is None else (start[0].double(), start[1].double())

@@ -240,7 +240,7 @@ def low_rank_sinkhorn(
         >>> projected = plan.apply(y) * len(x)
     """
     rank = dimension("rank", rank)
-    positive("tolerance", tolerance)
+    tolerance = positive("tolerance", tolerance)
     dimension("max_iterations", max_iterations)
     x, y = points(x, y, 2)
     mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))

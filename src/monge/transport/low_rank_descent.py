@@ -84,8 +84,9 @@ class Logits(NamedTuple):
 def projected(
     logits: Logits, a: Tensor, b: Tensor, start: Tensor, tolerance: float
 ) -> tuple[Factors, Tensor]:
-    """The factors with Q1 = a, R1 = b and, up to the tolerance in L1, Qᵀ1 = Rᵀ1 = g that are
-    nearest in the Kullback-Leibler divergence, and the multipliers β (2, r) of the last two.
+    """The factors with Q1 = a, R1 = b and Qᵀ1 = Rᵀ1 = g, up to the tolerance in L1 on these and on
+    the plan's marginals, that are nearest in the Kullback-Leibler divergence, and the multipliers
+    β (2, r) of the last two.
 
     They are Q̃ exp(α_i + β_k), R̃ exp(α'_j + β'_k) and g̃ exp(-β - β') at the minimum of
 
@@ -101,20 +102,24 @@ def projected(
     still = torch.outer(still.flatten(), still.flatten()) / (2 * rank)
     eye = torch.eye(2 * rank, dtype=torch.float64, device=beta.device)
     here = _dual(logits, a, b, beta)
+    hidden = 100 * torch.finfo(a.dtype).eps * (1 + abs(float(here.level)))
     for _ in range(NEWTON):
         if here.error() <= tolerance:
             break
-        hessian = here.sums.flatten().diag() + here.g.diag().repeat(2, 2)
+        hessian = here.g.diag().repeat(2, 2)
         for at, shares, w in ((0, here.q, a), (rank, here.r, b)):
             square = slice(at, at + rank)
-            hessian[square, square] -= (shares.T @ (w[:, None] * shares)).double()
+            products = (shares.T @ (w[:, None] * shares)).double()
+            # diag(Qᵀ1) up to rounding, by which the second derivatives would have negative values
+            hessian[square, square] += products.sum(1).diag() - products
         hessian += float(hessian.trace()) / (2 * rank) * (still + RIDGE * eye)
         move = unchecked_solve(hessian, (here.sums - here.g).flatten()).view(2, rank)
         move = move / max(1.0, float(move.abs().amax()) / LARGEST_MOVE)
         for _ in range(HALVINGS):
             new = _dual(logits, a, b, beta - move)
+            rise = float(new.level) - float(here.level)
             # near the minimum rounding hides that it falls, but not that its slope does
-            if float(new.level) <= float(here.level) or new.error() < here.error():
+            if rise <= 0 or (rise <= hidden and new.error() < here.error()):
                 break
             move = move / 2
         else:
@@ -136,8 +141,10 @@ class Dual(NamedTuple):
     """Qᵀ1 and Rᵀ1, (2, r)."""
 
     def error(self) -> float:
-        """|Qᵀ1 - g|_1 + |Rᵀ1 - g|_1."""
-        return float((self.sums - self.g).abs().sum())
+        """At least |Qᵀ1 - g|_1 + |Rᵀ1 - g|_1 and the errors of both marginals of the plan, in
+        which that of a cluster counts as often as its g goes into the other factor's mass."""
+        counts = (self.sums.flip(0) / self.g).clamp_min(1)
+        return float((counts * (self.sums - self.g).abs()).sum())
 
 
 def _dual(logits: Logits, a: Tensor, b: Tensor, beta: Tensor) -> Dual:
@@ -176,25 +183,28 @@ def feasible(problem: LowRankObjective, factors: Factors, tolerance: float) -> F
 def descended(
     problem: LowRankObjective, factors: Factors, tolerance: float, most: int
 ) -> tuple[Factors, int, bool]:
-    """Mirror descent, whose steps are halved where the value rises: the factors, iterations, and
-    whether the value has settled."""
+    """Mirror descent, whose steps are halved where the value rises or the plan leaves its
+    marginals: the factors, iterations, and whether the value has settled."""
     values, step, fine = [float(problem.value(factors))], FIRST_STEP, tolerance / 10
     rounding = torch.finfo(factors.g.dtype).eps * (values[0] + float(problem.extent()))
     beta = torch.zeros(2, len(factors.g), dtype=torch.float64, device=factors.g.device)
+    error = problem.marginal_error(factors)
     for iteration in range(1, most + 1):
         slopes = problem.slopes(factors)
         largest = _largest(slopes)
         if largest == 0:
             return factors, iteration, True
         logits = _stepped(factors, slopes, step / largest)
-        new, beta = projected(logits, problem.a, problem.b, beta, fine)
-        value = float(problem.value(new))
-        if not value <= values[-1] + fine * abs(values[-1]) + rounding:
+        new, multipliers = projected(logits, problem.a, problem.b, beta, fine)
+        value, left = float(problem.value(new)), problem.marginal_error(new)
+        falls = value <= values[-1] + fine * abs(values[-1]) + rounding
+        if not (falls and left <= max(error, tolerance)):
             step /= 2
             if step < FIRST_STEP / 2**10:
                 return factors, iteration, True
             continue
-        factors, values = new, [*values, value][-WINDOW - 1 :]
+        factors, beta, error = new, multipliers, left
+        values = [*values, value][-WINDOW - 1 :]
         settled = values[0] - value <= tolerance * abs(value) + rounding
         if len(values) > WINDOW and settled:
             return factors, iteration, True

@@ -92,18 +92,17 @@ class LowRankGromov(LowRankObjective):
 
     def value(self, factors: Factors) -> Tensor:
         of_x, of_y = _between_clusters(self.x, factors.q), _between_clusters(self.y, factors.r)
-        shares = torch.outer(factors.g, factors.g)
-        return self.fixed - 2 * (of_x * of_y / shares).sum().double()
+        # g² of a cluster that is nearly empty is 0 in float32
+        return self.fixed - 2 * (of_x / factors.g[:, None] * (of_y / factors.g)).sum().double()
 
     def slopes(self, factors: Factors) -> Factors:
         q, r, g = factors
         of_x, of_y = _between_clusters(self.x, q), _between_clusters(self.y, r)
-        shares = torch.outer(g, g)
-        of_g = (of_x * of_y / shares).sum(1) / g
+        of_x, of_y = of_x / g[:, None] / g, of_y / g[:, None] / g  # whose g² may be 0
         return Factors(
-            -4 * _to_clusters(self.x, q, of_y / shares),
-            -4 * _to_clusters(self.y, r, of_x / shares),
-            4 * of_g,
+            -4 * _to_clusters(self.x, q, of_y),
+            -4 * _to_clusters(self.y, r, of_x),
+            4 * (of_x * of_y * g).sum(1),
         )
 
     def extent(self) -> Tensor:
@@ -242,7 +241,7 @@ def low_rank_gromov_wasserstein(
         >>> matched = plan.apply(y) * len(x)
     """
     rank = dimension("rank", rank)
-    positive("tolerance", tolerance)
+    tolerance = positive("tolerance", tolerance)
     dimension("max_iterations", max_iterations)
     for name, z in (("x", x), ("y", y)):
         _points(name, z)

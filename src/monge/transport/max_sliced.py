@@ -18,12 +18,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from monge._core.checks import dimension, given_weights, points
+from monge._core.checks import dimension, given_weights, instance, points
 from monge._core.numerics import centred, envelope, root
 from monge._core.promotion import WEIGHTS, promoted
 from monge._core.typed import eigh
+from monge.transport.directions import uniform_directions
 from monge.transport.line import merged, power_1d, power_with_slopes
-from monge.transport.sliced import is_projection_resolved, of_slices, uniform_directions
+from monge.transport.sliced import is_projection_resolved, of_slices
 from monge.transport.slicers import Slicer
 
 SEARCHED = 2000
@@ -160,10 +161,14 @@ def max_generalized_sliced_wasserstein(
     Returns:
         The distance, differentiable once in the points, the weights and the slices, at the frozen
         worst slice.
+
+    Raises:
+        ValueError: as `sliced_wasserstein`, and for points that the slicer does not take.
     """
     samples = _checked(x, y, a, b, p)
     fixed_x, fixed_y, fixed_a, fixed_b = (None if z is None else z.detach() for z in samples[:4])
-    parameters = list(slicer.parameters())
+    instance("slicer", slicer, torch.nn.Module, "Circular(dim)")
+    parameters = _ascending(slicer)
     optimiser = torch.optim.Adam(parameters, lr)
     fade = torch.optim.lr_scheduler.LinearLR(
         optimiser, 1.0, 0.01, dimension("iterations", iterations)
@@ -172,12 +177,12 @@ def max_generalized_sliced_wasserstein(
     for _ in range(iterations):
         with torch.enable_grad():
             values = _distances(slicer(fixed_x).T, slicer(fixed_y).T, fixed_a, fixed_b, p)
-        largest = values.max().detach()
+            largest = values.max().detach()
+            # in units of the largest, since Adam ignores gradients below a fixed size
+            loss = -(values / largest.clamp(min=torch.finfo(largest.dtype).tiny)).sum()
         if largest > best:
             best = float(largest)
             kept = {name: value.clone() for name, value in slicer.state_dict().items()}
-        # in units of the largest, since Adam ignores gradients below a fixed size
-        loss = -(values / largest.clamp(min=torch.finfo(largest.dtype).tiny)).sum()
         for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters)):
             parameter.grad = gradient
         optimiser.step()  # pyright: ignore[reportUnknownMemberType]
@@ -196,6 +201,23 @@ def _checked(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, p: float)
     x, y = points(x, y, p)
     a, b = given_weights("a", a, len(x)), given_weights("b", b, len(y))
     return _Samples(x, y, a, b, p)
+
+
+def _ascending(slicer: Slicer) -> list[torch.nn.Parameter]:
+    """The parameters of a slicer that an ascent moves."""
+    every = list(slicer.parameters())
+    if any(parameter.is_inference() for parameter in every):
+        raise ValueError(
+            "`slicer` was made in inference mode, where its slices cannot be optimised: make it "
+            "outside"
+        )
+    parameters = [parameter for parameter in every if parameter.requires_grad]
+    if not parameters:
+        raise ValueError(
+            "`slicer` has no parameters that require gradients, so its slices cannot be "
+            "optimised: call slicer.requires_grad_(), or use generalized_sliced_wasserstein"
+        )
+    return parameters
 
 
 # Distances on slices

@@ -7,7 +7,7 @@ their gradient ∇f(x) = 2 (x - T(x)), where T(x) is the mean of the points that
 minima leave out the pairs where the plan is negligible (`monge.transport.tiles`): about
 n ε^{d/2} of n² are left.
 
-The result is that of `monge.transport.entropic`, up to a share of the mass that is a thousandth of
+The result is that of `monge.transport.entropic`, up to a share of the mass that is a hundredth of
 the tolerance and part of the marginal error. With more than about five dimensions hardly a pair is
 negligible, and nothing is gained.
 
@@ -311,12 +311,27 @@ def multiscale_sinkhorn_divergence(
 ) -> Tensor:
     """OT_ε(x, y) - ½ OT_ε(x, x) - ½ OT_ε(y, y) of many points in few dimensions.
 
-    As `sinkhorn_divergence`, for the cost ‖x - y‖² and without root; arguments as for
-    `multiscale_sinkhorn`. Differentiable in points and weights, once.
+    `sinkhorn_divergence` for the cost ‖x - y‖², without root. Differentiable in points and
+    weights, once.
 
     At least 0, and exactly 0 between equal samples in one order. Elsewhere its error is up to
     about `tolerance` times the largest squared distance: a value below that, which would come out
     negative where the three problems are not solved alike, is 0 with the gradient that it has.
+
+    Args:
+        x: points (n, d), of at most about five dimensions.
+        y: points (m, d).
+        a: weights (n,), at least 0 with sum 1; uniform by default.
+        b: weights (m,).
+        epsilon: regularisation, in units of the cost.
+        tolerance: on the marginal error of each of the three plans, in L1.
+        max_iterations: the iteration limit at each scale; reaching it warns.
+
+    Returns:
+        The divergence, a scalar in units of the cost.
+
+    Raises:
+        ValueError: as `multiscale_sinkhorn`.
     """
     settings = checked_settings(epsilon, tolerance, max_iterations, ACCELERATION)
     x, y = points(x, y, 2)

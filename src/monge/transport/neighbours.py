@@ -41,7 +41,7 @@ from monge.gpu.launch import is_usable
 Neighbours = tuple[Tensor, Tensor]
 """Squared distances and indices."""
 Visit = Callable[[slice, Tensor], object]
-"""What is called with each block of squared distances: some rows, and the block."""
+"""Called with each block of squared distances: some rows, and the block."""
 
 
 def nearest(

@@ -86,7 +86,7 @@ def partial_gromov_wasserstein(
         ValueError: for a cost that is not square and finite, invalid weights, a mass that is not
             positive or more than either side has, or starts that are no plans of it.
     """
-    positive("tolerance", tolerance)
+    tolerance = positive("tolerance", tolerance)
     dimension("max_iterations", max_iterations)
     cx, cy = space("cx", cx), space("cy", cy)
     moving, unit = in_units(cx, cy, cx.new_zeros(len(cx), len(cy)))

@@ -77,7 +77,7 @@ class KL(Penalty):
     rho: float
 
     def __post_init__(self) -> None:
-        positive("rho", self.rho)
+        object.__setattr__(self, "rho", positive("rho", self.rho))
 
     @property
     def price(self) -> float:
@@ -117,7 +117,7 @@ class TV(Penalty):
     rho: float
 
     def __post_init__(self) -> None:
-        positive("rho", self.rho)
+        object.__setattr__(self, "rho", positive("rho", self.rho))
 
     @property
     def price(self) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from monge._core import html
 from monge._core.numerics import rounding_of_masses
-from monge._core.shown import of_attributes
+from monge._core.shown import numbers, of_attributes
 
 MOST_SHADES = 64 * 64
 """Cells of a plan that a notebook draws."""
@@ -60,7 +60,7 @@ class Plan:
     def _repr_html_(self) -> str:
         names = ("value", "value_linear", "marginal_error", "iterations", "converged")
         values: list[object] = [getattr(self, name) for name in names]
-        rows = [(k, _plain(v) if isinstance(v, Tensor) else v) for k, v in zip(names, values)]
+        rows = [(k, numbers(v, 4) if isinstance(v, Tensor) else v) for k, v in zip(names, values)]
         n, m = (len(potential) for potential in self.potentials)
         drawing = ""
         if self.value.ndim == 0 and 0 < n * m <= MOST_SHADES:
@@ -126,9 +126,3 @@ class Plan:
 
 def _as_it_is(plan: Tensor) -> Tensor:
     return plan
-
-
-def _plain(value: Tensor) -> object:
-    """A number, or a list of those of a batch."""
-    numbers: list[float] = [float(one) for one in value.detach().reshape(-1)]
-    return numbers[0] if value.ndim == 0 else [float(f"{one:.4g}") for one in numbers]

@@ -10,7 +10,7 @@ from monge._core.numerics import distances
 from monge._core.tuning import tuning
 from monge._core.typed import checkpointed, split
 from monge.transport.exact import monge_map, solve
-from monge.transport.ground import MOST_ROUNDING, Points
+from monge.transport.ground import MOST_ROUNDING, Points, about_medians
 
 
 def exact_projections(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -20,7 +20,7 @@ def exact_projections(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> tuple[Tenso
     if len(x) == len(y) and all(bool((w == w[0]).all()) for w in (a, b)):
         index = monge_map(x, y)
         return y[index], x[index.argsort()]
-    plan = solve(Points(x, y, 2).whole(), a, b).plan
+    plan = solve(Points(*about_medians(x, y), 2).whole(), a, b).plan
     return (plan @ y) / a[:, None], (plan.T @ x) / b[:, None]
 
 

@@ -27,6 +27,8 @@ from monge.transport.exact import assignment, solve
 from monge.transport.ground import Matrix
 from monge.transport.plan import Plan
 
+MOST_OF_COSTS = 1e-5
+"""The most that the rounding of ε may be, in the unit of costs, whose mean is a few at most."""
 MOST_SWAPPED = 100
 """Points up to which pairs of images are exchanged, at n³ a step."""
 
@@ -118,8 +120,14 @@ def in_units(cx: Tensor, cy: Tensor, linear: Tensor) -> tuple[Quadratic, float]:
 
 
 def epsilon_in_units(epsilon: float, unit: float, dtype: torch.dtype) -> float:
-    """ε in the unit of the objective, if it is not below the rounding of costs."""
+    """ε in the unit of the objective, if it is not below the rounding of costs, nor so large that
+    it hides them."""
     scaled = positive("epsilon", epsilon) / unit / unit
+    if unit * unit == 0 or torch.finfo(torch.float64).eps * scaled > MOST_OF_COSTS:
+        raise ValueError(
+            f"`epsilon` {epsilon:.3g} is over 10⁹ times costs of the order of {unit:.3g}², where "
+            "rounding hides them: rescale the matrices, or take the limit, the product plan"
+        )
     if scaled < torch.finfo(dtype).eps:
         raise ValueError(
             f"`epsilon` {epsilon:.3g} is below the rounding of costs of the order of "

@@ -226,8 +226,8 @@ def solve_semidiscrete(
         >>> x0 = torch.randn(256, 2)
         >>> x1 = data[plan.assign(x0)]
     """
-    nonnegative("epsilon", epsilon)
-    positive("tolerance", tolerance)
+    epsilon = nonnegative("epsilon", epsilon)
+    tolerance = positive("tolerance", tolerance)
     dimension("draws", draws)
     if not callable(source) or hasattr(source, "sample"):
         raise ValueError(

@@ -14,64 +14,17 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from monge._core.checks import cpu_generator, dimension, finite, given_weights, points, power
-from monge._core.devices import to_device
+from monge._core.checks import dimension, given_weights, points, power
 from monge._core.numerics import Gradients, on_host, rooted, unit_of_power, with_gradient
-from monge._core.promotion import WEIGHTS, as_tensor, promoted
+from monge._core.promotion import WEIGHTS, promoted
 from monge._core.tuning import threads, tuning
-from monge._core.typed import checkpointed, ndtri, qr, split
+from monge._core.typed import checkpointed, split
+from monge.transport.directions import ready_directions
 from monge.transport.line import plain_power, power_1d, power_with_slopes
 from monge.transport.slicers import Slicer
-
-
-def uniform_directions(
-    count: int, dim: int, *, generator: torch.Generator | None = None
-) -> Tensor:
-    """`count` independent uniform directions on the unit sphere, (count, dim), float32."""
-    normal = torch.randn(
-        dimension("count", count),
-        dimension("dim", dim),
-        generator=cpu_generator(generator),
-        dtype=torch.float32,
-        device="cpu",
-    )
-    return torch.nn.functional.normalize(normal, dim=1)
-
-
-def orthogonal_directions(
-    count: int, dim: int, *, generator: torch.Generator | None = None
-) -> Tensor:
-    """Uniform directions, orthonormal in blocks of `dim`: each is uniform on the sphere, and a
-    block has no two directions alike. (count, dim), float32.
-
-    Source: Rowland et al., "Orthogonal estimation of Wasserstein distances", 2019.
-    """
-    blocks = -(-dimension("count", count) // dimension("dim", dim))
-    normal = torch.randn(
-        blocks, dim, dim, generator=cpu_generator(generator), dtype=torch.float64, device="cpu"
-    )
-    q, r = qr(normal)
-    # with the signs of R's diagonal taken out, Q follows the Haar measure
-    q = q * torch.diagonal(r, dim1=1, dim2=2).sign()[:, None]
-    return q.transpose(1, 2).reshape(-1, dim)[:count].float()
-
-
-def sobol_directions(count: int, dim: int, *, generator: torch.Generator | None = None) -> Tensor:
-    """Quasi-Monte-Carlo directions: a scrambled Sobol sequence through the normal quantile
-    function, normalised; each is uniform on the sphere. (count, dim), float32."""
-    dimension("count", count)
-    if dimension("dim", dim) > torch.quasirandom.SobolEngine.MAXDIM:
-        raise ValueError(
-            f"`dim` {dim} is over {torch.quasirandom.SobolEngine.MAXDIM}: use uniform_directions"
-        )
-    seed = int(torch.randint(2**31, (), generator=cpu_generator(generator), device="cpu"))
-    engine = torch.quasirandom.SobolEngine(dim, scramble=True, seed=seed)
-    uniform = engine.draw(count, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
-    return torch.nn.functional.normalize(ndtri(uniform), dim=1).float()
 
 
 def sliced_power(
@@ -346,20 +299,6 @@ def _ready(
     return x, y, ready_directions(directions, x, generator)
 
 
-def ready_directions(
-    directions: int | Tensor, like: Tensor, generator: torch.Generator | None
-) -> Tensor:
-    """Directions (L, d) for points like (n, d), in their dtype: given ones, or as many drawn."""
-    dim = like.shape[1]
-    if not isinstance(directions, (Tensor, np.ndarray, list, tuple)):
-        drawn = uniform_directions(dimension("directions", directions), dim, generator=generator)
-        return to_device(drawn, like.device).to(like.dtype)
-    theta = as_tensor("directions", directions).detach()
-    if theta.ndim != 2 or theta.shape[1] != dim or len(theta) < 1:
-        raise ValueError(f"`directions` must have shape (L, {dim}), got {tuple(theta.shape)}")
-    return finite("directions", theta.to(like))
-
-
 @promoted(x=2, y=2, a=WEIGHTS, b=WEIGHTS)
 def generalized_sliced_wasserstein(
     x: Tensor,
@@ -380,6 +319,9 @@ def generalized_sliced_wasserstein(
         a: weights (n,), at least 0 with sum 1; uniform by default.
         b: weights (m,).
         p: order, at least 1.
+
+    Raises:
+        ValueError: as `sliced_wasserstein`, and for points that the slicer does not take.
     """
     x, y = points(x, y, p)
     a, b = given_weights("a", a, len(x)), given_weights("b", b, len(y))
@@ -387,6 +329,8 @@ def generalized_sliced_wasserstein(
     def distance(u: Tensor, v: Tensor) -> Tensor:
         return rooted(lambda u, v, q: power_1d(u, v, a, b, p=q).mean(), u, v, p)
 
+    if not callable(slicer):
+        raise ValueError(f"`slicer` must be a slicer, e.g. Circular(dim), got {slicer!r}")
     return of_slices(distance, slicer, x, y, 1)
 
 

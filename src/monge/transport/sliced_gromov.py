@@ -8,8 +8,8 @@ from torch import Tensor
 
 from monge._core.checks import finite, sample_pair
 from monge._core.promotion import promoted
+from monge.transport.directions import ready_directions
 from monge.transport.line import merged
-from monge.transport.sliced import ready_directions
 
 
 def _monotone(u: Tensor, v: Tensor) -> Tensor:

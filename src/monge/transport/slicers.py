@@ -95,7 +95,12 @@ class _Normalised(Slicer):
 
 
 class Linear(_Normalised):
-    """g(x, θ) = θ·x with ‖θ‖ = 1: the Radon transform, and plain slices."""
+    """g(x, θ) = θ·x with ‖θ‖ = 1: the Radon transform, and plain slices.
+
+    Args:
+        dim: d, of the points.
+        slices: L, how many.
+    """
 
     def __init__(self, dim: int, slices: int = 128):
         super().__init__(slices, dimension("dim", dim))
@@ -106,7 +111,13 @@ class Linear(_Normalised):
 
 
 class Circular(_Normalised):
-    """g(x, θ) = ‖x - rθ‖ with ‖θ‖ = 1 and a fixed radius r: the circular Radon transform."""
+    """g(x, θ) = ‖x - rθ‖ with ‖θ‖ = 1 and a fixed radius r: the circular Radon transform.
+
+    Args:
+        dim: d, of the points.
+        slices: L, how many.
+        radius: r > 0, in units of the points: the distance of the centres from the origin.
+    """
 
     def __init__(self, dim: int, slices: int = 128, radius: float = 2.0):
         super().__init__(slices, dimension("dim", dim))
@@ -117,7 +128,16 @@ class Circular(_Normalised):
 
 
 class Polynomial(_Normalised):
-    """g(x, θ) = Σ_{|α| = degree} θ_α x^α with ‖θ‖ = 1: homogeneous of odd degree."""
+    """g(x, θ) = Σ_{|α| = degree} θ_α x^α with ‖θ‖ = 1: homogeneous of odd degree.
+
+    Args:
+        dim: d, of the points.
+        degree: odd, without which the transform is not injective.
+        slices: L, how many.
+
+    Raises:
+        ValueError: for an even degree, or more than 100,000 monomials.
+    """
 
     factors: Tensor
 
@@ -198,6 +218,11 @@ class Neural(Slicer):
     """g(x, θ_l) = w_l·φ(Ax + c): a shared hidden layer of spectral norm ≤ 1, unit vectors w_l.
 
     Each slice is 1-Lipschitz on its own, so that its distribution does not depend on `slices`.
+
+    Args:
+        dim: d, of the points.
+        slices: L, how many.
+        hidden: the size of the hidden layer.
     """
 
     def __init__(self, dim: int, slices: int = 128, hidden: int = 64):

@@ -139,11 +139,13 @@ class TiledMinima:
         linear = self.flat_x.new_zeros(())
         for strip, kernel in self._kernels():
             x, y = self._about_centre(strip)
-            w = right[strip.columns].reshape(-1, 1)
-            kernel, start = kernel.double(), left[strip.rows, None] * _with_one(x)
-            there = left[strip.rows, None] * (kernel.T @ (w * _with_one(y)))
-            back = w * (kernel @ start)
-            linear += there[:, -1] @ x.square().sum(1) + back[:, -1] @ y.square().sum(1)
+            v, w = left[strip.rows, None], right[strip.columns].reshape(-1, 1)
+            # float64, since sums of far points leave small differences
+            kernel, start = kernel.double(), v * _with_one(x)
+            there = v * ((w * _with_one(y)).T @ kernel).T
+            # a product with a matrix of so few columns is slower than one with each
+            back = w * torch.stack([kernel @ column for column in start.T], 1)
+            linear += there[:, -1] @ _squares(x) + back[:, -1] @ _squares(y)
             linear -= 2 * (x * there[:, :-1]).sum()
             of_x[strip.rows] = _pulled(x, there)
             of_y.index_add_(0, strip.columns, _pulled(y, back).view(-1, of_y.shape[1], d + 1))
@@ -237,8 +239,8 @@ class TiledMinima:
         if len(y) == 0:
             return
         g = self.g0.view(self.y.weights.shape)[strip.columns].flatten()
-        of_y = (g - y.square().sum(1)) / self.epsilon
-        of_x = (self.f0[strip.rows] - x.square().sum(1)) / self.epsilon
+        of_y = (g - _squares(y)) / self.epsilon
+        of_x = (self.f0[strip.rows] - _squares(x)) / self.epsilon
         # the sum of both is of order 1, each of them may be large
         level = of_y.amax()
         one = torch.ones_like(of_x)[:, None]
@@ -276,6 +278,11 @@ def _groups(values: Tensor, counts: Tensor) -> Iterator[Tensor]:
     ends = [int(end) for end in counts.cumsum(0).cpu()]
     for start, end in pairwise([0, *ends]):
         yield values[start:end]
+
+
+def _squares(x: Tensor) -> Tensor:
+    """‖x_i‖² (n,), by a product, which is faster than a sum of few entries."""
+    return x.square() @ x.new_ones(x.shape[1])
 
 
 def _with_one(x: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ from monge.transport.quadratic import (
 from monge.transport.unbalanced import RESIDUAL
 
 LEAST_SHARE = 1e-30
-"""Of the mass, below which none is kept."""
+"""The share of the mass below which none is kept."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,9 @@ class UnbalancedProblem:
 
     def value(self, plan: Tensor) -> Tensor:
         """The objective, at least 0."""
-        total = self.spaces.value(plan)
-        for price, r, w in self.terms(plan):
+        total = self.spaces.value(plan).double()
+        for price, *pair in self.terms(plan):
+            r, w = (z.double() for z in pair)  # a large price multiplies their rounding
             # 2 |r| KL + (|r| - |w|)², in which |r|² cancels once
             total = total + price * (
                 2 * r.sum() * _relative(r, w) - r.sum().square() + w.sum().square()
@@ -271,19 +272,20 @@ def unbalanced_gromov_wasserstein(
         ValueError: for a cost that is not square and finite, invalid weights, ε ≤ 0, or a `reach`
             that is no KL, or at which next to no mass is kept.
     """
-    positive("tolerance", tolerance)
+    tolerance = positive("tolerance", tolerance)
     dimension("max_iterations", max_iterations)
     sides = _kl_or_constraint(reach)
     cx, cy = space("cx", cx), space("cy", cy)
     moving, unit = in_units(cx, cy, cx.new_zeros(len(cx), len(cy)))
     mu, nu = masses("a", a, cx, len(cx)), masses("b", b, cy, len(cy))
+    scaled = epsilon_in_units(epsilon, unit, cx.dtype)
     first, second = (_in_unit(side, unit**2) for side in sides)
     problem = UnbalancedProblem(
         moving.detached(cx.dtype),
         mu.detach().to(cx),
         nu.detach().to(cx),
         (first, second),
-        epsilon_in_units(epsilon, unit, cx.dtype),
+        scaled,
     )
     plans = PlansOfMass(problem.a, problem.b, _first_mass(problem))
     results = [

@@ -75,7 +75,7 @@ def _read(config: DataConfig) -> Source:
     if config.name.startswith(hub.PREFIX):
         return _decoded(hub.dataset(config.name), config)
     if is_of_kernel(path):
-        raise ValueError(f"`data` {config.name!r} is of the kernel, and no data: give a file")
+        raise ValueError(f"`data` {config.name!r} is of the kernel and holds no data: give a file")
     if tar.are_named(config.name):
         return _decoded(tar.shards(config.name, tar.paths_of(config.name), LeftOut()), config)
     if config.name == "" or not os.path.exists(path):
@@ -97,8 +97,8 @@ def _folder(path: Path, config: DataConfig) -> Source:
     if kind is None:
         raise ValueError(
             f"`data` {config.name!r} holds no images ({', '.join(sorted(IMAGES))}) and no clouds "
-            f"({', '.join(CLOUDS)}), but {found.counted()}: tables and archives are read one "
-            "by one"
+            f"({', '.join(CLOUDS)}); it holds {found.counted()}: name a table or an archive by "
+            "its own path"
         )
     return _decoded((tar.folder if kind == "shards" else images.folder)(found), config)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from monge._core.files import DAMAGED
 from monge._core.visible import brief
@@ -23,30 +24,30 @@ from monge.data.readers.numpy_files import array_in, array_of
 from monge.data.source import Source, decoded, split, unused_parts
 
 AS_IT_IS = DataConfig()
-"""Of an array, without settings."""
-
-
+"""The settings of an array for which none are given."""
 BESIDE = ("labels", "class_names", "split")
 """Keys of a .npz that are read beside the samples."""
 
 
 class Content(NamedTuple):
-    """What a file of samples holds."""
+    """The content of a file of samples."""
 
     samples: np.ndarray
     labels: np.ndarray | None = None
     parts: np.ndarray | None = None
     """The part of each sample: train, test, …"""
     key: str | None = None
-    """What the samples are called."""
+    """The key of the samples."""
     schema: Schema | None = None
-    """What the columns of a table in a text file are."""
+    """The columns of a table in a text file."""
     contents: np.ndarray | None = None
     """The digests of its rows where samples are not what was read."""
     summary: str = ""
     """One line on what was read, and what was left out."""
     unread: tuple[str, ...] = ()
     """Keys beside those that are read."""
+    beside: tuple[str, ...] = ()
+    """Columns of a table that are no part of its samples."""
 
 
 def digits() -> Source:
@@ -62,8 +63,8 @@ def digits() -> Source:
 
 def from_array(
     samples: np.ndarray,
-    labels=None,
-    parts=None,
+    labels: ArrayLike | None = None,
+    parts: ArrayLike | None = None,
     name: str = "array",
     config: DataConfig = AS_IT_IS,
     schema: Schema | None = None,
@@ -98,7 +99,7 @@ def from_array(
     )
 
 
-def _summary(noun: str, n: int, parts) -> str:
+def _summary(noun: str, n: int, parts: ArrayLike | None) -> str:
     """One line on what was read of an array, e.g. `read 20 vectors; left out 10 of the validation
     part`."""
     unused = Counter(unused_parts(parts, n))
@@ -141,12 +142,19 @@ def load(path: Path, config: DataConfig) -> Source:
     )
     if not found.unread:
         return source
-    few = [repr(brief(key)) for key in found.unread[:5]] + ["…"] * (len(found.unread) > 5)
-    left = f"left out the keys {', '.join(few)}: "
-    left += f"beside {found.key!r} only {', '.join(BESIDE)} are read"
+    left = left_out(found)
     if found.labels is None:  # one of them may hold the labels
         warnings.warn(f"{str(path)!r}: {left}", stacklevel=2)
     return dataclasses.replace(source, summary=f"{source.summary}; {left}")
+
+
+def left_out(found: Content) -> str:
+    """Which keys of a file were not read, and why."""
+    few = [repr(brief(key)) for key in found.unread[:5]] + ["…"] * (len(found.unread) > 5)
+    return (
+        f"left out the keys {', '.join(few)}: beside {found.key!r} only {', '.join(BESIDE)} are "
+        "read"
+    )
 
 
 def format_of(path: Path) -> str | None:
@@ -251,10 +259,11 @@ def _table(path: Path, config: DataConfig) -> Content:
         schema=found.schema,
         contents=found.contents,
         summary=found.summary,
+        beside=found.beside,
     )
 
 
 READERS = {".npy": _npy, ".npz": _npz, ".csv": _table, ".tsv": _table}
-"""Of the suffixes that files of samples have."""
+"""The readers of files of samples, by suffix."""
 TEXTS = (".txt", ".dat", ".tab", "")
 """Suffixes that a table may have if it is a text."""

@@ -173,7 +173,7 @@ def _demand_ours(folder: Path) -> None:
     strange = sorted({*strange} - {*FILES, "manifest.json"})
     if strange:
         raise ValueError(
-            f"`cache` holds {str(folder / strange[0])!r}, not a file of it: remove it"
+            f"`cache` holds {str(folder / strange[0])!r}, which it has not made: remove it"
         )
 
 

@@ -1,4 +1,4 @@
-"""How much a reader takes from one file: all that bounds memory and time is in this place.
+"""The caps of readers: all that bounds memory and time is in this place.
 
 Honest data may be compressed a thousand times, as masks are, so that no ratio is capped: what is
 unpacked is bounded in bytes, and what a header promises is compared with what the file can hold
@@ -8,9 +8,9 @@ and with the memory there is.
 from monge._core.untrusted import memory
 
 MOST_BYTES = 256 * 2**20
-"""Of one sample in a file of its own, unpacked: an image, a cloud."""
+"""Bytes of one sample in a file of its own, unpacked: an image, a cloud."""
 MOST_PIXELS = 50_000_000
-"""Of one image."""
+"""Pixels of one image."""
 LARGEST_SIDE = 512
 """Pixels a side of one image as it is trained on."""
 MOST_VALUES = 2**34

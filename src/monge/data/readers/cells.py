@@ -14,6 +14,7 @@ import numpy as np
 from monge._core.visible import counted
 from monge.data.readers.blocks import Ragged, blocks
 from monge.data.readers.dialect import NO_TEXT, Rows
+from monge.data.readers.notation import is_complex
 
 if TYPE_CHECKING:
     import polars as pl
@@ -193,6 +194,11 @@ def fault_in(
             if cell in MISSING:
                 if not missing:
                     return f"{place} is {f'missing, {cell!r}' if cell else 'empty'}: {fill}"
+            elif column in numbers and is_complex(cell):
+                return (
+                    f"{place} is complex, {cell[:60]!r}: give real and imaginary parts as columns "
+                    "of their own, or train with --categorical or --leave-out and its name"
+                )
             elif column in numbers and not rows.dialect.is_number(cell):
                 return (
                     f"could not convert string {cell[:40]!r} to a number in {place}: correct it, "

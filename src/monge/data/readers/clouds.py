@@ -42,7 +42,7 @@ MOST_HEADER, MOST_LINES = 2**20, 1000
 
 
 class Shape(NamedTuple):
-    """What a file holds: points, and the triangles between them if it is a mesh."""
+    """The content of a file: points, and the triangles between them if it is a mesh."""
 
     points: np.ndarray
     """(n, 3)."""

@@ -1,4 +1,4 @@
-"""How a text file writes a table: its encoding, separator, decimal sign and header."""
+"""The dialect of a table in a text file: encoding, separator, decimal sign and header."""
 
 import codecs
 import contextlib
@@ -25,12 +25,14 @@ DIALECTS = ((",", "."), (";", "."), (";", ","), ("\t", "."), ("\t", ","), ("|", 
 """Separators with decimal signs, the first of those that fit equally well is taken."""
 MOST_COLUMNS = 1_000_000
 SAMPLE_LINES, SAMPLE_BYTES = 200, 2**20
+THOUSANDS = re.compile(r"[+-]?\d{1,3}( \d{3})+([.,]\d+)?")
+"""What may be one number whose thousands are separated by blanks, or several numbers."""
 NO_TEXT = "\1"
-"""What separates nothing, as no text has it."""
+"""A separator that no text contains."""
 
 
 class Dialect(NamedTuple):
-    """How a file writes its cells."""
+    """The notation of the cells of a file."""
 
     separator: str
     decimal: str
@@ -49,7 +51,7 @@ class Dialect(NamedTuple):
     def signs(self) -> tuple[str, ...]:
         """The decimal signs that the numbers of the file may have: the dialect is chosen by its
         first rows."""
-        other = self.decimal == "." and self.separator != "," and self.width > 1
+        other = self.decimal == "." and self.separator not in ", " and self.width > 1
         return (".", ",") if other else (self.decimal,)
 
     def is_number_in_any(self, cell: str) -> bool:
@@ -65,15 +67,15 @@ class Rows:
     source: Path | bytes
     """The file, or its content in UTF-8 with one newline between lines."""
     before: int
-    """How many lines come before them."""
+    """The number of lines before them."""
     dialect: Dialect
     names: list[str]
-    """Of all columns; empty without a header."""
+    """The names of all columns; empty without a header."""
     doubt: str = ""
-    """What a warning says of a first row that may be names or a sample."""
+    """The warning of a first row that may be names or a sample."""
 
     def named(self, column: int) -> str:
-        """How a message calls a column."""
+        """The name of a column in messages."""
         return repr(self.names[column]) if self.names else str(column)
 
     @contextlib.contextmanager
@@ -224,7 +226,7 @@ def cells_in(
 
 
 def _first_lines(source: Path | bytes) -> list[str]:
-    """The first whole lines, at least three where there are so many."""
+    """The first whole lines, at least three if the file has them."""
     lines, size = [], 0
     with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
         while len(lines) < SAMPLE_LINES and (size < SAMPLE_BYTES or len(lines) < 3):
@@ -250,6 +252,13 @@ def _opened(source: Path | bytes) -> Rows:
     if width > MOST_COLUMNS:
         raise ValueError(f"a line has {width:,} cells, over the cap of {MOST_COLUMNS:,}")
     dialect = _dialect(lines[before:], declared[1] if declared else None)
+    blanks = not declared and (
+        dialect.width == 1
+        or (dialect.separator == "," and not _names_all(lines[before:], dialect))
+    )
+    if blanks and (columns := _columns_in_blanks(lines[before:], before)):
+        source = _with_single_blanks(source)
+        lines, dialect = _first_lines(source), Dialect(" ", ".", columns)
     if isinstance(source, bytes):
         tidy = _without_blanks_at_quotes(source, dialect.separator)
         if tidy != source:
@@ -271,6 +280,59 @@ def _opened(source: Path | bytes) -> Rows:
         dialect = dialect._replace(width=len(first))
     doubt = _doubt(first, body, is_header=True)
     return Rows(source, before + last, dialect, names, doubt)
+
+
+def _columns_in_blanks(lines: list[str], before: int) -> int:
+    """The number of columns that blanks separate, as `numpy.savetxt` writes them: at least two
+    numbers in most rows below the first, equally many; 0 for any other table.
+
+    Raises:
+        ValueError: for such rows with decimal commas, or in which blanks may separate thousands.
+    """
+    rows = [(i, line.strip()) for i, line in enumerate(lines, before + 1) if line.strip()]
+    rows = rows[1:] or rows
+    widths = [_numbers_between_blanks(line) for _, line in rows]
+    width, count = Counter(widths).most_common(1)[0] if rows else (0, 0)
+    if width < 2 or 2 * count <= len(rows):
+        return 0
+    rows = [row for row, own in zip(rows, widths) if own == width]
+    number, text = next(((i, line) for i, line in rows if "," in line), rows[0])
+    if "," in text or all(THOUSANDS.fullmatch(line) for _, line in rows):
+        raise ValueError(
+            f"line {number}, {text[:80]!r}, may be several numbers with blanks between them, or "
+            "numbers whose thousands are separated by blanks: separate the columns by semicolons "
+            "or tabs, and leave blanks out"
+        )
+    return width
+
+
+def _numbers_between_blanks(line: str) -> int:
+    """How many numbers a line holds, with decimal points or commas; 0 if it holds a text."""
+    cells = [cell for cell in line.split(" ") if cell]
+    plain = (re.sub(r"(?<=\d),(?=\d)", ".", cell) for cell in cells)
+    return len(cells) if all(map(NUMBER.fullmatch, plain)) else 0
+
+
+def _names_all(lines: list[str], dialect: Dialect) -> bool:
+    """Whether the first line names every column of a dialect, which is then not in doubt."""
+    first = next((row for _, row in cells_in(lines, dialect.separator)), [])
+    texts = (cell.split() or ["-"] for cell in first)
+    return len(first) == dialect.width and not any(
+        all(map(dialect.is_number_in_any, text)) for text in texts
+    )
+
+
+def _with_single_blanks(source: Path | bytes) -> bytes:
+    """A text with one blank between cells, without any around rows and NumPy's # before names."""
+    content = source.read_bytes() if isinstance(source, Path) else source
+    if b'"' in content:
+        raise ValueError(
+            "its columns are separated by blanks and it has quotes: separate them by commas"
+        )
+    content = re.sub(rb"\A\s*# *", lambda found: b"\n" * found[0].count(b"\n"), content)
+    while b"  " in content:  # ten times faster than a pattern, whatever the length of the runs
+        content = content.replace(b"  ", b" ")
+    return content.replace(b"\n ", b"\n").replace(b" \n", b"\n").strip(b" ")
 
 
 def _dialect(lines: list[str], declared: str | None) -> Dialect:
@@ -315,7 +377,7 @@ def _is_header(first: list[str], body: list[list[str]], dialect: Dialect) -> boo
 
 
 def _doubt(first: list[str], body: list[list[str]], *, is_header: bool) -> str:
-    """What a warning says of a first row of integers that number the columns, or seem to."""
+    """The warning of a first row of integers that number the columns, or seem to."""
     if len(first) < 2 or not all(map(is_integer, first)):
         return ""
     some = ", ".join(first[:4]) + (", …" if len(first) > 4 else "")

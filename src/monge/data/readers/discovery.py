@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from numpy.typing import ArrayLike
+
 from monge._core.files import DAMAGED
 from monge._core.visible import brief
 from monge.data.source import unused_parts
@@ -31,7 +33,7 @@ NO_DECODER = "no decoder"
 COMPANIONS = ("tables", "archives")
 """Kinds of files that lie beside samples and hold none of them."""
 MOST_OTHERS = 0.5
-"""So many files of other kinds, as a share of those of the main kind, may be left out."""
+"""How many files of other kinds may be left out, as a share of those of the main kind."""
 SIGNATURES = (
     (rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|II\*\0|MM\0\*", "images", ".png"),
     (rb"BM....\0\0\0\0|P[1-6](\s+\d|\s*#)", "images", ".bmp"),
@@ -79,7 +81,14 @@ class LeftOut:
         if said := left + self.notes:
             warnings.warn(f"`data` {where!r}: {'; '.join(said)}", stacklevel=3)
 
-    def summary(self, read: Sequence[str], noun: str, parts=None, labels=None, bad=0) -> str:
+    def summary(
+        self,
+        read: Sequence[str],
+        noun: str,
+        parts: ArrayLike | None = None,
+        labels: Iterable[object] | None = None,
+        bad: int = 0,
+    ) -> str:
         """One line, e.g. `read 30 images; left out 3 .avif (no decoder), 2 hidden`.
 
         Args:

@@ -60,7 +60,7 @@ class ImageFiles(NamedTuple):
     """Files of images by name, none of them read yet."""
 
     where: str
-    """What holds them."""
+    """The folder, archive or data set that holds them."""
     names: list[str]
     read: Callable[[str], bytes]
     """The bytes of one, called from several threads."""
@@ -73,7 +73,7 @@ class ImageFiles(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the data are called."""
+        """The name of the data."""
         return Path(self.where).stem
 
 
@@ -84,7 +84,7 @@ def decode(content: bytes, config: DataConfig, most: int = MOST_PIXELS) -> np.nd
 
 
 class Seen(NamedTuple):
-    """What of a file its pixels do not tell."""
+    """Properties of a file that its pixels do not show."""
 
     wide: Range | None
     """The least and largest value, if it has more than 8 bits."""
@@ -100,12 +100,18 @@ def _decoded(content: bytes, config: DataConfig, most: int) -> tuple[np.ndarray,
             raise ValueError(f"{width}×{height} pixels are over the cap of {most:,}")
         if config.size is None and config.crop is None:
             _demand_small(width, height)
-        sixteen = any("16" in str(tile[3]) for tile in image.tile)  # known before it is loaded
-        several = bool(getattr(image, "is_animated", False))
-        image.load()
-        seen = Seen(_range(image, sixteen), several)
+        seen = load_seen(image)
         image = eight_bits(ImageOps.exif_transpose(image))
     return _fitted(image, config), seen
+
+
+def load_seen(image: Image.Image) -> Seen:
+    """What of an opened image its pixels do not tell, which are loaded."""
+    tiles = getattr(image, "tile", ())
+    sixteen = any("16" in str(tile[3]) for tile in tiles)  # known before it is loaded
+    several = bool(getattr(image, "is_animated", False))
+    image.load()
+    return Seen(_range(image, sixteen), several)
 
 
 def _range(image: Image.Image, sixteen: bool) -> Range | None:
@@ -199,7 +205,11 @@ def in_threads(of: Callable[[str], T], names: list[str]) -> Iterator[tuple[str, 
 
 
 def failures(bad: Sequence[Sequence[str]], total: int, where: str) -> str | None:
-    """What a warning says of images that could not be read; a ValueError for too many."""
+    """The warning of images that could not be read, if there are any.
+
+    Raises:
+        ValueError: for too many of them.
+    """
     if not bad:
         return None
     text = f"{len(bad)} of {total} images in {where} could not be read: "
@@ -211,7 +221,7 @@ def failures(bad: Sequence[Sequence[str]], total: int, where: str) -> str | None
 
 
 def misfit(wide: Sequence[Sequence[int]], largest: int, where: str) -> str | None:
-    """What a warning says of images of more than 8 bits whose values are not 0 to 65,535, or of
+    """The warning of images of more than 8 bits whose values are not 0 to 65,535, or of
     8 bits whose values stay low, as those of masks."""
     if not wide:
         if not 0 < largest < FAINT:
@@ -220,17 +230,23 @@ def misfit(wide: Sequence[Sequence[int]], largest: int, where: str) -> str | Non
         way = "multiply them by 255, or save 1 bit a pixel" if largest == 1 else "multiply them"
         return f"the images in {where} hold {values}, which are read as if from 0 to 255: {way}"
     least, most = min(low for low, _ in wide), max(high for _, high in wide)
+    text = misread((least, most))
+    return text and f"{len(wide):,} images in {where} have more than 8 bits and {text}"
+
+
+def misread(values: Range) -> str | None:
+    """What a warning says of values of more than 8 bits that are not 0 to 65,535."""
+    least, most = values
     if least >= 0 and DARK <= most <= 65535:
         return None
-    text = f"{len(wide):,} images in {where} have more than 8 bits and values from {least:,} to "
-    text += f"{most:,}, which are read as if from 0 to 65,535: "
+    text = f"values from {least:,} to {most:,}, which are read as if from 0 to 65,535: "
     if least < 0 or most > 65535:
         return text + "those beyond are cut off; scale the files to 8 or 16 bits"
     return text + f"they become at most {most // 257} of 255; scale the files to 8 or 16 bits"
 
 
 def firsts(several: int, where: str) -> str | None:
-    """What a warning says of files with several images, such as animations."""
+    """The warning of files with several images, such as animations, if there are any."""
     if not several:
         return None
     return (
@@ -240,7 +256,7 @@ def firsts(several: int, where: str) -> str | None:
 
 
 def in_memory(images: ImageFiles, config: DataConfig) -> Source:
-    """All images, decoded into memory."""
+    """Decodes all images into memory."""
     decoding = Decoding(images, config)
     names, pixels = [], []
     for one, found in decoding:
@@ -341,6 +357,6 @@ def archive(path: Path) -> ImageFiles:
 
     found = sorted_by_kind(str(path), names, head)
     if "images" not in found.kinds:
-        raise ValueError(f"`data` {str(path)!r} holds no images, but {found.counted()}")
+        raise ValueError(f"`data` {str(path)!r} holds no images; it holds {found.counted()}")
     whole = stamp_of(path)  # to alter a member is to alter the archive
     return _of(found, read, lambda name: whole)

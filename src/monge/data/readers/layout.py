@@ -1,4 +1,4 @@
-"""What the folders of a data set say: an official part (train, test, …) and a class."""
+"""Official parts (train, test, …) and classes, from the folders of a data set."""
 
 import functools
 import itertools
@@ -15,7 +15,7 @@ Folders = tuple[str, ...]
 BESIDE_PARTS = "beside the folders of parts"
 BESIDE_CLASSES = "beside the folders of classes"
 MOST_STRAY = 5
-"""So many files, or one in a hundred, may lie beside the folders of parts or classes."""
+"""How many files, or one in a hundred, may lie beside the folders of parts or classes."""
 MOST_CLASSES = 1000
 DEEPEST = 3
 WORD = re.compile("[A-Z]+(?![a-z])|[A-Z]?[a-z]+")

@@ -34,6 +34,11 @@ def array_in(file: IO[bytes], size: int) -> np.ndarray:
         raise ValueError(
             f"its header promises {shape} of {dtype}, and {max(0, rest):,} bytes follow"
         )
+    if needed < rest:
+        raise ValueError(
+            f"{rest - needed:,} bytes follow its array {shape} of {dtype}, as where several were "
+            "saved into one file: save each as a file of its own"
+        )
     demand_memory(needed, f"{shape} of {dtype}")
     file.seek(0)
     return np.lib.format.read_array(file, allow_pickle=False)

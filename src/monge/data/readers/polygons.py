@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 MOST_CORNERS = 1000
-"""Of a concave polygon: cutting ears takes the square of their number."""
+"""Corners of a concave polygon, whose ears take the square of their number to cut."""
 TRIES, FREE_TRIES = 20, 100_000
 """Corners that may be looked at to cut the ears of a file: for each that it has, and besides."""
 
@@ -70,7 +70,7 @@ def _ears(
         polygon: rows of points, (k,).
         corners: those points, (k, 3).
         normal: the sum of the cross products of its fan, twice its area times its normal, (3,).
-        tries: so many corners of all polygons may be looked at.
+        tries: how many corners of all polygons may be looked at.
     """
     if len(polygon) > MOST_CORNERS:
         raise ValueError(f"a concave face has {len(polygon):,} corners: cut it into triangles")

@@ -26,18 +26,17 @@ from monge.data.readers.cells import (
 )
 from monge.data.readers.dialect import Rows, is_integer, opened
 from monge.data.readers.layout import too_many
+from monge.data.readers.notation import ambiguous, are_numbers
 from monge.data.resolution import COLUMN_RESOLUTION
 
 if TYPE_CHECKING:
     import polars as pl
 
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "blanks"}
 LABELS = ("label", "class")
 MOST_CATEGORIES = 1000
 FEWEST_COUNTED = 20
 """Rows from which on consecutive integers, each once, are no coincidence."""
-NOTATION = r"^[+-]?[\s\d.,'_%$€£]*\d[\s\d.,'_%$€£]*([eE][+-]?\d+)?$"
-"""What may be a number in a notation that is not read: `1.234,50`, `12 %`."""
 
 
 class Table(NamedTuple):
@@ -51,10 +50,12 @@ class Table(NamedTuple):
     contents: np.ndarray | None
     """The digests of cells (n,) where values are not what the cells hold: labels, missing cells;
     they do not depend on what other rows hold."""
+    beside: tuple[str, ...]
+    """The columns that are no part of samples, e.g. `column 'label'`."""
 
 
 def read(path: Path, config: DataConfig | None = None) -> Table:
-    """A table in a text file, separated by commas, semicolons, tabs or bars.
+    """A table in a text file, separated by commas, semicolons, tabs or bars, or numbers by blanks.
 
     A first row without any number is a header. Its column `label` or `class` holds classes of any
     type, and a first column without a name, of distinct integers or texts, is an index; neither
@@ -81,7 +82,12 @@ def read(path: Path, config: DataConfig | None = None) -> Table:
     index = 0 in modelled and 0 not in categorical and _is_index(rows)
     rest = sorted(modelled - {*labelled} - ({0} if index else set()))
     if not rest:
-        raise ValueError("no column is left to train on")
+        gone = [f"column {rows.named(i)}" for i in sorted({*left_out, *labelled})]
+        gone += ["the index column"] * index
+        raise ValueError(
+            f"no column is left beside {', '.join(gone)}: classes, indices and columns that are "
+            "left out are no part of samples"
+        )
     missing = config.missing == "indicator"
     values, schema, contents, sign = _modelled(rows, rest, set(categorical), missing)
     notes = [rows.doubt] if rows.doubt else []
@@ -97,7 +103,14 @@ def read(path: Path, config: DataConfig | None = None) -> Table:
     left += ["the index column"] * index
     summary = _summary(rows, encoding, sign, len(values), schema, left)
     notes += _counters(rows, schema, rest, values)  # said, without a warning
-    return Table(values, labels, schema, "; ".join([summary, *notes]), contents)
+    notes += [
+        f"column {rows.named(i)} holds categories such as {column.values[0]!r}: if they are "
+        "quantities, write plain numbers"
+        for i, column in zip(rest, schema.columns)
+        if column.kind == "category" and i not in categorical and ambiguous(column.values)
+    ]
+    beside = (*(f"column {rows.named(i)}" for i in labelled[:1]), *left)
+    return Table(values, labels, schema, "; ".join([summary, *notes]), contents, beside)
 
 
 def _places(rows: Rows, config: DataConfig, field: str) -> list[int]:
@@ -174,8 +187,8 @@ def _modelled(
     where = {i: k for k, i in enumerate(wanted)}
     if n and len(empty := np.flatnonzero(gaps == n)) and missing:
         raise ValueError(
-            f"column {rows.named(wanted[empty[0]])} is empty in every row: leave it out with "
-            f"--leave-out {shlex.quote(names[empty[0]])}"
+            f"column {rows.named(wanted[empty[0]])} is empty in every row: remove it, or train "
+            f"with --leave-out {shlex.quote(names[empty[0]])}"
         )
     maybe = [
         i
@@ -298,7 +311,7 @@ def _parsed(rows: Rows, wanted: list[int]) -> tuple[np.ndarray, np.ndarray, str]
 def _is_text(cells: "pl.Series") -> bool:
     """Whether cells of which none is a number are texts, and no numbers in another notation."""
     cells = cells.filter(~cells.is_in(MISSING))
-    return len(cells) > 0 and not cells.str.contains(NOTATION).any()
+    return len(cells) > 0 and not are_numbers(cells)
 
 
 def _category(name: str, texts: "pl.Series") -> Column:
@@ -311,7 +324,7 @@ def _category(name: str, texts: "pl.Series") -> Column:
     if len(values) > min(MOST_CATEGORIES, max(20, len(texts) // 2)):
         raise ValueError(
             f"column {name!r} has {len(values):,} different values in {len(texts):,} rows, too "
-            f"many for categories: leave it out with --leave-out {shlex.quote(name)}"
+            f"many for categories: remove it, or train with --leave-out {shlex.quote(name)}"
         )
     return Column(name, "category", (*values, "") if texts.null_count() else tuple(values))
 

@@ -43,13 +43,13 @@ EXTENSIONS = (
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
 )
-"""Types of headers that hold records or a name of the member behind them, in so many bytes."""
+"""Types of headers that hold records or the name of the member after them, and the most bytes."""
 MOST_LINKS = 40
-"""So many links in a row are followed, as in Linux."""
+"""How many links in a row are followed, as in Linux."""
 
 
 class Place(NamedTuple):
-    """Where a member lies in a shard."""
+    """The place of a member in a shard."""
 
     shard: str
     offset: int

@@ -36,7 +36,7 @@ def chosen(token: str | None, local: bool) -> str:
     if token is None:
         return secrets.token_urlsafe(32)
     if not token and not local:
-        raise ValueError("`token` is empty, and others reach this address: leave it out")
+        raise ValueError("`token` is empty, but others can reach this address: leave it out")
     if not re.fullmatch(r"[A-Za-z0-9._~-]{0,256}", token):
         raise ValueError(f"`{name}` must be at most 256 letters, digits and . _ ~ -")
     return token

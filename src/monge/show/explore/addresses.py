@@ -15,7 +15,7 @@ def bound(host: str, port: int) -> socket.socket:
     """
     if not 0 <= port <= 65535:
         raise ValueError(f"`port` must be from 0 to 65535, got {port}")
-    wrong = f"`host` {host!r} is no address of this machine"
+    wrong = f"`host` {host!r} is not an address of this machine"
     try:
         # "" is refused, where bind would take it for every address
         # in brackets as it is printed
@@ -37,8 +37,8 @@ def bound(host: str, port: int) -> socket.socket:
     if address_of(listening).is_unspecified:
         listening.close()
         raise ValueError(
-            f"`host` {host!r} is every address of this machine: give the one by which the page "
-            "is opened, 127.0.0.1 by default"
+            f"`host` {host!r} stands for every address of this machine: give a single one, by "
+            "which the page is opened; the default is 127.0.0.1"
         )
     # connections inherit it; without it the body of a reply waits 40 ms for the head's receipt
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -6,6 +6,7 @@ import math
 import re
 from typing import Any
 
+from monge.config.trust import PLACES
 from monge.runs import Run
 from monge.show.explore.schemas import Curve, FigureReply, ProgressReply
 from monge.show.plots import term_names
@@ -15,8 +16,6 @@ MOST_ROWS = 500
 MOST_TERMS = 100
 MOST_STEP = 2**53
 """Larger integers are not exact in the page."""
-PLACES = ("dir", "name", "cache", "known")
-"""Fields that hold a path or a name."""
 QUOTED = re.compile(r"""(['"`])(?:[A-Za-z]:)?[^'"`\n]*[/\\]([^'"`/\\\n]+)\1""")
 PLAIN = re.compile(
     r"""(?<![\w/\\.:])(?:~|[A-Za-z]:)?[/\\](?:[^\s'"`/\\]+[/\\]+)*(?=[^\s'"`/\\])"""

@@ -1,5 +1,6 @@
 """Refusals of the API: what is documented, raised and sent."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import Request
@@ -34,18 +35,24 @@ class Refusal(HTTPException):
         self.error = error
 
 
-def problem(status: int, error: str, message: str) -> JSONResponse:
-    """The reply to a refused request; characters that UTF-8 cannot encode are replaced."""
+def problem(
+    status: int, error: str, message: str, more: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """The reply to a refused request, with more headers; characters that UTF-8 cannot encode are
+    replaced."""
     text = message.encode(errors="replace").decode()
-    headers = {"retry-after": "1"} if status == 503 else None
-    return JSONResponse({"error": error, "message": text}, status, headers)
+    headers = {"retry-after": "1"} if status == 503 else {}
+    return JSONResponse({"error": error, "message": text}, status, headers | dict(more or {}))
 
 
 async def refuse(request: Request, error: Exception) -> JSONResponse:
     """The reply to a refusal."""
     assert isinstance(error, HTTPException)
     name = error.error if isinstance(error, Refusal) else NAMES.get(error.status_code, "refused")
-    return problem(error.status_code, name, str(error.detail))
+    headers = dict(error.headers or {})
+    if headers.get("Allow") == "GET":  # where HEAD is answered as well
+        headers["Allow"] = "GET, HEAD"
+    return problem(error.status_code, name, str(error.detail), headers)
 
 
 async def refuse_invalid(request: Request, error: Exception) -> JSONResponse:
@@ -67,6 +74,19 @@ def _place(found: dict[str, Any]) -> str:
 async def refuse_unforeseen(request: Request, error: Exception) -> JSONResponse:
     """The reply to a defect; the traceback goes only to the log."""
     return problem(500, "failed", "the server failed: its log says where")
+
+
+def only_known_parameters(request: Request) -> None:
+    """Refuses parameters of a query that its route does not have, or that are given twice."""
+    known = {field.alias for field in request.scope["route"].dependant.query_params}
+    given = [name for name, _ in request.query_params.multi_items()]
+    for name in given:
+        if name not in known:
+            has = f"has only {', '.join(sorted(known))}" if known else "has none"
+            message = f"there is no parameter {name[:40]!r}: the query of this address {has}"
+            raise Refusal(400, "malformed", message)
+        if given.count(name) > 1:
+            raise Refusal(400, "malformed", f"the parameter {name!r} is given more than once")
 
 
 HANDLERS: dict[int | type[Exception], Any] = {

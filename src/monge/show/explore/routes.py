@@ -21,7 +21,12 @@ from monge.models.protocols import Completer, clusters_of
 from monge.show.explore import history, schemas
 from monge.show.explore.access import Access
 from monge.show.explore.connections import quiet
-from monge.show.explore.refusals import HANDLERS, REFUSALS, Refusal
+from monge.show.explore.refusals import (
+    HANDLERS,
+    REFUSALS,
+    Refusal,
+    only_known_parameters,
+)
 from monge.show.explore.schemas import Pick, Samples, read_values
 from monge.show.explore.service import Explorer, PlaneName
 from monge.show.explore.shield import Shield
@@ -38,40 +43,62 @@ FILE = {
 }
 
 T = TypeVar("T")
-api = APIRouter(prefix="/api")
+api = APIRouter(prefix="/api", dependencies=[Depends(only_known_parameters)])
 
 
 class Site:
-    """The open runs by identifier, and what computes for them: a thread, and a thread with a
-    process that decodes uploads, so that nobody else waits for one."""
+    """The open runs by identifier, with a thread that computes for them.
+
+    Uploads are decoded by another thread and process, so that other requests need not wait.
+    """
 
     def __init__(self, explorers: dict[str, Explorer]):
         self.explorers, self.worker = explorers, Worker()
         self.reader, self.decoder = Worker(most=8), UploadDecoder()
 
     def close(self) -> None:
-        """Ends them."""
+        """Ends the threads and the process."""
         self.worker.close()
         self.reader.close()
         self.decoder.close()
 
 
+def identified(
+    request: HttpRequest, run: Annotated[str, InPath(pattern="^[a-z0-9][a-z0-9-]{0,99}$")]
+) -> Explorer:
+    """The open run with an identifier."""
+    explorers = request.app.state.site.explorers
+    if run not in explorers:
+        raise Refusal(404, "not_found", f"there is no run {run!r}")
+    return explorers[run]
+
+
+ExplorerDependency = Annotated[Explorer, Depends(identified)]
+
+
 class Submit:
-    """Submits jobs for a view of a page; a newer request of a view replaces one that waits."""
+    """Submits jobs of a run for a view of a page; a newer request of a view replaces one that
+    waits."""
 
     def __init__(
         self,
         request: HttpRequest,
+        explorer: ExplorerDependency,
         x_view: Annotated[str, Header(pattern="^[A-Za-z0-9/_.-]{0,64}$")] = "",
     ):
-        self.worker = request.app.state.site.worker
+        self.worker, self.run = request.app.state.site.worker, explorer.run
         # a request without a view replaces no other
         self.view = x_view or object()
 
     async def __call__(self, job: Callable[[], T], worker: Worker | None = None) -> T:
         """Its result; its ValueError becomes a refusal."""
+
+        def job_of_run() -> T:
+            with self.run.defaults():
+                return job()
+
         try:
-            future = (worker or self.worker).submit(self.view, job)
+            future = (worker or self.worker).submit(self.view, job_of_run)
         except Full:
             raise Refusal(503, "busy", "too many requests wait: try again") from None
         try:
@@ -86,17 +113,6 @@ class Submit:
             raise Refusal(409, "superseded", "a newer request took its place") from None
 
 
-def identified(
-    request: HttpRequest, run: Annotated[str, InPath(pattern="^[a-z0-9][a-z0-9-]{0,99}$")]
-) -> Explorer:
-    """The open run with an identifier."""
-    explorers = request.app.state.site.explorers
-    if run not in explorers:
-        raise Refusal(404, "not_found", f"there is no run {run!r}")
-    return explorers[run]
-
-
-ExplorerDependency = Annotated[Explorer, Depends(identified)]
 SubmitDependency = Annotated[Submit, Depends()]
 
 
@@ -118,7 +134,9 @@ def picked(explorer: Explorer, pick: Pick, name: str) -> Rows:
 
 
 def described(identifier: str, explorer: Explorer) -> schemas.RunInfo:
-    """What the page learns of a run at first."""
+    """The description of a run with which the page starts."""
+    with explorer.run.defaults():
+        latent = explorer.latent  # which a first sample tells
     run, source, prior = explorer.run, explorer.source, explorer.prior
     name = None if prior is None else run.config.prior
     if prior is not None and run.config.recipe == CUSTOM:
@@ -133,7 +151,7 @@ def described(identifier: str, explorer: Explorer) -> schemas.RunInfo:
         "line": run.line,
         "kind": explorer.kind.view,
         "shape": source.shape,
-        "latent": explorer.latent,
+        "latent": latent,
         "prior": name,
         "views": explorer.views,
         "data": source.name,
@@ -372,7 +390,7 @@ async def complete(
 def rows(codes: list[list[float]]) -> Tensor:
     """Codes (n, dim) of lists of one length."""
     if len({len(code) for code in codes}) != 1:
-        raise ValueError("`codes` must have one length")
+        raise ValueError("`codes` must be rows of one length")
     return Tensor(codes)
 
 

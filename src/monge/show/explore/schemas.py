@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from monge._core.sampler_names import SamplerName
+from monge._core.names import SamplerName
 from monge.data import Kind
 
 # strict: true and "5" are no numbers
@@ -153,7 +153,7 @@ class RunInfo(BaseModel):
     conditional: bool
     """Whether the run is class-conditional."""
     guidance: float | None
-    """Of a class-conditional flow; None for any other model."""
+    """The guidance of a class-conditional flow; None for any other model."""
     known: str | None
     """The part from which a conditional run was trained to complete."""
     checkpoint: str
@@ -191,7 +191,7 @@ class Axes(BaseModel):
     directions: list[list[float]]
     """Orthonormal."""
     deviations: list[float]
-    """Of the codes along them."""
+    """The standard deviations of the codes along them."""
 
 
 class TestPart(BaseModel):
@@ -249,7 +249,7 @@ class ProgressReply(BaseModel):
     newest: str
     """The newest checkpoint."""
     curves: list[Curve]
-    """Of each term, at most 500 rows."""
+    """A curve for each term, of at most 500 rows."""
     figures: list[FigureReply]
     """What `monge evaluate` last wrote."""
     protocol: dict[str, str]

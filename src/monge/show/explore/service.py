@@ -1,4 +1,4 @@
-"""What the explorer shows of a run, computed: samples, codes and planes as tensors."""
+"""The computations behind the explorer: samples, codes and planes of a run, as tensors."""
 
 import functools
 from typing import Any, Literal, NamedTuple
@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from monge._core.sampler_names import SamplerName
+from monge._core.names import SamplerName
 from monge.data import as_floats
 from monge.draws import generator
 from monge.evaluation.latent import (
@@ -96,7 +96,7 @@ class Reconstruction(NamedTuple):
 
 
 class Explorer:
-    """A run, opened for questions. Samples go in and come out as the model has them.
+    """Computes what the page shows of a run, with samples as the model takes and returns them.
 
     Args:
         run: a trained run.
@@ -300,7 +300,7 @@ class Explorer:
         )
 
     def prior_at(self, sampler: SamplerName, temperature: float) -> Prior:
-        """What a sampler draws at a temperature, which multiplies the deviations of draws."""
+        """The distribution of codes of a sampler at a temperature, a factor of its deviations."""
         prior = self.run.sampler(sampler, temperature=temperature)
         return self.prior_needed("a draw of codes") if prior is None else prior
 

@@ -40,7 +40,7 @@ FRAMED = {name: text for name, text in HEADERS.items() if name != "x-frame-optio
 FRAMED["content-security-policy"] = HEADERS["content-security-policy"].replace(
     "frame-ancestors 'none'", "frame-ancestors http://localhost:* http://127.0.0.1:*"
 )
-"""Of the page that a notebook on this machine shows in a frame."""
+"""The headers of a page that a notebook on this machine shows in a frame."""
 
 NO_TOKEN = (
     "open the address that the explorer printed when it started, or send its token in the header "
@@ -91,7 +91,7 @@ class Shield:
         held = Held(self)
         try:
             headers = self._known(scope)
-            if scope["path"] == "/" and scope["method"] == "GET":
+            if scope["path"] == "/" and scope["method"] in ("GET", "HEAD"):
                 if self.access.opens(scope["query_string"]):
                     await redirect(guarded, self.access.cookie)
                     return
@@ -101,10 +101,15 @@ class Shield:
             if not self.access.holds(scope["headers"]):
                 raise Refused(403, "no_token", NO_TOKEN)
             scope["monge.known"] = True  # which its connection sees
-            if scope["method"] in ("POST", "PUT", "PATCH", "DELETE"):
+            if scope["method"] == "POST":
                 most = self._allowed(scope["path"], headers)
                 await asyncio.wait_for(held.read(receive, headers, most), BODY_SECONDS)
-            await self.app(scope, held.replay(receive), guarded)
+            elif scope["method"] not in ("GET", "HEAD"):
+                await discarded(receive, scope)  # no route has it, and none reads its body
+            if scope["method"] == "HEAD":
+                await self.app({**scope, "method": "GET"}, receive, without_body(guarded))
+            else:
+                await self.app(scope, held.replay(receive), guarded)
         except Gone:
             pass
         except TimeoutError:
@@ -144,6 +149,18 @@ class Shield:
         if kind != "application/json":
             raise Refused(415, "wrong_type", "the body must be application/json")
         return MOST_JSON
+
+
+def without_body(send: Send) -> Send:
+    """What the API sends an answer to HEAD through. It ends with its headers, since the client
+    does not wait for more before it sends another request."""
+
+    async def headers_only(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body", "body": b""})
+
+    return headers_only
 
 
 async def discarded(receive: Receive, scope: Scope) -> None:

@@ -47,7 +47,7 @@ class UploadDecoder:
         with self._one:
             made = self._asked(json.dumps(job | {"length": len(content)}).encode(), content)
         if len(made) != size * size * count:
-            raise ValueError("`content` is no image that can be read: its decoder failed")
+            raise ValueError("`content` is not a readable image: its decoder failed")
         return np.moveaxis(np.frombuffer(made, np.uint8).reshape(size, size, count), -1, 0)
 
     def _asked(self, job: bytes, content: bytes) -> bytes:
@@ -72,7 +72,7 @@ class UploadDecoder:
         if late.is_set():
             raise ValueError(f"`content` takes over {decoding.SECONDS} s to decode")
         if "error" in answer:
-            raise ValueError(f"`content` is no image that can be read: {answer['error']}")
+            raise ValueError(f"`content` is not a readable image: {answer['error']}")
         return made
 
     def _running(self) -> subprocess.Popen[bytes]:
