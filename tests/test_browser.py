@@ -546,10 +546,14 @@ def test_a_notebook_shows_the_page_in_a_frame(browser, explorers):
     try:
         for host in ("127.0.0.1", "localhost"):
             page = browser.new_page()
+            asked: list[str] = []
+            page.on("request", lambda request, asked=asked: asked.append(request.url))
             page.goto(f"http://{host}:{server.server_port}/")
             frame = page.frame_locator("iframe")
             frame.locator("#decoded[data-code]").wait_for(timeout=60_000)
             assert frame.locator("h1").inner_text() == "Map"
+            # the other name, even for a moment, may end in a page without token
+            assert [url for url in asked if not url.startswith(f"http://{host}:")] == []
             page.close()
     finally:
         server.shutdown()

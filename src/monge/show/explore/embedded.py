@@ -7,15 +7,15 @@ from html import escape
 from monge._core.errors import needs
 from monge.runs import Run
 
-FRAME = """<iframe id="{name}" src="{page}" width="100%" height="{height}" style="border: 0"
+FRAME = """<iframe id="{name}" width="100%" height="{height}" style="border: 0"
  title="The explorer of {run}" allow="clipboard-write"></iframe>
 <script>
   // a notebook at 127.0.0.1 has no cookies of localhost
-  if (location.hostname === "127.0.0.1") {{
-    const frame = document.getElementById("{name}");
-    frame.src = frame.src.replace("//localhost:", "//127.0.0.1:");
-  }}
+  document.getElementById("{name}").src = "{page}".replace(
+    "//localhost:", location.hostname === "127.0.0.1" ? "//127.0.0.1:" : "//localhost:");
 </script>"""
+"""The frame and its script, which alone gives it an address: an address that it replaced could
+still arrive after the new one."""
 
 
 class Embedded:
