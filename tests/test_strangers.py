@@ -121,8 +121,8 @@ NOT_TENSORS = {
     "an empty list": [],
 }
 ROOMS = (
-    *("costs", "divergences", "inference", "maps", "networks", "particles", "priors"),
-    "transport",
+    *("adversarial", "costs", "divergences", "evaluation", "inference", "kernels", "maps"),
+    *("networks", "particles", "priors", "transport"),
 )
 
 

@@ -30,7 +30,8 @@ def critic_values(critic: nn.Module, x: Tensor) -> Tensor:
     A critic may return (n,) or (n, 1). Any other shape is refused, because (n,) and (n, 1) would
     broadcast to (n, n).
     """
-    if x.ndim < 1 or len(x) == 0:
+    instance("critic", critic, nn.Module, "mlp([dim, 64, 1])")
+    if instance("x", x, Tensor, "torch.randn(100, dim)").ndim < 1 or len(x) == 0:
         raise ValueError(
             f"a critic takes at least one sample of `x` and of `y`, got shape {tuple(x.shape)}"
         )

@@ -316,6 +316,9 @@ def distances(x: Tensor, y: Tensor) -> Tensor:
     digits of small distances, which a square root then makes visible. Points whose squares would
     leave the range of their dtype are measured in another unit.
     """
+    for name, points in (("x", x), ("y", y)):
+        if not isinstance(points, Tensor):
+            raise ValueError(f"`{name}` must be a tensor of points, got {type(points).__name__}")
     scale = unit_of_length(x, y) if x.numel() and y.numel() else 1.0
     if not 1e-9 < scale < 1e15 and math.isfinite(scale):
         return scale * _Distances.apply(x / scale, y / scale)  # pyright: ignore

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from monge._core import html, processes
+from monge._core.checks import dimension, instance, rows
 from monge._core.checks import seed as checked_seed
 from monge._core.references import resolve
 from monge._core.version import __version__
@@ -150,7 +151,9 @@ def evaluate_samplers(
         ValueError: for no sampler, or what `evaluate` refuses.
     """
     seed = checked_seed(seed)
-    if not samplers:
+    instance("model", model, nn.Module, "run.model")
+    instance("source", source, Source, "run.source")
+    if not instance("samplers", samplers, Mapping, "{'prior': None}"):
         raise ValueError("`samplers` is empty: give at least one, e.g. {'prior': None}")
     for prior in samplers.values():
         n = _checked_count(model, source, n, prior, seeds)
@@ -232,9 +235,8 @@ def _checked_count(
     Raises:
         ValueError: as `evaluate`.
     """
-    if seeds < 1:
-        raise ValueError(f"`seeds` must be at least 1, got {seeds}")
-    n = min(n, len(source.test))
+    dimension("seeds", seeds)
+    n = min(rows(n), len(source.test))
     if n < 2:
         raise ValueError(f"`n` must be at least 2 samples, got {n} (as many as there are to test)")
     if prior is None and not generates(model):

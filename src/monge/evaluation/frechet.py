@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from monge._core.checks import dimension, finite, floating
+from monge._core.checks import dimension, finite, floating, instance
 from monge._core.promotion import ANY, promoted
 
 PARTS = 5
@@ -97,6 +97,8 @@ def frechet_of_moments(one: Moments, two: Moments) -> float:
         ValueError: for moments of unlike dimensions or of fewer than two rows, and for features
             whose squares are beyond float64.
     """
+    for name, moments in (("one", one), ("two", two)):
+        instance(name, moments, Moments, "Moments(d).update(features)")
     a, b = one.covariance, two.covariance
     if len(a) != len(b):
         raise ValueError(f"`one` has {len(a)} features and `two` has {len(b)}")

@@ -218,6 +218,8 @@ def inception_network(weights: str | Path, resize: Resize = "tf1") -> Extractor:
     Raises:
         ValueError: for a missing file, or another one.
     """
+    if not isinstance(weights, (str, Path)):
+        raise ValueError(f"`weights` must be the path of a file, got {weights!r}")
     file, resizes = Path(weights), {"tf1": tf1, "clean": clean}
     if resize not in resizes:
         raise ValueError(f"`resize` must be tf1 or clean, got {resize!r}")

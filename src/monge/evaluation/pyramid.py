@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from monge._core.checks import cpu_generator, floating
+from monge._core.checks import cpu_generator, floating, listed, of_rank
 from monge._core.promotion import ANY, promoted
 from monge.transport import sliced_wasserstein
 
@@ -99,16 +99,21 @@ def pyramid_distances(
         directions: how many random directions, or the directions (L, c · 49).
         generator: draws the directions.
     """
+    x, y = listed("x", x, "patches"), listed("y", y, "patches")
+    if len(x) != len(y):
+        raise ValueError(f"`x` has {len(x)} levels and `y` has {len(y)}")
     distances = []
     for one, two in zip(x, y, strict=True):
-        a, b = _standardised(one), _standardised(two)
+        a, b = _standardised("x", one), _standardised("y", two)
         distance = sliced_wasserstein(a, b, p=1, directions=directions, generator=generator)
         distances.append(1e3 * float(distance))
     return distances
 
 
-def _standardised(patches: Tensor) -> Tensor:
+def _standardised(name: str, patches: Tensor) -> Tensor:
     """Patches with mean 0 and deviation 1 in each channel, over all patches."""
+    if of_rank(name, patches, 2, "(n, c · 49)").shape[1] % PATCH**2:
+        raise ValueError(f"`{name}` must hold patches (n, c · 49), got {tuple(patches.shape)}")
     channels = patches.unflatten(1, (-1, PATCH * PATCH))
     deviation, mean = torch.std_mean(channels, (0, 2), correction=0, keepdim=True)
     return ((channels - mean) / deviation.clamp_min(1e-12)).flatten(1)

@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from monge._core.checks import dimension, finite
+from monge._core.checks import dimension, finite, of_rank
 from monge._core.promotion import as_tensor
 from monge._core.tuning import threads
 from monge.transport import jensen_shannon
@@ -106,7 +106,11 @@ def set_scores(fake: Tensor, between: Tensor, real: Tensor) -> SetScores:
         >>> within, across = pairwise_chamfer(clouds), pairwise_chamfer(clouds, others)
         >>> set_scores(within, across, pairwise_chamfer(others)).coverage
     """
-    n, m = between.shape
+    fake, between, real = (
+        as_tensor(name, distances)
+        for name, distances in (("fake", fake), ("between", between), ("real", real))
+    )
+    n, m = of_rank("between", between, 2, "(n, m)").shape
     if fake.shape != (n, n) or real.shape != (m, m) or min(n, m) < 2:
         raise ValueError(
             "`fake`, `between` and `real` must be distances (n, n), (n, m) and (m, m) of at least "

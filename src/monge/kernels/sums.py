@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from monge._core.checks import instance
 from monge._core.numerics import (
     RESOLVED,
     Gradients,
@@ -24,6 +25,7 @@ from monge._core.numerics import (
     weighted_differences,
     with_gradient,
 )
+from monge._core.promotion import as_tensor
 from monge._core.tuning import tuning
 from monge.gpu.launch import is_usable
 from monge.gpu.terms import Term, TermKind
@@ -48,6 +50,8 @@ def pair_sum(kernel: Kernel, x: Tensor, y: Tensor | None = None) -> Tensor:
     Equal to `kernel(x, y).sum()`, without the matrix: memory is O((n + m) d). The value is
     float64. The gradient is computed with it; second derivatives need the matrix.
     """
+    instance("kernel", kernel, Kernel, "RBF(1.0)")
+    x, y = as_tensor("x", x), None if y is None else as_tensor("y", y)
     squarable(x, x if y is None else y)
     sums = choose_pair_sum(kernel, x)
     if y is None:
@@ -99,7 +103,8 @@ def choose_pair_sum(kernel: Kernel, x: Tensor) -> PairSum:
     tiles, with all their terms; other kernels, and all kernels on other devices, by blocks of
     matrix products.
     """
-    if is_usable(x.device):
+    instance("kernel", kernel, Kernel, "RBF(1.0)")
+    if is_usable(instance("x", x, Tensor, "torch.randn(100, dim)").device):
         terms = terms_of(kernel)
         if terms is not None:
             from monge.gpu.pair_sums import sum_terms
