@@ -165,6 +165,33 @@ def test_edges():
     assert float(itself.value) < 0.2 * float(fitted(x, x, rank=1, tolerance=1e-3).value)
 
 
+@pytest.mark.parametrize("rank", [3, 40])
+def test_points_without_mass_are_left_out(rank):
+    x, y = clouds(60, 50)
+    a = torch.where(torch.arange(60) < 30, weights(60), 0)
+    a, far = a / a.sum(), torch.where(a[:, None] > 0, x, 1e6).requires_grad_()
+    kept = a > 0
+    plan, alone = fitted(far, y, a, rank=rank), fitted(x[kept], y, a[kept], rank=rank)
+    if rank == 3:
+        torch.testing.assert_close(plan.value, alone.value)
+    else:  # more clusters than points
+        assert plan.value <= 1.01 * alone.value
+    assert not plan.q[~kept].any()
+    torch.testing.assert_close(plan.plan.sum(1), a, rtol=0, atol=1e-5)
+    plan.value.backward()
+    assert far.grad is not None
+    assert not far.grad[~kept].any()
+    assert far.grad[kept].any()
+
+
+def test_diracs_of_many_points():
+    x, y = clouds(6, 5)
+    a, b = torch.eye(6).double()[2], torch.eye(5).double()[4]
+    plan = fitted(x, y, a, b, rank=3)
+    torch.testing.assert_close(plan.value, (x[2] - y[4]).square().sum())
+    torch.testing.assert_close(plan.plan, a[:, None] * b)
+
+
 def test_batches():
     x, y = (torch.stack([z, z + 1]) for z in clouds(20, 15))
     plan = fitted(x, y, rank=3)

@@ -3,6 +3,7 @@
 import itertools
 import math
 import warnings
+from dataclasses import replace
 
 import ot
 import pytest
@@ -196,6 +197,20 @@ def test_what_did_not_converge_warns():
     with pytest.warns(UserWarning, match="low-rank transport stopped after 2 iterations"):
         plan = fitted(x, y, rank=10, max_iterations=2)
     assert not plan.converged
+
+
+def test_points_without_mass_are_left_out():
+    x, y = clouds(60, 50)
+    a = torch.where(torch.arange(60) % 3 > 0, 1 / 40, 0.0).double()
+    far, kept = torch.where(a[:, None] > 0, x, 1e6), a > 0
+    plan, alone = fitted(far, y, a, rank=3), fitted(x[kept], y, a[kept], rank=3)
+    torch.testing.assert_close(plan.value, alone.value)
+    assert not plan.q[~kept].any()
+    again = fitted(far, y, a, rank=3, starts=plan)
+    torch.testing.assert_close(again.value, plan.value, rtol=1e-4, atol=0)
+    stray = replace(plan, q=torch.where(kept[:, None], plan.q, plan.q.mean()))
+    with pytest.raises(ValueError, match="`starts` must be plans of the weights"):
+        fitted(far, y, a, rank=3, starts=stray)
 
 
 def of_rank(rank, n=3, m=2):

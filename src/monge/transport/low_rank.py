@@ -178,7 +178,8 @@ def first_clusters(
     both = torch.cat([problem.x, problem.y])
     mixed = to_device(torch.randperm(len(both), generator=generator, device="cpu"), both.device)
     some = both[mixed[:MOST_CENTRES]]
-    centres = some[:rank].clone()
+    # again from the first, where fewer points have mass than there are clusters
+    centres = some[torch.arange(rank, device=some.device) % len(some)]
     for _ in range(LLOYD):
         index = nearest(some, centres)[1][:, 0]
         count = torch.bincount(index, minlength=rank).to(some)
@@ -244,21 +245,25 @@ def low_rank_sinkhorn(
     dimension("max_iterations", max_iterations)
     x, y = points(x, y, 2)
     mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
-    means = mu.detach() @ x.detach().double(), nu.detach() @ y.detach().double()
+    mu, nu = mu.detach(), nu.detach()
+    rank = min(rank, len(x), len(y))
+    # points without mass are left out: a far one would take a cluster, and shorten all steps
+    rows, columns = mu > 0, nu > 0
+    x, y, mu, nu = x[rows], y[columns], mu[rows], nu[columns]
+    means = mu @ x.detach().double(), nu @ y.detach().double()
     at_x, at_y = ((z.detach().double() - mean).to(x.dtype) for z, mean in zip((x, y), means))
-    problem = LowRankProblem(at_x, at_y, mu.detach().to(x.dtype), nu.detach().to(x.dtype))
+    problem = LowRankProblem(at_x, at_y, mu.to(x.dtype), nu.to(x.dtype))
     if not float(problem.extent()) < torch.finfo(x.dtype).max:
         raise ValueError(
             f"`x` and `y` have costs beyond {str(x.dtype).removeprefix('torch.')}: divide them by "
             "a common number"
         )
-    first = first_clusters(problem, min(rank, len(x), len(y)), tolerance / 10, generator)
+    first = first_clusters(problem, rank, tolerance / 10, generator)
     factors, iterations, settled = descended(problem, first, tolerance, max_iterations)
     error = problem.marginal_error(factors)
     converged = warn_unless_converged(iterations, settled, error, tolerance)
-    return LowRankPlan(
-        _value(problem, factors, means, x, y), *factors, error, iterations, converged
-    )
+    value = _value(problem, factors, means, x, y)
+    return LowRankPlan(value, *factors.among(rows, columns), error, iterations, converged)
 
 
 def _value(

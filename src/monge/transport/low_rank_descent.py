@@ -38,6 +38,15 @@ class Factors(NamedTuple):
         """π1 (n,) and πᵀ1 (m,)."""
         return self.q @ (self.r.sum(0) / self.g), self.r @ (self.q.sum(0) / self.g)
 
+    def among(self, rows: Tensor, columns: Tensor) -> "Factors":
+        """The factors with rows of 0 for the points that were left out, where masks (n,) and (m,)
+        are False."""
+        q, r = (
+            z.new_zeros(len(mask), z.shape[1]).index_put((mask,), z)
+            for z, mask in ((self.q, rows), (self.r, columns))
+        )
+        return Factors(q, r, self.g)
+
 
 @dataclass(frozen=True)
 class LowRankObjective(abc.ABC):

@@ -156,9 +156,14 @@ def _linear(
 
 
 def _given(
-    starts: LowRankStarts, problem: LowRankGromov, rank: int, generator: torch.Generator | None
+    starts: LowRankStarts,
+    problem: LowRankGromov,
+    masks: tuple[Tensor, Tensor],
+    rank: int,
+    generator: torch.Generator | None,
 ) -> Iterator[Factors]:
-    """The plans to start from, as many as asked for or those given."""
+    """The plans to start from, as many as asked for or those given, which are between all points:
+    masks say which of them have mass and are in the problem."""
     if not isinstance(starts, (LowRankPlan, list, tuple)):
         yield from _made(problem, rank, dimension("starts", starts), generator)  # pyright: ignore
         return
@@ -167,19 +172,23 @@ def _given(
         raise ValueError("`starts` must be a number or hold at least one plan, got none")
     for plan in plans:
         instance("starts", plan, LowRankPlan, "low_rank_gromov_wasserstein(x, y, rank=2)")
-        yield _checked(plan, problem, rank)
+        yield _checked(plan, problem, masks, rank)
 
 
-def _checked(plan: LowRankPlan, problem: LowRankGromov, rank: int) -> Factors:
-    shapes = [(len(problem.x), rank), (len(problem.y), rank), (rank,)]
+def _checked(
+    plan: LowRankPlan, problem: LowRankGromov, masks: tuple[Tensor, Tensor], rank: int
+) -> Factors:
+    rows, columns = masks
+    shapes = [(len(rows), rank), (len(columns), rank), (rank,)]
     given = [tuple(z.shape) for z in (plan.q, plan.r, plan.g)]
     if given != shapes:
         raise ValueError(
             f"`starts` must be a number or plans with factors of shapes {shapes}, got {given}"
         )
     q, r, g = (z.detach().to(problem.x) for z in (plan.q, plan.r, plan.g))
-    factors = Factors(q, r, g)
-    error, least = problem.marginal_error(factors), min(float(z.min()) for z in factors)
+    stray = float(q[~rows].sum() + r[~columns].sum())
+    factors = Factors(q[rows], r[columns], g)
+    error, least = problem.marginal_error(factors) + stray, min(float(z.min()) for z in (q, r, g))
     rounding = sum(rounding_of(z) for z in (plan.q, plan.r, plan.g))
     if not (error <= ROUNDING + rounding and least >= 0):
         raise ValueError(
@@ -247,6 +256,10 @@ def low_rank_gromov_wasserstein(
         _points(name, z)
     mu, nu = distribution_weights("a", a, x, len(x)), distribution_weights("b", b, y, len(y))
     mu, nu = mu.detach().double(), nu.detach().double()
+    rank = min(rank, len(x), len(y))
+    # as in low_rank_sinkhorn, points without mass are left out
+    masks = rows, columns = mu > 0, nu > 0
+    x, y, mu, nu = x[rows], y[columns], mu[rows], nu[columns]
     at_x, at_y = x.detach().double(), y.detach().double()
     at_x, at_y = at_x - mu @ at_x, at_y - nu @ at_y
     # fourth powers of distances, in a unit in which they are of order 1
@@ -259,13 +272,13 @@ def low_rank_gromov_wasserstein(
     problem = LowRankGromov(of_x, of_y, of_a, of_b, fixed)
     found = [
         descended(problem, feasible(problem, start, tolerance / 10), tolerance, max_iterations)
-        for start in _given(starts, problem, min(rank, len(x), len(y)), generator)
+        for start in _given(starts, problem, masks, rank, generator)
     ]
     factors, iterations, settled = min(found, key=lambda one: float(problem.value(one[0])))
     error = problem.marginal_error(factors)
     converged = warn_unless_converged(iterations, settled, error, tolerance)
     value = _value(factors, at_x, at_y, unit, x, y)
-    return LowRankPlan(value, *factors, error, iterations, converged)
+    return LowRankPlan(value, *factors.among(*masks), error, iterations, converged)
 
 
 def _points(name: str, z: Tensor) -> None:
