@@ -77,3 +77,25 @@ def test_a_number_of_another_library_is_that_number(name, kind):
 def test_integers_beyond_floats_are_refused(name, value):
     with pytest.raises(ValueError, match=r"`\w+` must be .*, got an integer of [\d,]+ bits"):
         SETTINGS[name][0](value)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (Fraction(10**5000), "a fraction of 16,610 bits"),
+        (Fraction(1 - 10**5000, 2), "a fraction of 16,610 bits"),
+        (Decimal("sNaN"), r"Decimal\('sNaN'\)"),
+        (np.complex64(2 + 3j), r".*\(2\+3j\)"),
+        (np.array(0.5 + 1j), r"array\(0\.5\+1\.j\)"),
+        (torch.tensor(0.5 + 0j), r"(tensor)?\(0\.5.*j\)"),
+    ],
+)
+@pytest.mark.parametrize("name", SETTINGS)
+def test_numbers_that_no_float_is_are_refused(name, value, words):
+    with pytest.raises(ValueError, match=r"`\w+` must be [^\n]*, got " + words):
+        SETTINGS[name][0](value)
+
+
+def test_a_boolean_is_no_count():
+    with pytest.raises(ValueError, match=r"`rank` must be an integer .* tensor\(True\)"):
+        ot.low_rank_sinkhorn(X, Y, rank=torch.tensor(True))

@@ -32,8 +32,10 @@ def instance(name: str, value: T, kind: type, example: str) -> T:
 
 def _got(value: object) -> str:
     """A value in a message of one line."""
-    if isinstance(value, int) and abs(value) > MOST:  # Python refuses to write very large ones
-        return f"an integer of {value.bit_length():,} bits"
+    if isinstance(value, (int, Fraction)):  # Python refuses to write very large ones
+        bits = max(value.numerator.bit_length(), value.denominator.bit_length())
+        if bits > MOST.bit_length():
+            return f"{'an integer' if isinstance(value, int) else 'a fraction'} of {bits:,} bits"
     text = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
     return f"a {type(value).__name__}" if "\n" in text else text  # an array takes several lines
 
@@ -50,7 +52,10 @@ def plain_number(value: Any) -> Any:
     if isinstance(value, (np.generic, np.ndarray)):
         is_plain = value.ndim == 0 and value.dtype.kind in "iuf"
         return (float if value.dtype.kind == "f" else int)(value) if is_plain else value
-    return float(value) if isinstance(value, (Fraction, Decimal)) else value
+    try:
+        return float(value) if isinstance(value, (Fraction, Decimal)) else value
+    except (OverflowError, ValueError):  # beyond floats, or a signalling NaN: for checks to refuse
+        return value
 
 
 def _number(name: str, value: object) -> float:
@@ -61,8 +66,11 @@ def _number(name: str, value: object) -> float:
             f"requires one: give a number, or {name}.detach()"
         )
     try:
-        of_bool = getattr(value, "dtype", None) in (torch.bool, np.bool_)
-        if isinstance(value, (str, bool)) or of_bool or getattr(value, "ndim", 0) > 0:
+        dtype = getattr(value, "dtype", None)
+        # NumPy would leave out imaginary parts
+        of_complex = getattr(dtype, "is_complex", False) or getattr(dtype, "kind", "") == "c"
+        of_other = dtype in (torch.bool, np.bool_) or of_complex
+        if isinstance(value, (str, bool)) or of_other or getattr(value, "ndim", 0) > 0:
             return math.nan
         return float(value)  # pyright: ignore
     except (TypeError, ValueError, RuntimeError, OverflowError):
@@ -131,8 +139,9 @@ def rows(value: int, name: str = "n") -> int:
 
 def _count(name: str, value: int, least: int) -> int:
     """`value`, if it is an integer of at least `least` that torch can count to."""
+    of_bool = isinstance(value, bool) or getattr(value, "dtype", None) is torch.bool
     try:
-        number = least - 1 if isinstance(value, bool) else operator.index(value)
+        number = least - 1 if of_bool else operator.index(value)
     except TypeError:
         number = least - 1
     if number < least:
