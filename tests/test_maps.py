@@ -156,6 +156,8 @@ def test_what_scikit_learn_would_lose_is_refused(made):
         (masked, f"{count} masked values"),
         (nanoseconds, "integers beyond 2⁵³"),
         ([[1.0], [1.0, 2.0]], "must have shape"),
+        (x + 1j, "must hold real numbers, got complex ones$"),
+        ((x + 1j).tolist(), "must hold real numbers, got complex ones$"),
     ):
         with pytest.raises(ValueError, match=f"`Y` .*{words}"):
             clone(made).fit(x, bad)

@@ -5,10 +5,12 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from frames import Frame
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import gammaln, logsumexp
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import BayesianRidge
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -274,3 +276,35 @@ def test_columns_called_by_numbers_that_come_in_another_order_are_refused(estima
     np.testing.assert_array_equal(fitted.predict(straight), fitted.predict(X))
     with pytest.raises(ValueError, match=r"`X` has the columns \[1, 0\] where .* X\[\[0, 1\]\]"):
         fitted.predict(turned)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("estimator", [VariationalLinearRegression(), ProbitEP()])
+def test_what_scikit_learn_would_lose_is_refused_and_tensors_are_arrays(estimator):
+    X, y, _ = problem(0, n=30, d=2)
+    y = (y > 2) * 1.0 if isinstance(estimator, ProbitEP) else y
+    masked = np.ma.masked_array(X, mask=X > 1)
+    nanoseconds = 1_700_000_000_000_000_000 + np.arange(60).reshape(30, 2)
+    fitted = estimator.fit(X, y)
+    for bad, words in (
+        (masked, r"`X` has \d+ masked values"),
+        (nanoseconds, "`X` holds integers beyond 2⁵³"),
+        (torch.from_numpy(nanoseconds), "`X` holds integers beyond 2⁵³"),
+        (X + 1j, "Complex data not supported: `X` must [^\n]*$"),
+        ((X + 1j).tolist(), "Complex data not supported: `X` must"),
+        ((X + 1j).astype(object), "Complex data not supported: `X` must"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            fitted.predict(bad)
+        with pytest.raises(ValueError, match=words):
+            clone(estimator).fit(bad, y)
+    half = torch.from_numpy(X).bfloat16().requires_grad_()
+    expected = clone(estimator).fit(half.detach().double().numpy(), y).predict(X)
+    found = clone(estimator).fit(half, torch.from_numpy(y)).predict(torch.from_numpy(X))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_target_of_large_integers_is_refused():
+    X, _, _ = problem(0, n=30, d=2)
+    with pytest.raises(ValueError, match="`y` holds integers beyond 2⁵³"):
+        VariationalLinearRegression().fit(X, 10**17 + np.arange(30))

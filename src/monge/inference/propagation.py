@@ -24,7 +24,7 @@ Winther, "Perturbative corrections for approximate inference in Gaussian latent 
 import math
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from monge._core.checks import dimension, finite, positive, share
-from monge._core.frames import columns, refuse_reordered
+from monge._core.frames import columns, real_array, refuse_reordered
 from monge._core.promotion import ANY, promoted
 
 SOBOL_DIMENSIONS = torch.quasirandom.SobolEngine.MAXDIM
@@ -230,7 +230,9 @@ class ProbitEP(ClassifierMixin, BaseEstimator):
             ValueError: for NaN, labels other than two, or settings that are not positive.
         """
         self._fit_columns = columns(X)
-        X, y = map(np.asarray, validate_data(self, X, y, dtype=np.float64))
+        labels: Any = y.detach().cpu().numpy() if isinstance(y, Tensor) else y
+        given = validate_data(self, real_array("X", X), labels, dtype=np.float64)
+        X, y = map(np.asarray, given)
         check_classification_targets(y)
         self.classes_ = np.unique(y)
         if len(self.classes_) != 2:
@@ -310,7 +312,8 @@ class ProbitEP(ClassifierMixin, BaseEstimator):
         """mᵀx / √(1 + xᵀVx), as (n,): above 0 for `classes_[1]`."""
         check_is_fitted(self)
         refuse_reordered(self._fit_columns, X)
-        A = self._design(np.asarray(validate_data(self, X, dtype=np.float64, reset=False)))
+        X = validate_data(self, real_array("X", X), dtype=np.float64, reset=False)
+        A = self._design(np.asarray(X))
         mean = A @ np.append(self.coef_[0], self.intercept_[: int(self.fit_intercept)])
         return mean / np.sqrt(1 + ((A @ self.covariance_) * A).sum(1))
 

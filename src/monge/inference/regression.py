@@ -30,7 +30,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from monge._core.checks import dimension, positive
-from monge._core.frames import columns, refuse_reordered
+from monge._core.frames import columns, real_array, refuse_reordered
 from monge._core.tuning import CPU
 
 
@@ -79,10 +79,9 @@ class VariationalLinearRegression(RegressorMixin, BaseEstimator):
             positive(name, getattr(self, name))
         dimension("max_iterations", self.max_iterations)
         self._fit_columns = columns(X)
-        X, y = map(
-            np.asarray,
-            validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2),
-        )
+        X, y = real_array("X", X), real_array("y", y)
+        given = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
+        X, y = map(np.asarray, given)
         y = y.astype(np.float64)
         if np.ptp(y) == 0:
             warnings.warn(
@@ -168,7 +167,8 @@ class VariationalLinearRegression(RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         refuse_reordered(self._fit_columns, X)
-        X = np.asarray(validate_data(self, X, dtype=np.float64, reset=False))
+        X = validate_data(self, real_array("X", X), dtype=np.float64, reset=False)
+        X = np.asarray(X)
         mean = X @ self.coef_ + self.intercept_
         if not return_std:
             return mean

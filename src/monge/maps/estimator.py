@@ -19,8 +19,8 @@ from torch import Tensor
 
 from monge._core.checks import distribution_weights, finite
 from monge._core.errors import NotFinite
-from monge._core.frames import columns, refuse_reordered
-from monge._core.promotion import EXACT_INTEGERS, as_tensor, as_weights
+from monge._core.frames import columns, refuse_lossy, refuse_reordered
+from monge._core.promotion import as_tensor, as_weights
 from monge.transport.directions import orthogonal_directions
 from monge.transport.sliced import sliced_wasserstein
 
@@ -139,7 +139,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, abc.AB
         refuse_reordered(self._fit_columns, X, name)
         if not isinstance(X, Tensor):
             if name == "X":
-                _refuse_lossy(name, X)
+                refuse_lossy(name, X)
                 X = validate_data(self, X, reset=reset, dtype=DTYPES)
                 return _as_tensor(X)
             return self._of_columns(name, _floats(name, X, self))
@@ -194,40 +194,10 @@ def refuse_near(total: float, x: Tensor, y: Tensor) -> None:
         raise ValueError("`X` and `Y` have squared distances below float64: rescale them")
 
 
-def _refuse_lossy(name: str, X: Any) -> None:
-    """Refuses what scikit-learn would take with a loss: masked values, and integers that float64
-    does not tell apart."""
-    if np.ma.is_masked(X):
-        raise ValueError(
-            f"`{name}` has {np.ma.count_masked(X)} masked values: fill them, "
-            f"{name}.filled(value), or leave their rows out"
-        )
-    try:
-        array = np.asarray(X)
-    except ValueError as error:
-        raise ValueError(f"`{name}` must have shape (n, d): {error}") from None
-    names = columns(X)
-    # a frame's columns have types of their own, which the whole would round to one
-    parts = [np.asarray(X[one]) for one in names] if len(set(names)) == len(names) else []
-    if any(map(_is_lossy, parts or [array])):
-        raise ValueError(
-            f"`{name}` holds integers beyond 2⁵³, which floating point does not tell apart: "
-            "subtract a common offset from both samples first"
-        )
-
-
-def _is_lossy(array: np.ndarray) -> bool:
-    """Whether an array holds integers that float64 may round."""
-    if array.dtype.kind == "O":
-        return any(isinstance(one, int) and abs(one) >= EXACT_INTEGERS for one in array.flat)
-    whole = array.dtype.kind in "iu" and array.size > 0
-    return whole and max(int(array.max()), -int(array.min())) >= EXACT_INTEGERS
-
-
 def _floats(name: str, X: Any, estimator: Any) -> Tensor:
     """A matrix of finite floating point numbers with at least one row and column."""
     if not isinstance(X, Tensor):
-        _refuse_lossy(name, X)
+        refuse_lossy(name, X)
         return _as_tensor(check_array(X, dtype=DTYPES, input_name=name, estimator=estimator))
     x = as_tensor(name, X)
     if x.ndim != 2 or x.numel() == 0:
