@@ -355,3 +355,13 @@ def test_a_run_of_before_small_images_were_tuned_goes_on_as_it_was_started(tmp_p
     run = monge.fit("wae-mmd", images, longer, tmp_path / "run", resume=True, quiet=True)
     assert run.config.latent is None
     assert run.settled.latent == 8
+
+
+def test_what_is_tuned_for_a_critic_of_samples_is_for_that_critic():
+    for sharpen, gain in (("jensen-shannon", 4.0), ("relativistic", None), ("sliced", None)):
+        config = with_tuned(Config.of("alpha-gan", sharpen=sharpen), "image", (1, 28, 28))
+        config.check()
+        assert (config.network.details, config.options.sharpen_lr is None) == (gain, gain is None)
+    asked = Config.of("alpha-gan", sharpen_lr=1e-3)
+    config = with_tuned(override(asked, "network.details", 0.0), "image", (1, 28, 28))
+    assert (config.network.details, config.options.sharpen_lr) == (0.0, 1e-3)

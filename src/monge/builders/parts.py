@@ -55,6 +55,8 @@ from monge.transport import Circular, Neural, Polynomial, Slicer
 
 FEATURES = 256
 """Features of a class-conditional encoder that its label is added to."""
+SHARPEN_LR = 5e-4
+"""The rate of a critic of samples that no recipe is tuned for."""
 
 
 class Parts:
@@ -319,7 +321,7 @@ def sharpened(model: nn.Module, parts: Parts) -> nn.Module:
     return model.sharpen(
         divergence(),
         round(relative * root, 3) if weight is None else weight,
-        inner=Inner(options.sharpen_lr, options.sharpen_steps, (0.5, 0.9)),
+        inner=Inner(options.sharpen_lr or SHARPEN_LR, options.sharpen_steps, (0.5, 0.9)),
         schedule=lambda done: float(done >= start),
         every=options.sharpen_every,
         transform=None if parts.moments is None else Standardise(*parts.moments),

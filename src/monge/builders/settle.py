@@ -24,6 +24,8 @@ TUNED_ON = 28 * 28
 """Values of an image of MNIST."""
 SMALL = (16, 40)
 """The sides in pixels of images that are like those of MNIST, on which recipes are tuned."""
+OF_CRITIC = ("sharpen_lr", "network.details")
+"""What is tuned for a critic of samples under jensen-shannon."""
 LEAST_OF_CLASS = 2
 """Training samples of each class of a class-conditional run."""
 MASK = "known.png"
@@ -65,6 +67,9 @@ def with_tuned(config: Config, kind: Kind | str, shape: tuple[int, ...]) -> Conf
         values.pop("latent", None)
     if getattr(config.options, "sigma", None) is not None:
         values.pop("cost", None)  # the bound of a random decoder holds for squared errors only
+    if getattr(config.options, "sharpen", None) != "jensen-shannon":
+        for name in OF_CRITIC:  # of samples, which is another one or none
+            values.pop(name, None)
     asked = leaves(config)
     for name, value in values.items():
         if asked[name if name in asked else f"options.{name}"] is None:

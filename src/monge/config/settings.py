@@ -97,9 +97,9 @@ class NetworkConfig:
     """Layers of the perceptron that an encoder of clouds applies to each point."""
     critic: tuple[int, ...] = (256, 256, 256)
     """Hidden layers of a latent critic."""
-    details: float = 0.0
+    details: float | None = None
     """Gain of the details that the critic of samples of `sharpen` sees beside images; 0 for a
-    critic that sees the images only."""
+    critic that sees the images only. The default is 0, or what the recipe is tuned to."""
     published: bool = False
     """The networks of the WAE paper, for images (1, 28, 28) and (3, 64, 64)."""
 
@@ -114,7 +114,8 @@ class NetworkConfig:
             )
             each = all(1 <= size <= LARGEST for size in sizes)
             demand(each, name, sizes, f"numbers from 1 to {LARGEST:,}")
-        demand(0 <= self.details <= 100, "details", self.details, "from 0 to 100")
+        details = self.details or 0
+        demand(0 <= details <= 100, "details", details, "from 0 to 100")
 
 
 @dataclass(frozen=True)

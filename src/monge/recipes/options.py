@@ -58,8 +58,9 @@ class SharpenOptions:
     """Compare samples with data only in every N-th step, with N times the weight."""
     sharpen_steps: int = 1
     """Steps of its critic before each step of the model."""
-    sharpen_lr: float = 5e-4
-    """Learning rate of its critic."""
+    sharpen_lr: float | None = None
+    """Learning rate of its critic, which falls along the schedule; the default is 0.0005, or what
+    the recipe is tuned to."""
 
     def check(self) -> None:
         """A ValueError for values that cannot be."""
