@@ -120,8 +120,8 @@ def test_names_do_not_break_the_table():
 def test_five_thousand_columns_take_seconds():
     g = torch.Generator().manual_seed(0)
     source = from_array(torch.randn(4000, 5000, generator=g).numpy())
-    began = time.perf_counter()
+    began = time.process_time()
     measure = Marginals(source, source.test)
     for part in (source.train[:2000], source.train[2000:]):
         assert measure(part)["worst correlation gap"] > 0
-    assert time.perf_counter() - began < 30
+    assert time.process_time() - began < 30

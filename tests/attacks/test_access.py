@@ -407,9 +407,9 @@ def test_no_folder_of_this_machine_is_shown():
         ("speed in km/h, 3 / 4", "speed in km/h, 3 / 4"),
     ):
         assert without_folders(before) == after
-    began = time.monotonic()
+    began = time.process_time()
     without_folders("'" + "/" * 10**6)
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
     assert [finite(x) for x in (1, 2.5, "3", None, True, [1], float("inf"), 10**400)] == [
         1, 2.5, None, None, None, None, None, None,
     ]  # fmt: skip
@@ -474,6 +474,6 @@ def test_the_token_costs_nothing_measurable():
     """Less than 50 µs a request."""
     access = Access(TOKEN, 8642)
     headers = [(b"host", b"x"), (b"authorization", ALLOWED["Authorization"].encode())]
-    began = time.perf_counter()
+    began = time.process_time()
     assert all(access.holds(headers) for _ in range(2000))
-    assert time.perf_counter() - began < 2000 * 50e-6
+    assert time.process_time() - began < 2000 * 50e-6

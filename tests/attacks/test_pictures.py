@@ -80,10 +80,9 @@ def test_others_are_served_meanwhile_and_the_process_ends(tmp_path):
         )
         slow.start()
         time.sleep(0.3)
-        began = time.monotonic()
         body = {"codes": [[0.0, 0.0, 0.0]]}
         assert other.post("/api/runs/run/decode", json=body).status_code == 200
-        assert time.monotonic() - began < 1
+        assert slow.is_alive()
         slow.join()
     if handles:
         assert len(os.listdir("/proc/self/fd")) <= handles + 2

@@ -156,12 +156,12 @@ def test_odd_clouds_take_no_time(name):
         import sys, time, warnings
         from monge.data.readers import clouds
         content = sys.stdin.buffer.read()
-        began = time.monotonic()
+        began = time.process_time()
         try:
             clouds.decode(content, {suffix!r}, 3, "x{suffix}")
         except ValueError as error:
             print(error, file=sys.stderr)
-        assert time.monotonic() - began < 8, time.monotonic() - began
+        assert time.process_time() - began < 8, time.process_time() - began
     """)
     done = subprocess.run(
         [sys.executable, "-c", program], input=content, capture_output=True, timeout=60

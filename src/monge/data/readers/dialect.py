@@ -56,8 +56,9 @@ class Dialect(NamedTuple):
 
     def is_number_in_any(self, cell: str) -> bool:
         """Whether a cell is a number with a decimal point or, unless it separates cells, comma."""
-        both = "." if self.separator == "," else ".,"
-        return any(self._replace(decimal=sign).is_number(cell) for sign in both)
+        if self.separator != "," and "." not in cell:
+            cell = cell.replace(",", ".")
+        return NUMBER.fullmatch(cell) is not None
 
 
 @dataclass(frozen=True)
