@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 import tarfile
-import textwrap
+import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -23,6 +23,7 @@ from attacks.spent import spent
 from monge._core.untrusted import read_regular
 from monge.config import DataConfig
 from monge.data import load
+from monge.data.readers import clouds
 from monge.data.readers.caps import MOST_PIXELS, MOST_RATIO
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
@@ -152,22 +153,13 @@ CLOUDS = {
 def test_odd_clouds_take_no_time(name):
     """A header of 40,000 newlines took 49 s."""
     content, suffix = CLOUDS[name]
-    program = textwrap.dedent(f"""
-        import sys, time, warnings
-        from monge.data.readers import clouds
-        content = sys.stdin.buffer.read()
-        began = time.process_time()
-        try:
-            clouds.decode(content, {suffix!r}, 3, "x{suffix}")
-        except ValueError as error:
-            print(error, file=sys.stderr)
-        assert time.process_time() - began < 8, time.process_time() - began
-    """)
-    done = subprocess.run(
-        [sys.executable, "-c", program], input=content, capture_output=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr[-800:]
-    assert done.stderr.count(b"\n") <= 1
+    began, refusal = time.process_time(), ""
+    try:
+        clouds.decode(content, suffix, 3, f"x{suffix}")
+    except ValueError as error:
+        refusal = str(error)
+    assert "\n" not in refusal
+    assert time.process_time() - began < 8
 
 
 def _npy(
