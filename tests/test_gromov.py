@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import warnings
 
 import numpy as np
 import ot
@@ -11,7 +12,9 @@ import torch
 from monge.draws import generator
 from monge.transport import (
     entropic_gromov_wasserstein,
+    fused_gromov_wasserstein,
     gromov_wasserstein,
+    partial_gromov_wasserstein,
     sliced_gromov_wasserstein,
     solve,
     solve_entropic,
@@ -328,3 +331,52 @@ def test_a_large_epsilon_multiplies_no_rounding():
             entropic_gromov_wasserstein(cx * tiny, cy * tiny, epsilon=0.3)
         with pytest.raises(ValueError, match=r"`epsilon` 0\.3 is over 10⁹ times costs of"):
             unbalanced_gromov_wasserstein(cx * tiny, cy * tiny, epsilon=0.3, reach=1.0)
+
+
+WITHOUT_MASS = {
+    "exact": gromov_wasserstein,
+    "entropic": functools.partial(entropic_gromov_wasserstein, epsilon=0.5),
+    "unbalanced": functools.partial(unbalanced_gromov_wasserstein, epsilon=0.5, reach=1.0),
+    "partial": functools.partial(
+        partial_gromov_wasserstein, mass=0.7, starts=3, max_iterations=20
+    ),
+    "fused": lambda cx, cy, *w: fused_gromov_wasserstein(cx[:, :6] + cy[:1], cx, cy, *w),
+}
+
+
+@pytest.mark.parametrize("far", [1.0, 1e3, 1e12])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", WITHOUT_MASS)
+def test_points_without_mass_count_for_nothing(name, dtype, far):
+    """They ended the search among permutations, and a far one made ε vanish beside its costs and
+    distances symmetric that are not."""
+    found = WITHOUT_MASS[name]
+    cx, cy = torch.rand(6, 6, dtype=dtype), torch.rand(6, 6, dtype=dtype)
+    a = torch.full((6,), 1 / 6, dtype=dtype)
+    padded = torch.nn.functional.pad(cx, (0, 1, 0, 1), value=far)
+    wide = torch.cat([a, a.new_zeros(1)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # directed graphs need not converge
+        alone, beside = found(cx, cy, a, a), found(padded, cy, wide, a)
+    exact = name not in ("entropic", "unbalanced")
+    rel = 1e-4 if not exact else 100 * torch.finfo(dtype).eps
+    assert float(beside.value) == pytest.approx(float(alone.value), rel=rel)
+    assert not beside.plan[-1].any()
+
+
+def test_a_point_without_mass_that_is_beyond_the_dtype_is_named():
+    cx, a = torch.rand(4, 4), torch.tensor([1 / 3, 1 / 3, 1 / 3, 0])
+    cx[3] = 1e30
+    with pytest.raises(ValueError, match="`cx` has an entry at a point without mass"):
+        gromov_wasserstein(cx, cx[:3, :3], a)
+
+
+def test_the_gradient_in_a_weight_of_zero_is_that_of_the_linearised_problem():
+    cx, cy = distances(doubles(6, 2)), distances(doubles(5, 2))
+    a = torch.tensor([0.2] * 5 + [0.0], dtype=torch.float64, requires_grad=True)
+    plan = gromov_wasserstein(cx, cy, a)
+    (slope,) = torch.autograd.grad(plan.value, a)
+    rows = (cx.square() @ plan.plan.sum(1))[:, None] + cy.square() @ plan.plan.sum(0)
+    cost = 2 * (rows - 2 * cx @ plan.plan @ cy)
+    f = solve(cost, a.detach(), torch.full((5,), 0.2, dtype=torch.float64)).potentials[0]
+    torch.testing.assert_close(slope - slope[0], f - f[0])

@@ -34,6 +34,7 @@ from monge.transport.plan import Plan
 from monge.transport.quadratic import (
     Oracle,
     Quadratic,
+    Support,
     couplings,
     epsilon_in_units,
     in_given_units,
@@ -74,13 +75,16 @@ def exact_plan(
     """The best stationary point of a quadratic problem (cx, cy, linear) from several starts."""
     tolerance = positive("tolerance", tolerance)
     dimension("max_iterations", most)
-    moving, unit = in_units(*problem)
-    a, b = _weights(moving, weights)
+    a, b = _weights(problem[0], problem[1], weights)
+    moving, unit = in_units(*problem, a, b)
     dtype = problem[0].dtype
     fixed, mu, nu = moving.detached(dtype), a.detach().to(dtype), b.detach().to(dtype)
-    oracle = couplings(fixed, mu, nu)
-    begun = starting_plans(fixed, Couplings(mu, nu), starts, generator)
-    plan, iterations, converged = best_stationary(fixed, begun, oracle, tolerance, most)
+    support = Support.of(mu, nu)
+    some = fixed.among(support)
+    oracle = couplings(some, mu[support.rows], nu[support.columns])
+    begun = map(support.part, starting_plans(fixed, Couplings(mu, nu), starts, generator))
+    found, iterations, converged = best_stationary(some, begun, oracle, tolerance, most)
+    plan = support.whole(found)
     f, g = solve(fixed.slope(plan), mu, nu).potentials
     value = fixed.value(plan)
     # squares of differences, of which rounding may leave less than nothing
@@ -102,9 +106,9 @@ def entropic_plan(
     """The best fixed point of Sinkhorn on the slope of a quadratic problem."""
     tolerance = positive("tolerance", tolerance)
     dimension("max_iterations", most)
-    moving, unit = in_units(*problem)
+    a, b = _weights(problem[0], problem[1], weights)
+    moving, unit = in_units(*problem, a, b)
     epsilon = epsilon_in_units(epsilon, unit, problem[0].dtype)
-    a, b = _weights(moving, weights)
     dtype = problem[0].dtype
     fixed, mu, nu = moving.detached(dtype), a.detach().to(dtype), b.detach().to(dtype)
     product = a.detach()[:, None] * b.detach()
@@ -157,12 +161,12 @@ def _alternated(
 
 
 def _weights(
-    problem: Quadratic, weights: tuple[Tensor | None, Tensor | None]
+    cx: Tensor, cy: Tensor, weights: tuple[Tensor | None, Tensor | None]
 ) -> tuple[Tensor, Tensor]:
     """Both weights in float64."""
     return (
-        distribution_weights("a", weights[0], problem.cx, len(problem.cx)),
-        distribution_weights("b", weights[1], problem.cy, len(problem.cy)),
+        distribution_weights("a", weights[0], cx, len(cx)),
+        distribution_weights("b", weights[1], cy, len(cy)),
     )
 
 

@@ -12,7 +12,8 @@ Source: Mémoli, "Gromov-Wasserstein distances and the metric approach to object
 
 import abc
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from monge._core.checks import dimension
 from monge._core.numerics import distances
 from monge._core.promotion import as_tensor
 from monge.transport.exact import solve
-from monge.transport.quadratic import Quadratic
+from monge.transport.quadratic import Quadratic, Support
 
 MOST_LEVELS = 64
 """Quantiles that a profile of distances is compared at."""
@@ -50,6 +51,10 @@ class FeasiblePlans(abc.ABC):
     @abc.abstractmethod
     def error(self, plan: Tensor) -> Tensor:
         """By how much mass a plan is none of these, relative to its own."""
+
+    def among(self, support: Support) -> Self:
+        """Those between points with mass."""
+        return replace(self, a=self.a[support.rows], b=self.b[support.columns])
 
     def checked(self, given: Tensor) -> Tensor:
         """A plan in the dtype of the weights, if it is one of these up to the rounding of its own.
@@ -131,7 +136,9 @@ def starting_plans(
 ) -> Iterator[Tensor]:
     """Yields the plans given, or as many as asked for."""
     if not _are_plans(starts):
-        yield from _made(problem, plans, dimension("starts", starts), generator)  # pyright: ignore
+        count, support = dimension("starts", starts), Support.of(plans.a, plans.b)  # pyright: ignore
+        made = _made(problem.among(support), plans.among(support), count, generator)
+        yield from map(support.whole, made)
         return
     given = [starts] if getattr(starts, "ndim", 0) == 2 else list(starts)  # pyright: ignore
     if not given:

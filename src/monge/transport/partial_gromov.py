@@ -21,7 +21,7 @@ from monge.transport.gromov import best_stationary
 from monge.transport.gromov_starts import FeasiblePlans, Starts, starting_plans
 from monge.transport.partial import checked_mass, solve_partial
 from monge.transport.plan import Plan
-from monge.transport.quadratic import in_given_units, in_units, space
+from monge.transport.quadratic import Support, in_given_units, in_units, space
 
 
 @dataclass(frozen=True)
@@ -89,18 +89,21 @@ def partial_gromov_wasserstein(
     tolerance = positive("tolerance", tolerance)
     dimension("max_iterations", max_iterations)
     cx, cy = space("cx", cx), space("cy", cy)
-    moving, unit = in_units(cx, cy, cx.new_zeros(len(cx), len(cy)))
     mu, nu = masses("a", a, cx, len(cx)), masses("b", b, cy, len(cy))
+    moving, unit = in_units(cx, cy, cx.new_zeros(len(cx), len(cy)), mu, nu)
     mass = checked_mass(mass, mu.detach(), nu.detach())
     fixed = moving.detached(cx.dtype)
     plans = PartialPlans(mu.detach().to(cx), nu.detach().to(cx), mass)
+    support = Support.of(plans.a, plans.b)
+    some, of_some = fixed.among(support), plans.among(support)
 
     def vertex(slope: Tensor) -> tuple[Tensor, Tensor]:
-        plan = plans.matched(slope)
-        return plan, fixed.product(plan)
+        plan = of_some.matched(slope)
+        return plan, some.product(plan)
 
-    begun = starting_plans(fixed, plans, starts, generator)
-    plan, iterations, converged = best_stationary(fixed, begun, vertex, tolerance, max_iterations)
+    begun = map(support.part, starting_plans(fixed, plans, starts, generator))
+    found, iterations, converged = best_stationary(some, begun, vertex, tolerance, max_iterations)
+    plan = support.whole(found)
     f, g = solve_partial(fixed.slope(plan), plans.a, plans.b, mass=mass).potentials
     value = fixed.value(plan).clamp(min=0)
     solved = Plan(

@@ -16,6 +16,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,14 +35,32 @@ MOST_SWAPPED = 100
 
 
 def space(name: str, cost: Tensor) -> Tensor:
-    """The matrix of a space, if it is square and finite; symmetric where it is up to rounding."""
+    """The matrix of a space, if it is square and finite."""
     finite(name, floating(name, cost))
     if cost.ndim != 2 or cost.shape[0] != cost.shape[1] or cost.shape[0] < 1:
         raise ValueError(f"`{name}` must be a square matrix, got shape {tuple(cost.shape)}")
-    size = cost.detach().abs().max()
-    # what rounding has made asymmetric is not a directed graph
-    near = bool((cost - cost.T).detach().abs().max() <= 1e-5 * size)
-    return (cost + cost.T) / 2 if near else cost
+    return cost
+
+
+class Support(NamedTuple):
+    """The points with mass, as masks (n,) and (m,)."""
+
+    rows: Tensor
+    columns: Tensor
+
+    @classmethod
+    def of(cls, a: Tensor, b: Tensor) -> "Support":
+        return cls(a.detach() > 0, b.detach() > 0)
+
+    def part(self, plan: Tensor) -> Tensor:
+        """The entries (n', m') of a matrix (n, m) between points with mass."""
+        return plan[self.rows][:, self.columns]
+
+    def whole(self, part: Tensor) -> Tensor:
+        """The plan (n, m) with these entries, and 0 for points without mass."""
+        wide = part.new_zeros(len(part), len(self.columns))
+        wide[:, self.columns] = part
+        return wide.new_zeros(len(self.rows), len(self.columns)).index_put((self.rows,), wide)
 
 
 def _squares(cost: Tensor) -> Tensor:
@@ -74,6 +93,11 @@ class Quadratic:
     def symmetric(self) -> bool:
         return torch.equal(self.cx, self.cx.T) and torch.equal(self.cy, self.cy.T)
 
+    def sizes(self) -> list[float]:
+        """The largest absolute entries of cx and cy, and the root of that of L."""
+        x, y, of_linear = (float(z.detach().abs().max()) for z in (self.cx, self.cy, self.linear))
+        return [x, y, of_linear**0.5]
+
     def value(self, plan: Tensor) -> Tensor:
         """E(π)."""
         return objective(self.cx, self.cy, plan) + (self.linear * plan).sum()
@@ -101,22 +125,46 @@ class Quadratic:
         """The gradient of E, 2 K - 4 `product` + L, (n, m)."""
         return 2 * (self.fixed(plan) - 2 * self.product(plan)) + self.linear
 
+    def among(self, support: Support) -> "Quadratic":
+        """The problem of the points with mass."""
+        rows, columns = support
+        cx, cy = self.cx[rows][:, rows], self.cy[columns][:, columns]
+        return Quadratic(cx, cy, support.part(self.linear))
+
     def detached(self, dtype: torch.dtype) -> "Quadratic":
         """The problem that is solved, in a dtype and without gradient."""
         matrices = self.cx, self.cy, self.linear
         return Quadratic(*(matrix.detach().to(dtype) for matrix in matrices))
 
 
-def in_units(cx: Tensor, cy: Tensor, linear: Tensor) -> tuple[Quadratic, float]:
-    """The problem in a unit of length in which its numbers are of order 1, a power of 2.
+def in_units(
+    cx: Tensor, cy: Tensor, linear: Tensor, a: Tensor, b: Tensor
+) -> tuple[Quadratic, float]:
+    """The problem in a unit of length in which its numbers are of order 1, a power of 2, at the
+    points with mass. Matrices are made symmetric where they are up to rounding.
 
     E is in units of its square. It is in float64, which holds the gradient in each unit."""
-    sizes = [float(z.detach().abs().max()) for z in (cx, cy, linear)]
-    unit = power_of_two(max(sizes[0], sizes[1], sizes[2] ** 0.5))
+    given = Quadratic(cx, cy, linear)
+    sizes = given.among(Support.of(a, b)).sizes()
+    unit = power_of_two(max(sizes))
     if math.isinf(16 * unit * unit):
         raise ValueError("`cx` and `cy` have squared differences beyond float64: rescale them")
-    cx, cy, linear = cx.double(), cy.double(), linear.double()
-    return Quadratic(cx / unit, cy / unit, linear / unit / unit), unit
+    for name, far in zip(("cx", "cy", "cost"), given.sizes()):
+        if not 16 * (far / unit) ** 2 < torch.finfo(cx.dtype).max:
+            raise ValueError(
+                f"`{name}` has an entry at a point without mass that is beyond {cx.dtype} in the "
+                f"unit of those between the others, {unit:.3g}: leave that point out"
+            )
+    cx, cy = (_undirected(z.double(), size) for z, size in zip((cx, cy), sizes))
+    return Quadratic(cx / unit, cy / unit, linear.double() / unit / unit), unit
+
+
+def _undirected(cost: Tensor, size: float) -> Tensor:
+    """A matrix that is made symmetric if it is up to the rounding of entries of a size, and of
+    larger ones, at points without mass: what rounding has made asymmetric is no directed graph."""
+    own = cost.detach()
+    near = ((own - own.T).abs() <= 1e-5 * own.abs().clamp_min(size)).all()
+    return (cost + cost.T) / 2 if bool(near) else cost
 
 
 def epsilon_in_units(epsilon: float, unit: float, dtype: torch.dtype) -> float:

@@ -276,8 +276,8 @@ def unbalanced_gromov_wasserstein(
     dimension("max_iterations", max_iterations)
     sides = _kl_or_constraint(reach)
     cx, cy = space("cx", cx), space("cy", cy)
-    moving, unit = in_units(cx, cy, cx.new_zeros(len(cx), len(cy)))
     mu, nu = masses("a", a, cx, len(cx)), masses("b", b, cy, len(cy))
+    moving, unit = in_units(cx, cy, cx.new_zeros(len(cx), len(cy)), mu, nu)
     scaled = epsilon_in_units(epsilon, unit, cx.dtype)
     first, second = (_in_unit(side, unit**2) for side in sides)
     problem = UnbalancedProblem(
