@@ -195,5 +195,4 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> Image.Image:
         axes.set_ylim(with_margin(one.low, one.high, 0.05))
         axes.set_title(_plain(one.name), fontsize=9)
         axes.tick_params(labelsize=7)
-    figure.tight_layout()
     return _rendered(figure)

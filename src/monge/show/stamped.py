@@ -21,14 +21,14 @@ def png(picture: Image.Image, provenance: Mapping[str, str]) -> bytes:
         # names of files that are not in the encoding of the file system keep their bytes
         readable = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         texts.add_itxt(f"{PREFIX}{name}", readable)
-    _opaque(picture).save(content, "PNG", pnginfo=texts, optimize=True)
+    _opaque(picture).save(content, "PNG", pnginfo=texts)
     return content.getvalue()
 
 
 def embedded(picture: Image.Image) -> str:
     """A picture as a PNG file in base64; where it is transparent, the page shows through."""
     content = io.BytesIO()
-    picture.save(content, "PNG", optimize=True)
+    picture.save(content, "PNG")
     return base64.b64encode(content.getvalue()).decode()
 
 
