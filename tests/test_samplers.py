@@ -258,6 +258,19 @@ def test_no_sampler_is_refused(rings):
         run.evaluate(sampler="posterior")
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"metrics": ["pixels"]}, {"n": 1}, {"seeds": 0}, {"temperature": 1e-30}, {"extractor": abs}],
+)
+def test_nothing_is_fitted_for_an_evaluation_that_is_refused(tmp_path, wrong):
+    """An unknown metric was named after a minute of fits, which were kept."""
+    run = monge.fit("wae-mmd", "rings", small("wae-mmd", 3), tmp_path / "run", quiet=True)
+    before = sorted(run.path.iterdir())
+    with pytest.raises(ValueError, match=f"^`{next(iter(wrong))}` "):
+        run.evaluate(**{"sampler": "all", "n": 100, **wrong})
+    assert sorted(run.path.iterdir()) == before
+
+
 def test_draws_of_codes_have_a_seed():
     config = small("vae", 1)
     model = build(config, settled(config, "image", (1, 8, 8), samples=100))

@@ -1,7 +1,7 @@
 """The figures of a trained model, each with its noise floor: what `evaluation.json` holds."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -150,24 +150,58 @@ def evaluate_samplers(
     Raises:
         ValueError: for no sampler, or what `evaluate` refuses.
     """
+    if not instance("samplers", samplers, Mapping, "{'prior': None}"):
+        raise ValueError("`samplers` is empty: give at least one, e.g. {'prior': None}")
+    return evaluate_fitted(
+        model,
+        source,
+        lambda: samplers,
+        n,
+        seeds,
+        metrics=metrics,
+        extractor=extractor,
+        seed=seed,
+        name=name,
+        recipe=recipe,
+    )
+
+
+def evaluate_fitted(
+    model: nn.Module,
+    source: Source,
+    fit: Callable[[], Mapping[str, Prior | None]],
+    n: int,
+    seeds: int,
+    *,
+    metrics: Sequence[str],
+    extractor: Extractor | None,
+    seed: int,
+    name: str,
+    recipe: str,
+) -> dict[str, Any]:
+    """`evaluate_samplers` of the samplers that `fit` returns: it is called once all else has been
+    checked, since fitting takes minutes."""
     seed = checked_seed(seed)
     instance("model", model, nn.Module, "run.model")
     instance("source", source, Source, "run.source")
-    if not instance("samplers", samplers, Mapping, "{'prior': None}"):
-        raise ValueError("`samplers` is empty: give at least one, e.g. {'prior': None}")
-    for prior in samplers.values():
-        n = _checked_count(model, source, n, prior, seeds)
+    dimension("seeds", seeds)
+    n = min(rows(n), len(source.test))
+    if n < 2:
+        raise ValueError(f"`n` must be at least 2 samples, got {n} (as many as there are to test)")
     real = source.test[permutation(0, "evaluation test", len(source.test))[:n]]
     measure = resolve(source.kind.measures, "measures")(source, real, metrics, extractor)
+    samplers = fit()
+    if any(prior is None for prior in samplers.values()) and not generates(model):
+        require(model, "sample", "evaluation")
     floor = _floor_rows(source)[:n]
     measured = _of_samples(measure, model, source, n, floor, samplers, seeds)
     classes: dict[str, dict[str, Figure]] = {}
     labelled = classes_of(model) is not None and clusters_of(model) is None
     if labelled and (not metrics or "classes" in metrics):
         names = source.classes or tuple(map(str, range(classes_of(model) or 0)))
-        rows = floor[: len(source.train) // 2]
+        half = floor[: len(source.train) // 2]
         classes = {
-            sampler: class_figures(measure, model, source, names, n, rows, prior, seeds)
+            sampler: class_figures(measure, model, source, names, n, half, prior, seeds)
             for sampler, prior in samplers.items()
         }
     found = {
@@ -225,23 +259,6 @@ def _best(found: Mapping[str, dict[str, dict[str, Figure]]]) -> dict[str, str] |
             best = best_value(name, known.values())
             return {"sampler": next(k for k, v in known.items() if v == best), "figure": name}
     return None
-
-
-def _checked_count(
-    model: nn.Module, source: Source, n: int, prior: Prior | None, seeds: int
-) -> int:
-    """The number of samples that are compared, at most n.
-
-    Raises:
-        ValueError: as `evaluate`.
-    """
-    dimension("seeds", seeds)
-    n = min(rows(n), len(source.test))
-    if n < 2:
-        raise ValueError(f"`n` must be at least 2 samples, got {n} (as many as there are to test)")
-    if prior is None and not generates(model):
-        require(model, "sample", "evaluation")
-    return n
 
 
 def _floor_rows(source: Source) -> Tensor:

@@ -221,6 +221,17 @@ class TemperedFlow(Tempered):
         return 2 * float(drawn.var(0).sum())
 
 
+def checked_temperature(temperature: float) -> float:
+    """A temperature, if draws in float32 can have it."""
+    temperature = positive("temperature", temperature)
+    if not 1 / MOST_TEMPERATURE <= temperature <= MOST_TEMPERATURE:
+        raise ValueError(
+            f"`temperature` must be from {1 / MOST_TEMPERATURE:g} to {MOST_TEMPERATURE:g}, got "
+            f"{temperature:g}: draws are float32"
+        )
+    return temperature
+
+
 def tempered(prior: Prior, temperature: float) -> Prior:
     """A prior at a temperature T > 0.
 
@@ -234,12 +245,7 @@ def tempered(prior: Prior, temperature: float) -> Prior:
     Source: Kingma, Dhariwal, "Glow: generative flow with invertible 1×1 convolutions", 2018,
     section 6, where the noise of a flow has the deviation T.
     """
-    temperature = positive("temperature", temperature)
-    if not 1 / MOST_TEMPERATURE <= temperature <= MOST_TEMPERATURE:
-        raise ValueError(
-            f"`temperature` must be from {1 / MOST_TEMPERATURE:g} to {MOST_TEMPERATURE:g}, got "
-            f"{temperature:g}: draws are float32"
-        )
+    temperature = checked_temperature(temperature)
     if temperature == 1:
         return prior
     if isinstance(prior, Sphere):

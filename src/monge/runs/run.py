@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from monge._core import processes
-from monge._core.checks import positive
 from monge._core.defaults import each_inside, float32_on_cpu, outside_autocast
 from monge._core.devices import chosen_device
 from monge._core.files import write_whole
@@ -28,9 +27,10 @@ from monge.config import (
 )
 from monge.config.stored import NAME as CONFIG
 from monge.data import Data, Source
-from monge.evaluation import evaluate_samplers, summary
+from monge.evaluation import summary
 from monge.evaluation.extractors import Extractor
-from monge.evaluation.samplers import FLOW_STEPS, draw
+from monge.evaluation.figures import evaluate_fitted
+from monge.evaluation.samplers import FLOW_STEPS, checked_temperature, draw
 from monge.labels import Rows, numbers_of
 from monge.models.flow_prior import FlowPrior
 from monge.models.protocols import Completer, prior_of, rows_for
@@ -229,18 +229,20 @@ class Run:
                 read-only or into which another process writes.
         """
         wanted = code_samplers.chosen(self.samplers, sampler, components)
+        temperature, counts = checked_temperature(temperature), {"mixture": components}
+        samplers: dict[str, Prior | None] = {}
+
+        def fit() -> dict[str, Prior | None]:
+            for name in wanted:
+                one = partial(self.sampler, name, counts.get(name), temperature)
+                samplers[name] = processes.from_first(one)
+            return samplers
+
         with self.defaults(), self.writing():
-            counts = {"mixture": components}
-            samplers = {
-                name: processes.from_first(
-                    partial(self.sampler, name, counts.get(name), temperature)
-                )
-                for name in wanted
-            }
-            result = evaluate_samplers(
+            result = evaluate_fitted(
                 self.model,
                 self.source,
-                samplers,
+                fit,
                 n,
                 seeds,
                 metrics=metrics,
@@ -299,7 +301,7 @@ class Run:
             ValueError: for a model without codes, a damaged file, `components` of a sampler
                 without, or a temperature of a model without prior.
         """
-        temperature = positive("temperature", temperature)
+        temperature = checked_temperature(temperature)
         if name != "mixture":
             code_samplers.refuse_components(components, name)
         if name == "prior" and temperature == 1:
