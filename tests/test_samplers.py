@@ -12,7 +12,7 @@ from safetensors.torch import save
 import monge
 from monge import cli
 from monge.builders import build, settled
-from monge.cli.draw import _npy
+from monge.cli.draw import Sample, _npy
 from monge.config import Config, NetworkConfig
 from monge.draws import generator
 from monge.evaluation import figures, memorisation
@@ -465,3 +465,17 @@ def test_every_seed_of_a_run_fits_a_mixture(seed):
 def test_a_file_of_more_samples_than_there_is_room_for_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"`out` would be a file of .* ask for fewer samples"):
         list(_npy([torch.zeros(2, 3)], 2**60, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("x.npy", "`out` would be a file of"), ("x.csv", "`n` 1,000,000,000,000 rows")],
+)
+def test_more_samples_than_there_is_room_for_are_refused_before_a_fit(
+    rings, tmp_path, name, message
+):
+    out = tmp_path / "new" / name
+    verb = Sample(path=rings["swae"].path, out=out, n=10**12, sampler="flow")
+    with pytest.raises(ValueError, match=message):
+        verb.run()
+    assert not out.parent.exists()

@@ -36,13 +36,20 @@ class _Drawing(OfRun):
 
     def _pictures(self, run: Any, count: int, columns: int = 8, frames: int = 1) -> Any:
         """The pictures of the run's kind of data; a ValueError where `count` samples in `columns`
-        and `frames` are more than a picture or a film holds."""
+        and `frames` are more than a picture or a film holds, the rows of a table more than the
+        memory, or a file more than its folder."""
         from monge.data.kinds import kind_named
+        from monge.data.readers.caps import demand_memory
         from monge.show.pictures import pictures_of
 
-        pictures = pictures_of(kind_named(run.settled.kind))
-        if self.out.suffix not in (".npy", ".csv"):
-            pictures.check_size(run.settled.shape, count, columns, frames)
+        shape, pictures = run.settled.shape, pictures_of(kind_named(run.settled.kind))
+        size = 4 * count * math.prod(shape)
+        if self.out.suffix == ".csv":
+            demand_memory(2 * size, f"`n` {count:,} rows")
+        elif self.out.suffix == ".npy":
+            _refuse_beyond_room(size, self.out.parent)
+        else:
+            pictures.check_size(shape, count, columns, frames)
         return pictures
 
     def _save(
@@ -112,6 +119,17 @@ class _Drawing(OfRun):
         return test[spread_over(len(test), n)]
 
 
+def _refuse_beyond_room(size: int, folder: Path) -> None:
+    """Refuses a file for which the disk of its folder, which need not exist yet, has no room."""
+    existing = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
+    free = shutil.disk_usage(existing).free
+    if size > free:
+        raise ValueError(
+            f"`out` would be a file of {size:,} bytes, and '{folder}' has {free:,} left: ask for "
+            "fewer samples"
+        )
+
+
 def _npy(batches: Iterable[Any], count: int, folder: Path) -> Iterator[bytes]:
     """The bytes of a .npy file of `count` samples that come in batches, if the folder has room for
     it."""
@@ -121,12 +139,7 @@ def _npy(batches: Iterable[Any], count: int, folder: Path) -> Iterator[bytes]:
     for batch in batches:
         array = np.ascontiguousarray(batch.numpy())
         if left == count:
-            size, free = count * array[0].nbytes, shutil.disk_usage(folder).free
-            if size > free:
-                raise ValueError(
-                    f"`out` would be a file of {size:,} bytes, and '{folder}' has {free:,} left: "
-                    "ask for fewer samples"
-                )
+            _refuse_beyond_room(count * array[0].nbytes, folder)
             header = io.BytesIO()
             shape = (count, *array.shape[1:])
             fields = {"descr": array.dtype.str, "fortran_order": False, "shape": shape}
@@ -171,6 +184,8 @@ class Sample(_Drawing):
 
     def run(self) -> None:
         run = self._run(".gif", ".csv")
+        import torch
+
         from monge._core.checks import dimension
         from monge.draws import generator
         from monge.models.flow import with_guidance, with_steps
@@ -194,7 +209,7 @@ class Sample(_Drawing):
         if self.ode_steps is not None:
             with_steps(run.model if prior is None else prior, self.ode_steps)
         seeded = generator(self.seed, "sample")
-        wanted = [one for one in classes for _ in range(each)] or None
+        wanted = torch.tensor(classes).repeat_interleave(each) if classes else None
         labels = drawn_labels(run.model, count, seeded, wanted)
         labelled = bool(classes) or clusters_of(run.model) is None
         drawn = run.samples(count, seeded, prior, labels)
