@@ -18,7 +18,7 @@ from typing import Any
 from monge._core.errors import FailedRun
 
 LONGEST = 20
-"""Seconds after which a case counts as a hang."""
+"""Seconds of a processor after which a case counts as a hang."""
 MOST_MEMORY = 1024
 """MiB by which a kind's cases may raise the most memory that the process has had."""
 
@@ -118,18 +118,22 @@ def unfit(message: str) -> str | None:
 
 @contextlib.contextmanager
 def limited(seconds: int) -> Iterator[None]:
-    """Raises Hang inside after so many seconds."""
+    """Raises Hang inside after so many seconds of a processor, or six times as many of the
+    clock."""
 
     def stop(number, frame):
         raise Hang
 
-    former = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    former = {number: signal.signal(number, stop) for number in (signal.SIGPROF, signal.SIGALRM)}
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, 6 * seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, former)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def peak() -> float:

@@ -19,6 +19,7 @@ from attacks.fuzzing import limited, outcome, peak
 from attacks.runs import resealed, small
 from monge import cli
 from monge.config import Config, override, to_json
+from monge.evaluation.extractors import classifier
 from monge.runs import Run
 from monge.show import card
 from monge.training import checkpoint
@@ -49,7 +50,9 @@ def run_verb(name: str, run: Path, out: Path) -> str | None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    return small("wae-mmd", tmp_path_factory.mktemp("runs") / "trained").path
+    run = small("wae-mmd", tmp_path_factory.mktemp("runs") / "trained")
+    classifier(run.source)  # which would be trained within the time of the first verb
+    return run.path
 
 
 @pytest.fixture
